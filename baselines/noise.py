@@ -1,0 +1,25 @@
+"""Control: random bytes, what a model that learnt nothing makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from vfbench.baselines._control import Control
+from vfbench.interfaces import Clips, Request, Setting
+
+
+class Noise(Control):
+    """Every byte uniform in 0..255, from the request's seed."""
+
+    def sample(self, requests: Sequence[Request]) -> Clips:
+        """Random clips, uint8 (B, T, 3, H, W)."""
+        shape = (self.shape.frames, 3, self.shape.height, self.shape.width)
+        generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+        return torch.stack([torch.randint(256, shape, generator=g, dtype=torch.uint8) for g in generators])
+
+
+def build(setting: Setting) -> Noise:
+    """Noise in the shape of the setting's dataset."""
+    return Noise(setting.dataset)

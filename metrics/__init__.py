@@ -1,0 +1,1 @@
+"""One file a metric; feature networks and helpers begin with an underscore."""

@@ -1,0 +1,108 @@
+"""The judge of Moving Shapes: a small 3D network, trained by `benchmarks/train_judge.py` and shipped with vfbench.
+
+It plays the part that I3D, C3D and CLIP play on real video: a feature vector (FVD, KVD), class logits (IS) and an
+embedding that clips and captions share (CLIPSIM).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vfbench import video, weights
+from vfbench.errors import MissingData
+from vfbench.interfaces import Clips, Features, Request
+from vfbench.nets.embedding import Caption
+
+DIM = 64
+SIDE = 32  # pixels; other resolutions are resized to it (bilinear, antialiased)
+
+
+def build(device: torch.device, *, weights_dir: str | None = None) -> Extractor:
+    """The judge with its shipped weights, or those of a folder that `benchmarks/train_judge.py` wrote."""
+    folder = Path(weights_dir) if weights_dir else weights.shipped("shapes", "judge")
+    if folder is None:
+        raise MissingData("the weights of the shapes judge are not installed: run python benchmarks/train_judge.py")
+    config = weights.read_json(folder / "config.json")
+    judge = Judge(len(config["classes"]), config["words"])
+    weights.load_into(judge, folder / "model.safetensors")
+    return Extractor(judge.to(device).eval(), weights.sha256(folder / "model.safetensors"), device)
+
+
+class Judge(nn.Module):
+    """Clips (B, T, 3, 32, 32) in [-1, 1] to a feature vector, and from it to logits and an embedding."""
+
+    def __init__(self, classes: int, words: Sequence[str]) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            _unit(3, 24, kernel=(3, 5, 5), stride=(1, 2, 2)),
+            _unit(24, 48, stride=(2, 2, 2)),
+            _unit(48, 64),
+            _unit(64, 96, stride=(2, 2, 2)),
+            _unit(96, 96),
+            _unit(96, 128, stride=(2, 1, 1)),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+        )
+        self.feature = nn.Linear(128, DIM)
+        self.logits = nn.Linear(DIM, classes)
+        self.embed_clip = nn.Linear(DIM, DIM)
+        self.caption = Caption(words, DIM)
+        self.embed_caption = nn.Linear(DIM, DIM)
+        self.temperature = nn.Parameter(torch.tensor(10.0).log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The feature vectors (B, 64)."""
+        features: Tensor = self.feature(self.trunk(x.transpose(1, 2)))
+        return features
+
+    def clip_embedding(self, features: Tensor) -> Tensor:
+        """Unit vectors (B, 64) from feature vectors."""
+        return F.normalize(self.embed_clip(F.relu(features)), dim=1)
+
+    def class_logits(self, features: Tensor) -> Tensor:
+        """(B, classes) from feature vectors."""
+        logits: Tensor = self.logits(F.relu(features))
+        return logits
+
+    def caption_embedding(self, captions: Sequence[str]) -> Tensor:
+        """Unit vectors (B, 64); raises `UserError` for a word the judge does not know."""
+        return F.normalize(self.embed_caption(self.caption(self.caption.tokens(captions))), dim=1)
+
+
+def _unit(
+    inputs: int, outputs: int, kernel: tuple[int, ...] = (3, 3, 3), stride: tuple[int, ...] = (1, 1, 1)
+) -> nn.Module:
+    padding = tuple(k // 2 for k in kernel)
+    convolution = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)  # type: ignore[arg-type]  # 3-tuples
+    return nn.Sequential(convolution, nn.BatchNorm3d(outputs), nn.ReLU())
+
+
+class Extractor:
+    """The judge behind the common interface; `similarity` is the cosine of a clip with its request's prompt."""
+
+    name = "shapes_judge"
+
+    def __init__(self, judge: Judge, fingerprint: str, device: torch.device) -> None:
+        self.judge, self.fingerprint, self.device = judge, fingerprint, device
+        self.outputs: Mapping[str, int] = {"features": DIM, "logits": judge.logits.out_features, "similarity": 1}
+
+    @torch.inference_mode()
+    def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
+        """The asked outputs, float32 (B, D) on the CPU, always computed in float32."""
+        small = video.resize(video.checked(clips), SIDE, SIDE).to(self.device)
+        features = self.judge(small.float().div(127.5).sub(1))
+        found = {}
+        for output in outputs:
+            if output == "features":
+                found[output] = features
+            elif output == "logits":
+                found[output] = self.judge.class_logits(features)
+            else:
+                captions = self.judge.caption_embedding([request.prompt for request in requests])
+                found[output] = (self.judge.clip_embedding(features) * captions).sum(1, keepdim=True)
+        return {name: value.float().cpu() for name, value in found.items()}

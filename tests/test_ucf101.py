@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vfbench import video
+from vfbench.datasets import ucf101
+from vfbench.datasets.ucf101 import Ucf101, build
+from vfbench.errors import MissingData, UserError
+from vfbench.interfaces import ClipShape, Dataset
+
+pytest.importorskip("av")  # without it no clip can be made, nor read
+
+CLASSES = ["ApplyEyeMakeup", "HandstandPushups", "YoYo"]
+TRAIN = [
+    "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1",
+    "HandstandPushups/v_HandStandPushups_g08_c01.avi 2",
+    "YoYo/v_YoYo_g08_c01.avi 3",
+]
+TEST = ["YoYo/v_YoYo_g01_c01.avi", "HandstandPushups/v_HandStandPushups_g01_c01.avi"]
+
+
+def write_clip(path: Path, frames: int = 20) -> None:
+    """A lossless clip 24 wide and 16 high: frame k is of grey 10 k, its margins left and right are white."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 24, 16, "bgr0"
+        for k in range(frames):
+            image = np.full((16, 24, 3), 255, np.uint8)
+            image[:, 4:20] = 10 * k
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A complete UCF101 of three classes and five clips, its lists as the official ones: CRLF, labels from 1."""
+    lists = tmp_path / "ucfTrainTestlist"
+    write_lines(lists / "classInd.txt", [f"{i + 1} {name}" for i, name in enumerate(CLASSES)])
+    write_lines(lists / "trainlist01.txt", TRAIN)
+    write_lines(lists / "testlist01.txt", TEST)
+    write_lines(lists / "trainlist02.txt", [f"{TEST[0]} 3"])
+    write_lines(lists / "testlist02.txt", [line.split()[0] for line in TRAIN])
+    for line in TRAIN + TEST:
+        write_clip(tmp_path / "UCF-101" / line.split()[0])
+    return tmp_path
+
+
+def make(root: Path, **options: int) -> Ucf101:
+    small = {"frames": 4, "height": 8, "width": 8}
+    dataset = build(root=str(root), **{**small, **options})
+    assert isinstance(dataset, Ucf101)
+    return dataset
+
+
+# What the lists say
+
+
+def test_splits_labels_and_captions(root: Path) -> None:
+    dataset = make(root)
+    assert isinstance(dataset, Dataset)
+    assert (dataset.name, dataset.classes, dataset.shape) == ("ucf101", tuple(CLASSES), ClipShape(4, 8, 8))
+    assert (dataset.size("train"), dataset.size("test"), dataset.missing("train"), dataset.note) == (3, 2, 0, "")
+    assert dataset.labels("train", [0, 1, 2]) == [0, 1, 2]
+    assert dataset.labels("test", [1, 0]) == [1, 2]
+    assert dataset.captions("train", [0, 1, 2]) == ["apply eye makeup", "handstand pushups", "yo yo"]
+    assert dataset.words == ("apply", "eye", "handstand", "makeup", "pushups", "yo")
+
+
+def test_the_other_split_lists(root: Path) -> None:
+    dataset = make(root, split_list=2)
+    assert (dataset.size("train"), dataset.size("test")) == (1, 3)
+    assert dataset.labels("train", [0]) == [2]
+    with pytest.raises(UserError, match=r"split_list=4\): UCF101 has split lists 1, 2 and 3"):
+        make(root, split_list=4)
+
+
+def test_names_match_whatever_their_case(root: Path) -> None:
+    expected = make(root).clips("train", [1])
+    (root / "UCF-101/HandstandPushups").rename(root / "UCF-101/HandStandPushups")
+    assert make(root).missing("train") == 0
+    assert torch.equal(make(root).clips("train", [1]), expected)
+
+
+def test_a_partial_copy_says_so(root: Path) -> None:
+    (root / "UCF-101" / TEST[1]).unlink()
+    dataset = make(root)
+    assert (dataset.size("test"), dataset.missing("test"), dataset.missing("train")) == (1, 1, 0)
+    assert dataset.note == "1 of 2 listed test clips present"
+
+
+@pytest.mark.parametrize("line", ["YoYo/v_YoYo_g08_c01.avi 2", "NoSuchClass/v_YoYo_g08_c01.avi 3", "YoYo/a b.avi 3"])
+def test_a_list_that_contradicts_the_classes_is_refused(root: Path, line: str) -> None:
+    write_lines(root / "ucfTrainTestlist/trainlist01.txt", [line])
+    with pytest.raises(MissingData, match=rf"trainlist01\.txt: '{line}' does not fit"):
+        make(root)
+
+
+def test_a_missing_list_is_named(root: Path) -> None:
+    (root / "ucfTrainTestlist/testlist01.txt").unlink()
+    with pytest.raises(MissingData, match=r"testlist01\.txt: cannot be read"):
+        make(root)
+
+
+# Where the dataset is
+
+
+def test_missing_dataset_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingData) as error:
+        build(root=str(tmp_path))
+    steps = ("https://www.crcv.ucf.edu/data/UCF101.php", "UCF101.rar", "UCF101TrainTestSplits-RecognitionTask.zip")
+    for part in (str(tmp_path), *steps, "--data-root DIR"):
+        assert part in str(error.value)
+    monkeypatch.delenv("VFBENCH_DATA", raising=False)
+    with pytest.raises(MissingData, match="VFBENCH_DATA not set"):
+        build()
+
+
+def test_an_empty_video_folder_is_missing_data(root: Path) -> None:
+    shutil.rmtree(root / "UCF-101")
+    (root / "UCF-101").mkdir()
+    with pytest.raises(MissingData, match=r"UCF-101 holds none of the clips(?s:.*)--data-root DIR"):
+        make(root)
+
+
+def test_root_comes_from_the_environment(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VFBENCH_DATA", str(root))
+    assert build().size("train") == 3
+    parent = tmp_path / "data"
+    parent.mkdir()
+    (parent / "ucf101").symlink_to(root)
+    monkeypatch.setenv("VFBENCH_DATA", str(parent))
+    assert build().size("train") == 3
+
+
+@pytest.mark.parametrize("option", ["frames", "height", "width", "stride"])
+def test_senseless_options_are_refused(root: Path, option: str) -> None:
+    with pytest.raises(UserError, match=rf"ucf101\({option}=0\)"):
+        make(root, **{option: 0})
+
+
+# Clips
+
+
+def test_clips_are_runs_of_frames_cropped_and_resized(root: Path) -> None:
+    clips = make(root, stride=3).clips("train", [2, 0])
+    assert (clips.dtype, tuple(clips.shape)) == (torch.uint8, (2, 4, 3, 8, 8))
+    assert clips.amax() < 255  # the white margins are cropped away
+    for clip in clips:
+        assert clip.float().mean((1, 2, 3)).diff().tolist() == [30, 30, 30]
+
+
+def test_the_start_is_fixed_by_the_name(root: Path) -> None:
+    together, alone = (make(root, frames=3).clips("train", indices) for indices in ([0, 1, 2], [1]))
+    assert torch.equal(together[1], alone[0])
+    # By hand: the first 8 bytes of sha256(name), little-endian, modulo the 18 places where 3 frames fit into 20.
+    assert (together[:, 0, 0, 0, 0] // 10).tolist() == [3, 16, 2]
+
+
+def test_every_start_leaves_room_for_the_clip(root: Path) -> None:
+    for options in ({"frames": 20}, {"frames": 7, "stride": 3}, {"frames": 1}):
+        assert len(make(root, **options).clips("train", [0, 1, 2])) == 3
+    with pytest.raises(MissingData, match=r"g08_c01\.avi: needs 7 frames from 0 at stride 4, decoded 20"):
+        make(root, frames=7, stride=4).clips("train", [0])
+
+
+def test_no_clip_and_no_such_clip(root: Path) -> None:
+    assert tuple(make(root).clips("test", []).shape) == (0, 4, 3, 8, 8)
+    for index in (2, -1):
+        with pytest.raises(IndexError, match="ucf101 has 2 test clips"):
+            make(root).clips("test", [0, index])
+
+
+def test_a_damaged_clip_is_named_and_not_replaced(root: Path) -> None:
+    path = root / "UCF-101" / TEST[0]
+    whole = path.read_bytes()
+    for content, reason in ((whole[: len(whole) * 9 // 10], "cut off"), (b"<html>not found</html>", "decoded 0")):
+        path.write_bytes(content)
+        with pytest.raises(MissingData, match=rf"v_YoYo_g01_c01\.avi.*{reason}"):
+            make(root).clips("test", [0])
+    dataset = make(root)
+    path.unlink()
+    with pytest.raises(MissingData, match=r"v_YoYo_g01_c01\.avi: No such file"):
+        dataset.clips("test", [0])
+
+
+# Fingerprint
+
+
+def test_fingerprint_follows_all_that_changes_a_clip(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ucf101, "SAMPLE", 64)  # less than a third of these small files
+    seen = [make(root).fingerprint]
+    assert seen[0] == make(root).fingerprint
+    seen += [make(root, **{name: 2}).fingerprint for name in ("frames", "height", "width", "stride", "split_list")]
+    path = root / "UCF-101" / TEST[0]
+    content = bytearray(path.read_bytes())
+    for place in (0, len(content) // 2 + 1, -1):
+        content[place] ^= 1
+        path.write_bytes(content)
+        seen.append(make(root).fingerprint)
+    path.unlink()
+    seen.append(make(root).fingerprint)
+    monkeypatch.setattr(video, "decoder", lambda: "another decoder")
+    seen.append(make(root).fingerprint)
+    assert len(set(seen)) == len(seen) == 11
+
+
+# The genuine clips
+
+
+@pytest.fixture
+def genuine() -> Path:
+    folder = Path(os.environ.get("VFBENCH_TEST_DATA", Path(__file__).parent.parent / "../shared/data")).resolve()
+    if not (folder / "ucf101").is_dir():
+        pytest.skip(f"no real video files in {folder}; set VFBENCH_TEST_DATA")
+    return folder
+
+
+def test_genuine_lists_and_clips(genuine: Path) -> None:
+    dataset = make(genuine)
+    assert dataset.note == "2 of 9,537 listed train clips present, 3 of 3,783 listed test clips present"
+    assert (len(dataset.classes), dataset.classes[0], dataset.classes[100]) == (101, "ApplyEyeMakeup", "YoYo")
+    assert dataset.labels("train", [0, 1]) == [83, 83]
+    assert dataset.captions("test", [0, 1, 2]) == ["apply eye makeup", "baseball pitch", "basketball"]
+    clips = make(genuine, frames=16, height=32, width=48).clips("test", [0, 1, 2])
+    assert tuple(clips.shape) == (3, 16, 3, 32, 48)
+    assert clips.float().std((1, 2, 3, 4)).min() > 20
+
+
+@pytest.mark.parametrize(("split_list", "counts"), [(1, (9537, 3783)), (2, (9586, 3734)), (3, (9624, 3696))])
+def test_genuine_list_lengths(genuine: Path, split_list: int, counts: tuple[int, int]) -> None:
+    dataset = make(genuine, split_list=split_list)
+    assert tuple(dataset.size(split) + dataset.missing(split) for split in ("train", "test")) == counts

@@ -1,0 +1,27 @@
+"""Where work runs, and in what precision."""
+
+from __future__ import annotations
+
+import torch
+
+from vfbench.errors import BadEnvironment, unknown
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def choose(name: str) -> torch.device:
+    """`auto` is CUDA where there is one; asking for CUDA where there is none raises `BadEnvironment`."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise unknown("--device", name, ["auto", "cpu", "cuda"])
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadEnvironment("--device cuda: torch sees no CUDA device here; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def precision(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 (by autocast) on a GPU and float32 on a CPU."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise unknown("--dtype", name, ["auto", *DTYPES])
+    return DTYPES[name]

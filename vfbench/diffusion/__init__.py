@@ -1,0 +1,1 @@
+"""Noise schedules, priors, solvers and what diffusion models share."""

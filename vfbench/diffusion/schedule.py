@@ -1,0 +1,89 @@
+"""Noise schedules and the two parametrisations of a denoiser.
+
+Notation: `alpha_bar` is the cumulative signal power a_t; z_t = sqrt(a_t) x + sqrt(1 - a_t) eps. Time is an integer
+0..steps-1, from nearly clean to nearly pure noise.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vfbench.errors import unknown
+
+Parametrisation = Literal["eps", "v"]
+STEPS = 1000
+
+
+class Prediction(NamedTuple):
+    """What a denoiser says of z_t: the clean clip and the noise, both of z's shape.
+
+    Carrying both avoids the division by sqrt(a_t), which loses every digit where a_t is almost 0.
+    """
+
+    x0: Tensor
+    eps: Tensor
+
+
+class Schedule:
+    """`alpha_bar` (steps,) in float64, decreasing from nearly 1 to nearly 0."""
+
+    def __init__(self, name: str = "cosine", steps: int = STEPS) -> None:
+        if name not in _BETAS:
+            raise unknown("noise schedule", name, _BETAS)
+        self.name, self.steps = name, steps
+        self.alpha_bar = torch.cumprod(1.0 - _BETAS[name](steps), dim=0)
+
+    def at(self, t: Tensor, like: Tensor) -> Tensor:
+        """a_t for each time (B,), shaped (B, 1, 1, ...) to broadcast against `like`, in its dtype and device."""
+        a = self.alpha_bar.to(t.device)[t].to(like)
+        return a.view(-1, *[1] * (like.ndim - 1))
+
+    def grid(self, count: int) -> list[int]:
+        """`count` times from the noisiest down to (but not including) clean data, evenly spaced."""
+        if not 1 <= count <= self.steps:
+            raise ValueError(f"sampling steps must lie in 1..{self.steps}, got {count}")
+        return [round(self.steps - 1 - i * self.steps / count) for i in range(count)]
+
+
+def _cosine(steps: int, offset: float = 0.008) -> Tensor:
+    """Nichol and Dhariwal, arXiv 2102.09672, equation 17; betas clipped at 0.999."""
+    t = torch.arange(steps + 1, dtype=torch.float64) / steps
+    f = torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
+    return (1 - f[1:] / f[:-1]).clamp(max=0.999)
+
+
+def _linear(steps: int) -> Tensor:
+    """Ho et al., arXiv 2006.11239, section 4; scaled so that any number of steps ends at the same noise."""
+    scale = 1000 / steps
+    return torch.linspace(1e-4 * scale, 0.02 * scale, steps, dtype=torch.float64)
+
+
+_BETAS = {"cosine": _cosine, "linear": _linear}
+
+
+def split(output: Tensor, z: Tensor, signal: Tensor, noise: Tensor, kind: Parametrisation) -> Prediction:
+    """Read a network's output as eps or v (Salimans and Ho, arXiv 2202.00512): z = signal x0 + noise eps.
+
+    `signal` and `noise` are amplitudes; for v they are brought to signal^2 + noise^2 = 1 first, so the reading holds
+    for noise of any strength (VideoFusion's residual noise is weaker than the schedule's).
+    """
+    if kind == "eps":
+        return Prediction(x0=(z - noise * output) / signal, eps=output)
+    norm = torch.sqrt(signal**2 + noise**2)
+    signal, noise, z = signal / norm, noise / norm, z / norm
+    return Prediction(x0=signal * z - noise * output, eps=noise * z + signal * output)
+
+
+def v_target(x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+    """v = sqrt(a) eps - sqrt(1 - a) x0."""
+    return alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
+
+
+def clip(prediction: Prediction, z: Tensor, alpha_bar: Tensor) -> Prediction:
+    """Static thresholding: x0 limited to the range of pixels, [-1, 1], and the noise that then explains z."""
+    x0 = prediction.x0.clamp(-1, 1)
+    return Prediction(x0, (z - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt())

@@ -1,0 +1,177 @@
+"""The vocabulary of vfbench: the plain things that travel between its stations, and what a plug-in must offer.
+
+    requests -> Sampler -> clips (uint8) -> Extractor -> features -> Metric -> Score -> Result
+
+A clip is uint8 RGB with shape (T, 3, H, W), a batch (B, T, 3, H, W); it is the only exchange format.
+A plug-in is a module with a function `build`; what `build` must return is one of the protocols below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+Clips: TypeAlias = UInt8[Tensor, "batch frames 3 height width"]
+Features: TypeAlias = Float[Tensor, "batch dim"]
+FakeArray: TypeAlias = Float[np.ndarray, "fake dim"]
+RealArray: TypeAlias = Float[np.ndarray, "real dim"]
+
+Conditioning = Literal["none", "class", "text"]
+Split = Literal["train", "test"]
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipShape:
+    """Frames, height and width of a clip; printed as `16x32x32`."""
+
+    frames: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.frames}x{self.height}x{self.width}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One clip to be generated. The clip depends on its own request alone, never on its batch or worker.
+
+    `source` is the real clip that label and prompt were taken from; only the controls look at it.
+    """
+
+    index: int
+    seed: int
+    label: int
+    prompt: str
+    source: int = 0
+
+
+def derive_seed(run_seed: int, index: int) -> int:
+    """The seed of clip `index` in a run: 63 bits of SHA-256, the same on every machine and in every order."""
+    digest = hashlib.sha256(f"vfbench/{run_seed}/{index}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Real clips with a class and a caption each, addressed by split and index.
+
+    `words` is the vocabulary of all captions; `fingerprint` changes whenever any clip would.
+    """
+
+    name: str
+    shape: ClipShape
+    classes: tuple[str, ...]
+    words: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that determines the clips."""
+        ...
+
+    def size(self, split: Split) -> int:
+        """How many clips the split holds."""
+        ...
+
+    def clips(self, split: Split, indices: Sequence[int], device: torch.device | None = None) -> Clips:
+        """The clips at `indices`, uint8 (B, T, 3, H, W); raises `MissingData` naming a clip that cannot be read."""
+        ...
+
+    def labels(self, split: Split, indices: Sequence[int]) -> list[int]:
+        """The class of each clip, an index into `classes`."""
+        ...
+
+    def captions(self, split: Split, indices: Sequence[int]) -> list[str]:
+        """The caption of each clip, made of `words`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the engine gives every model when it is built: where and on what it will work."""
+
+    dataset: Dataset
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    checkpoint: Path | None = None
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """The common interface of every model: requests in, a batch of clips out.
+
+    `networks` are the modules whose parameters and calls the cost ledger counts (empty for a control), and
+    `weights` the SHA-256 of the checkpoint, or `none`.
+    """
+
+    shape: ClipShape
+    conditioning: Conditioning
+    networks: Mapping[str, nn.Module]
+    weights: str
+
+    def sample(self, requests: Sequence[Request]) -> Clips:
+        """One clip per request, uint8 (B, T, 3, H, W), each a function of its own request only."""
+        ...
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """A frozen network that turns clips into features. It does its own conversion, resize and normalisation.
+
+    `outputs` maps the name of each thing it can tell of a clip (`features`, `logits`, `similarity`) to its dimension.
+    """
+
+    name: str
+    fingerprint: str
+    outputs: Mapping[str, int]
+
+    def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
+        """Float32 (B, D) on the CPU for each asked output, from one pass of the network.
+
+        `requests` say what each clip was asked to show. Refuses anything but uint8 that looks like 0..255.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number with what is needed to trust it.
+
+    `low` and `high` bound the 95 % interval; `floor` is what real clips score at the same N; `note` says what a
+    reader must know (which interval, a floor at smaller N).
+    """
+
+    value: float
+    low: float
+    high: float
+    floor: float
+    n_real: int
+    n_fake: int
+    note: str = ""
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A score of generated clips against real ones, from one output of an extractor.
+
+    `minimum` is the smallest number of generated clips for which the value means anything.
+    """
+
+    name: str
+    title: str
+    better: Better
+    output: str
+    minimum: int
+
+    def score(self, fake: FakeArray, real: RealArray, *, seed: int = 0) -> Score:
+        """Score `fake` (N, D) against `real` (M, D); pure, and the same for the same arrays and seed."""
+        ...

@@ -1,0 +1,134 @@
+"""VideoFusion (Luo et al., arXiv 2303.08320): the noise of a clip is split into a base shared by all frames and a
+residual per frame, denoised by two jointly trained networks.
+
+Each step calls the base generator B once, on the middle frame alone; its base noise is removed from all frames, and the
+residual generator R predicts what is left, given the frame index. Where the paper is silent, this file assumes, and
+says so: R mixes frames by temporal attention; R also sees the denoised base frame as three more channels of every
+frame; both networks read v (then weighted as eps/sqrt(a_t)) unless `parametrisation` is `eps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vfbench.diffusion import model as diffusion
+from vfbench.diffusion.model import DiffusionModel, DiffusionSampler, ModelConfig
+from vfbench.diffusion.priors import Decomposed
+from vfbench.diffusion.schedule import Prediction, split
+from vfbench.interfaces import Conditioning, Dataset, Setting
+from vfbench.nets.embedding import Condition
+from vfbench.nets.unet import UNet, UNetConfig
+
+_COMMON = {"schedule": "cosine", "parametrisation": "v", "lam": 0.5, "base_lr": 1.0}
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # 16x32x32 shapes; trained from scratch, so B learns at the full rate.
+    "tiny": {
+        **_COMMON,
+        "base": {"channels": [40, 64, 80], "blocks": 1, "patch": 2, "attention": []},
+        "residual": {"channels": [32, 64, 80], "blocks": 1, "patch": 2, "attention": [1, 2]},
+    },
+    # 16x64x64, the resolution the paper trains at.
+    "small": {
+        **_COMMON,
+        "base": {"channels": [128, 256, 384], "blocks": 2, "patch": 4, "attention": [], "embedding": 384},
+        "residual": {"channels": [96, 192, 256], "blocks": 1, "patch": 4, "attention": [1, 2], "embedding": 384},
+    },
+}
+
+
+def build(
+    setting: Setting,
+    *,
+    steps: int = 25,
+    solver: str = "dpm++2m",
+    guidance: float = 1.0,
+    condition: Conditioning = "text",
+) -> DiffusionSampler:
+    """The sampler of a trained VideoFusion (see `vfbench.diffusion.model.sampler` for errors)."""
+    return diffusion.sampler(
+        VideoFusion, "videofusion", setting, steps=steps, solver=solver, guidance=guidance, condition=condition
+    )
+
+
+def create(dataset: Dataset, preset: str = "tiny") -> VideoFusion:
+    """An untrained model for a dataset."""
+    return VideoFusion(ModelConfig.of("videofusion", preset, PRESETS, dataset))
+
+
+class VideoFusion(DiffusionModel):
+    """Base generator B (`base`), residual generator R (`residual`) and the decomposed prior."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        options, frames = config.options, config.shape.frames
+        self.kind = options["parametrisation"]
+        self.prior: Decomposed = Decomposed(frames, options["lam"])
+        base, residual = UNetConfig(**options["base"]), UNetConfig(**options["residual"])
+        self.condition = Condition(len(config.classes), config.words, base.embedding)
+        self.base = UNet(base, frames=1)
+        self.residual = UNet(residual, frames=frames, inputs=6)
+
+    def networks(self) -> dict[str, nn.Module]:
+        """B and R."""
+        return {"base": self.base, "residual": self.residual}
+
+    def groups(self, lr: float) -> list[dict[str, Any]]:
+        """B learns at `base_lr` times the rate of R: small when B was pretrained on images (section 3.3)."""
+        of_base = set(self.base.parameters())
+        others = [p for p in self.parameters() if p not in of_base]
+        return [{"params": others, "lr": lr}, {"params": list(self.base.parameters()), "lr": lr * self.config.options["base_lr"]}]
+
+    def predict(self, z: Tensor, t: Tensor, condition: Tensor) -> Prediction:
+        """One reverse step's prediction for all frames: eps^i = sqrt(lam_i) b + sqrt(1 - lam_i) r^i."""
+        of_base, base = self.denoise_base(z, t, condition)
+        of_others, _ = self.denoise_rest(z, t, condition, base)
+        m = self.prior.base
+        x0 = torch.cat([of_others.x0[:, :m], of_base.x0, of_others.x0[:, m + 1 :]], dim=1)
+        eps = self.prior.combine(base, of_others.eps)  # the base frame's lam is 1: its noise is b itself
+        return Prediction(x0, eps)
+
+    def denoise_base(self, z: Tensor, t: Tensor, condition: Tensor) -> tuple[Prediction, Tensor]:
+        """B on the one base frame, (B, 1, 3, H, W): what it says of it, and the base noise b."""
+        alpha_bar = self.schedule.at(t, z)
+        frame = z[:, self.prior.base, None]
+        output = self.base(frame, t, condition).to(z)
+        prediction = split(output, frame, alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), self.kind)
+        return prediction, prediction.eps
+
+    def denoise_rest(self, z: Tensor, t: Tensor, condition: Tensor, base: Tensor) -> tuple[Prediction, Tensor]:
+        """R on all frames with the base noise removed: x0 and r (B, T, 3, H, W), and R's own output."""
+        alpha_bar = self.schedule.at(t, z)
+        left = self.remove_base(z, base, alpha_bar)  # z'
+        # z' of the base frame is sqrt(a_t) times its denoised picture: R sees the picture beside every frame.
+        picture = left[:, self.prior.base, None] / alpha_bar.sqrt().clamp(min=1e-2)
+        seen = torch.cat([left, picture.clamp(-1, 1).expand_as(left)], dim=2)
+        output = self.residual(seen, t, condition).to(z)
+        _, of_residual = self.prior.weights(z)
+        return split(output, left, alpha_bar.sqrt(), (1 - alpha_bar).sqrt() * of_residual, self.kind), output
+
+    def remove_base(self, z: Tensor, base: Tensor, alpha_bar: Tensor) -> Tensor:
+        """z'^i = z^i - sqrt(lam_i) sqrt(1 - a_t) b."""
+        of_base, _ = self.prior.weights(z)
+        return z - of_base * (1 - alpha_bar).sqrt() * base
+
+    def losses(self, x: Tensor, noise: Tensor, t: Tensor, condition: Tensor) -> dict[str, Tensor]:
+        """The two terms of the joint loss; B learns from the base frame alone, so its noise is detached for R."""
+        alpha_bar = self.schedule.at(t, x)
+        z = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
+        m = self.prior.base
+        of_base, base = self.denoise_base(z, t, condition)
+        weight = 1 / alpha_bar if self.kind == "v" else torch.ones_like(alpha_bar)
+        base_error = self._error(noise[:, m, None] - of_base.eps, weight)
+        detached = base.detach()  # used twice: in R's input and in its target
+        of_rest, _ = self.denoise_rest(z, t, condition, detached)
+        error = noise - self.prior.combine(detached, of_rest.eps)
+        others = torch.arange(x.shape[1], device=x.device) != m
+        return {"base": base_error, "residual": self._error(error[:, others], weight)}
+
+    @staticmethod
+    def _error(error: Tensor, weight: Tensor) -> Tensor:
+        return (weight * error**2).mean()

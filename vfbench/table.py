@@ -1,0 +1,405 @@
+"""Results side by side: from the `results.json` of runs to a Markdown, CSV or LaTeX table.
+
+    paths -> load -> records -> build -> Table -> to_markdown | to_latex | to_frame, to_csv
+
+Numbers of different protocols, and of smoke runs, are refused together unless mixing is asked for, and then marked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import pandas as pd
+
+from vfbench.errors import MissingData, UserError
+
+Record: TypeAlias = dict[str, Any]  # one parsed results.json
+
+CONTROLS = ("real", "noise", "frozen")  # reference rows: they show what a metric can tell, and never win
+SMOKE = "smoke: not comparable"
+MAKE = "python -m vfbench run --model NAME --dataset NAME"
+DASH = "—"
+ARROWS = {"lower": "↓", "higher": "↑"}
+LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", '"': "''"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "]": "{]}"}
+    | {"±": r"$\pm$", "†": r"\dag{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", DASH: "---"}
+    | {"\N{MULTIPLICATION SIGN}": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\to$"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One number as a reader sees it; `best` is typeset bold."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One run, one reference row, or the floor; `mark` says why its numbers do not compare with the others."""
+
+    label: str
+    kind: Literal["model", "reference", "floor"]
+    cells: tuple[Cell, ...]
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What every renderer prints: models in the order given, then reference rows, then the floor."""
+
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+    caption: str
+    notes: tuple[str, ...]
+    records: tuple[Record, ...]
+
+
+def load(paths: Iterable[str | Path]) -> list[Record]:
+    """Read results, each a `results.json` or a run folder that holds one; a path given twice is read once.
+
+    Raises `MissingData` naming the file that is absent, damaged or of another schema.
+    """
+    files = (Path(path) / "results.json" if Path(path).is_dir() else Path(path) for path in paths)
+    return [_read(file) for file in {file.resolve(): file for file in files}.values()]
+
+
+def _read(file: Path) -> Record:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MissingData(f"no results at {file} ({error.strerror}): make them with `{MAKE}`") from error
+    except ValueError as error:
+        raise MissingData(f"{file} is not valid JSON ({error}): make it again with `{MAKE}`") from error
+    if problem := _problem(record):
+        raise MissingData(f"{file} is not a result that this vfbench reads: {problem}; make it again with `{MAKE}`")
+    return {"run_dir": str(file.parent), **record}
+
+
+def _problem(record: object) -> str:
+    """What keeps a parsed file from being a record, or nothing."""
+    if not isinstance(record, dict):
+        return "not a JSON object"
+    if record.get("schema") != 1:
+        return f"schema {record.get('schema')!r}, expected 1"
+    for key, kind in {"model": str, "dataset": str, "protocol": dict, "scores": dict}.items():
+        if not isinstance(record.get(key), kind):
+            return f"'{key}' is missing or not of type {kind.__name__}"
+    if "id" not in record["protocol"]:
+        return "its protocol has no 'id'"
+    for name, score in record["scores"].items():
+        if not isinstance(score, dict) or score.get("better") not in ARROWS:
+            return f"score '{name}' does not say whether 'lower' or 'higher' is better"
+        if absent := {"value", "low", "high", "floor", "n_real", "n_fake", "title"} - set(score):
+            return f"score '{name}' has no '{min(absent)}'"
+    return ""
+
+
+def build(results: Sequence[Record], *, allow_mixed: bool = False) -> Table:
+    """Put results side by side, one row each.
+
+    Raises `UserError` when there is nothing to show, and when results of several protocols or smoke runs would
+    meet; `allow_mixed` shows them all the same, marked and never as the best.
+    """
+    metrics: dict[str, Record] = {}
+    for record in results:
+        metrics |= {name: score for name, score in record["scores"].items() if name not in metrics}
+    if not metrics:
+        raise UserError(f"no results to show: give run folders that hold a results.json, made with `{MAKE}`")
+    main = _main_protocol(results)
+    if not allow_mixed and any(_mark(record, main) for record in results):
+        raise _refusal(results, main)
+    records = sorted(results, key=lambda record: record["model"] in CONTROLS)
+    labels, marks = _labels(records), [_mark(record, main) for record in records]
+    fair = [record["model"] not in CONTROLS and not mark for record, mark in zip(records, marks, strict=True)]
+    finest = {name: _finest(records, name, fair) for name in metrics}
+    floors = {name: _floors(records, name, finest[name]) for name in metrics}
+    columns = [_column(records, name, fair, finest[name], floors[name]) for name in metrics]
+    rows = [
+        Row(
+            label, "reference" if record["model"] in CONTROLS else "model", tuple(column[i] for column in columns), mark
+        )
+        for i, (record, label, mark) in enumerate(zip(records, labels, marks, strict=True))
+    ]
+    for protocol, mark in {record["protocol"]["id"]: mark for record, mark in zip(records, marks, strict=True)}.items():
+        cells = tuple(Cell(floors[name].get(protocol) or DASH) for name in metrics)
+        if any(cell.text != DASH for cell in cells):
+            rows.append(Row("floor", "floor", cells, mark))
+    return Table(
+        header=("model", *(f"{score['title']} {ARROWS[score['better']]}" for score in metrics.values())),
+        rows=tuple(rows),
+        caption=_caption(records, main),
+        notes=(*_mixing(records, labels, main), *_remarks(records), *_costs(records, labels)),
+        records=tuple(records),
+    )
+
+
+def _main_protocol(results: Sequence[Record]) -> Record:
+    """The protocol most results share (the first on a tie); a smoke protocol only where there is no other."""
+    protocols = [record["protocol"] for record in results]
+    protocols = [protocol for protocol in protocols if protocol.get("comparable")] or protocols
+    commonest = Counter(protocol["id"] for protocol in protocols).most_common(1)[0][0]
+    return next(dict(protocol) for protocol in protocols if protocol["id"] == commonest)
+
+
+def _mark(record: Record, main: Record) -> str:
+    """Why a record may not stand unmarked beside those of the main protocol, or nothing."""
+    if not record["protocol"].get("comparable"):
+        return f"† {SMOKE}"
+    return f"† {record['protocol']['id']}" if record["protocol"]["id"] != main["id"] else ""
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], limit: int = 4) -> str:
+    """The first protocol fields in which two protocols differ, as `field ours vs theirs`, for a message."""
+    pairs = {
+        key: (ours.get(key, "absent"), theirs.get(key, "absent"))
+        for key in {**ours, **theirs}
+        if key not in ("id", "name", "comparable")
+    }
+    found = [f"{key} {mine} vs {other}" for key, (mine, other) in pairs.items() if mine != other]
+    more = [f"and {len(found) - limit} more"] if len(found) > limit else []
+    return ", ".join(found[:limit] + more) or "no recorded field"
+
+
+def _refusal(results: Sequence[Record], main: Record) -> UserError:
+    lines = ["these results do not belong in one table:"]
+    for protocol in {record["protocol"]["id"]: record["protocol"] for record in results}.values():
+        runs = [str(r.get("run_dir", r["model"])) for r in results if r["protocol"]["id"] == protocol["id"]]
+        smoke = "" if protocol.get("comparable") else f", {SMOKE}"
+        lines.append(f"  protocol {protocol['id']} ({protocol.get('name', '?')}{smoke}): {', '.join(runs)}")
+        if protocol["id"] != main["id"]:
+            lines.append(f"    differs from {main['id']} in {differences(protocol, main)}")
+    lines.append("run them again under one full protocol, or show them all the same, marked, with --allow-mixed")
+    return UserError("\n".join(lines))
+
+
+def _labels(records: Sequence[Record]) -> list[str]:
+    """Model names; where two are the same, their specifications; where these are too, the run's id as well."""
+    labels = [str(record["model"]) for record in records]
+    counts = Counter(labels)
+    labels = [r.get("model_spec", x) if counts[x] > 1 else x for r, x in zip(records, labels, strict=True)]
+    counts = Counter(labels)
+    return [f"{x}, run {r.get('run_id', '?')}" if counts[x] > 1 else x for r, x in zip(records, labels, strict=True)]
+
+
+def number(fields: Mapping[str, Any] | None, key: str = "value") -> float:
+    """A field of a score as a float, NaN where it or the score is missing or is not a number."""
+    value = (fields or {}).get(key)
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def rounded(values: Sequence[float], spread: float = 0.0) -> list[str]:
+    """Finite numbers with the digits that an uncertainty of `spread` supports, all on one power of ten.
+
+    Two significant digits of the spread are kept; without a usable spread, three of the largest number.
+    """
+    size = max(abs(value) for value in values)
+    if not (math.isfinite(spread) and spread > 0):
+        spread = size / 10
+    if size == 0 or spread == 0:
+        return [f"{value:z.0f}" for value in values]
+    magnitude = math.floor(math.log10(size))
+    decimals = min(1 - math.floor(math.log10(spread)), 5 - magnitude)
+    exponent = magnitude if decimals > 6 or magnitude > 6 else 0
+    power = f"e{exponent}" if exponent else ""
+    return [f"{value / 10.0**exponent:z.{max(0, decimals + exponent)}f}{power}" for value in values]
+
+
+def _half(score: Mapping[str, Any] | None) -> float:
+    """Half the width of a score's interval, 0 where there is no usable one."""
+    half = (number(score, "high") - number(score, "low")) / 2
+    return half if 0 < half < math.inf else 0.0
+
+
+def _finest(records: Sequence[Record], name: str, fair: Sequence[bool]) -> float:
+    """The narrowest interval of the models: no row of the column needs more digits than that one supports."""
+    halves = [(_half(record["scores"].get(name)), may_win) for record, may_win in zip(records, fair, strict=True)]
+    return min((half for half, may_win in halves if half and (may_win or not any(fair))), default=0.0)
+
+
+def _floors(records: Sequence[Record], name: str, finest: float) -> dict[str, str]:
+    """The floor that the rows of each protocol share, as text, or nothing where they differ in it or in N."""
+    seen: dict[str, set[tuple[int, int, str]]] = {}
+    for record in records:
+        if score := record["scores"].get(name):
+            found = (score["n_real"], score["n_fake"], _floor(score, finest))
+            seen.setdefault(record["protocol"]["id"], set()).add(found)
+    return {protocol: next(iter(found))[2] if len(found) == 1 else "" for protocol, found in seen.items()}
+
+
+def _floor(score: Mapping[str, Any], finest: float) -> str:
+    floor = number(score, "floor")
+    return rounded([floor], finest)[0] if math.isfinite(floor) else DASH
+
+
+def _show(score: Mapping[str, Any], finest: float) -> str:
+    """`value ± half-width`, or `value [low, high]` where the interval is too lopsided for one half-width."""
+    value, low, high, half = *(number(score, key) for key in ("value", "low", "high")), _half(score)
+    if not math.isfinite(value):
+        return "nan"
+    if not half:
+        return rounded([value], finest)[0]
+    centre, arm, bottom, top = rounded([value, half, low, high], max(half, finest))
+    lopsided = abs(high + low - 2 * value) > half / 2
+    return f"{centre} [{bottom}, {top}]" if lopsided else f"{centre} ± {arm}"
+
+
+def _column(
+    records: Sequence[Record], name: str, fair: Sequence[bool], finest: float, floors: Mapping[str, str]
+) -> list[Cell]:
+    """One metric down the rows; the floor stands in a cell only where the rows of its protocol share none."""
+    scores = [record["scores"].get(name) for record in records]
+    contenders = [number(s) for s, may_win in zip(scores, fair, strict=True) if may_win and math.isfinite(number(s))]
+    pick = max if any(score and score["better"] == "higher" for score in scores) else min
+    best = pick(contenders) if len(contenders) > 1 else math.nan  # alone, a model is not the best of anything
+    cells = []
+    for record, score, may_win in zip(records, scores, fair, strict=True):
+        text = _show(score, finest) if score else DASH
+        own = f" (floor {_floor(score, finest)})" if score and not floors[record["protocol"]["id"]] else ""
+        cells.append(Cell(text + own, may_win and number(score) == best))
+    return cells
+
+
+def _sizes(records: Sequence[Record]) -> str:
+    """How many clips the scores were made from, metric by metric only where they differ."""
+    counts: dict[str, dict[str, None]] = {}
+    for score in (score for record in records for score in record["scores"].values()):
+        size = f"{score['n_real']} real against {score['n_fake']} generated clips"
+        counts.setdefault(score["title"], {})[size] = None
+    sizes = {title: " or ".join(found) for title, found in counts.items()}
+    if len(set(sizes.values())) == 1:
+        return next(iter(sizes.values()))
+    return ", ".join(f"{title} {size}" for title, size in sizes.items())
+
+
+def _caption(records: Sequence[Record], main: Record) -> str:
+    ours = [record for record in records if record["protocol"]["id"] == main["id"]]
+    return (
+        f"Dataset {ours[0]['dataset']}, protocol {main['id']} ({main.get('name', '?')}), {_sizes(ours)}. "
+        "Value ± half the width of its 95 % bootstrap interval, or [low, high] where lopsided; "
+        "floor: real clips against real clips at the same N; in italics: no model, for reference."
+    )
+
+
+def _mixing(records: Sequence[Record], labels: Sequence[str], main: Record) -> list[str]:
+    """What sets each row of another protocol apart."""
+    return [
+        f"† {label}: protocol {record['protocol']['id']} ({record['protocol'].get('name', '?')}), {_sizes([record])}; "
+        f"differs from {main['id']} in {differences(record['protocol'], main)}"
+        for record, label in zip(records, labels, strict=True)
+        if record["protocol"]["id"] != main["id"]
+    ]
+
+
+def _remarks(records: Sequence[Record]) -> list[str]:
+    """Each note that metrics attached to their scores, once, with the metrics it is about."""
+    about: dict[str, dict[str, None]] = {}
+    for score in (score for record in records for score in record["scores"].values() if score.get("note")):
+        about.setdefault(score["note"], {})[score["title"]] = None
+    return [f"{', '.join(titles)}: {note}" for note, titles in about.items()]
+
+
+def _costs(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
+    """The compute each model spends on a clip: a comparison is fair only at equal compute."""
+    spent: dict[str, list[str]] = {}
+    for record, label in zip(records, labels, strict=True):
+        cost = record.get("cost") or {}
+        flops = number(cost, "flops_per_clip")
+        if record["model"] not in CONTROLS and 0 < flops < math.inf:
+            text = f"{rounded([flops / 1e9])[0]} GFLOP in {cost.get('evaluations', '?')} network calls"
+            spent.setdefault(text, []).append(label)
+    texts = [f"{text} ({', '.join(names)})" for text, names in spent.items()]
+    return [f"compute per clip: {'; '.join(texts)}"] if texts else []
+
+
+def to_frame(table: Table) -> pd.DataFrame:
+    """The scores at full precision, one row a (model, metric); a score a run does not have has no row."""
+    rows = [
+        {
+            **{"model": row.label, "dataset": record["dataset"], "protocol": record["protocol"]["id"], "metric": name},
+            **{key: number(score, key) for key in ("value", "low", "high", "floor")},
+            **{key: score[key] for key in ("n_real", "n_fake", "better")},
+            "comparable": bool(record["protocol"].get("comparable")),
+            "run_dir": record.get("run_dir", ""),
+        }
+        for record, row in zip(table.records, table.rows, strict=False)  # the floor row has no record
+        for name, score in record["scores"].items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def to_csv(table: Table) -> str:
+    """`to_frame` as CSV with a header; reading it gives back the same numbers to the last bit."""
+    return to_frame(table).to_csv(index=False, na_rep="nan", lineterminator="\n")
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table that is as easy to read in a terminal as rendered, its caption and notes below."""
+    grid = [list(table.header), *([_markdown_label(row), *map(_markdown_cell, row.cells)] for row in table.rows)]
+    widths = [max(len(line[i]) for line in grid) for i in range(len(table.header))]
+    lines = [
+        "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in grid
+    ]
+    rule = "|" + "|".join([":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
+    notes = [textwrap.fill(note, 100, initial_indent="- ", subsequent_indent="  ") for note in table.notes]
+    below = ["", textwrap.fill(table.caption, 100), *([""] if notes else []), *notes]
+    return "\n".join([lines[0], rule, *lines[1:], *below]) + "\n"
+
+
+def _markdown_label(row: Row) -> str:
+    label = row.label.replace("|", r"\|")
+    mark = row.mark.replace(SMOKE, f"**{SMOKE}**")
+    label = label if row.kind == "model" else f"*{label}*"
+    return f"{label} {mark}".rstrip()
+
+
+def _markdown_cell(cell: Cell) -> str:
+    return f"**{cell.text}**" if cell.best else f"{cell.text}  "  # the blanks keep digits under bold digits
+
+
+def to_latex(table: Table) -> str:
+    """A complete `table` environment for `booktabs`; reference rows and the floor stand below a rule."""
+    lines = [" & ".join(["model", *(text.translate(LATEX) for text in table.header[1:])]) + r" \\", r"\midrule"]
+    for before, row in zip((None, *table.rows), table.rows, strict=False):
+        if before and before.kind == "model" and row.kind != "model":
+            lines.append(r"\midrule")
+        lines.append(" & ".join([_latex_label(row), *map(_latex_cell, row.cells)]) + r" \\")
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering\small\setlength{\tabcolsep}{4pt}",
+            rf"\caption{{{table.caption.translate(LATEX)}}}",
+            rf"\begin{{tabular}}{{@{{}}l{'r' * (len(table.header) - 1)}@{{}}}}",
+            r"\toprule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par{{\footnotesize {note.translate(LATEX)}\par}}" for note in table.notes),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _latex_label(row: Row) -> str:
+    label = row.label.translate(LATEX)
+    label = label if row.kind == "model" else rf"\textit{{{label}}}"
+    mark = row.mark.translate(LATEX).replace(SMOKE, rf"\textbf{{{SMOKE}}}")
+    return f"{label} {mark}".rstrip()
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = re.sub(r"(?<=[\d)])e(-?\d+)", r"$\\times 10^{\1}$", cell.text.translate(LATEX))
+    text = re.sub(r"(?<![-{\w])-(?=\d)", "$-$", text)  # a minus sign, not a hyphen
+    return rf"\textbf{{{text}}}" if cell.best else text

@@ -1,0 +1,253 @@
+"""One trainer for every built-in model: accelerate, AdamW, EMA, clipping, atomic checkpoints, exact resume.
+
+Step k draws its clips, times and noise from a generator seeded by (seed, k), so that a resumed run sees what an
+uninterrupted one would have seen, and the weights come out the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vfbench import plugins, video
+from vfbench.diffusion.model import DiffusionModel, DiffusionSampler
+from vfbench.errors import BadEnvironment, Interrupted, MissingData, UserError
+from vfbench.interfaces import Conditioning, Dataset, Request, derive_seed
+from vfbench.progress import Progress
+
+CONDITIONED = {"text": 0.8, "class": 0.1, "none": 0.1}  # which condition a training clip keeps, and how often
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What determines the weights, and from `device` on how the work is done."""
+
+    steps: int
+    batch_size: int = 16
+    lr: float = 1e-3
+    warmup: int = 200
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    dtype: str = "float32"
+    device: str = "cpu"
+    save_every: int = 200
+    sample_every: int = 600
+    half: bool = False  # write the weights in half precision
+
+
+def prepare(
+    model: str, dataset: str, preset: str, *, seed: int = 0, data_root: Path | None = None
+) -> tuple[DiffusionModel, Dataset]:
+    """An untrained model and its dataset by name; the initial weights follow from `seed` alone."""
+    spec = plugins.parse(dataset).merged({"root": str(data_root) if data_root else None})
+    data: Dataset = plugins.load("dataset", spec)
+    module = plugins.module("model", model)
+    if not hasattr(module, "create"):
+        trainable = [n for n in plugins.names("model") if hasattr(plugins.module("model", n), "create")]
+        raise UserError(f"'{model}' cannot be trained; these can: {', '.join(trainable)}")
+    torch.manual_seed(seed)
+    return module.create(data, preset), data
+
+
+def train(
+    model: DiffusionModel, dataset: Dataset, options: TrainOptions, output: Path, *, resume: bool = False
+) -> Path:
+    """Train `model` on the train split and write it to `output`; returns that folder.
+
+    `output` then holds `config.json`, `model.safetensors` (the EMA weights), `log.jsonl`, `samples/` and
+    `training.pt` (for `resume`). Ctrl-C finishes the step at hand, saves and raises `Interrupted` with the command that
+    goes on.
+    """
+    run = _Run(model, dataset, options, output)
+    run.start(resume)
+    progress = Progress(f"train {model.config.model}", options.steps, "steps", done=run.step)
+    with _interruptible() as stopped:
+        while run.step < options.steps:
+            losses = run.advance()
+            progress.advance(1, f"loss {sum(losses.values()):.4f}, {progress.rate * options.batch_size:.1f} clips/s")
+            if run.step % options.save_every == 0 or run.step == options.steps or stopped():
+                run.save()
+            if run.step % options.sample_every == 0 or run.step == options.steps:
+                run.show()
+            if stopped() and run.step < options.steps:
+                raise Interrupted(
+                    f"stopped after step {run.step} of {options.steps}; go on with\n  {_command()} --resume"
+                )
+    return output
+
+
+class _Run:
+    """The state of a training run: weights, EMA, optimiser, step."""
+
+    def __init__(self, model: DiffusionModel, dataset: Dataset, options: TrainOptions, output: Path) -> None:
+        from accelerate import Accelerator
+
+        if dataset.size("train") == 0:
+            raise MissingData(
+                f"{dataset.name}: no train clips found; see `python -m vfbench show dataset {dataset.name}`"
+            )
+        mixed = "bf16" if options.dtype == "bfloat16" else "no"
+        self.accelerator = Accelerator(cpu=options.device == "cpu", mixed_precision=mixed)
+        self.options, self.output, self.dataset, self.step = options, output, dataset, 0
+        self.raw = model.to(self.accelerator.device)
+        self.ema = copy.deepcopy(self.raw).eval().requires_grad_(False)
+        optimizer = torch.optim.AdamW(model.groups(options.lr), weight_decay=options.weight_decay)
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.model, self.optimizer = self.accelerator.prepare(_Losses(self.raw), optimizer)
+        fixed = {k: v for k, v in asdict(options).items() if k not in ("device", "save_every", "sample_every", "half")}
+        self.spec = {"config": asdict(model.config), "data": dataset.fingerprint, "options": fixed}
+        self.started = time.monotonic()
+
+    def start(self, resume: bool) -> None:
+        """Make the folder, or take up where an earlier run stopped."""
+        path = self.output / "training.pt"
+        if resume:
+            self._load(path)
+            return
+        if path.exists():
+            raise UserError(
+                f"{self.output} holds a training run already: add --resume to go on, or choose another --output"
+            )
+        try:
+            (self.output / "samples").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadEnvironment(f"cannot write to {self.output}: {error.strerror}; choose another --output") from error
+
+    def _load(self, path: Path) -> None:
+        if not path.is_file():
+            raise MissingData(f"nothing to resume at {path}: start without --resume")
+        state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+        found, wanted = json.loads(state["spec"]), json.loads(json.dumps(self.spec))
+        if changed := [k for k in _flat(wanted) if _flat(found).get(k) != _flat(wanted)[k]]:
+            key = changed[0]
+            raise UserError(f"{path} was trained with {key} = {_flat(found).get(key)}, now it is {_flat(wanted)[key]}")
+        self.raw.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = int(state["step"])
+
+    def advance(self) -> dict[str, float]:
+        """One optimiser step; returns the loss terms."""
+        options = self.options
+        x, labels, captions, modes, generator = self._batch()
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * _rate(self.step, options)
+        with self.accelerator.autocast():
+            losses: dict[str, Tensor] = self.model(x, labels, captions, modes, generator)
+        self.accelerator.backward(torch.stack(list(losses.values())).sum())
+        self.accelerator.clip_grad_norm_(self.raw.parameters(), options.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self._average()
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        if not all(math.isfinite(v) for v in values.values()):
+            raise UserError(f"the loss is not finite at step {self.step}: {values}; lower --lr or use --dtype float32")
+        if self.step % 50 == 0:
+            self._log(values)
+        return values
+
+    def _batch(self) -> tuple[Tensor, list[int], list[str], list[Conditioning], torch.Generator]:
+        generator = torch.Generator().manual_seed(derive_seed(self.options.seed, self.step))
+        count, size = self.options.batch_size, self.dataset.size("train")
+        indices = torch.randint(size, (count,), generator=generator).tolist()
+        chosen = torch.multinomial(
+            torch.tensor(list(CONDITIONED.values())), count, replacement=True, generator=generator
+        )
+        modes: list[Conditioning] = [list(CONDITIONED)[i] for i in chosen.tolist()]
+        clips = self.dataset.clips("train", indices, self.accelerator.device)
+        labels, captions = self.dataset.labels("train", indices), self.dataset.captions("train", indices)
+        return clips.float().div(127.5).sub(1), labels, captions, modes, generator
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))  # young averages forget faster
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.raw.parameters()), 1 - decay)
+
+    def _log(self, losses: dict[str, float]) -> None:
+        entry = {"step": self.step, **losses, "seconds": round(time.monotonic() - self.started, 1)}
+        with (self.output / "log.jsonl").open("a") as log:
+            log.write(json.dumps(entry) + "\n")
+
+    def save(self) -> None:
+        """Write what resuming needs and the EMA model, each atomically."""
+        if not self.accelerator.is_main_process:
+            return
+        path = self.output / "training.pt"
+        temporary = path.with_name(f".training.{os.getpid()}")
+        parts: dict[str, nn.Module | Any] = {"model": self.raw, "ema": self.ema, "optimizer": self.optimizer}
+        state = {name: part.state_dict() for name, part in parts.items()}
+        torch.save({**state, "step": self.step, "spec": json.dumps(self.spec)}, temporary)
+        temporary.replace(path)
+        self.ema.save(self.output, half=self.options.half)
+
+    def show(self) -> None:
+        """Sample a few held-out captions into `samples/`, to be looked at."""
+        if not self.accelerator.is_main_process:
+            return
+        indices = range(min(6, self.dataset.size("test")))
+        labels, captions = self.dataset.labels("test", indices), self.dataset.captions("test", indices)
+        rows = zip(indices, labels, captions, strict=True)
+        requests = [Request(i, derive_seed(0, i), label, caption) for i, label, caption in rows]
+        if not requests:
+            return
+        device = self.accelerator.device
+        sampler = DiffusionSampler(self.ema, "none", device, torch.float32, 25, "dpm++2m", 1.0, "text")
+        clips = sampler.sample(requests)
+        name = self.output / "samples" / f"step_{self.step:06d}"
+        video.write_sheet(name.with_suffix(".png"), clips, captions=captions, scale=2)
+        video.write_webp(name.with_suffix(".webp"), clips, scale=4)
+
+
+class _Losses(nn.Module):
+    """`training_losses` as a forward pass, so that accelerate can wrap it."""
+
+    def __init__(self, model: DiffusionModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any) -> dict[str, Tensor]:
+        return self.model.training_losses(*inputs)
+
+
+def _rate(step: int, options: TrainOptions) -> float:
+    """Linear warm-up, then half a cosine down to a twentieth."""
+    rising = min((step + 1) / options.warmup, 1.0)
+    return rising * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {k: v for key, child in tree.items() for k, v in _flat(child, f"{prefix}.{key}".lstrip(".")).items()}
+
+
+def _command() -> str:
+    arguments = [a for a in sys.argv[1:] if a != "--resume"]
+    return " ".join(["python -m vfbench", *arguments])
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Within, Ctrl-C sets a flag instead of breaking a step in two."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)

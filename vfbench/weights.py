@@ -1,0 +1,87 @@
+"""Weights on disk: find, read and write them. Only safetensors is opened; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vfbench.errors import MissingData
+
+SHIPPED = Path(__file__).parent / "checkpoints"
+
+
+def shipped(dataset: str, name: str) -> Path | None:
+    """The folder of a checkpoint that comes with vfbench, if there is one: `checkpoints/<dataset>/<name>`."""
+    folder = SHIPPED / dataset / name
+    return folder if (folder / "config.json").is_file() else None
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes, as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU; raises `MissingData` naming the file when it cannot be read."""
+    if not path.is_file():
+        raise MissingData(f"no weights at {path}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise MissingData(f"{path} is damaged or not a safetensors file ({error})") from error
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file under a temporary name, then rename it: a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, temporary, dict(metadata or {}))
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON under a temporary name, then rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises `MissingData` naming the file when it cannot be read."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise MissingData(f"{path} cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise MissingData(f"{path} holds {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def load_into(module: nn.Module, path: Path) -> None:
+    """Fill `module` from a safetensors file, in the module's own dtype; every tensor must be there and fit."""
+    tensors, wanted = read(path), module.state_dict()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        if name not in tensors or name not in wanted:
+            where = "is missing from" if name not in tensors else "is not part of the model but stands in"
+            raise MissingData(f"{path} does not fit this model: '{name}' {where} the file")
+        if tensors[name].shape != wanted[name].shape:
+            found, needed = tuple(tensors[name].shape), tuple(wanted[name].shape)
+            raise MissingData(f"{path} does not fit this model: '{name}' has shape {found}, needed {needed}")
+    module.load_state_dict({name: tensors[name].to(wanted[name].dtype) for name in wanted})
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Floating tensors in half precision, for shipping; raises when a value does not fit float16."""
+    half = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
+    if bad := [name for name, t in half.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
+        raise ValueError(f"'{bad[0]}' does not fit half precision")
+    return half
