@@ -1,4 +1,4 @@
-"""Train the judge of Moving Shapes: python benchmarks/train_judge.py [--steps 2500] [--output DIR]
+"""Train the judge of Moving Shapes: python benchmarks/train_judge.py [--steps 1500] [--output DIR]
 
 Classes by cross-entropy, captions by the symmetric contrastive loss of CLIP (arXiv 2103.00020). Half of each batch gets
 faint noise, so that the judge does not fall for the last grey level. Prints held-out accuracy and retrieval.
@@ -25,7 +25,7 @@ SHIPPED = Path(__file__).parent.parent / "vfbench" / "checkpoints" / "shapes" / 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--output", type=Path, default=SHIPPED)
@@ -40,7 +40,7 @@ def main() -> None:
     for step in range(arguments.steps):
         loss = _loss(judge, data, derive_seed(1, step), arguments.batch_size, device)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
         if (step + 1) % 250 == 0 or step + 1 == arguments.steps:

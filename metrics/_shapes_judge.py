@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vfbench import video, weights
+from vfbench.device import exact_float32
 from vfbench.errors import MissingData
 from vfbench.interfaces import Clips, Features, Request
 from vfbench.nets.embedding import Caption
@@ -95,14 +96,14 @@ class Extractor:
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
         """The asked outputs, float32 (B, D) on the CPU, always computed in float32."""
         small = video.resize(video.checked(clips), SIDE, SIDE).to(self.device)
-        features = self.judge(small.float().div(127.5).sub(1))
-        found = {}
-        for output in outputs:
-            if output == "features":
-                found[output] = features
-            elif output == "logits":
-                found[output] = self.judge.class_logits(features)
-            else:
-                captions = self.judge.caption_embedding([request.prompt for request in requests])
-                found[output] = (self.judge.clip_embedding(features) * captions).sum(1, keepdim=True)
-        return {name: value.float().cpu() for name, value in found.items()}
+        with exact_float32(self.device):
+            features = self.judge(small.float().div(127.5).sub(1))
+            return {output: self._tell(output, features, requests).cpu() for output in outputs}
+
+    def _tell(self, output: str, features: Tensor, requests: Sequence[Request]) -> Tensor:
+        if output == "features":
+            return features
+        if output == "logits":
+            return self.judge.class_logits(features)
+        captions = self.judge.caption_embedding([request.prompt for request in requests])
+        return (self.judge.clip_embedding(features) * captions).sum(1, keepdim=True)

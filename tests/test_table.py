@@ -15,19 +15,8 @@ from typing import Any
 import pytest
 
 from vfbench.errors import MissingData, UserError
-from vfbench.table import (
-    SMOKE,
-    Record,
-    Table,
-    build,
-    differences,
-    load,
-    rounded,
-    to_csv,
-    to_frame,
-    to_latex,
-    to_markdown,
-)
+from vfbench.render import to_csv, to_frame, to_latex, to_markdown
+from vfbench.table import SMOKE, Record, Table, build, differences, load, rounded
 
 PROTOCOL = {"id": "3f2a9c01be77", "name": "shapes", "comparable": True, "resolution": 32, "frames": 16, "n_fake": 256}
 OTHER = PROTOCOL | {"id": "9a8b7c6d5e4f", "name": "tats", "resolution": 64}

@@ -6,19 +6,46 @@ Heavy modules are imported inside the commands, so that `--help` and a mistyped 
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
-import tomllib
+import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
-from vfbench.errors import GateFailed, UserError
+from vfbench import arguments
+from vfbench.errors import GateFailed, Interrupted, UserError
+
+if TYPE_CHECKING:
+    from typer import Context
+else:
+    Context = typer.Context.__base__  # typer takes a parameter of its own class, and passes one of this
+
+
+class _Commands(TyperGroup):
+    """All commands. Ctrl-C ends each with exit code 130 and the command that goes on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was given; `ctx.obj` holds its arguments."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message += arguments.place(error)
+            raise
+        except KeyboardInterrupt:
+            again = shlex.join(["python", "-m", "vfbench", *ctx.obj])
+            raise Interrupted(f"stopped; what is done is kept, go on with\n  {again}") from None
+
 
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it takes [run] for markup, and breaks lines that a script may want to read
     help="Benchmark video-generation models: generate clips, score them, put the scores side by side.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -32,37 +59,19 @@ def _option(*flags: str, help: str, **more: Any) -> Any:  # typer's own word
 
 @app.callback()
 def _main(
-    context: typer.Context,
+    context: Context,
     config: Annotated[
         Path | None, _option("--config", help="TOML file with one table per command, e.g. [run] steps = 50.")
     ] = None,
 ) -> None:
-    if config is None:
-        return
-    try:
-        context.default_map = tomllib.loads(config.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"--config {config}: {error}") from error
-    for verb, values in context.default_map.items():
-        _known_keys(config, verb, values)
-
-
-def _known_keys(config: Path, verb: str, values: Any) -> None:
-    """Refuse a key of the configuration file that no command takes."""
-    from vfbench.errors import unknown
-
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has commands
-    if verb not in commands:
-        raise unknown(f"command in {config}", verb, commands)
-    known = [str(parameter.name) for parameter in commands[verb].params]
-    for key in values:
-        if key not in known:
-            raise unknown(f"key of [{verb}] in {config}", key, known)
+    if config is not None:
+        commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has commands
+        context.default_map = arguments.defaults(config, commands)
 
 
 @app.command()
 def run(
-    context: typer.Context,
+    context: Context,
     model: Annotated[str, _option("--model", help="Model, e.g. videofusion or 'vdm(steps=50)'.")] = "videofusion",
     dataset: Annotated[str, _option("--dataset", help="Dataset, e.g. shapes or ucf101.")] = "shapes",
     protocol: Annotated[str | None, _option("--protocol", help="Protocol; the dataset's own by default.")] = None,
@@ -86,7 +95,7 @@ def run(
     as_json: Annotated[bool, _option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Generate clips with a model, score them, print the table. The same command again resumes."""
-    from vfbench import table
+    from vfbench import render, store, table
     from vfbench.plan import RunOptions, plan
     from vfbench.run import run as start
 
@@ -108,18 +117,16 @@ def run(
         output=output,
         keep_clips=keep_clips,
         smoke=smoke,
-        origins=_origins(context),
+        origins=arguments.origins(context),
     )
     planned = plan(options)
-    print(planned.describe(), file=sys.stdout if dry_run else sys.stderr)
     if dry_run:
+        print(store.as_json(planned.specification) if as_json else planned.describe())
         return
+    print(planned.describe(), file=sys.stderr)
     result = start(planned)
-    print(
-        json.dumps(result, indent=2, sort_keys=True)
-        if as_json
-        else table.to_markdown(table.build([result], allow_mixed=True))
-    )
+    text = store.as_json(result) if as_json else render.to_markdown(table.build([result], allow_mixed=True))
+    print(text, end="")
     print(f"run: {planned.folder}  look at: {planned.folder}/samples/sheet.png", file=sys.stderr)
     print(f"next: python -m vfbench table {planned.folder} OTHER_RUN", file=sys.stderr)
 
@@ -178,6 +185,7 @@ def table(
     allow_mixed: Annotated[bool, _option("--allow-mixed", help="Show different protocols together, marked.")] = False,
 ) -> None:
     """Put results side by side."""
+    from vfbench import render, store
     from vfbench import table as tables
 
     made = tables.build(tables.load(results), allow_mixed=allow_mixed)
@@ -185,11 +193,11 @@ def table(
     if output is not None and output.suffix not in suffixes:
         raise UserError(f"--output {output}: end the name in {', '.join(suffixes)}")
     chosen = suffixes[output.suffix] if output else form
-    write = {"markdown": tables.to_markdown, "csv": tables.to_csv, "latex": tables.to_latex}[chosen]
+    write = {"markdown": render.to_markdown, "csv": render.to_csv, "latex": render.to_latex}[chosen]
     if output is None:
         print(write(made), end="")
         return
-    output.write_text(write(made))
+    store.write_text(output, write(made))
     print(f"wrote {output}", file=sys.stderr)
 
 
@@ -217,11 +225,13 @@ def ls(
     ],
 ) -> None:
     """List what there is to choose from."""
-    from vfbench import plugins, protocol
+    from vfbench import plugins
 
     names: dict[str, str]
     if what == "protocols":
-        names = {name: f"for {fields['dataset']}" for name, fields in protocol.PRESETS.items()}
+        from vfbench.plan import protocols
+
+        names = {name: f"for {dataset}" for dataset in plugins.names("dataset") for name in protocols(dataset)}
     else:
         names = plugins.names(what.removesuffix("s"))  # type: ignore[arg-type]  # one of its kinds
     width = max(map(len, names), default=0)
@@ -254,31 +264,24 @@ def _whole(text: str) -> int | Literal["auto"]:
         raise UserError(f"--batch-size {text}: a whole number, or auto") from error
 
 
-def _origins(context: typer.Context) -> dict[str, str]:
-    """Where the value of each flag came from, for the record."""
-    sources = {str(p.name): context.get_parameter_source(str(p.name)) for p in context.command.params}
-    words = {"COMMANDLINE": "command line", "ENVIRONMENT": "environment", "DEFAULT_MAP": "configuration file"}
-    return {name: words.get(source.name, "default") for name, source in sources.items() if source and name in _RECORDED}
-
-
-_RECORDED = (
-    "model", "dataset", "protocol", "metrics", "num_samples", "seed", "steps", "solver", "guidance", "batch_size",
-    "device", "dtype", "data_root", "checkpoint", "output", "keep_clips", "smoke",
-)  # fmt: skip
-
-
-def main(arguments: list[str] | None = None) -> None:
+def main(given: list[str] | None = None) -> None:
     """Run the command line and exit with its code (see `vfbench.errors`); a usage error exits with 2."""
-    given = sys.argv[1:] if arguments is None else arguments
+    given = arguments.normal(sys.argv[1:] if given is None else given)
+    warnings.showwarning = _warn  # type: ignore[assignment]  # it needs the message alone
     try:
-        app([_kebab(argument) for argument in given], prog_name="vfbench")
-    except UserError as error:
-        failed = error.exit_code == GateFailed.exit_code  # a verdict, not a mistake
-        print(error if failed else f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+        try:
+            app(given, prog_name="vfbench", obj=given)
+        except UserError as error:
+            failed = error.exit_code == GateFailed.exit_code  # a verdict, not a mistake
+            print(error if failed else f"error: {error}", file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough; what is left must not be tried again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
 
 
-def _kebab(argument: str) -> str:
-    """--num_samples=8 is --num-samples=8."""
-    flag, equals, value = argument.partition("=")
-    return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
+def _warn(message: Warning | str, *_: Any) -> None:
+    """A warning as a line to read, without the place in our code that gave it."""
+    print(f"warning: {message}", file=sys.stderr)

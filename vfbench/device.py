@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from vfbench.errors import BadEnvironment, unknown
@@ -25,3 +28,15 @@ def precision(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise unknown("--dtype", name, ["auto", *DTYPES])
     return DTYPES[name]
+
+
+@contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """Within, float32 is float32: no TF32 in convolutions or matrix products, no autocast. For feature networks."""
+    convolution, product = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolution, product

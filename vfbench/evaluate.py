@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vfbench.errors import UserError
+from vfbench.errors import BadEnvironment, UserError
 from vfbench.generate import Wanted, choose
-from vfbench.interfaces import Dataset, Metric, Request
+from vfbench.interfaces import Dataset, Metric, Request, Score, Split
 from vfbench.progress import Progress
-from vfbench.protocol import Protocol
+from vfbench.protocol import SPLITS, Protocol, RealSplit
 from vfbench.store import digest, read_tensors, write_tensors
 
 BATCH = 64
@@ -29,28 +30,52 @@ def cache() -> Path:
 
 
 def real_features(dataset: Dataset, protocol: Protocol, wanted: Wanted, device: torch.device) -> dict[str, Tensor]:
-    """Features of the protocol's real clips, from the cache when their hash is right."""
-    indices = choose(dataset.size(protocol.split), protocol.n_real, protocol.selection_seed)
-    key = digest([dataset.fingerprint, protocol.split, indices, protocol.extractors, sorted(wanted.names), device.type])
+    """Features of the protocol's real clips, from the cache when they are there and their hash is right."""
+    chosen = choose(available(dataset, protocol.split), protocol.n_real, protocol.selection_seed)
+    key = digest([dataset.fingerprint, protocol.split, chosen, protocol.extractors, sorted(wanted.names), device.type])
     path = cache() / "real" / f"{dataset.name}-{key[:16]}.safetensors"
     if path.exists():
         try:
-            return read_tensors(path)[0]
+            return read_tensors(path, key=key)[0]
         except ValueError as error:
-            print(f"{path} is damaged: {error}; making it again", file=sys.stderr)
-    progress = Progress("real clips", len(indices), "clips")
+            print(f"{path} cannot be used: {error}; making it again", file=sys.stderr)
+    progress = Progress("real clips", len(chosen), "clips")
     parts = []
-    for start in range(0, len(indices), BATCH):
-        batch = indices[start : start + BATCH]
-        captions, labels = dataset.captions(protocol.split, batch), dataset.labels(protocol.split, batch)
-        rows = zip(batch, labels, captions, strict=True)
-        described = [Request(index, 0, label, caption) for index, label, caption in rows]
-        parts.append(wanted.features(dataset.clips(protocol.split, batch, device).cpu(), described))
-        progress.advance(len(batch))
+    for split, indices in _by_split(dataset, protocol.split, chosen).items():
+        for start in range(0, len(indices), BATCH):
+            batch = indices[start : start + BATCH]
+            parts.append(_features(dataset, split, batch, wanted, device))
+            progress.advance(len(batch))
     features = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, features)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, features, key=key)
+    except (OSError, BadEnvironment) as error:  # the next run makes them again
+        print(f"warning: features of real clips are not kept in {path.parent} ({error})", file=sys.stderr)
     return features
+
+
+def _features(
+    dataset: Dataset, split: Split, indices: Sequence[int], wanted: Wanted, device: torch.device
+) -> dict[str, Tensor]:
+    rows = zip(indices, dataset.labels(split, indices), dataset.captions(split, indices), strict=True)
+    described = [Request(index, 0, label, caption) for index, label, caption in rows]
+    return wanted.features(dataset.clips(split, indices, device).cpu(), described)
+
+
+def available(dataset: Dataset, split: RealSplit) -> int:
+    """How many real clips there are to choose from."""
+    return sum(dataset.size(part) for part in SPLITS[split])
+
+
+def _by_split(dataset: Dataset, split: RealSplit, chosen: Sequence[int]) -> dict[Split, list[int]]:
+    """Indices into the splits laid end to end, as indices into each of them."""
+    found: dict[Split, list[int]] = {}
+    start = 0
+    for part in SPLITS[split]:
+        inside = range(start, start := start + dataset.size(part))
+        found[part] = [index - inside.start for index in chosen if index in inside]
+    return found
 
 
 def require_enough(metrics: Mapping[str, Metric], count: int) -> None:
@@ -70,5 +95,13 @@ def scores(
     for name, metric in metrics.items():
         source = protocol.measures[name].source
         score = metric.score(fake[source].numpy(), real[source].numpy(), seed=protocol.selection_seed)
-        found[name] = {**asdict(score), "title": metric.title, "better": metric.better}
+        found[name] = {**_plain(score), "title": metric.title, "better": metric.better}
     return found
+
+
+def _plain(score: Score) -> dict[str, Any]:
+    """A score for JSON, which knows no NaN and no infinity: a number that is none is null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in asdict(score).items()
+    }

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vfbench import video
 from vfbench.errors import UserError
-from vfbench.interfaces import Clips, Dataset, Extractor, Request, Sampler, Split, derive_seed
+from vfbench.interfaces import Clips, ClipShape, Dataset, Extractor, Request, Sampler, Split, derive_seed
 from vfbench.progress import Progress
 from vfbench.store import RunFolder, read_tensors, write_tensors
 
@@ -67,11 +67,23 @@ def requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Requ
     return [Request(i, derive_seed(seed, i), *row) for i, row in enumerate(rows)]
 
 
+def sample(sampler: Sampler, batch: Sequence[Request]) -> Clips:
+    """The sampler's clips for a batch; raises `UserError` naming the requests where they are no clips to score."""
+    named = f"clips {batch[0].index} to {batch[-1].index}"
+    try:
+        clips = video.checked(sampler.sample(batch))
+    except ValueError as error:  # NaN, most often
+        raise UserError(f"{named} cannot be scored: {error}") from error
+    count, frames, _, height, width = clips.shape
+    if (count, found := ClipShape(frames, height, width)) != (len(batch), sampler.shape):
+        raise UserError(f"{named} cannot be scored: {len(batch)} of {sampler.shape} were due, {count} of {found} came")
+    return clips
+
+
 def generate(folder: RunFolder, sampler: Sampler, asked: Sequence[Request], wanted: Wanted, batch_size: int) -> float:
     """Make every chunk that is not whole on disk; returns the seconds that all chunks took, earlier ones included."""
-    size = folder.chunk_size
-    chunks = {i: asked[start : start + size] for i, start in enumerate(range(0, len(asked), size))}
-    seconds = {i: _whole(folder, i, part, wanted) for i, part in chunks.items()}
+    chunks = _chunks(folder, asked)
+    seconds = {i: _finished(folder, i, part, wanted) for i, part in chunks.items()}
     missing = [i for i, spent in seconds.items() if spent is None]
     done = sum(len(chunks[i]) for i in chunks if i not in missing)
     if done:
@@ -82,18 +94,39 @@ def generate(folder: RunFolder, sampler: Sampler, asked: Sequence[Request], want
     return sum(spent or 0.0 for spent in seconds.values())
 
 
-def _whole(folder: RunFolder, index: int, part: Sequence[Request], wanted: Wanted) -> float | None:
-    """The seconds a finished chunk took, or None when it must be made; says so when it was damaged."""
+def _chunks(folder: RunFolder, asked: Sequence[Request]) -> dict[int, Sequence[Request]]:
+    size = folder.chunk_size
+    return {i: asked[start : start + size] for i, start in enumerate(range(0, len(asked), size))}
+
+
+def _finished(folder: RunFolder, index: int, part: Sequence[Request], wanted: Wanted) -> float | None:
+    """The seconds a finished chunk took, or None when it must be made; says so when one is there that is not right."""
     path = folder.chunk_path(index)
     if not path.exists():
         return None
     try:
-        tensors, metadata = read_tensors(path)
+        _, metadata = _read(folder, index, part, wanted)
     except ValueError as error:
-        print(f"{path} is damaged: {error}; making it again", file=sys.stderr)
+        print(f"{path} cannot be used: {error}; making it again", file=sys.stderr)
         return None
-    whole = wanted.names <= tensors.keys() and all(len(tensor) == len(part) for tensor in tensors.values())
-    return float(metadata["seconds"]) if whole else None
+    return float(metadata["seconds"])
+
+
+def _read(
+    folder: RunFolder, index: int, part: Sequence[Request], wanted: Wanted
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A chunk's tensors and metadata; raises ValueError saying why it is not the whole chunk of these requests."""
+    tensors, metadata = read_tensors(folder.chunk_path(index), **_identity(folder, part))
+    if lacking := sorted(wanted.names - tensors.keys()):
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+    if any(len(tensor) != len(part) for tensor in tensors.values()):
+        raise ValueError(f"it does not hold {len(part)} clips")
+    return tensors, metadata
+
+
+def _identity(folder: RunFolder, part: Sequence[Request]) -> dict[str, str]:
+    """What tells a chunk from every other chunk of every run."""
+    return {"run": folder.run_id, "requests": f"{part[0].index}-{part[-1].index}"}
 
 
 def _make(
@@ -110,7 +143,7 @@ def _make(
     for start in range(0, len(part), batch_size):
         batch = part[start : start + batch_size]
         began = time.monotonic()
-        clips = video.checked(sampler.sample(batch))
+        clips = sample(sampler, batch)
         seconds += time.monotonic() - began
         rows.append({**wanted.features(clips, batch), "clips": clips})
         progress.advance(len(batch))
@@ -118,7 +151,7 @@ def _make(
     if index == 0:  # before the chunk itself: a chunk on disk means that its samples are there
         _show(folder, tensors["clips"][:SHOWN], part)
     kept = {name: tensor for name, tensor in tensors.items() if name in wanted.names}
-    write_tensors(folder.chunk_path(index), kept, seconds=f"{seconds:.3f}")
+    write_tensors(folder.chunk_path(index), kept, **_identity(folder, part), seconds=f"{seconds:.3f}")
     return seconds
 
 
@@ -129,7 +162,7 @@ def _show(folder: RunFolder, clips: Clips, part: Sequence[Request]) -> None:
     video.write_webp(folder.samples / "clips.webp", clips, scale=2 * scale)
 
 
-def load(folder: RunFolder, count: int) -> dict[str, Tensor]:
+def load(folder: RunFolder, asked: Sequence[Request], wanted: Wanted) -> dict[str, Tensor]:
     """All features of a finished run, in the order of its requests."""
-    parts = [read_tensors(folder.chunk_path(i))[0] for i in range(-(-count // folder.chunk_size))]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "clips"}
+    parts = [_read(folder, i, part, wanted)[0] for i, part in _chunks(folder, asked).items()]
+    return {name: torch.cat([part[name] for part in parts]) for name in wanted.names - {"clips"}}

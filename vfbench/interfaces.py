@@ -63,19 +63,31 @@ def derive_seed(run_seed: int, index: int) -> int:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Real clips with a class and a caption each, addressed by split and index.
+    """Real clips with a class and a caption each, addressed by split and index."""
 
-    `words` is the vocabulary of all captions; `fingerprint` changes whenever any clip would.
-    """
+    @property
+    def name(self) -> str:
+        """As it is called on the command line."""
+        ...
 
-    name: str
-    shape: ClipShape
-    classes: tuple[str, ...]
-    words: tuple[str, ...]
+    @property
+    def shape(self) -> ClipShape:
+        """The shape of every clip."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of their labels."""
+        ...
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The vocabulary of all captions."""
+        ...
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything that determines the clips."""
+        """A hash that changes whenever any clip would."""
         ...
 
     def size(self, split: Split) -> int:
@@ -107,16 +119,27 @@ class Setting:
 
 @runtime_checkable
 class Sampler(Protocol):
-    """The common interface of every model: requests in, a batch of clips out.
+    """The common interface of every model: requests in, a batch of clips out."""
 
-    `networks` are the modules whose parameters and calls the cost ledger counts (empty for a control), and
-    `weights` the SHA-256 of the checkpoint, or `none`.
-    """
+    @property
+    def shape(self) -> ClipShape:
+        """The shape of the clips it makes."""
+        ...
 
-    shape: ClipShape
-    conditioning: Conditioning
-    networks: Mapping[str, nn.Module]
-    weights: str
+    @property
+    def conditioning(self) -> Conditioning:
+        """What of a request it looks at, besides the seed."""
+        ...
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The modules whose parameters and calls the cost ledger counts; empty for a control."""
+        ...
+
+    @property
+    def weights(self) -> str:
+        """The SHA-256 of the checkpoint, or `none`."""
+        ...
 
     def sample(self, requests: Sequence[Request]) -> Clips:
         """One clip per request, uint8 (B, T, 3, H, W), each a function of its own request only."""

@@ -3,6 +3,7 @@ spent."""
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +16,19 @@ import torch
 from vfbench import device as devices
 from vfbench import plugins, store
 from vfbench.cost import Cost, measure
-from vfbench.errors import UserError, unknown
-from vfbench.evaluate import require_enough
+from vfbench.errors import MissingData, UserError
+from vfbench.evaluate import available, require_enough
 from vfbench.generate import Wanted, requests
-from vfbench.interfaces import Dataset, Extractor, Metric, Request, Sampler, Setting
+from vfbench.interfaces import ClipShape, Dataset, Extractor, Metric, Request, Sampler, Setting
 from vfbench.plugins import Spec
 from vfbench.progress import clock
-from vfbench.protocol import SMOKE_CLIPS, Protocol, preset
+from vfbench.protocol import JUDGED, SMOKE_CLIPS, Protocol, choose
 
 CLIPS = {"cpu": 256, "cuda": 2048}  # generated clips unless told otherwise
 CHUNK = {"cpu": 32, "cuda": 256}
+RUNS = Path("runs")  # where a run goes that is not told where
+SLACK = 20_000_000  # bytes for samples, tables and what a file system takes for itself
+LEAST_REAL = 4  # two halves of two clips: fewer have no floor
 VERSIONED = ("vfbench", "torch", "torchvision", "numpy", "scipy", "safetensors")
 
 
@@ -44,9 +48,9 @@ class RunOptions:
     batch_size: int | Literal["auto"] = "auto"
     device: str = "auto"
     dtype: str = "auto"
-    data_root: Path | None = None
-    checkpoint: Path | None = None
-    output: Path | None = None
+    data_root: Path | str | None = None
+    checkpoint: Path | str | None = None
+    output: Path | str | None = None
     keep_clips: bool = False
     smoke: bool = False
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -68,16 +72,9 @@ class Plan:
     dtype: torch.dtype
     batch_size: int
     folder: Path
+    disk: int
     specification: Mapping[str, Any]
     cost: Cost
-
-    @property
-    def disk(self) -> int:
-        """Bytes the run will write, about."""
-        values = sum(e.outputs[o] for name, e in self.wanted.extractors.items() for o in self.wanted.outputs[name])
-        shape = self.sampler.shape
-        pixels = 3 * shape.frames * shape.height * shape.width
-        return len(self.requests) * (4 * values + pixels * self.wanted.clips) + 20_000_000  # samples, tables, slack
 
     def describe(self) -> str:
         """The plan as lines to read."""
@@ -99,29 +96,35 @@ class Plan:
 
 
 def plan(options: RunOptions) -> Plan:
-    """Load and check everything a run needs; raises a `UserError` for whatever would stop it later."""
+    """Load and check everything a run needs, the cheap first; raises a `UserError` for whatever would stop it later."""
     device = devices.choose(options.device)
     dtype = devices.precision(options.dtype, device)
-    dataset_spec = plugins.parse(options.dataset).merged(
-        {"root": str(options.data_root) if options.data_root else None}
-    )
-    fields = preset(options.protocol, dataset_spec.name, smoke=options.smoke)
-    dataset: Dataset = plugins.load("dataset", dataset_spec)
-    names = _metrics(options.metrics, fields["measures"])
-    metrics: dict[str, Metric] = {name: plugins.load("metric", fields["measures"][name]["metric"]) for name in names}
+    batch_size = _batch_size(options.batch_size, device)
+    given = {"steps": options.steps, "solver": options.solver, "guidance": options.guidance}
+    model = plugins.parse(options.model).merged(given)
+    root = str(options.data_root) if options.data_root else None
+    dataset_spec = plugins.parse(options.dataset).merged({"root": root})
+    for kind, spec in {"model": model, "dataset": dataset_spec}.items():
+        plugins.module(kind, spec.name)  # type: ignore[arg-type]  # two of its kinds
+    fields = choose(options.protocol, dataset_spec.name, protocols(dataset_spec.name), smoke=options.smoke)
+    metrics, fields["measures"] = _metrics(options.metrics, fields["measures"])
     count = _count(options, device)
     if not options.smoke:
         require_enough(metrics, count)
-    sources = [fields["measures"][name]["source"].split(".") for name in names]
+    store.require_writable(Path(options.output or RUNS))
+    dataset: Dataset = plugins.load("dataset", dataset_spec)
+    sources = [fields["measures"][name]["source"].split(".") for name in metrics]
     outputs = {extractor: sorted({o for e, o in sources if e == extractor}) for extractor in {e for e, _ in sources}}
     extractors: dict[str, Extractor] = {name: plugins.load("extractor", name, device) for name in sorted(outputs)}
+    wanted = Wanted(extractors, outputs, options.keep_clips)
     protocol = _protocol(fields, dataset, extractors, count, smoke=options.smoke)
     asked = requests(dataset, protocol.prompts, count, options.seed)
-    given = {"steps": options.steps, "solver": options.solver, "guidance": options.guidance}
-    model = plugins.parse(options.model).merged(given)
-    sampler: Sampler = plugins.load("model", model, Setting(dataset, device, dtype, options.checkpoint))
-    specification = _specification(options, model, sampler, protocol, device, dtype)
-    name = f"{model.name}-{dataset.name}-{specification['id'][:8]}"
+    checkpoint = Path(options.checkpoint) if options.checkpoint else None
+    sampler: Sampler = plugins.load("model", model, Setting(dataset, device, dtype, checkpoint))
+    specification = _specification(options, model, sampler, protocol, device, dtype, batch_size)
+    folder = Path(options.output or RUNS / f"{model.name}-{dataset.name}-{specification['id'][:8]}")
+    disk = _disk(wanted, sampler.shape, count)
+    store.require_space(folder, disk)
     return Plan(
         options=options,
         model=model,
@@ -129,24 +132,47 @@ def plan(options: RunOptions) -> Plan:
         protocol=protocol,
         metrics=metrics,
         sampler=sampler,
-        wanted=Wanted(extractors, outputs, options.keep_clips),
+        wanted=wanted,
         requests=asked,
         device=device,
         dtype=dtype,
-        batch_size=_batch_size(options.batch_size, device),
-        folder=options.output or Path("runs") / name,
+        batch_size=batch_size,
+        folder=folder,
+        disk=disk,
         specification=specification,
         cost=measure(sampler, asked[0]),
     )
 
 
-def _metrics(asked: Sequence[str], measures: Mapping[str, Any]) -> list[str]:
-    for name in asked:
-        if name not in plugins.names("metric"):
-            raise unknown("metric", name, plugins.names("metric"))
-        if name not in measures:
+def _disk(wanted: Wanted, shape: ClipShape, count: int) -> int:
+    """Bytes that `count` clips will take, about."""
+    values = sum(wanted.extractors[name].outputs[o] for name, outputs in wanted.outputs.items() for o in outputs)
+    pixels = 3 * shape.frames * shape.height * shape.width
+    return count * (4 * values + pixels * wanted.clips) + SLACK
+
+
+def protocols(dataset: str) -> Mapping[str, Mapping[str, Any]]:
+    """The protocols that a dataset's file names, the first being its default."""
+    offered: Mapping[str, Mapping[str, Any]] = getattr(plugins.module("dataset", dataset), "PROTOCOLS", {})
+    return offered
+
+
+def _metrics(
+    asked: Sequence[str], measures: Mapping[str, Any]
+) -> tuple[dict[str, Metric], dict[str, Mapping[str, str]]]:
+    """The metrics to compute, and the protocol's measures with those that it does not name added.
+
+    Such a metric reads the same network; it makes the protocol another one, with another id.
+    """
+    names, measures = list(dict.fromkeys(asked)) or list(measures), dict(measures)
+    network = next(iter(measures.values()))["source"].split(".")[0]
+    metrics: dict[str, Metric] = {}
+    for name in names:
+        if name in JUDGED and name not in measures:
             raise UserError(f"--metrics {name}: this protocol measures {', '.join(measures)}")
-    return list(dict.fromkeys(asked)) or list(measures)
+        metrics[name] = plugins.load("metric", measures[name]["metric"] if name in measures else name)
+        measures.setdefault(name, {"metric": name, "source": f"{network}.{metrics[name].output}"})
+    return metrics, measures
 
 
 def _count(options: RunOptions, device: torch.device) -> int:
@@ -161,14 +187,15 @@ def _count(options: RunOptions, device: torch.device) -> int:
 def _protocol(
     fields: Mapping[str, Any], dataset: Dataset, extractors: Mapping[str, Extractor], count: int, *, smoke: bool
 ) -> Protocol:
-    shape = dataset.shape
-    split = fields.get("split", "train")
-    n_real = min(SMOKE_CLIPS["n_real"] if smoke else fields["n_real"], dataset.size(split))
-    if n_real < fields["n_real"] and not smoke:
-        raise UserError(f"{dataset.name} has {n_real} {split} clips, the protocol asks for {fields['n_real']}")
+    shape, split = dataset.shape, fields.get("split", "train")
+    there = available(dataset, split)
+    n_real = min(SMOKE_CLIPS["n_real"], there) if smoke else fields["n_real"]
+    if there < (least := max(n_real, LEAST_REAL)):
+        raise MissingData(f"{dataset.name} has {there} real clips here ({split}), and {least} are needed")
     return Protocol(
         **{
             **fields,
+            "dataset": dataset.name,
             "data_fingerprint": dataset.fingerprint,
             "frames": shape.frames,
             "height": shape.height,
@@ -183,25 +210,41 @@ def _protocol(
 
 
 def _specification(
-    options: RunOptions, model: Spec, sampler: Sampler, protocol: Protocol, device: torch.device, dtype: torch.dtype
+    options: RunOptions,
+    model: Spec,
+    sampler: Sampler,
+    protocol: Protocol,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int,
 ) -> dict[str, Any]:
+    whole = Spec(model.name, {**plugins.options("model", model.name), **model.options})  # what was not given, too
     determines = {
-        "model": str(model),
+        "model": str(whole),
         "weights": sampler.weights,
         "protocol": protocol.record(),
         "seed": options.seed,
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
+        "vfbench": _version("vfbench"),
     }
     return {
         "id": store.digest(determines),
         "determines": determines,
-        "chunk_size": CHUNK[device.type],
+        "chunk_size": max(CHUNK[device.type], batch_size),
         "options": {
-            name: {"value": str(getattr(options, name)), "origin": origin} for name, origin in options.origins.items()
+            f.name: {"value": str(getattr(options, f.name)), "origin": _origin(options, f)}
+            for f in dataclasses.fields(options)
+            if f.name != "origins"
         },
         "environment": environment(device),
     }
+
+
+def _origin(options: RunOptions, option: dataclasses.Field[Any]) -> str:
+    """Where a value came from, for the record: as the command line says, else whether a caller changed it."""
+    default = getattr(options, option.name) == option.default
+    return options.origins.get(option.name) or ("default" if default else "call")
 
 
 def environment(device: torch.device) -> dict[str, str]:

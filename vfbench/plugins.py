@@ -56,10 +56,13 @@ def parse(text: str) -> Spec:
         if found is None:
             raise ValueError("no name")
         call = ast.parse(f"_({found['options'] or ''})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError("options need names")
+        given = [keyword.arg for keyword in call.keywords]
+        if None in given or len(set(given)) < len(given):
+            raise ValueError("options need names, each its own")
         return Spec(found["name"], {str(k.arg): ast.literal_eval(k.value) for k in call.keywords})
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, TypeError, ValueError) as error:
         raise UserError(
             f"cannot read '{text}': write name or name(option=value, ...), for example videofusion(steps=50)"
         ) from error
@@ -89,9 +92,9 @@ def module(kind: Kind, name: str) -> ModuleType:
             return importlib.import_module(target)
         for entry in entry_points(group=f"vfbench.{kind}s", name=name):
             return importlib.import_module(entry.value)
-        if "." in name:
+        if "." in name and not name.startswith("."):
             return importlib.import_module(name)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise UserError(f"{kind} '{name}' cannot be imported: {error}") from error
     raise unknown(kind, name, names(kind))
 

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Split
 
-METRICS = ("fvd", "kvd", "is", "clipsim")
+RealSplit = Literal["train", "test", "both"]
+SPLITS: Mapping[RealSplit, tuple[Split, ...]] = {"train": ("train",), "test": ("test",), "both": ("train", "test")}
 
 
 class Measure(BaseModel):
@@ -36,7 +37,7 @@ class Protocol(BaseModel):
     comparable: bool = True
     dataset: str
     data_fingerprint: str
-    split: Split = "train"
+    split: RealSplit = "train"
     prompts: Split = "test"
     selection: Literal["seeded"] = "seeded"
     selection_seed: int = 0
@@ -44,10 +45,10 @@ class Protocol(BaseModel):
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     stride: int = Field(gt=0, default=1)
-    start: Literal["zero", "hashed"]
-    geometry: Literal["native", "centre-crop"]
-    filter: Literal["none", "bilinear"]
-    antialias: bool
+    start: Literal["zero", "hashed", "own"]  # own: the dataset decides, and its fingerprint covers it
+    geometry: Literal["native", "centre-crop", "own"]
+    filter: Literal["none", "bilinear", "own"]
+    antialias: bool | Literal["own"]
     quantise: Literal["round"] = "round"
     n_real: int = Field(gt=0)
     n_fake: int = Field(gt=0)
@@ -65,45 +66,43 @@ class Protocol(BaseModel):
         return {"id": self.id, **self.model_dump()}
 
 
-_RENDERED = {"start": "zero", "geometry": "native", "filter": "none", "antialias": False}
-_DECODED = {"start": "hashed", "geometry": "centre-crop", "filter": "bilinear", "antialias": True}
-_JUDGED = {
+# The four metrics as the judge of Moving Shapes makes them: covariances over N - 1, the kernel of KID, one split.
+JUDGED: Mapping[str, Mapping[str, str]] = {
     "fvd": {"metric": "fvd(ddof=1)", "source": "shapes_judge.features"},
     "kvd": {"metric": "kvd(degree=3, coef0=1.0)", "source": "shapes_judge.features"},
     "is": {"metric": "is(splits=1)", "source": "shapes_judge.logits"},
     "clipsim": {"metric": "clipsim", "source": "shapes_judge.similarity"},
 }
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # Moving Shapes with its own judge; every value float64, N - 1, against 2,048 real clips of the train split.
-    "shapes": {"dataset": "shapes", **_RENDERED, "n_real": 2048, "measures": _JUDGED},
-    # Plumbing on real video: the judge of Moving Shapes stands in for I3D and C3D. Its captions are not the judge's
-    # language, so there is no CLIPSIM.
-    "ucf101-smoke": {
-        "dataset": "ucf101",
-        "comparable": False,
-        **_DECODED,
-        "n_real": 16,
-        "measures": {name: measure for name, measure in _JUDGED.items() if name != "clipsim"},
-    },
+# Its captions are not the judge's language, so a dataset of other words has no CLIPSIM.
+WORDLESS = {name: measure for name, measure in JUDGED.items() if name != "clipsim"}
+# For a dataset that names no protocol of its own: enough to try the path.
+SMOKE: Mapping[str, Any] = {
+    "comparable": False,
+    "split": "both",
+    "start": "own",
+    "geometry": "own",
+    "filter": "own",
+    "antialias": "own",
+    "n_real": 16,
+    "measures": WORDLESS,
 }
 SMOKE_CLIPS = {"n_real": 64, "n_fake": 8}
 
 
-def preset(name: str | None, dataset: str, *, smoke: bool) -> Mapping[str, Any]:
-    """The fields of a preset by name, or the default one of a dataset; raises `UserError` where there is none."""
-    fitting = [key for key, fields in PRESETS.items() if fields["dataset"] == dataset]
-    if name is not None and name not in PRESETS:
-        raise unknown("protocol", name, PRESETS)
-    if name is not None and name not in fitting:
-        raise UserError(
-            f"protocol '{name}' is for {PRESETS[name]['dataset']}, not {dataset}: known: {', '.join(fitting)}"
-        )
-    usable = [key for key in fitting if smoke or PRESETS[key].get("comparable", True)]
+def choose(name: str | None, dataset: str, offered: Mapping[str, Mapping[str, Any]], *, smoke: bool) -> dict[str, Any]:
+    """The fields of the protocol called `name`, or of the first that fits, of those that a dataset offers.
+
+    Raises `UserError` where there is none; a smoke run can do without.
+    """
+    if name is not None and name not in offered:
+        raise unknown(f"protocol for {dataset}", name, offered)
+    usable = [key for key, fields in offered.items() if smoke or fields.get("comparable", True)]
     chosen = name or next(iter(usable), None)
-    if chosen is None or chosen not in usable:
-        raise UserError(
-            f"{dataset} has no comparable protocol yet: its numbers need networks that are not part of this version; "
-            f"add --smoke to try the path end to end (not comparable)"
-        )
-    return {"name": chosen, **PRESETS[chosen]}
+    if chosen in usable:
+        return {"name": chosen, **offered[str(chosen)]}
+    if smoke:
+        return {"name": "smoke", **SMOKE}
+    raise UserError(
+        f"{dataset} has no comparable protocol yet: its numbers need networks that are not part of this version; "
+        "add --smoke to try the path end to end (not comparable)"
+    )

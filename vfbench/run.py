@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from vfbench import store, table, weights
+from vfbench import render, store, table
 from vfbench.cost import peak_memory
-from vfbench.errors import Interrupted
+from vfbench.errors import BadEnvironment
 from vfbench.evaluate import real_features, scores
 from vfbench.generate import generate, load
 from vfbench.plan import Plan
@@ -21,14 +21,16 @@ SCHEMA = 1
 def run(plan: Plan) -> dict[str, Any]:
     """Do what was planned and return the result, as it is written to `results.json` in the run folder.
 
-    The same plan again resumes. Ctrl-C raises `Interrupted`; whatever ends the process, whole chunks are kept.
+    The same plan again resumes: whatever ends the process, whole chunks are kept.
     """
-    store.require_space(plan.folder, plan.disk)
     with RunFolder.hold(plan.folder, plan.specification) as folder:
         try:
             return _run(plan, folder)
-        except KeyboardInterrupt:
-            raise Interrupted(f"stopped; the same command goes on where {folder.path} stands") from None
+        except torch.OutOfMemoryError as error:
+            raise BadEnvironment(
+                f"the GPU has too little memory for batches of {plan.batch_size}: "
+                f"give the same command with a smaller --batch-size; {folder.path} keeps what is done"
+            ) from error
 
 
 def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
     real = real_features(plan.dataset, plan.protocol, plan.wanted, plan.device)
     seconds = generate(folder, plan.sampler, plan.requests, plan.wanted, plan.batch_size)
     print("score: value, interval and floor of each metric", file=sys.stderr)
-    found = scores(plan.protocol, plan.metrics, load(folder, len(plan.requests)), real)
+    found = scores(plan.protocol, plan.metrics, load(folder, plan.requests, plan.wanted), real)
     count = len(plan.requests)
     result = {
         "schema": SCHEMA,
@@ -61,13 +63,13 @@ def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
         "environment": plan.specification["environment"],
         "note": getattr(plan.dataset, "note", ""),
     }
-    weights.write_json(folder.results, result)
+    store.write_text(folder.results, store.as_json(result))
     _tables(folder, result)
     return result
 
 
 def _tables(folder: RunFolder, result: dict[str, Any]) -> None:
     made = table.build([result], allow_mixed=True)
-    for suffix, text in {"md": table.to_markdown(made), "csv": table.to_csv(made), "tex": table.to_latex(made)}.items():
-        path = folder.tables / f"table.{suffix}"
-        path.write_text(text)
+    write = {"md": render.to_markdown, "csv": render.to_csv, "tex": render.to_latex}
+    for suffix, text in write.items():
+        store.write_text(folder.tables / f"table.{suffix}", text(made))

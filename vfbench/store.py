@@ -6,8 +6,8 @@
     results.json   the scores
     tables/        the table of this run
 
-Every file is written under a temporary name and renamed, and a chunk carries the hash of its tensors, so that a run
-killed at any moment resumes from what is whole.
+Every file is written under a temporary name and renamed, and a chunk carries the run and the requests it belongs to
+and a hash of all it holds, so that a run killed at any moment resumes from what is whole.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,15 +30,19 @@ from torch import Tensor
 from vfbench import weights
 from vfbench.errors import BadEnvironment, UserError
 
+# What a killed process leaves of a file of ours that it had not finished: `.<name>.<process>`, `.tmp` for pictures.
+_NAMES = r"\d{6}\.safetensors|(run|results)\.json|sheet\.png|clips\.webp|table\.\w+"
+_UNFINISHED = re.compile(rf"\.({_NAMES})\.\d+(\.tmp)?")
+
 
 def digest(content: object) -> str:
     """SHA-256 of an object's canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, shapes, types and bytes."""
-    total = hashlib.sha256()
+def tensor_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of the metadata and of names, shapes, types and bytes of the tensors."""
+    total = hashlib.sha256(digest(dict(metadata)).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         total.update(f"{name}/{tensor.dtype}/{tuple(tensor.shape)}/".encode())
@@ -45,28 +51,57 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
-    """Write tensors with their hash, atomically."""
-    weights.write(path, tensors, {**metadata, "sha256": tensor_digest(tensors)})
+    """Write tensors with their hash, atomically; raises `BadEnvironment` when the disk does not take them."""
+    try:
+        weights.write(path, tensors, {**metadata, "sha256": tensor_digest(tensors, metadata)})
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(path, error) from error
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file that `write_tensors` wrote; raises ValueError when a byte has changed."""
+def read_tensors(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file that `write_tensors` wrote.
+
+    Raises ValueError when a byte has changed, or when its metadata are not those expected: then it belongs elsewhere.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
             metadata = dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise ValueError(f"unreadable ({error})") from error
-    if metadata.get("sha256") != tensor_digest(tensors):
+    if metadata.pop("sha256", None) != tensor_digest(tensors, metadata):
         raise ValueError("its content does not match its hash")
+    for key, value in expected.items():
+        if metadata.get(key) != value:
+            raise ValueError(f"it belongs to {key} {metadata.get(key)}, not {value}")
     return tensors, metadata
+
+
+def as_json(content: object) -> str:
+    """JSON as it stands in every file of a run."""
+    return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text under a temporary name, then rename it; raises `BadEnvironment` when the disk does not take it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: Exception) -> BadEnvironment:
+    reason = getattr(error, "strerror", None) or error
+    return BadEnvironment(f"cannot write {path} ({reason}): make room there, then give the same command again")
 
 
 class RunFolder:
     """One run on disk, held by one process at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, run_id: str) -> None:
+        self.path, self.run_id = path, run_id
         self.chunks, self.samples, self.tables = path / "chunks", path / "samples", path / "tables"
         self.results = path / "results.json"
 
@@ -76,12 +111,11 @@ class RunFolder:
         """Make or reopen the folder and lock it; the lock goes with the process, however it ends.
 
         Raises `BadEnvironment` where it cannot be written or another process holds it, and `UserError` where it holds
-        another run. `specification["id"]` names the run.
+        another run. `specification["id"]` names the run. Files of others are left alone.
         """
-        folder = cls(path)
+        folder = cls(path, specification["id"])
         try:
-            for part in (folder.chunks, folder.samples, folder.tables):
-                part.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path / ".lock", timeout=0)
             lock.acquire()
         except Timeout as error:
@@ -90,21 +124,31 @@ class RunFolder:
             raise BadEnvironment(f"cannot write to {path} ({error.strerror}): choose another --output") from error
         try:
             folder._claim(specification)
+            folder._tidy()
             yield folder
         finally:
             lock.release()
 
     def _claim(self, specification: Mapping[str, Any]) -> None:
         file = self.path / "run.json"
-        if file.exists():
-            found = weights.read_json(file)
-            if found.get("id") != specification["id"]:
-                changed = _difference(found.get("determines", {}), specification["determines"])
-                raise UserError(
-                    f"{self.path} holds another run ({changed}): choose another --output, or remove the folder"
-                )
+        if not file.exists():
+            write_text(file, as_json(specification))
             return
-        weights.write_json(file, specification)
+        found = weights.read_json(file)
+        if found.get("id") != specification["id"]:
+            changed = _difference(found.get("determines", {}), specification["determines"])
+            raise UserError(f"{self.path} holds another run ({changed}): choose another --output, or remove the folder")
+
+    def _tidy(self) -> None:
+        """Make the parts of the folder, and remove what killed processes left unfinished in them."""
+        for part in (self.path, self.chunks, self.samples, self.tables):
+            try:
+                part.mkdir(exist_ok=True)
+                for file in part.glob(".*"):
+                    if _UNFINISHED.fullmatch(file.name):
+                        file.unlink()
+            except OSError as error:
+                raise _unwritable(part, error) from error
 
     @property
     def chunk_size(self) -> int:
@@ -117,21 +161,36 @@ class RunFolder:
 
 
 def _difference(found: Any, wanted: Any) -> str:
-    """The first thing in which two specifications differ."""
+    """The first thing in which two specifications differ; an id differs only because something else does."""
     if not isinstance(found, dict) or not isinstance(wanted, dict):
         return f"{found} there, {wanted} asked for"
-    for key in sorted(found.keys() | wanted.keys()):
+    for key in sorted((found.keys() | wanted.keys()) - {"id"}):
         if found.get(key) != wanted.get(key):
             return f"{key}: {_difference(found.get(key), wanted.get(key))}"
     return "an older version of this run"
 
 
+def require_writable(path: Path) -> None:
+    """Raise `BadEnvironment` unless `path` is, or could be made, a folder that can be written to."""
+    existing = _existing(path)
+    if not existing.is_dir():
+        raise BadEnvironment(f"cannot write to {path}: {existing} is not a folder; choose another --output")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise BadEnvironment(f"cannot write to {path}: no permission to write in {existing}; choose another --output")
+
+
 def require_space(path: Path, needed: int) -> None:
-    """Raise `BadEnvironment` when the disk that will hold `path` has less than `needed` bytes free."""
-    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
+    """Raise `BadEnvironment` when the disk of a run folder cannot hold `needed` bytes, its present chunks included."""
+    there = sum(chunk.stat().st_size for chunk in (path / "chunks").glob("*.safetensors"))
+    free = shutil.disk_usage(_existing(path)).free
+    if free + there < needed:
         raise BadEnvironment(
-            f"{path} needs about {needed / 1e6:,.0f} MB and its disk has {free / 1e6:,.0f} MB free: "
+            f"{path} needs about {(needed - there) / 1e6:,.0f} MB and its disk has {free / 1e6:,.0f} MB free: "
             "choose another --output, fewer --num-samples, or leave out --keep-clips"
         )
+
+
+def _existing(path: Path) -> Path:
+    """`path` or the nearest folder above it that exists."""
+    absolute = path.absolute()
+    return next(place for place in (absolute, *absolute.parents) if os.access(place, os.F_OK))

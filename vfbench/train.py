@@ -10,6 +10,8 @@ import copy
 import json
 import math
 import os
+import pickle  # only for the name of an error
+import shlex
 import signal
 import sys
 import time
@@ -65,29 +67,35 @@ def prepare(
 
 
 def train(
-    model: DiffusionModel, dataset: Dataset, options: TrainOptions, output: Path, *, resume: bool = False
+    model: DiffusionModel,
+    dataset: Dataset,
+    options: TrainOptions,
+    output: Path,
+    *,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Train `model` on the train split and write it to `output`; returns that folder.
 
     `output` then holds `config.json`, `model.safetensors` (the EMA weights), `log.jsonl`, `samples/` and
-    `training.pt` (for `resume`). Ctrl-C finishes the step at hand, saves and raises `Interrupted` with the command that
-    goes on.
+    `training.pt` (for `resume`). `stop` is asked after every step: when it says so, the run is saved and left.
+    Ctrl-C likewise finishes the step at hand and saves, and raises `Interrupted` with the command that goes on.
     """
     run = _Run(model, dataset, options, output)
     run.start(resume)
     progress = Progress(f"train {model.config.model}", options.steps, "steps", done=run.step)
-    with _interruptible() as stopped:
-        while run.step < options.steps:
+    with _interruptible() as interrupted:
+        leave = False
+        while run.step < options.steps and not leave:
             losses = run.advance()
             progress.advance(1, f"loss {sum(losses.values()):.4f}, {progress.rate * options.batch_size:.1f} clips/s")
-            if run.step % options.save_every == 0 or run.step == options.steps or stopped():
+            leave = interrupted() or stop()
+            if run.step % options.save_every == 0 or run.step == options.steps or leave:
                 run.save()
             if run.step % options.sample_every == 0 or run.step == options.steps:
                 run.show()
-            if stopped() and run.step < options.steps:
-                raise Interrupted(
-                    f"stopped after step {run.step} of {options.steps}; go on with\n  {_command()} --resume"
-                )
+        if interrupted() and run.step < options.steps:
+            raise Interrupted(f"stopped after step {run.step} of {options.steps}; go on with\n  {_command()} --resume")
     return output
 
 
@@ -131,15 +139,26 @@ class _Run:
     def _load(self, path: Path) -> None:
         if not path.is_file():
             raise MissingData(f"nothing to resume at {path}: start without --resume")
-        state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        found, wanted = json.loads(state["spec"]), json.loads(json.dumps(self.spec))
-        if changed := [k for k in _flat(wanted) if _flat(found).get(k) != _flat(wanted)[k]]:
+        try:
+            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+            found, self.step = json.loads(state["spec"]), int(state["step"])
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+            raise MissingData(f"{path} is damaged ({error}): train again into another --output") from error
+        found, wanted = _flat(found), _flat(json.loads(json.dumps(self.spec)))
+        if changed := [key for key in wanted if found.get(key) != wanted[key]]:
             key = changed[0]
-            raise UserError(f"{path} was trained with {key} = {_flat(found).get(key)}, now it is {_flat(wanted)[key]}")
+            raise UserError(f"{path} was trained with {key} = {found.get(key)}, now it is {wanted[key]}")
         self.raw.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step = int(state["step"])
+        self._forget_later()
+
+    def _forget_later(self) -> None:
+        """Drop the log of steps that were made after the checkpoint and are lost: they will be made again."""
+        log = self.output / "log.jsonl"
+        if log.exists():
+            kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= self.step]
+            log.write_text("".join(f"{line}\n" for line in kept))
 
     def advance(self) -> dict[str, float]:
         """One optimiser step; returns the loss terms."""
@@ -239,7 +258,7 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def _command() -> str:
     arguments = [a for a in sys.argv[1:] if a != "--resume"]
-    return " ".join(["python -m vfbench", *arguments])
+    return shlex.join(["python", "-m", "vfbench", *arguments])
 
 
 @contextmanager

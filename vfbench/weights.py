@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vfbench.errors import MissingData
@@ -44,7 +44,8 @@ def read(path: Path) -> dict[str, Tensor]:
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file under a temporary name, then rename it: a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, temporary, dict(metadata or {}))
+    whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    temporary.write_bytes(save(whole, dict(metadata or {})))  # not save_file: it keeps others from reading the file
     temporary.replace(path)
 
 

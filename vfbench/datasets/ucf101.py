@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import UInt8
@@ -23,9 +23,24 @@ from torch import Tensor
 from vfbench import video
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, ClipShape, Dataset, Split
+from vfbench.protocol import WORDLESS
 
 VIDEOS, LISTS = "UCF-101", "ucfTrainTestlist"
 SPLITS: tuple[Split, ...] = ("train", "test")
+# Plumbing on real video: the judge of Moving Shapes stands in for I3D and C3D. Real clips are taken from both splits,
+# so that a handful of files is enough.
+PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
+    "ucf101-smoke": {
+        "comparable": False,
+        "split": "both",
+        "start": "hashed",
+        "geometry": "centre-crop",
+        "filter": "bilinear",
+        "antialias": True,
+        "n_real": 16,
+        "measures": WORDLESS,
+    }
+}
 SAMPLE = 1 << 14  # bytes hashed at the head, the middle and the tail of every file
 
 HOW_TO_GET = f"""Get it once (7 GB; for research use):

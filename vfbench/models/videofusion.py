@@ -1,10 +1,10 @@
-"""VideoFusion (Luo et al., arXiv 2303.08320): the noise of a clip is split into a base shared by all frames and a
-residual per frame, denoised by two jointly trained networks.
+"""VideoFusion (Luo et al., arXiv 2303.08320): noise split into a base shared by all frames and a residual per frame.
 
-Each step calls the base generator B once, on the middle frame alone; its base noise is removed from all frames, and the
-residual generator R predicts what is left, given the frame index. Where the paper is silent, this file assumes, and
-says so: R mixes frames by temporal attention; R also sees the denoised base frame as three more channels of every
-frame; both networks read v (then weighted as eps/sqrt(a_t)) unless `parametrisation` is `eps`.
+Two jointly trained networks denoise them. Each step calls the base generator B once, on the middle frame alone; its
+base noise is removed from all frames, and the residual generator R predicts what is left, given the frame index. Where
+the paper is silent, this file assumes, and says so: R mixes frames by temporal attention; R also sees the denoised base
+frame as three more channels of every frame; both networks read v (their loss is that of eps over a_t) unless
+`parametrisation` is `eps`.
 """
 
 from __future__ import annotations
@@ -78,9 +78,10 @@ class VideoFusion(DiffusionModel):
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
         """B learns at `base_lr` times the rate of R: small when B was pretrained on images (section 3.3)."""
-        of_base = set(self.base.parameters())
+        base = list(self.base.parameters())  # in the module's order: an optimiser's state is restored by position
+        of_base = set(base)
         others = [p for p in self.parameters() if p not in of_base]
-        return [{"params": others, "lr": lr}, {"params": list(self.base.parameters()), "lr": lr * self.config.options["base_lr"]}]
+        return [{"params": others, "lr": lr}, {"params": base, "lr": lr * self.config.options["base_lr"]}]
 
     def predict(self, z: Tensor, t: Tensor, condition: Tensor) -> Prediction:
         """One reverse step's prediction for all frames: eps^i = sqrt(lam_i) b + sqrt(1 - lam_i) r^i."""

@@ -1,0 +1,100 @@
+"""Tiny models and datasets that tests share: a step of them takes milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vfbench.baselines import vdm
+from vfbench.baselines.vdm import VDM
+from vfbench.datasets import shapes
+from vfbench.datasets.shapes import Shapes
+from vfbench.diffusion import schedule
+from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.diffusion.schedule import Prediction
+from vfbench.diffusion.solvers import Denoiser
+from vfbench.interfaces import Conditioning, Request, Setting
+from vfbench.models import videofusion
+from vfbench.models.videofusion import VideoFusion
+
+Model = TypeVar("Model", bound=DiffusionModel)
+
+CPU = torch.device("cpu")
+UNET: dict[str, Any] = {"channels": [8, 16], "blocks": 1, "patch": 2, "attention": [1], "embedding": 16}
+NO_TIME = {**UNET, "attention": []}
+
+
+def tiny_dataset(frames: int = 4, side: int = 8) -> Shapes:
+    return shapes.build(frames=frames, height=side, width=side)
+
+
+def tiny_videofusion(frames: int = 4, *, perturbed: bool = True, **options: Any) -> VideoFusion:
+    sizes = {"base": NO_TIME, "residual": UNET, **options}
+    return _tiny(VideoFusion, "videofusion", videofusion.PRESETS, frames, perturbed, sizes)
+
+
+def tiny_vdm(frames: int = 4, *, perturbed: bool = True, **options: Any) -> VDM:
+    return _tiny(VDM, "vdm", vdm.PRESETS, frames, perturbed, {"network": UNET, **options})
+
+
+def _tiny(
+    kind: type[Model], name: str, presets: Mapping[str, Any], frames: int, perturbed: bool, options: Mapping[str, Any]
+) -> Model:
+    config = ModelConfig.of(name, "tiny", presets, tiny_dataset(frames))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = kind(replace(config, options={**config.options, **options}))
+    if perturbed:
+        perturb(model)
+    return model
+
+
+def perturb(module: nn.Module, scale: float = 0.1) -> None:
+    """Move every weight: heads and residual paths begin at zero, and would hide what a test looks for."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def clips_of(model: DiffusionModel, batch: int = 2, seed: int = 0) -> Tensor:
+    """Normal numbers in the shape of the model's clips."""
+    shape = model.config.shape
+    return randn(batch, shape.frames, 3, shape.height, shape.width, seed=seed)
+
+
+def embed(model: DiffusionModel, mode: Conditioning = "none", batch: int = 2) -> Tensor:
+    """The same condition for every clip of a batch."""
+    caption = "a small red circle moves left over blue stripes"
+    vectors: Tensor = model.condition([3] * batch, [caption] * batch, [mode] * batch)
+    return vectors
+
+
+def denoiser_of(model: DiffusionModel, condition: Tensor) -> Denoiser:
+    """What the sampler feeds a solver with, at guidance 1."""
+
+    def denoise(z: Tensor, t: int) -> Prediction:
+        times = torch.full((len(z),), t)
+        return schedule.clip(model.predict(z, times, condition), z, model.schedule.at(times, z))
+
+    return denoise
+
+
+def requests(*indices: int) -> list[Request]:
+    """Requests with the labels and captions of the tiny dataset's test clips."""
+    data = tiny_dataset()
+    rows = zip(indices, data.labels("test", indices), data.captions("test", indices), strict=True)
+    return [Request(index, 1000 + index, label, caption) for index, label, caption in rows]
+
+
+def setting(checkpoint: Path, frames: int = 4) -> Setting:
+    return Setting(tiny_dataset(frames), CPU, checkpoint=checkpoint)

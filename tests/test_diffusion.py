@@ -1,0 +1,372 @@
+"""Schedules, priors, solvers and guidance against closed forms: Gaussian data has an exact denoiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from helpers import randn
+from torch import Tensor
+
+from vfbench.diffusion.guidance import guided
+from vfbench.diffusion.priors import Decomposed, Independent, Normal, Prior, batched, per_clip
+from vfbench.diffusion.schedule import Parametrisation, Prediction, Schedule, clip, split, v_target
+from vfbench.diffusion.solvers import SOLVERS, Denoiser, solve
+from vfbench.errors import UserError
+from vfbench.interfaces import ClipShape
+
+SCHEDULES = ("cosine", "linear")
+DETERMINISTIC = ("ddim", "dpm++2m")
+COSINE = Schedule("cosine")
+MEAN, STD = 0.3, 0.5  # of the Gaussian data
+F64 = torch.float64
+
+
+def gaussian(schedule: Schedule, mean: float = MEAN, std: float = STD) -> Denoiser:
+    """E[x0 | z_t] for data N(mean, std^2), and the noise that then explains z_t."""
+
+    def denoise(z: Tensor, t: int) -> Prediction:
+        a = float(schedule.alpha_bar[t])
+        x0 = mean + a**0.5 * std**2 / (a * std**2 + 1 - a) * (z - a**0.5 * mean)
+        return Prediction(x0, (z - a**0.5 * x0) / (1 - a) ** 0.5)
+
+    return denoise
+
+
+def refused() -> Tensor:
+    raise AssertionError("a deterministic solver asked for fresh noise")
+
+
+def affine(solver: str, steps: int, schedule: Schedule = COSINE) -> tuple[float, float]:
+    """With a linear denoiser a deterministic solver is x = slope z + shift: both, from z = 0 and z = 1."""
+    z = torch.tensor([0.0, 1.0], dtype=F64).view(2, 1, 1, 1, 1)
+    x = solve(gaussian(schedule), z, schedule, steps=steps, solver=solver, fresh=refused).flatten()
+    return float(x[1] - x[0]), float(x[0])
+
+
+def standard_normal(seed: int, *shape: int) -> Callable[[], Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return lambda: torch.randn(shape, generator=generator, dtype=F64)
+
+
+# Schedules.
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_alpha_bar_falls_from_almost_one_to_almost_zero(name: str) -> None:
+    alpha_bar = Schedule(name).alpha_bar
+    assert (alpha_bar.dtype, alpha_bar.shape) == (F64, (1000,))
+    assert (alpha_bar.diff() < 0).all()
+    assert 0.999 < alpha_bar[0] < 1
+    assert 0 < alpha_bar[-1] < 1e-4
+
+
+def test_cosine_is_the_published_formula() -> None:
+    f = [math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 for t in (0, 1, 500, 900)]
+    for t, value in zip((1, 500, 900), f[1:], strict=True):
+        assert float(COSINE.alpha_bar[t - 1]) == pytest.approx(value / f[0], rel=1e-9)
+
+
+def test_linear_is_that_of_ddpm_at_any_number_of_steps() -> None:
+    assert float(Schedule("linear").alpha_bar[-1]) == pytest.approx(4.0358e-5, rel=1e-4)
+    ends = [float(Schedule("linear", steps).alpha_bar[-1].log()) for steps in (200, 1000, 4000)]
+    assert max(ends) / min(ends) == pytest.approx(1, abs=0.07)
+
+
+def test_an_unknown_schedule_offers_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'cosine'"):
+        Schedule("cosinus")
+
+
+@pytest.mark.parametrize("count", [1, 2, 25, 333, 999, 1000])
+def test_the_grid_starts_at_the_noisiest_and_falls(count: int) -> None:
+    grid = COSINE.grid(count)
+    assert (len(grid), grid[0]) == (count, 999)
+    assert all(a > b for a, b in pairwise(grid))
+    assert grid[-1] >= 0
+
+
+def test_at_broadcasts_in_the_dtype_asked_for() -> None:
+    a = COSINE.at(torch.tensor([0, 999]), torch.zeros(2, 4, 3, 8, 8))
+    assert (a.shape, a.dtype) == ((2, 1, 1, 1, 1), torch.float32)
+    assert a.flatten().tolist() == pytest.approx(COSINE.alpha_bar[[0, 999]].tolist(), rel=1e-6)
+
+
+# Parametrisations.
+
+
+@pytest.mark.parametrize("kind", ["eps", "v"])
+@pytest.mark.parametrize("strength", [1.0, 0.3, 2.0])
+def test_split_finds_x0_and_eps_for_noise_of_any_strength(kind: Parametrisation, strength: float) -> None:
+    x0, eps = randn(5, 7, seed=1, dtype=F64), randn(5, 7, seed=2, dtype=F64)
+    signal = torch.tensor([0.95, 0.8, 0.6, 0.3, 0.05], dtype=F64)[:, None]
+    noise = strength * (1 - signal**2).sqrt()
+    norm = (signal**2 + noise**2).sqrt()
+    output = eps if kind == "eps" else (signal * eps - noise * x0) / norm
+    found = split(output, signal * x0 + noise * eps, signal, noise, kind)
+    assert torch.allclose(found.x0, x0, rtol=0, atol=1e-10)
+    assert torch.allclose(found.eps, eps, rtol=0, atol=1e-10)
+
+
+def test_v_without_any_noise_gives_the_clip_itself() -> None:
+    z, output = randn(3, 4), randn(3, 4, seed=1)
+    found = split(output, 0.5 * z, torch.full((3, 1), 0.5), torch.zeros(3, 1), "v")
+    assert torch.allclose(found.x0, z)
+    assert torch.equal(found.eps, output)
+
+
+@pytest.mark.parametrize("t", [0, 500, 999])
+def test_v_target_is_what_split_reads(t: int) -> None:
+    x0, eps, a = randn(8, seed=1, dtype=F64), randn(8, seed=2, dtype=F64), COSINE.alpha_bar[t]
+    z = a.sqrt() * x0 + (1 - a).sqrt() * eps
+    found = split(v_target(x0, eps, a), z, a.sqrt(), (1 - a).sqrt(), "v")
+    assert torch.allclose(found.x0, x0, rtol=0, atol=1e-10)
+    assert torch.allclose(found.eps, eps, rtol=0, atol=1e-10)
+
+
+def test_clip_limits_x0_and_lets_the_noise_explain_the_rest() -> None:
+    a = torch.tensor(0.36, dtype=F64)
+    x0, eps = torch.tensor([-3.0, -0.5, 0.0, 1.0, 1.5], dtype=F64), randn(5, dtype=F64)
+    z = 0.6 * x0 + 0.8 * eps
+    clipped = clip(Prediction(x0, eps), z, a)
+    assert torch.equal(clipped.x0, x0.clamp(-1, 1))
+    assert torch.allclose(0.6 * clipped.x0 + 0.8 * clipped.eps, z)
+    inside = x0.abs() <= 1
+    assert torch.allclose(clipped.eps[inside], eps[inside])
+    assert not torch.isclose(clipped.eps[~inside], eps[~inside]).any()
+
+
+# Solvers.
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(("solver", "steps", "error"), [("ddim", 1000, 1e-2), ("dpm++2m", 200, 2e-3)])
+def test_deterministic_solvers_carry_noise_to_the_data_distribution(
+    solver: str, steps: int, error: float, name: str
+) -> None:
+    slope, shift = affine(solver, steps, Schedule(name))
+    assert slope**2 == pytest.approx(STD**2, rel=error)
+    assert shift == pytest.approx(MEAN, abs=error)
+
+
+def test_ddpm_samples_have_the_mean_and_variance_of_the_data() -> None:
+    n, fresh = 20_000, standard_normal(0, 20_000, 1, 1, 1, 1)
+    x = solve(gaussian(COSINE), fresh(), COSINE, steps=500, solver="ddpm", fresh=fresh)
+    # Five standard errors, and for the variance 1 % more for 500 steps instead of infinitely many.
+    assert float(x.mean()) == pytest.approx(MEAN, abs=5 * STD / n**0.5)
+    assert float(x.var()) == pytest.approx(STD**2, rel=5 * (2 / n) ** 0.5 + 0.01)
+
+
+def test_ddpm_is_not_deterministic_and_ddim_is_its_limit_without_noise() -> None:
+    z = randn(4, 1, 1, 1, 1, dtype=F64)
+    draws = [
+        solve(gaussian(COSINE), z, COSINE, steps=10, solver="ddpm", fresh=standard_normal(seed, 4, 1, 1, 1, 1))
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.isclose(draws[0], draws[2]).any()
+
+
+def test_the_second_order_solver_is_closer_at_20_steps() -> None:
+    first, second = (abs(affine(solver, 20)[0] - STD) for solver in DETERMINISTIC)
+    assert second < first / 5
+
+
+@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("dpm++2m", 2)])
+def test_the_error_falls_with_the_order_of_the_solver(solver: str, order: int) -> None:
+    # The last step ends at clean data, where the log signal-to-noise is infinite: the steps before have the order.
+    errors = [abs(_slope_to(solver, steps) - _slope_to("exact", steps)) for steps in (50, 100, 200)]
+    for coarse, fine in pairwise(errors):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.35)
+
+
+def _slope_to(solver: str, steps: int) -> float:
+    """How a unit of noise arrives after three quarters of the steps: by a solver, or along the exact flow."""
+    grid = COSINE.grid(steps)
+    seen: dict[int, Tensor] = {}
+    exact = gaussian(COSINE, mean=0.0)
+
+    def denoise(z: Tensor, t: int) -> Prediction:
+        seen[t] = z
+        return exact(z, t)
+
+    t = grid[steps * 3 // 4]  # the same time for every number of steps, up to rounding
+    if solver == "exact":
+        a, start = float(COSINE.alpha_bar[t]), float(COSINE.alpha_bar[grid[0]])
+        return math.sqrt((a * STD**2 + 1 - a) / (start * STD**2 + 1 - start))
+    solve(denoise, torch.ones(1, dtype=F64), COSINE, steps=steps, solver=solver, fresh=refused)
+    return float(seen[t])
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_float32_and_float64_agree(solver: str) -> None:
+    def solved(dtype: torch.dtype) -> Tensor:
+        fresh, noise = standard_normal(3, 64, 1), randn(64, 1, dtype=F64).to(dtype)
+        x = solve(gaussian(COSINE), noise, COSINE, steps=50, solver=solver, fresh=lambda: fresh().to(dtype))
+        assert x.dtype == dtype
+        return x.double()
+
+    assert torch.allclose(solved(torch.float32), solved(F64), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_each_step_calls_the_denoiser_once_on_the_grid(solver: str, steps: int) -> None:
+    times, exact = [], gaussian(COSINE)
+
+    def denoise(z: Tensor, t: int) -> Prediction:
+        times.append(t)
+        return exact(z, t)
+
+    z = randn(3, 2, dtype=F64)
+    kept = z.clone()
+    x = solve(denoise, z, COSINE, steps=steps, solver=solver, fresh=standard_normal(0, 3, 2))
+    assert times == COSINE.grid(steps)
+    assert torch.equal(z, kept)  # the caller's noise is not written to
+    assert torch.isfinite(x).all()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_one_step_returns_what_the_denoiser_says(solver: str) -> None:
+    z = randn(3, 2, dtype=F64)
+    x = solve(gaussian(COSINE), z, COSINE, steps=1, solver=solver, fresh=refused)
+    assert torch.equal(x, gaussian(COSINE)(z, 999).x0)
+
+
+def ddpm_correlation(prior: Prior) -> Tensor:
+    """Between the frames of samples that start from decomposed noise and go on with fresh noise of `prior`."""
+    shape, normal = ClipShape(4, 1, 1), batched(8000, torch.Generator().manual_seed(0))
+    noise = Decomposed(4).noise(normal, shape)
+    x = solve(gaussian(COSINE), noise, COSINE, steps=20, solver="ddpm", fresh=lambda: prior.noise(normal, shape))
+    return torch.corrcoef(x.transpose(1, 2).reshape(-1, 4).T)
+
+
+def test_ddpm_keeps_the_correlation_of_the_prior_it_draws_from() -> None:
+    # The denoiser is linear, so if every draw has the prior's correlation then so has the sample: 24,000 pairs.
+    roots = Decomposed(4).lam.sqrt()
+    expected = (roots[:, None] * roots).fill_diagonal_(1)
+    assert torch.allclose(ddpm_correlation(Decomposed(4)), expected, atol=5 / 24_000**0.5)
+    # Independent fresh noise would wash the correlation of the initial noise away.
+    assert (ddpm_correlation(Independent()) - torch.eye(4)).abs().max() < 0.5
+
+
+def test_an_unknown_solver_offers_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"did you mean 'dpm\+\+2m'"):
+        solve(gaussian(COSINE), torch.zeros(1), COSINE, steps=2, solver="dpm++2", fresh=refused)
+
+
+@pytest.mark.parametrize("steps", [-1, 0, 1001])
+def test_steps_out_of_range_are_refused_naming_them(steps: int) -> None:
+    with pytest.raises(UserError, match=f"{steps}: choose 1 to 1000"):
+        solve(gaussian(COSINE), torch.zeros(1), COSINE, steps=steps, solver="ddim", fresh=refused)
+
+
+# Guidance.
+
+
+def predict(z: Tensor, t: Tensor, condition: Tensor) -> Prediction:
+    """A denoiser that depends on everything and mixes nothing between clips."""
+    return Prediction(z * condition + t[:, None], z - condition)
+
+
+GUIDED = (randn(3, 2), torch.tensor([1, 5, 9]), randn(3, 2, seed=1), randn(3, 2, seed=2))
+
+
+def test_guidance_weight_1_is_the_plain_model_at_its_plain_cost() -> None:
+    sizes = []
+
+    def counted(z: Tensor, t: Tensor, condition: Tensor) -> Prediction:
+        sizes.append(len(z))
+        return predict(z, t, condition)
+
+    z, t, condition, null = GUIDED
+    found = guided(counted, z, t, condition, null, 1.0)
+    assert all(torch.equal(a, b) for a, b in zip(found, predict(z, t, condition), strict=True))
+    guided(counted, z, t, condition, null, 2.0)
+    assert sizes == [3, 6]
+
+
+@pytest.mark.parametrize("weight", [-1.0, 0.0, 0.5, 1.001, 3.0])
+def test_guidance_mixes_linearly(weight: float) -> None:
+    z, t, condition, null = GUIDED
+    found = guided(predict, z, t, condition, null, weight)
+    with_condition, without = predict(z, t, condition), predict(z, t, null)
+    for got, yes, no in zip(found, with_condition, without, strict=True):
+        assert torch.allclose(got, no + weight * (yes - no), atol=1e-5)
+
+
+# Noise priors.
+
+
+def noise_of(prior: Prior, frames: int, clips: int = 8000, seed: int = 0) -> Tensor:
+    """(3 * clips, frames) draws of one pixel in every frame."""
+    normal: Normal = batched(clips, torch.Generator().manual_seed(seed))
+    return prior.noise(normal, ClipShape(frames, 1, 1)).transpose(1, 2).reshape(-1, frames).double()
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.25, 0.5, 0.9, 1.0])
+def test_frames_have_unit_variance_and_the_covariance_of_their_lambdas(lam: float) -> None:
+    prior = Decomposed(5, lam)
+    draws = noise_of(prior, 5)
+    roots = prior.lam.double().sqrt()
+    expected = roots[:, None] * roots
+    expected.fill_diagonal_(1.0)
+    error = ((1 + expected**2) / len(draws)) ** 0.5  # of a covariance of unit normals
+    assert ((torch.cov(draws.T) - expected).abs() < 5 * error).all()
+    assert (draws.mean(0).abs() < 5 / len(draws) ** 0.5).all()
+
+
+def test_independent_noise_has_no_covariance() -> None:
+    draws = noise_of(Independent(), 4)
+    error = ((1 + torch.eye(4)) / len(draws)) ** 0.5
+    assert ((torch.cov(draws.T) - torch.eye(4)).abs() < 5 * error).all()
+
+
+def test_lambda_1_shares_everything_and_lambda_0_nothing() -> None:
+    shape, seeds = ClipShape(4, 2, 2), [3, 4]
+    shared = Decomposed(4, 1.0).noise(per_clip(seeds, torch.device("cpu")), shape)
+    assert torch.equal(shared, shared[:, :1].expand_as(shared))
+    normal = per_clip(seeds, torch.device("cpu"))
+    base, residual = normal((1, 3, 2, 2)), normal((4, 3, 2, 2))
+    apart = Decomposed(4, 0.0).noise(per_clip(seeds, torch.device("cpu")), shape)
+    assert torch.equal(apart[:, 1], base[:, 0])
+    assert torch.equal(apart[:, [0, 2, 3]], residual[:, [0, 2, 3]])
+
+
+@pytest.mark.parametrize("lam", [-0.1, 1.1])
+def test_lambda_outside_0_to_1_is_refused(lam: float) -> None:
+    with pytest.raises(ValueError, match=str(lam)):
+        Decomposed(4, lam)
+
+
+@pytest.mark.parametrize(("frames", "base"), [(1, 0), (2, 0), (3, 0), (4, 1), (5, 1), (16, 7)])
+def test_the_base_frame_is_the_middle_counted_from_1(frames: int, base: int) -> None:
+    prior = Decomposed(frames)
+    assert prior.base == base
+    assert prior.lam.tolist() == [1.0 if i == base else 0.5 for i in range(frames)]
+
+
+def test_a_seed_fixes_the_base_noise_whatever_the_length() -> None:
+    long, short = (
+        Decomposed(frames).noise(per_clip([5, 6], torch.device("cpu")), ClipShape(frames, 4, 4)) for frames in (16, 4)
+    )
+    assert torch.equal(long[:, 7], short[:, 1])
+    assert not torch.equal(long[0, 7], long[1, 7])
+
+
+@pytest.mark.parametrize("prior", [Independent(), Decomposed(4)], ids=["independent", "decomposed"])
+def test_a_clips_noise_is_the_same_in_any_batch_and_order(prior: Prior) -> None:
+    shape = ClipShape(4, 3, 5)
+
+    def two_draws(*seeds: int) -> Tensor:
+        normal = per_clip(seeds, torch.device("cpu"))
+        return torch.stack([prior.noise(normal, shape), prior.noise(normal, shape)], dim=1)
+
+    together = two_draws(11, 12, 13)
+    assert together.shape == (3, 2, 4, 3, 3, 5)
+    assert torch.equal(two_draws(13, 11, 12), together[[2, 0, 1]])
+    assert torch.equal(two_draws(12)[0], together[1])
+    assert len(torch.unique(together[:, :, 0, 0, 0, 0])) == 6  # clips and draws differ

@@ -1,0 +1,203 @@
+"""The shared networks: shapes, who sees whom, and what an untrained network says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import NO_TIME, UNET, perturb, randn
+from torch import Tensor
+
+from vfbench.nets.embedding import LENGTH, Caption, Condition, sinusoidal
+from vfbench.nets.unet import Attention, Layer, ResidualBlock, UNet, UNetConfig
+
+WORDS = ("a", "blue", "circle", "red")
+
+
+def unet(frames: int = 4, inputs: int = 3, **options: Any) -> UNet:
+    network = UNet(UNetConfig(**{**UNET, **options}), frames=frames, inputs=inputs)
+    perturb(network)
+    return network
+
+
+def run(network: UNet, x: Tensor, *, condition: Tensor | None = None, t: int = 500) -> Tensor:
+    condition = torch.zeros(len(x), network.config.embedding) if condition is None else condition
+    with torch.no_grad():
+        out: Tensor = network(x, torch.full((len(x),), t), condition)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("frames", "inputs", "side", "options"),
+    [
+        (1, 3, (8, 8), {"attention": []}),
+        (4, 6, (8, 8), {}),
+        (3, 3, (8, 16), {"channels": [8, 8, 16], "patch": 1, "attention": [0, 1, 2]}),
+        (2, 3, (16, 8), {"blocks": 2, "patch": 4}),
+        (2, 3, (8, 8), {"channels": [8], "attention": [0]}),
+        (2, 3, (16, 16), {"channels": [8, 16, 24], "blocks": 3, "attention": [1, 2]}),
+    ],
+)
+def test_out_come_three_channels_of_the_same_size(
+    frames: int, inputs: int, side: tuple[int, int], options: dict[str, Any]
+) -> None:
+    network = unet(frames, inputs, **options)
+    out = run(network, randn(2, frames, inputs, *side))
+    assert out.shape == (2, frames, 3, *side)
+    assert torch.isfinite(out).all()
+    assert out.std() > 0
+
+
+def test_every_weight_is_used() -> None:
+    network = unet(4, channels=[8, 16, 24], blocks=2, attention=[1, 2])
+    network(randn(2, 4, 3, 16, 16), torch.tensor([1, 900]), randn(2, 16)).square().sum().backward()
+    silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+def test_an_untrained_network_says_nothing() -> None:
+    network = UNet(UNetConfig(**UNET), frames=4)
+    assert not run(network, randn(2, 4, 3, 8, 8)).any()
+
+
+def test_clips_of_a_batch_do_not_see_each_other() -> None:
+    network, x = unet(), randn(3, 4, 3, 8, 8)
+    condition = randn(3, 16, seed=1)
+    together = run(network, x, condition=condition)
+    for i in range(3):
+        alone = run(network, x[i : i + 1], condition=condition[i : i + 1])
+        assert torch.allclose(alone[0], together[i], atol=1e-5)
+
+
+@pytest.mark.parametrize(("options", "mixed"), [(UNET, True), (NO_TIME, False)], ids=["attention", "none"])
+def test_frames_see_each_other_through_attention_only(options: dict[str, Any], mixed: bool) -> None:
+    network, x = unet(**options), randn(1, 4, 3, 8, 8)
+    before = run(network, x)
+    x[:, 3] += 1.0
+    change = (run(network, x) - before).abs().amax((0, 2, 3, 4))
+    assert change[3] > 1e-4
+    assert (change[:3] > 1e-6).tolist() == [mixed] * 3
+
+
+def test_attention_stands_where_the_configuration_says() -> None:
+    network = unet(4, channels=[8, 16, 24], attention=[0, 2])
+    layers = [*network.down, network.middle, *network.up]
+    levels = [0, 1, 2, 2, 2, 2, 1, 1, 0, 0]
+    assert [layer.temporal is not None for layer in layers] == [level in (0, 2) for level in levels]
+    assert [layer.spatial is not None for layer in layers] == [level == 2 for level in levels]
+    assert all(layer.temporal is None for layer in unet(1).down)  # one frame has nobody to look at
+
+
+@torch.no_grad()
+def test_attention_over_time_looks_at_one_pixel_and_over_space_at_one_frame() -> None:
+    layer, x, embedding = Layer(8, 8, 4, frames=3, spatial=True), randn(6, 8, 2, 4), randn(6, 4)
+    perturb(layer)
+    assert layer.spatial is not None
+    assert layer.temporal is not None
+    pixels = layer.residual(x, embedding).unflatten(0, (2, 3))  # two clips of three frames, (2, 3, 8, 2, 4)
+    for clip, frame in np.ndindex(2, 3):
+        pixels[clip, frame] = layer.spatial(pixels[clip, frame].flatten(1).T[None])[0].T.view(8, 2, 4)
+    for clip, row, column in np.ndindex(2, 2, 4):
+        pixels[clip, :, :, row, column] = layer.temporal(pixels[clip, :, :, row, column][None])[0]
+    assert torch.allclose(layer(x, embedding), pixels.flatten(0, 1), atol=1e-5)
+
+
+def test_time_condition_and_frame_index_are_felt() -> None:
+    network, x = unet(), randn(1, 1, 3, 8, 8).expand(2, 4, 3, 8, 8)
+    out = run(network, x)
+    assert torch.allclose(out[0], out[1], atol=1e-6)
+    assert not torch.isclose(out[:, 0], out[:, 1]).all()  # same picture, another place in the clip
+    assert not torch.isclose(run(network, x, t=10), out).all()
+    assert not torch.isclose(run(network, x, condition=randn(2, 16)), out).all()
+
+
+def test_attention_is_the_textbook_formula() -> None:
+    layer = Attention(64)
+    perturb(layer)
+    assert layer.heads == 2
+    x = randn(3, 5, 64)
+    q, k, v = (part.unflatten(-1, (2, 32)).transpose(1, 2) for part in layer.qkv(layer.norm(x)).chunk(3, dim=-1))
+    weights = torch.softmax(q @ k.transpose(-1, -2) / 32**0.5, dim=-1)
+    expected = x + layer.out((weights @ v).transpose(1, 2).flatten(2))
+    assert torch.allclose(layer(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "heads"), [(8, 1), (40, 1), (80, 2), (96, 3), (112, 2)])
+def test_the_number_of_heads_divides_the_channels(channels: int, heads: int) -> None:
+    assert Attention(channels).heads == heads
+
+
+def test_a_residual_block_begins_as_its_skip_path() -> None:
+    block, x = ResidualBlock(8, 8, 4), randn(2, 8, 4, 4)
+    with torch.no_grad():
+        shift = block(x, randn(2, 4)) - x
+    assert torch.allclose(shift, shift[:1, :, :1, :1].expand_as(shift), atol=1e-6)  # a bias at most
+
+
+def test_times_have_different_bounded_codes() -> None:
+    codes = sinusoidal(torch.arange(1000), 128)
+    assert codes.shape == (1000, 128)
+    assert codes.abs().max() <= 1
+    assert (torch.pdist(codes) > 0.05).all()
+
+
+# Words.
+
+
+def caption_encoder() -> Caption:
+    encoder = Caption(WORDS, 16)
+    perturb(encoder)
+    return encoder
+
+
+def test_tokens_are_word_numbers_then_zeros() -> None:
+    tokens = caption_encoder().tokens(["a RED circle", "blue"])
+    assert tokens.shape == (2, LENGTH)
+    assert tokens[:, :4].tolist() == [[1, 4, 3, 0], [2, 0, 0, 0]]
+    assert not tokens[:, 4:].any()
+
+
+@torch.no_grad()
+def test_a_caption_is_encoded_alike_alone_and_beside_a_longer_one() -> None:
+    encoder = caption_encoder()
+    beside = encoder(encoder.tokens(["a red circle", "a circle a circle a circle"]))
+    assert torch.allclose(encoder(encoder.tokens(["a red circle"]))[0], beside[0], atol=1e-5)
+
+
+@torch.no_grad()
+def test_places_after_the_last_word_are_not_read() -> None:
+    encoder = caption_encoder()
+    tokens = encoder.tokens(["a red circle"])
+    before = encoder(tokens)
+    encoder.place[3:] += randn(LENGTH - 3, 16)
+    assert torch.allclose(encoder(tokens), before, atol=1e-5)
+    encoder.place[2] += randn(16)
+    assert not torch.isclose(encoder(tokens), before).all()
+
+
+@torch.no_grad()
+def test_the_order_of_words_matters() -> None:
+    encoder = caption_encoder()
+    first, second = encoder(encoder.tokens(["a red circle a blue", "a blue circle a red"]))
+    assert not torch.isclose(first, second).all()
+
+
+def test_training_and_inference_encode_alike() -> None:
+    encoder = caption_encoder()
+    tokens = encoder.tokens(["a red circle", "blue"])
+    trained = encoder.train()(tokens).detach()
+    with torch.inference_mode():
+        assert torch.allclose(encoder.eval()(tokens), trained, atol=1e-5)
+
+
+@torch.no_grad()
+def test_conditions_are_chosen_clip_by_clip() -> None:
+    condition = Condition(5, WORDS, 16)
+    perturb(condition)
+    labels, captions = [1, 1, 1], ["a red circle"] * 3
+    mixed = condition(labels, captions, ["none", "class", "text"])
+    assert torch.equal(mixed[0], condition.null)
+    assert torch.equal(mixed[1], condition.label.weight[1])
+    assert torch.allclose(mixed[2], condition(labels, captions, ["text"] * 3)[0], atol=1e-6)

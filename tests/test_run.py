@@ -1,0 +1,440 @@
+"""A run ends with the same result however it got there: resumed, damaged and mended, in batches of any size."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Command, close_clips, close_scores, contents, flip, lasting, results, resumes
+from torch import Tensor
+
+import vfbench as package
+from vfbench import evaluate, generate, video
+from vfbench.baselines.noise import Noise
+from vfbench.cost import Cost
+from vfbench.datasets import shapes
+from vfbench.datasets.shapes import Shapes
+from vfbench.errors import BadEnvironment, MissingData, UserError
+from vfbench.generate import choose, requests, sample
+from vfbench.interfaces import Clips, Request, Score
+from vfbench.plan import RunOptions, plan
+from vfbench.progress import Progress
+from vfbench.run import run as start
+from vfbench.store import RunFolder, read_tensors, write_tensors
+
+COUNT, BATCH = 70, 16  # three chunks: 32, 32 and 6 clips, in batches of 16, 16; 16, 16; 6
+KEYS = {"cost", "dataset", "environment", "model", "model_spec", "note", "protocol"}
+KEYS |= {"run_dir", "run_id", "schema", "scores", "seed", "weights"}
+SCORE = {"value", "low", "high", "floor", "n_real", "n_fake", "note", "title", "better"}
+COST = {"parameters", "flops_per_clip", "evaluations", "calls", "seconds_per_clip", "peak_memory_bytes"}
+
+
+def run(folder: Path, **options: Any) -> dict[str, Any]:
+    given = {"model": "noise", "num_samples": COUNT, "smoke": True, "device": "cpu", "batch_size": BATCH, **options}
+    return package.benchmark(output=folder, **given)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing has disturbed; not to be touched, but copied."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run(folder)
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def chunk(folder: Path, index: int) -> Path:
+    return folder / "chunks" / f"{index:06d}.safetensors"
+
+
+def untimed(folder: Path) -> dict[str, tuple[dict[str, bytes], dict[str, str]]]:
+    """All chunks of a run, without the seconds they took."""
+    found = {}
+    for path in sorted((folder / "chunks").iterdir()):
+        tensors, metadata = read_tensors(path)
+        named = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+        found[path.name] = named, {key: value for key, value in metadata.items() if key != "seconds"}
+    return found
+
+
+# What a run leaves.
+
+
+def test_a_result_says_all_that_is_needed_to_trust_it(finished: Path) -> None:
+    result = results(finished)
+    assert result.keys() == KEYS
+    assert (result["model"], result["dataset"], result["seed"]) == ("noise", "shapes", 0)
+    assert result["run_dir"] == str(finished)
+    assert result["cost"].keys() == COST
+    assert list(result["scores"]) == ["clipsim", "fvd", "is", "kvd"]
+    for score in result["scores"].values():
+        assert score.keys() == SCORE
+        assert (score["n_real"], score["n_fake"]) == (64, COUNT)
+        assert score["low"] <= score["value"] <= score["high"]
+    assert re.fullmatch(r"[0-9a-f]{12}", result["protocol"]["id"])
+    assert result["protocol"]["comparable"] is False
+
+
+def test_a_run_folder_has_its_parts_and_nothing_else(finished: Path) -> None:
+    chunks = [f"chunks/{i:06d}.safetensors" for i in range(3)]
+    tables = [f"tables/table.{suffix}" for suffix in ("csv", "md", "tex")]
+    made = {*chunks, *tables, "samples/sheet.png", "samples/clips.webp", "run.json", "results.json"}
+    assert contents(finished).keys() - {".lock"} == made
+    assert "smoke: not comparable" in (finished / "tables" / "table.md").read_text()
+
+
+def test_a_chunk_knows_its_run_and_its_requests(finished: Path) -> None:
+    found = [read_tensors(chunk(finished, i))[1] for i in range(3)]
+    assert {metadata["run"] for metadata in found} == {results(finished)["run_id"]}
+    assert [metadata["requests"] for metadata in found] == ["0-31", "32-63", "64-69"]
+
+
+def test_the_run_id_follows_what_moves_the_numbers_and_nothing_else(tmp_path: Path) -> None:
+    def run_id(**options: Any) -> str:
+        given = {"model": "noise", "num_samples": 8, "smoke": True, "device": "cpu", **options}
+        return str(plan(RunOptions(output=tmp_path / "x", **given)).specification["id"])
+
+    usual = run_id()
+    assert run_id(batch_size=3, keep_clips=True) == usual
+    others: list[dict[str, Any]] = [{"seed": 1}, {"num_samples": 9}, {"model": "real"}, {"dataset": "shapes(frames=8)"}]
+    assert len({usual, *(run_id(**other) for other in others)}) == 5
+
+
+def test_a_default_that_is_typed_is_the_same_run(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vfbench.plan.measure", lambda *_: Cost(0, 0, 0, {}, 0.0))  # it takes its time
+    given: dict[str, Any] = {"checkpoint": checkpoints / "vdm", "num_samples": 4, "smoke": True, "device": "cpu"}
+    plans = [plan(RunOptions(model=model, **given)) for model in ("vdm", "vdm(steps=25)", "vdm(steps=24)")]
+    same, typed, other = (p.specification["id"] for p in plans)
+    assert same == typed != other
+
+
+# Resuming.
+
+
+def test_a_finished_run_is_not_made_again(copied: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(self: Noise, asked: Sequence[Request]) -> Clips:
+        calls.append(len(asked))
+        return torch.full((len(asked), 16, 3, 32, 32), 9, dtype=torch.uint8)
+
+    monkeypatch.setattr(Noise, "sample", counted)
+    assert lasting(run(copied)) == lasting(results(finished))
+    assert set(calls) == {1}  # only the plan's own, to count the cost
+
+
+def damaged(path: Path) -> None:
+    flip(path, path.stat().st_size // 2)
+
+
+def mislabelled(path: Path) -> None:
+    flip(path, path.read_bytes().index(b'"seconds":"') + len(b'"seconds":"'), bits=1)  # another digit
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def replaced_by_its_neighbour(path: Path) -> None:
+    shutil.copy(path.with_name("000000.safetensors"), path)
+
+
+def replaced_by_another_run(path: Path) -> None:
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, tensors, **{**metadata, "run": "0" * 64})
+
+
+def short(path: Path) -> None:
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, {name: tensor[:-1] for name, tensor in tensors.items()}, **metadata)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (damaged, "does not match its hash"),
+        (mislabelled, "does not match its hash"),
+        (truncated, "unreadable"),
+        (emptied, "unreadable"),
+        (replaced_by_its_neighbour, "belongs to requests 0-31, not 32-63"),
+        (replaced_by_another_run, "belongs to run 0000"),
+        (short, "does not hold 32 clips"),
+        (Path.unlink, ""),
+    ],
+)
+def test_a_chunk_that_is_not_right_is_found_and_made_again(
+    harm: Callable[[Path], None], said: str, copied: Path, finished: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    harm(chunk(copied, 1))
+    again = run(copied)
+    err = capfd.readouterr().err
+    assert said in err
+    assert (f"{chunk(copied, 1)} cannot be used" in err) is bool(said)
+    assert f"resumed: {COUNT - 32} of {COUNT} clips are already there" in err
+    assert lasting(again) == lasting(results(finished))
+    assert untimed(copied) == untimed(finished)
+
+
+def test_clips_that_are_wanted_only_now_are_made_now(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = lasting(results(copied))
+    again = run(copied, keep_clips=True)
+    assert "it lacks clips" in capfd.readouterr().err
+    assert lasting(again) == before
+    assert read_tensors(chunk(copied, 2))[0]["clips"].shape == (6, 16, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "after", [16, 48, 70]
+)  # clips: amid the first chunk, amid the second, before the last is written
+def test_ctrl_c_says_how_to_go_on_and_going_on_ends_the_same(
+    after: int, finished: Path, tmp_path: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["run", "--model", "noise", "-n", COUNT, "--smoke", "--device=cpu", "--batch_size", BATCH]
+    command += ["--output", tmp_path / "a run"]
+    count = Progress.advance
+
+    def interrupted(self: Progress, amount: int, note: str = "") -> None:
+        count(self, amount, note)
+        if self.title == "generate" and self.done == after:
+            signal.default_int_handler(signal.SIGINT, None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "advance", interrupted)
+        stopped = vfbench(*command)
+    assert stopped.code == 130
+    assert "Traceback" not in stopped.err
+    assert not (tmp_path / "a run" / "results.json").exists()
+    again = resumes(stopped.err)
+    assert again == [str(word).replace("--batch_size", "--batch-size") for word in command]
+    done = vfbench(*again)
+    assert done.code == 0
+    assert (f"resumed: {32 * (after // 32)} of" in done.err) is (after > 32)
+    assert lasting(results(tmp_path / "a run")) == lasting(results(finished))
+
+
+def test_ctrl_c_before_the_work_begins_says_the_same(vfbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: RunOptions) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vfbench.plan.plan", interrupted)
+    stopped = vfbench("run", "--model", "noise(", "--seed", 1)
+    assert (stopped.code, resumes(stopped.err)) == (130, ["run", "--model", "noise(", "--seed", "1"])
+
+
+# Batches.
+
+
+@pytest.mark.parametrize("model", ["videofusion", "vdm"])
+def test_the_batch_size_does_not_change_a_clip(model: str, checkpoints: Path, tmp_path: Path) -> None:
+    given = {"model": model, "checkpoint": checkpoints / model, "steps": 2, "num_samples": 8, "keep_clips": True}
+    made = {size: run(tmp_path / str(size), batch_size=size, **given) for size in (1, 3, 64)}
+    clips = {size: read_tensors(chunk(tmp_path / str(size), 0))[0]["clips"] for size in made}
+    for size in (3, 64):
+        close_clips(clips[size], clips[1])
+        close_scores(made[size], made[1])
+
+
+def test_a_large_batch_makes_larger_chunks_but_not_in_a_folder_that_has_smaller_ones(tmp_path: Path) -> None:
+    run(tmp_path / "small", num_samples=40)
+    run(tmp_path / "small", num_samples=40, batch_size=40)
+    run(tmp_path / "large", num_samples=40, batch_size=40)
+    assert [len(list((tmp_path / name / "chunks").iterdir())) for name in ("small", "large")] == [2, 1]
+    close_scores(results(tmp_path / "small"), results(tmp_path / "large"))
+
+
+class Wrong(Noise):
+    """A sampler that answers each batch with whatever it is told."""
+
+    def __init__(self, answer: Tensor) -> None:
+        super().__init__(shapes.build())
+        self.answer = answer
+
+    def sample(self, requests: Sequence[Request]) -> Clips:
+        return video.to_uint8(self.answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (torch.rand(1, 16, 3, 32, 32), "2 of 16x32x32 were due, 1 of 16x32x32 came"),
+        (torch.rand(2, 16, 3, 32, 31), "2 of 16x32x32 were due, 2 of 16x32x31 came"),
+        (torch.full((2, 16, 3, 32, 32), float("nan")), "NaN or infinity"),
+    ],
+)
+def test_clips_that_are_none_are_named(answer: Tensor, said: str) -> None:
+    batch = [Request(i, i, 0, "") for i in (6, 7)]
+    with pytest.raises(UserError, match=f"clips 6 to 7 cannot be scored: .*{said}"):
+        sample(Wrong(answer), batch)
+
+
+def test_a_gpu_that_is_too_small_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def too_small(*_: object) -> Clips:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    planned = plan(RunOptions(model="noise", smoke=True, device="cpu", output=tmp_path / "run"))
+    monkeypatch.setattr(Noise, "sample", too_small)
+    with pytest.raises(BadEnvironment, match=r"batches of 32: .* smaller --batch-size"):
+        start(planned)
+
+
+# Real clips.
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, int]]:
+    """Split and number of real clips each time some are rendered, with an empty cache."""
+    seen: list[tuple[str, int]] = []
+    render = Shapes.clips
+
+    def clips(self: Shapes, split: Any, indices: Sequence[int], device: torch.device | None = None) -> Clips:
+        seen.append((split, len(indices)))
+        return render(self, split, indices, device)
+
+    monkeypatch.setattr(Shapes, "clips", clips)
+    monkeypatch.setenv("VFBENCH_CACHE", str(tmp_path / "cache"))
+    return seen
+
+
+def test_real_features_are_made_once(counted: list[tuple[str, int]], tmp_path: Path) -> None:
+    first = run(tmp_path / "1", num_samples=8)
+    assert counted == [("train", 64)]
+    second = run(tmp_path / "2", num_samples=8)
+    run(tmp_path / "3", num_samples=9, seed=1)  # other clips, the same real ones
+    assert counted == [("train", 64)]
+    assert lasting(first) == lasting(second)
+    run(tmp_path / "4", num_samples=8, metrics=["is"])  # needs other outputs
+    assert len(counted) == 2
+
+
+@pytest.mark.parametrize("harm", [damaged, truncated, replaced_by_another_run])
+def test_a_damaged_cache_is_found_and_made_again(
+    harm: Callable[[Path], None], counted: list[tuple[str, int]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = run(tmp_path / "1", num_samples=8)
+    (path,) = (tmp_path / "cache" / "real").iterdir()
+    if harm is replaced_by_another_run:
+        write_tensors(path, read_tensors(path)[0], key="another")
+    else:
+        harm(path)
+    second = run(tmp_path / "2", num_samples=8)
+    assert f"{path} cannot be used" in capfd.readouterr().err
+    assert len(counted) == 2
+    assert lasting(first) == lasting(second)
+    run(tmp_path / "3", num_samples=8)
+    assert len(counted) == 2
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(
+    counted: list[tuple[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VFBENCH_CACHE", str(tmp_path / "file" / "cache"))
+    result = run(tmp_path / "run", num_samples=8)
+    assert result["scores"]
+    assert "warning: features of real clips are not kept" in capfd.readouterr().err
+
+
+def test_both_splits_can_be_laid_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Shapes, "size", lambda _, split: {"train": 3, "test": 5}[split])
+    assert evaluate.available(shapes.build(), "both") == 8
+    assert evaluate._by_split(shapes.build(), "both", [7, 0, 2, 3]) == {"train": [0, 2], "test": [4, 0]}
+
+
+def test_a_number_that_is_none_is_null() -> None:
+    score = evaluate._plain(Score(1.0, float("nan"), float("inf"), 0.0, 4, 8))
+    assert (score["value"], score["low"], score["high"], score["n_real"]) == (1.0, None, None, 4)
+
+
+# Which clips.
+
+
+def test_choose_is_pinned() -> None:
+    assert choose(1 << 20, 5, 0) == [207807, 1012373, 661701, 694299, 712526]
+    assert choose(10, 3, 1) == choose(10, 3, 1)
+    assert choose(1 << 20, 3, 1) != choose(1 << 20, 3, 0)
+
+
+@pytest.mark.parametrize(("size", "count"), [(100, 7), (100, 99), (2000, 1999), (5, 5), (5, 9), (5, 0)])
+def test_choose_repeats_nothing(size: int, count: int) -> None:
+    chosen = choose(size, count, 3)
+    assert len(chosen) == len(set(chosen)) == min(size, count)
+    assert set(chosen) <= set(range(size))
+
+
+def test_choose_comes_to_an_end_where_hashes_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "derive_seed", lambda _, index: index % 2)
+    assert choose(5, 3, 0) == [0, 2, 4]
+
+
+def test_a_longer_run_begins_like_a_shorter_one() -> None:
+    data = shapes.build()
+    longer = requests(data, "test", 20, seed=5)
+    assert longer[:6] == requests(data, "test", 6, seed=5)
+    assert [request.index for request in longer] == list(range(20))
+    assert len({request.seed for request in longer}) == 20
+    assert longer[0] != requests(data, "test", 1, seed=6)[0]
+    first = longer[0]
+    assert data.captions("test", [first.source]) == [first.prompt]
+    assert data.labels("test", [first.source]) == [first.label]
+
+
+def test_requests_need_a_clip_to_take_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Shapes, "size", lambda *_: 0)
+    with pytest.raises(UserError, match="shapes has no test clips"):
+        requests(shapes.build(), "test", 4, seed=0)
+
+
+# From Python.
+
+
+@pytest.mark.usefixtures("few_real")
+def test_python_gets_what_is_written(tmp_path: Path) -> None:
+    result = package.benchmark(model="noise", num_samples=64, metrics=["fvd"], device="cpu", output=str(tmp_path / "r"))
+    assert result == results(tmp_path / "r")
+    assert result["protocol"]["comparable"] is True
+    assert list(result["scores"]) == ["fvd"]
+    assert result["scores"]["fvd"]["value"] > 5 * result["scores"]["fvd"]["floor"]
+
+
+def test_python_gets_its_mistakes_as_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'noise'"):
+        package.benchmark(model="nois")
+    with pytest.raises(MissingData, match=r"none/config\.json"):
+        package.benchmark(model="vdm", checkpoint=str(tmp_path / "none"), smoke=True)
+    held = RunFolder.hold(tmp_path / "run", plan(RunOptions(model="noise", smoke=True, device="cpu")).specification)
+    with held, pytest.raises(BadEnvironment, match="in use"):
+        package.benchmark(model="noise", smoke=True, device="cpu", output=tmp_path / "run")
+
+
+# On a GPU.
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.parametrize("model", ["videofusion", "vdm"])
+def test_a_gpu_makes_the_clips_that_a_cpu_makes(model: str, checkpoints: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"model": model, "checkpoint": checkpoints / model, "steps": 2, "num_samples": 16}
+    found = {}
+    for device in ("cpu", "cuda"):
+        result = run(tmp_path / device, device=device, dtype="float32", keep_clips=True, **given)
+        assert result["cost"]["peak_memory_bytes"] > 0
+        found[device] = read_tensors(chunk(tmp_path / device, 0))[0]
+    difference = (found["cpu"]["clips"].int() - found["cuda"]["clips"].int()).abs().float()
+    assert float(difference.mean()) < 1  # the same noise: other arithmetic moves a pixel by a grey level, if at all
+    a, b = (found[device]["shapes_judge.features"] for device in found)
+    assert float((a - b).norm() / a.norm()) < 0.05
+    assert run(tmp_path / "bf16", device="cuda", **given)["environment"]["device"] == torch.cuda.get_device_name()

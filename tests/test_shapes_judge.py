@@ -1,0 +1,111 @@
+"""The shipped judge of Moving Shapes does what it is trusted with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from vfbench import plugins, weights
+from vfbench.datasets import shapes
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.errors import MissingData, UserError
+from vfbench.interfaces import Clips, Extractor, Request
+from vfbench.metrics import _shapes_judge
+
+CPU = torch.device("cpu")
+ALL = ("features", "logits", "similarity")
+
+
+@pytest.fixture(scope="module")
+def judge() -> Extractor:
+    extractor: Extractor = plugins.load("extractor", "shapes_judge", CPU)
+    return extractor
+
+
+def held_out(count: int) -> tuple[Clips, list[Request]]:
+    data, indices = shapes.build(), range(5000, 5000 + count)
+    rows = zip(data.labels("test", indices), data.captions("test", indices), strict=True)
+    return data.clips("test", indices), [Request(i, 0, *row) for i, row in enumerate(rows)]
+
+
+def test_it_knows_held_out_classes_and_finds_a_clip_by_its_caption(judge: Extractor) -> None:
+    clips, requests = held_out(200)
+    found = judge(clips, requests, ALL)
+    labels = torch.tensor([request.label for request in requests])
+    assert float((found["logits"].argmax(1) == labels).float().mean()) >= 0.97
+    assert isinstance(judge, _shapes_judge.Extractor)
+    for start in (0, 100):  # retrieval is asked for among 100
+        part = slice(start, start + 100)
+        assert top_1(judge, clips[part], requests[part]) >= 0.9
+
+
+def top_1(extractor: _shapes_judge.Extractor, clips: Clips, requests: Sequence[Request]) -> float:
+    """How often a caption is nearest to its own clip."""
+    with torch.inference_mode():
+        shown = extractor.judge.clip_embedding(extractor(clips, requests, ["features"])["features"])
+        asked = extractor.judge.caption_embedding([request.prompt for request in requests])
+    return float(((asked @ shown.T).argmax(1) == torch.arange(len(clips))).float().mean())
+
+
+def test_motion_alone_changes_its_features(judge: Extractor) -> None:
+    clips, requests = held_out(30)
+    frozen = clips[:, :1].expand_as(clips).contiguous()
+    moving = [i for i, request in enumerate(requests) if "still" not in request.prompt]
+    told = [judge(c, requests, ["logits"])["logits"].argmax(1)[moving] for c in (clips, frozen)]
+    assert float((told[0] != told[1]).float().mean()) > 0.9
+
+
+def test_a_clip_is_judged_alike_in_any_batch(judge: Extractor) -> None:
+    clips, requests = held_out(5)
+    whole, alone = judge(clips, requests, ALL), judge(clips[3:4], requests[3:4], ALL)
+    for name, width in judge.outputs.items():
+        assert whole[name].shape == (5, width)
+        np.testing.assert_allclose(whole[name][3], alone[name][0], rtol=1e-4, atol=1e-5)
+
+
+def test_other_resolutions_are_resized_for_it(judge: Extractor) -> None:
+    data = shapes.build(height=64, width=64)
+    clips, labels = data.clips("test", range(60)), torch.tensor(data.labels("test", range(60)))
+    requests = [Request(i, 0, 0, "") for i in range(60)]
+    assert float((judge(clips, requests, ["logits"])["logits"].argmax(1) == labels).float().mean()) > 0.8
+
+
+def test_words_it_does_not_know_are_named(judge: Extractor) -> None:
+    clips, _ = held_out(1)
+    with pytest.raises(UserError, match="does not know 'apply'"):
+        judge(clips, [Request(0, 0, 0, "apply eye makeup")], ["similarity"])
+
+
+def test_zeros_and_ones_are_refused(judge: Extractor) -> None:
+    with pytest.raises(UserError, match="multiply floats"):
+        judge(torch.ones(1, 16, 3, 32, 32, dtype=torch.uint8), [Request(0, 0, 0, "")], ["features"])
+
+
+def test_its_file_is_small_and_every_byte_counts(judge: Extractor) -> None:
+    folder = weights.shipped("shapes", "judge")
+    assert folder is not None
+    assert (folder / "model.safetensors").stat().st_size < 4e6
+    assert judge.fingerprint == weights.sha256(folder / "model.safetensors")
+
+
+def test_missing_weights_name_the_script_that_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "shipped", lambda *_: None)
+    with pytest.raises(MissingData, match=r"python benchmarks/train_judge\.py"):
+        _shapes_judge.build(CPU)
+
+
+@pytest.mark.parametrize("name", ["videofusion", "vdm"])
+def test_shipped_models_load_and_are_small(name: str) -> None:
+    folder = weights.shipped("shapes", name)
+    assert folder is not None
+    network: DiffusionModel = plugins.module("model", name).create(shapes.build())
+    weights.load_into(network, folder / "model.safetensors")
+    assert 1e6 < sum(parameter.numel() for parameter in network.parameters()) < 4e6
+
+
+def test_shipped_checkpoints_take_less_than_12_megabytes() -> None:
+    folders = [weights.shipped("shapes", name) for name in ("videofusion", "vdm")]
+    assert sum((folder / "model.safetensors").stat().st_size for folder in folders if folder) < 12e6

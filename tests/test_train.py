@@ -1,0 +1,343 @@
+"""The trainer learns, saves what is needed, stops cleanly and goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import CPU, perturb, tiny_dataset, tiny_vdm, tiny_videofusion
+from torch import Tensor
+
+from vfbench import train as training
+from vfbench import weights
+from vfbench.baselines import vdm
+from vfbench.baselines.vdm import VDM
+from vfbench.datasets.shapes import Shapes
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.errors import BadEnvironment, Interrupted, MissingData, UserError
+from vfbench.interfaces import Clips, Setting, Split
+from vfbench.train import TrainOptions, prepare, train
+
+OPTIONS = TrainOptions(steps=6, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
+STEPS = 60
+
+
+class OneClip(Shapes):
+    """A dataset whose train split shows one clip over and over."""
+
+    def clips(self, split: Split, indices: Sequence[int], device: torch.device | None = None) -> Clips:
+        return super().clips(split, [0] * len(indices) if split == "train" else indices, device)
+
+
+class Nothing(Shapes):
+    def size(self, split: Split) -> int:
+        return 0
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sample sheets: they take longer than a tiny training."""
+    monkeypatch.setattr(training._Run, "show", lambda run: None)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, VDM]:
+    """A VDM after some steps on one clip: its folder, and the model with its raw weights."""
+    folder: Path = tmp_path_factory.mktemp("trained")
+    model = tiny_vdm(perturbed=False)
+    train(model, OneClip(tiny_dataset().shape), replace(OPTIONS, steps=STEPS), folder)
+    return folder, model
+
+
+def loss_of(model: DiffusionModel) -> float:
+    """The loss on the one clip at many times, the same for every model."""
+    clip = tiny_dataset().clips("train", [0] * 32).float() / 127.5 - 1
+    with torch.no_grad():
+        losses = model.training_losses(clip, [0] * 32, [""] * 32, ["none"] * 32, torch.Generator().manual_seed(7))
+    return float(torch.stack(list(losses.values())).sum())
+
+
+def states(folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(folder / "training.pt", weights_only=True)
+    return loaded
+
+
+def flat(tree: Any) -> dict[str, Any]:
+    """Leaves by path."""
+    if isinstance(tree, dict | list):
+        pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        return {f"{key}.{name}": leaf for key, child in pairs for name, leaf in flat(child).items()}
+    return {"": tree}
+
+
+def assert_same(one: Any, two: Any) -> None:
+    left, right = flat(one), flat(two)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        same = torch.equal(value, right[name]) if isinstance(value, Tensor) else value == right[name]
+        assert same, name
+
+
+# What a training run leaves behind.
+
+
+def test_the_loss_falls(trained: tuple[Path, VDM]) -> None:
+    folder, raw = trained
+    averaged = vdm.build(Setting(tiny_dataset(), CPU, checkpoint=folder)).model
+    before = loss_of(tiny_vdm(perturbed=False))
+    assert loss_of(raw) < 0.8 * before
+    assert loss_of(averaged) < 0.8 * before
+
+
+def test_the_folder_holds_what_the_text_promises(trained: tuple[Path, VDM]) -> None:
+    folder, _ = trained
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    sheets = [f"samples/step_{STEPS:06d}.{suffix}" for suffix in ("png", "webp")]
+    assert files == ["config.json", "log.jsonl", "model.safetensors", *sheets, "training.pt"]
+
+
+def test_the_log_is_a_record_a_line(trained: tuple[Path, VDM]) -> None:
+    folder, _ = trained
+    (entry,) = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert entry.keys() == {"step", "network", "seconds"}
+    assert entry["step"] == 50
+    assert 0 < entry["network"] < 2
+
+
+def test_the_saved_weights_are_the_average(trained: tuple[Path, VDM]) -> None:
+    folder, raw = trained
+    saved, state = weights.read(folder / "model.safetensors"), states(folder)
+    assert_same(saved, dict(state["ema"]))
+    assert_same(dict(raw.state_dict()), dict(state["model"]))
+    assert not torch.equal(saved["network.head.weight"], state["model"]["network.head.weight"])
+
+
+def test_what_resuming_needs_is_no_pickle_of_code(trained: tuple[Path, VDM]) -> None:
+    state = states(trained[0])  # loads with weights_only
+    assert state.keys() == {"model", "ema", "optimizer", "step", "spec"}
+    assert state["step"] == STEPS
+    assert json.loads(state["spec"])["options"]["lr"] == OPTIONS.lr
+
+
+def test_half_precision_is_chosen_by_an_option(quiet: None, tmp_path: Path) -> None:
+    train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1, half=True), tmp_path)
+    assert {t.dtype for t in weights.read(tmp_path / "model.safetensors").values()} == {torch.float16}
+    assert {t.dtype for t in states(tmp_path)["model"].values()} == {torch.float32}  # resuming loses nothing
+
+
+# The same every time.
+
+
+@pytest.mark.parametrize("create", [tiny_videofusion, tiny_vdm])
+def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(
+    quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, create: Callable[[], DiffusionModel]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(create(), tiny_dataset(), OPTIONS, whole)
+    _stop_after(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        train(create(), tiny_dataset(), OPTIONS, parts)
+    assert states(parts)["step"] == 3
+    # The new process's own initial weights must not matter.
+    resumed = create()
+    perturb(resumed)
+    train(resumed, tiny_dataset(), OPTIONS, parts, resume=True)
+    assert_same(states(whole), states(parts))
+    assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
+
+
+def _stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Press Ctrl-C in the midst of that step."""
+    advance = training._Run.advance
+
+    def pressed(run: training._Run) -> dict[str, float]:
+        losses = advance(run)
+        if run.step == step:
+            signal.raise_signal(signal.SIGINT)
+        return losses
+
+    monkeypatch.setattr(training._Run, "advance", pressed)
+
+
+def test_resuming_what_is_done_changes_nothing(trained: tuple[Path, VDM]) -> None:
+    folder, _ = trained
+    before = {path: path.read_bytes() for path in folder.glob("*.*")}
+    train(tiny_vdm(), OneClip(tiny_dataset().shape), replace(OPTIONS, steps=STEPS), folder, resume=True)
+    assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
+
+
+def test_the_seed_chooses_the_batches(quiet: None, tmp_path: Path) -> None:
+    for name, seed in {"a": 0, "b": 0, "c": 1}.items():
+        torch.manual_seed(ord(name))  # the global state has no part in it
+        train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=2, seed=seed), tmp_path / name)
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
+    assert files[0] == files[1] != files[2]
+
+
+def test_initial_weights_follow_from_the_seed_alone() -> None:
+    (first, data), (again, _), (other, _) = (prepare("vdm", "shapes(frames=4)", "tiny", seed=s) for s in (1, 1, 2))
+    assert str(data.shape) == "4x32x32"
+    assert_same(dict(first.state_dict()), dict(again.state_dict()))
+    assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+# Stopping, and mistakes.
+
+
+def test_ctrl_c_saves_and_tells_the_command_that_goes_on(
+    quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["vfbench", "train", "--model", "vdm", "--dataset", "shapes(frames=4)", "--resume"]
+    )
+    _stop_after(monkeypatch, 2)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted) as caught:
+        train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path)
+    message = str(caught.value)
+    assert "stopped after step 2 of 6" in message
+    # Once --resume, and quoted for a shell.
+    assert message.endswith("\n  python -m vfbench train --model vdm --dataset 'shapes(frames=4)' --resume")
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_ctrl_c_in_the_last_step_finishes(quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _stop_after(monkeypatch, OPTIONS.steps)
+    assert train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path) == tmp_path
+
+
+def test_an_existing_run_is_not_overwritten(trained: tuple[Path, VDM]) -> None:
+    with pytest.raises(UserError, match="holds a training run already: add --resume"):
+        train(tiny_vdm(), tiny_dataset(), OPTIONS, trained[0])
+
+
+def test_a_damaged_training_state_is_named(quiet: None, tmp_path: Path) -> None:
+    train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1), tmp_path)
+    file = tmp_path / "training.pt"
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(MissingData, match=r"training\.pt is damaged"):
+        train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1), tmp_path, resume=True)
+
+
+def test_lost_steps_do_not_stand_twice_in_the_log(quiet: None, tmp_path: Path) -> None:
+    options = replace(OPTIONS, steps=100)
+    train(tiny_vdm(), tiny_dataset(), options, tmp_path, stop=iter([False] * 49 + [True]).__next__)
+    log = tmp_path / "log.jsonl"
+    log.write_text(log.read_text() + json.dumps({"step": 100, "network": 0.0}) + "\n")  # made after the checkpoint
+    train(tiny_vdm(), tiny_dataset(), options, tmp_path, resume=True)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [50, 100]
+
+
+def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
+    with pytest.raises(MissingData, match=r"nothing to resume at .*training\.pt"):
+        train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"lr": 0.5}, r"options\.lr = 0\.01, now it is 0\.5"),
+        ({"steps": 7}, "options.steps = 60, now it is 7"),
+        ({"seed": 3}, "options.seed = 0, now it is 3"),
+    ],
+    ids=str,
+)
+def test_resuming_with_another_option_is_refused_naming_it(
+    trained: tuple[Path, VDM], changed: dict[str, Any], named: str
+) -> None:
+    options = replace(replace(OPTIONS, steps=STEPS), **changed)
+    with pytest.raises(UserError, match=named):
+        train(tiny_vdm(), OneClip(tiny_dataset().shape), options, trained[0], resume=True)
+
+
+def test_resuming_another_model_or_other_data_is_refused_naming_it(trained: tuple[Path, VDM]) -> None:
+    options = replace(OPTIONS, steps=STEPS)
+    with pytest.raises(UserError, match=r"config\.options\.parametrisation = v, now it is eps"):
+        train(tiny_vdm(parametrisation="eps"), tiny_dataset(), options, trained[0], resume=True)
+    with pytest.raises(UserError, match="trained with data = "):
+        train(tiny_vdm(), tiny_dataset(frames=5), options, trained[0], resume=True)
+
+
+def test_where_the_work_is_done_may_change(trained: tuple[Path, VDM]) -> None:
+    options = replace(OPTIONS, steps=STEPS, save_every=1, sample_every=1, half=True)
+    train(tiny_vdm(), OneClip(tiny_dataset().shape), options, trained[0], resume=True)
+
+
+def test_a_loss_that_is_not_finite_is_refused_and_not_saved(
+    quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    honest = VDM.losses
+
+    def losses(model: VDM, *inputs: Tensor) -> dict[str, Tensor]:
+        return {name: loss * float("nan") for name, loss in honest(model, *inputs).items()}
+
+    monkeypatch.setattr(VDM, "losses", losses)
+    with pytest.raises(UserError, match=r"not finite at step 1: \{'network': nan\}; lower --lr"):
+        train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, save_every=1), tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadEnvironment, match=r"cannot write to .*file"):
+        train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path / "file" / "run")
+
+
+def test_a_dataset_without_clips_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingData, match="shapes: no train clips found"):
+        train(tiny_vdm(), Nothing(tiny_dataset().shape), OPTIONS, tmp_path)
+
+
+def test_a_model_that_cannot_be_trained_is_refused_naming_those_that_can() -> None:
+    with pytest.raises(UserError, match=r"'noise' cannot be trained; these can: vdm, videofusion"):
+        prepare("noise", "shapes", "tiny")
+
+
+# The parts.
+
+
+def test_the_rate_warms_up_and_decays_to_a_twentieth() -> None:
+    options = replace(OPTIONS, steps=1000, warmup=100)
+    rates = [training._rate(step, options) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.01)
+    assert max(rates) == pytest.approx(1, abs=0.03)
+    assert rates.index(max(rates)) == 99
+    assert rates[-1] == pytest.approx(0.05, abs=0.001)
+
+
+def test_every_step_has_clipped_gradients_and_its_own_rate(
+    quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    norms: list[float] = []
+    rates: list[list[float]] = []
+    step = torch.optim.AdamW.step
+
+    def watched(optimizer: torch.optim.AdamW, *rest: Any) -> Any:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+        return step(optimizer, *rest)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    train(tiny_videofusion(base_lr=0.1), tiny_dataset(), replace(OPTIONS, steps=2, clip_norm=0.01), tmp_path)
+    assert norms == pytest.approx([0.01, 0.01], rel=1e-3)
+    # Half-way through the warm-up, then half-way down the cosine; the base network at a tenth.
+    assert rates == [pytest.approx([0.005, 0.0005]), pytest.approx([0.00525, 0.000525])]
+
+
+def test_a_batch_shows_real_clips_in_range_with_their_own_words(tmp_path: Path) -> None:
+    run = training._Run(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=200), tmp_path)
+    x, labels, captions, modes, _ = run._batch()
+    assert (x.shape, x.dtype) == ((200, 4, 3, 8, 8), torch.float32)
+    assert -1 <= float(x.min()) < -0.5 < 0.5 < float(x.max()) <= 1
+    names = run.dataset.classes
+    assert all(names[label].split()[0] in caption for label, caption in zip(labels, captions, strict=True))
+    shares = {mode: sum(m == mode for m in modes) / 200 for mode in training.CONDITIONED}
+    assert shares == pytest.approx(training.CONDITIONED, abs=0.1)

@@ -1,0 +1,138 @@
+"""VDM: one network, independent noise, and the same frame as every other model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import clips_of, embed, randn, requests, setting, tiny_dataset, tiny_vdm, tiny_videofusion
+from torch import Tensor, nn
+
+from vfbench.baselines import vdm
+from vfbench.baselines.vdm import VDM
+from vfbench.diffusion.priors import Independent
+from vfbench.diffusion.schedule import v_target
+from vfbench.errors import MissingData, UserError
+from vfbench.interfaces import Conditioning, Sampler
+
+TIMES = torch.tensor([300, 800])
+
+
+class Oracle(nn.Module):
+    def __init__(self, answer: Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, *_: Any) -> Tensor:
+        return self.answer
+
+
+def with_oracle(model: VDM, x: Tensor, noise: Tensor) -> Tensor:
+    """Replace the network by one that knows the noise; returns z_t."""
+    alpha_bar = model.schedule.at(TIMES, x)
+    answer = noise if model.kind == "eps" else v_target(x, noise, alpha_bar)
+    model.network = Oracle(answer)  # type: ignore[assignment]
+    return alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
+
+
+@pytest.mark.parametrize("kind", ["eps", "v"])
+def test_an_oracle_has_no_loss_and_finds_the_clip(kind: str) -> None:
+    model = tiny_vdm(parametrisation=kind)
+    x, noise = clips_of(model).clamp(-1, 1), clips_of(model, seed=1)
+    z = with_oracle(model, x, noise)
+    assert float(model.losses(x, noise, TIMES, embed(model))["network"]) == 0
+    found = model.predict(z, TIMES, embed(model))
+    assert torch.allclose(found.x0, x, atol=1e-5)
+    assert torch.allclose(found.eps, noise, atol=1e-5)
+
+
+def test_a_silent_network_has_the_loss_of_its_target() -> None:
+    model = tiny_vdm(perturbed=False)  # its head begins at zero
+    x, noise = clips_of(model), clips_of(model, seed=1)
+    target = v_target(x, noise, model.schedule.at(TIMES, x))
+    loss = model.losses(x, noise, TIMES, embed(model))["network"]
+    assert float(loss.detach()) == pytest.approx(float((target**2).mean()), rel=1e-5)
+
+
+def test_every_weight_learns() -> None:
+    model = tiny_vdm()
+    caption = "a small red circle moves left over blue stripes"
+    modes: list[Any] = ["text", "class", "none"]
+    loss = model.training_losses(
+        clips_of(model, batch=3), [1, 2, 3], [caption] * 3, modes, torch.Generator().manual_seed(0)
+    )
+    gradients = torch.autograd.grad(loss["network"], list(model.parameters()), allow_unused=True)
+    named = zip(model.named_parameters(), gradients, strict=True)
+    silent = [name for (name, _), g in named if g is None or not g.any()]
+    assert silent == []
+
+
+def test_training_draws_from_the_generator_it_is_given() -> None:
+    model = tiny_vdm()
+
+    def loss(seed: int) -> float:
+        generator = torch.Generator().manual_seed(seed)
+        return float(
+            model.training_losses(clips_of(model), [1, 2], ["", ""], ["none"] * 2, generator)["network"].detach()
+        )
+
+    assert loss(0) == loss(0) != loss(1)
+
+
+def test_its_noise_is_independent_and_it_has_one_group() -> None:
+    model = tiny_vdm()
+    assert isinstance(model.prior, Independent)
+    (group,) = model.groups(2e-3)
+    assert group["lr"] == 2e-3
+    assert [id(p) for p in group["params"]] == [id(p) for p in model.parameters()]
+
+
+@torch.no_grad()
+def test_all_frames_are_mixed() -> None:
+    model = tiny_vdm(16)
+    z = clips_of(model, batch=1)
+    before = model.predict(z, TIMES[:1], embed(model, batch=1)).eps
+    z[:, 15] += 1.0
+    change = (model.predict(z, TIMES[:1], embed(model, batch=1)).eps - before).abs().amax((0, 2, 3, 4))
+    assert (change > 1e-5).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["class", "text"])
+def test_conditions_change_what_it_says(mode: Conditioning) -> None:
+    model, z = tiny_vdm(), randn(2, 4, 3, 8, 8)
+    modes: tuple[Conditioning, ...] = ("none", mode)
+    without, given = (model.predict(z, TIMES, embed(model, m)).x0 for m in modes)
+    assert ((given - without).abs().amax((0, 2, 3, 4)) > 1e-6).all()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("vdm")
+    tiny_vdm().save(folder)
+    return folder
+
+
+def test_a_clip_depends_on_its_request_alone(checkpoint: Path) -> None:
+    model, wanted = vdm.build(setting(checkpoint), steps=3), requests(4, 5, 6)
+    assert isinstance(model, Sampler)
+    together = model.sample(wanted)
+    alone = torch.cat([model.sample([request]) for request in reversed(wanted)]).flip(0)
+    assert (together.int() - alone.int()).abs().max() <= 1
+    assert (together[0].int() - together[1].int()).abs().max() > 20
+
+
+def test_the_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    tiny_videofusion().save(tmp_path)
+    with pytest.raises(MissingData, match="checkpoint of 'videofusion', not of 'vdm'"):
+        vdm.build(setting(tmp_path))
+
+
+def test_presets_describe_models_and_an_unknown_one_is_refused() -> None:
+    with pytest.raises(UserError, match="did you mean 'small'"):
+        vdm.create(tiny_dataset(), "smal")
+    with torch.device("meta"):
+        for preset in vdm.PRESETS:
+            assert sum(p.numel() for p in vdm.create(tiny_dataset(), preset).parameters()) > 100_000

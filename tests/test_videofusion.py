@@ -1,0 +1,471 @@
+"""VideoFusion keeps its invariants, and behaves as a model and as a sampler."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jaxtyping
+import pytest
+import torch
+from helpers import (
+    CPU,
+    NO_TIME,
+    UNET,
+    clips_of,
+    denoiser_of,
+    embed,
+    randn,
+    requests,
+    setting,
+    tiny_dataset,
+    tiny_vdm,
+    tiny_videofusion,
+)
+from torch import Tensor, nn
+
+from vfbench import weights
+from vfbench.diffusion.model import DiffusionSampler
+from vfbench.diffusion.priors import Decomposed, per_clip
+from vfbench.diffusion.schedule import Parametrisation
+from vfbench.diffusion.solvers import solve
+from vfbench.errors import MissingData, UserError
+from vfbench.interfaces import ClipShape, Conditioning, Sampler, Setting
+from vfbench.models import videofusion
+from vfbench.models.videofusion import VideoFusion
+
+KINDS = ("eps", "v")
+TIMES = torch.tensor([300, 800])
+MIDDLE = 1  # the base frame of four
+
+
+def inputs_of(module: nn.Module) -> list[Tensor]:
+    """The first argument of every call of `module` from now on."""
+    seen: list[Tensor] = []
+    module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].detach().clone()))
+    return seen
+
+
+def noisy(model: VideoFusion, x: Tensor, noise: Tensor, t: Tensor = TIMES) -> tuple[Tensor, Tensor]:
+    """z_t and a_t."""
+    alpha_bar = model.schedule.at(t, x)
+    return alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise, alpha_bar
+
+
+class Oracle(nn.Module):
+    """A network that answers the truth, in the parametrisation asked for."""
+
+    def __init__(self, x0: Tensor, eps: Tensor, signal: Tensor, noise: Tensor, kind: Parametrisation) -> None:
+        super().__init__()
+        norm = (signal**2 + noise**2).sqrt()
+        self.answer = eps if kind == "eps" else (signal * eps - noise * x0) / norm
+
+    def forward(self, *_: Any) -> Tensor:
+        return self.answer
+
+
+def with_oracles(model: VideoFusion, x: Tensor, t: Tensor, seed: int = 5) -> tuple[Tensor, Tensor]:
+    """Replace both networks by oracles for clips `x` and fresh noises b and r; returns z_t and eps."""
+    base, residual = randn(*x[:, :1].shape, seed=seed), randn(*x.shape, seed=seed + 1)
+    noise = model.prior.combine(base, residual)
+    z, alpha_bar = noisy(model, x, noise, t)
+    signal, strength = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    _, of_residual = model.prior.weights(x)
+    model.base = Oracle(x[:, MIDDLE, None], base, signal, strength, model.kind)  # type: ignore[assignment]
+    model.residual = Oracle(x, residual, signal, strength * of_residual, model.kind)  # type: ignore[assignment]
+    return z, noise
+
+
+# The invariants of the method. (The covariances of the noise are tested with the priors.)
+
+
+def test_with_lambda_0_the_residual_network_sees_plain_diffusion() -> None:
+    model = tiny_videofusion(lam=0.0)
+    seen = inputs_of(model.residual)
+    z = clips_of(model)
+    model.predict(z, TIMES, embed(model))
+    others = [0, 2, 3]
+    assert torch.equal(seen[0][:, others, :3], z[:, others])
+    assert not torch.isclose(seen[0][:, MIDDLE, :3], z[:, MIDDLE]).all()  # its lambda is 1: b is taken out
+
+
+def test_with_lambda_one_half_the_base_noise_is_removed() -> None:
+    model = tiny_videofusion()
+    seen = inputs_of(model.residual)
+    x = clips_of(model).clamp(-1, 1)
+    base, residual = randn(2, 1, 3, 8, 8, seed=5), randn(2, 4, 3, 8, 8, seed=6)
+    z, alpha_bar = noisy(model, x, model.prior.combine(base, residual))
+    model.denoise_rest(z, TIMES, embed(model), base)
+    of_residual = torch.full((1, 4, 1, 1, 1), 0.5**0.5)
+    of_residual[:, MIDDLE] = 0
+    left = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * of_residual * residual
+    assert torch.allclose(seen[0][:, :, :3], left, atol=1e-6)
+    # Beside every frame stands the clean base frame.
+    assert torch.allclose(seen[0][:, :, 3:], x[:, MIDDLE, None].expand_as(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("lam", "zero"), [(1.0, True), (0.5, False)])
+def test_with_lambda_1_the_residual_network_has_no_weight(kind: str, lam: float, zero: bool) -> None:
+    model = tiny_videofusion(lam=lam, parametrisation=kind)
+    losses = model.losses(clips_of(model), clips_of(model, seed=1), TIMES, embed(model))
+    gradients = torch.autograd.grad(losses["residual"], list(model.residual.parameters()), allow_unused=True)
+    assert all(g is None or torch.isfinite(g).all() for g in gradients)
+    assert all(g is None or not g.any() for g in gradients) == zero
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_oracles_a_ddim_step_is_the_standard_one(kind: str) -> None:
+    model = tiny_videofusion(parametrisation=kind)
+    x, now, then = clips_of(model).clamp(-1, 1), 500, 460
+    t = torch.full((2,), now)
+    z, noise = with_oracles(model, x, t)
+    predicted = model.predict(z, t, embed(model))
+    assert torch.allclose(predicted.eps, noise, atol=1e-5)
+    a = float(model.schedule.alpha_bar[then])
+    step = a**0.5 * predicted.x0 + (1 - a) ** 0.5 * predicted.eps
+    assert torch.allclose(step, a**0.5 * x + (1 - a) ** 0.5 * noise, atol=1e-5)
+
+
+def test_almost_pure_noise_costs_no_digits() -> None:
+    model = tiny_videofusion()  # v: eps would have to be divided by sqrt(a_t)
+    x, t = clips_of(model).clamp(-1, 1), torch.full((2,), 999)
+    z, noise = with_oracles(model, x, t)
+    assert float(model.schedule.alpha_bar[999]) < 1e-8
+    predicted = model.predict(z, t, embed(model))
+    assert torch.allclose(predicted.x0, x, atol=1e-4)
+    assert torch.allclose(predicted.eps, noise, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_oracles_the_loss_is_zero(kind: str) -> None:
+    model = tiny_videofusion(parametrisation=kind)
+    x = clips_of(model).clamp(-1, 1)
+    _, noise = with_oracles(model, x, TIMES)
+    losses = model.losses(x, noise, TIMES, embed(model))
+    assert set(losses) == {"base", "residual"}
+    assert all(float(loss.detach()) < 1e-9 for loss in losses.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_base_network_learns_from_the_base_frame_alone(kind: str) -> None:
+    model = tiny_videofusion(parametrisation=kind)
+    losses = model.losses(clips_of(model), clips_of(model, seed=1), TIMES, embed(model))
+    base, residual = list(model.base.parameters()), list(model.residual.parameters())
+
+    def reached(loss: str, parameters: list[nn.Parameter]) -> list[bool]:
+        gradients = torch.autograd.grad(losses[loss], parameters, retain_graph=True, allow_unused=True)
+        return [g is not None for g in gradients]
+
+    assert not any(reached("residual", base))  # neither through the target nor through z'
+    assert all(reached("base", base))
+    assert all(reached("residual", residual))
+    assert not any(reached("base", residual))
+
+
+@pytest.mark.parametrize("frames", [4, 16])
+def test_the_base_network_is_called_once_a_step_on_one_frame(frames: int) -> None:
+    model = tiny_videofusion(frames)
+    base, residual = inputs_of(model.base), inputs_of(model.residual)
+    solve(denoiser_of(model, embed(model)), clips_of(model), model.schedule, steps=2, solver="dpm++2m", fresh=unused)
+    assert [b.shape for b in base] == [(2, 1, 3, 8, 8)] * 2
+    assert [r.shape for r in residual] == [(2, frames, 6, 8, 8)] * 2
+
+
+def unused() -> Tensor:
+    raise AssertionError("a deterministic solver asked for fresh noise")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("solver", ["ddim", "dpm++2m"])
+def test_the_base_noise_alone_makes_the_base_frame(solver: str) -> None:
+    model = tiny_videofusion()
+    base = randn(2, 1, 3, 8, 8, seed=1)
+    clips = []
+    for seed in (2, 3):
+        z = model.prior.combine(base, randn(2, 4, 3, 8, 8, seed=seed))
+        denoise = denoiser_of(model, embed(model))
+        clips.append(solve(denoise, z, model.schedule, steps=4, solver=solver, fresh=unused))
+    assert torch.equal(clips[0][:, MIDDLE], clips[1][:, MIDDLE])  # bit for bit
+    for i in (0, 2, 3):
+        assert not torch.isclose(clips[0][:, i], clips[1][:, i]).all()
+
+
+# The networks.
+
+
+@torch.no_grad()
+def test_the_frame_index_is_a_condition() -> None:
+    model = tiny_videofusion()
+    z = clips_of(model)
+    before = model.predict(z, TIMES, embed(model)).eps
+    model.residual.frame.copy_(model.residual.frame.flip(0))
+    assert not torch.isclose(model.predict(z, TIMES, embed(model)).eps, before).all()
+
+
+@torch.no_grad()
+def test_the_residual_network_mixes_all_frames() -> None:
+    model = tiny_videofusion(16)
+    x = randn(1, 16, 6, 8, 8)
+    before = model.residual(x, TIMES[:1], embed(model, batch=1))
+    x[:, 15] += 1.0
+    change = (model.residual(x, TIMES[:1], embed(model, batch=1)) - before).abs().amax((0, 2, 3, 4))
+    assert (change > 1e-5).all()  # the first frame feels the last
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["base", "residual"])
+def test_both_networks_feel_the_time(name: str) -> None:
+    model = tiny_videofusion()
+    network, x = getattr(model, name), randn(1, *((1, 3) if name == "base" else (4, 6)), 8, 8)
+    early, late = (network(x, torch.tensor([t]), embed(model, batch=1)) for t in (10, 900))
+    assert not torch.isclose(early, late).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["class", "text"])
+def test_conditions_change_the_base_frame_and_the_others(mode: Conditioning) -> None:
+    model = tiny_videofusion()
+    z = clips_of(model)
+    modes: tuple[Conditioning, ...] = ("none", mode)
+    without, given = (model.predict(z, TIMES, embed(model, m)).eps for m in modes)
+    assert ((given - without).abs().amax((0, 2, 3, 4)) > 1e-6).all()
+
+
+@torch.no_grad()
+def test_each_mode_reads_its_own_field_only() -> None:
+    condition = tiny_videofusion().condition
+    left, right = (f"a small red circle moves {side} over blue dots" for side in ("left", "right"))
+
+    def vectors(mode: Conditioning) -> Tensor:
+        found: Tensor = condition([3, 3, 3, 4], [left, right, left, left], [mode] * 4)
+        return found
+
+    none, by_class, by_text = vectors("none"), vectors("class"), vectors("text")
+    assert torch.equal(none, none[:1].expand_as(none))
+    assert torch.equal(by_class[0], by_class[1])  # other words, same class
+    assert not torch.isclose(by_class[2], by_class[3]).all()
+    assert torch.allclose(by_text[2], by_text[3])  # other class, same words
+    assert not torch.isclose(by_text[0], by_text[1]).all()
+
+
+def test_without_text_a_caption_may_say_anything() -> None:
+    condition = tiny_videofusion().condition
+    assert condition([0, 1], ["a purple elephant", ""], ["none", "class"]).shape == (2, 16)
+
+
+@pytest.mark.parametrize(
+    ("caption", "named"),
+    [("a small purple circle", "does not know 'purple'"), ("", "has 0 words"), ("red " * 25, "has 25 words")],
+)
+def test_a_caption_that_cannot_be_read_is_refused_naming_the_word(caption: str, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        tiny_videofusion().condition([0], [caption], ["text"])
+
+
+def test_the_base_network_has_its_own_learning_rate() -> None:
+    model = tiny_videofusion(base_lr=0.1)
+    others, base = model.groups(1e-3)
+    assert (others["lr"], base["lr"]) == (1e-3, pytest.approx(1e-4))
+    # In the order of the module: the optimiser's state is restored by position, not by name.
+    assert [id(p) for p in base["params"]] == [id(p) for p in model.base.parameters()]
+    together = {id(p) for p in [*others["params"], *base["params"]]}
+    assert together == {id(p) for p in model.parameters()}
+    assert len(others["params"]) + len(base["params"]) == len(together)
+
+
+# The sampler and its files.
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("videofusion")
+    tiny_videofusion().save(folder)
+    return folder
+
+
+def sampler(folder: Path, **options: Any) -> DiffusionSampler:
+    return videofusion.build(setting(folder), **{"steps": 3, **options})
+
+
+@pytest.mark.parametrize("options", [{}, {"solver": "ddpm"}, {"guidance": 2.0}, {"condition": "class"}], ids=str)
+def test_a_clip_depends_on_its_request_alone(checkpoint: Path, options: dict[str, Any]) -> None:
+    model, wanted = sampler(checkpoint, **options), requests(4, 5, 6)
+    together = model.sample(wanted)
+    assert (together.dtype, together.shape) == (torch.uint8, (3, 4, 3, 8, 8))
+    alone = torch.cat([model.sample([request]) for request in reversed(wanted)]).flip(0)
+    assert (together.int() - alone.int()).abs().max() <= 1
+    assert (together[0].int() - together[1].int()).abs().max() > 20  # but they do differ
+    seeds, shape = [r.seed for r in wanted], model.shape
+    noise = model.model.prior.noise(per_clip(seeds, model.device), shape)
+    assert torch.equal(model.model.prior.noise(per_clip(seeds[1:2], model.device), shape)[0], noise[1])
+
+
+def test_guidance_and_conditioning_reach_the_clips(checkpoint: Path) -> None:
+    wanted = requests(4, 5)
+    choices: list[dict[str, Any]] = [
+        {},
+        {"guidance": 4.0},
+        {"condition": "class"},
+        {"condition": "none"},
+        {"solver": "ddpm"},
+    ]
+    clips = [sampler(checkpoint, **choice).sample(wanted) for choice in choices]
+    assert all(not torch.equal(a, b) for i, a in enumerate(clips) for b in clips[:i])
+    plain = sampler(checkpoint, condition="none")
+    assert torch.equal(plain.sample(wanted), sampler(checkpoint, condition="none", guidance=3.0).sample(wanted))
+
+
+def test_fresh_noise_comes_from_the_models_own_prior(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
+    draws: list[Tensor] = []
+    honest = Decomposed.noise
+
+    def watched(prior: Decomposed, *arguments: Any) -> Tensor:
+        draws.append(honest(prior, *arguments))
+        return draws[-1]
+
+    monkeypatch.setattr(Decomposed, "noise", watched)
+    sampler(checkpoint, solver="ddpm", steps=5).sample(requests(4))
+    assert len(draws) == 5  # to begin with, and after every step but the last
+    assert len({float(draw[0, 0, 0, 0, 0]) for draw in draws}) == 5
+
+
+def test_predictions_are_limited_to_the_range_of_pixels(checkpoint: Path) -> None:
+    model = sampler(checkpoint, guidance=20.0)
+    z, a = 3 * clips_of(model.model, batch=1), float(model.model.schedule.alpha_bar[500])
+    with torch.inference_mode():
+        found = model._denoiser(requests(4))(z, 500)
+    assert found.x0.abs().max() == 1
+    assert torch.allclose(a**0.5 * found.x0 + (1 - a) ** 0.5 * found.eps, z, atol=1e-5)
+
+
+def test_half_precision_arithmetic_makes_nearly_the_same_clips(checkpoint: Path) -> None:
+    half = videofusion.build(replace(setting(checkpoint), dtype=torch.bfloat16), steps=3).sample(requests(4, 5))
+    change = (half.int() - sampler(checkpoint).sample(requests(4, 5)).int()).abs().float()
+    assert 0 < change.mean() < 4
+
+
+def test_the_sampler_keeps_the_common_interface(checkpoint: Path) -> None:
+    model = sampler(checkpoint)
+    assert isinstance(model, Sampler)
+    assert set(model.networks) == {"condition", "base", "residual"}
+    assert len(model.weights) == 64
+    assert not any(network.training for network in model.networks.values())
+
+
+def test_saving_and_loading_gives_the_same_weights(checkpoint: Path) -> None:
+    saved, loaded = tiny_videofusion(), sampler(checkpoint).model
+    assert loaded.config == _as_read(saved)
+    for name, tensor in saved.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+
+
+def _as_read(model: VideoFusion) -> Any:
+    from vfbench.diffusion.model import ModelConfig
+
+    config = model.config
+    options = json.loads(json.dumps(dict(config.options)))
+    return ModelConfig(config.model, config.preset, config.dataset, config.shape, config.classes, config.words, options)
+
+
+def test_half_precision_is_half_as_large_and_almost_the_same(checkpoint: Path, tmp_path: Path) -> None:
+    tiny_videofusion().save(tmp_path, half=True)
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (tmp_path, checkpoint)]
+    assert 0.5 < sizes[0] / sizes[1] < 0.6
+    model = sampler(tmp_path)
+    assert {p.dtype for p in model.model.parameters()} == {torch.float32}
+    assert (model.sample(requests(4)).int() - sampler(checkpoint).sample(requests(4)).int()).abs().float().mean() < 2
+
+
+Damage = Callable[[Path], object]
+
+
+def _truncate(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _rename_model(folder: Path) -> None:
+    tiny_vdm().save(folder)
+
+
+def _widen(folder: Path) -> None:
+    tiny_videofusion(base={**NO_TIME, "channels": [16, 16]}).save(folder / "other")
+    (folder / "other" / "model.safetensors").replace(folder / "model.safetensors")
+
+
+def _forget_option(folder: Path) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    del config["options"]["lam"]
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (_truncate, "model.safetensors is damaged"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no weights at .*model.safetensors"),
+        (lambda folder: (folder / "config.json").unlink(), "config.json cannot be read"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "config.json holds list"),
+        (lambda folder: (folder / "config.json").write_text('{"model": "videofusion"}'), "config.json is not"),
+        (_rename_model, "checkpoint of 'vdm', not of 'videofusion'"),
+        (_widen, "has shape"),
+        (_forget_option, "config.json does not describe a videofusion .*lam"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_naming_the_file(tmp_path: Path, damage: Damage, named: str) -> None:
+    tiny_videofusion().save(tmp_path)
+    sampler(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(MissingData, match=named) as caught:
+        sampler(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_checkpoint_of_another_clip_shape_is_refused_naming_both(checkpoint: Path) -> None:
+    with pytest.raises(MissingData, match="shapes at 4x8x8, but shapes at 5x8x8"):
+        videofusion.build(setting(checkpoint, frames=5))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"condition": "txt"}, "did you mean 'text'"), ({"steps": 0}, "--steps 0")],
+    ids=str,
+)
+def test_wrong_options_are_refused_naming_them(
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Path, options: dict[str, Any], named: str
+) -> None:
+    # Users have no type checker around the code: the plug-in must refuse what the annotations forbid.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(UserError, match=named):
+        sampler(checkpoint, **options)
+
+
+def test_without_a_checkpoint_the_error_tells_how_to_train_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    with pytest.raises(MissingData, match="train --model videofusion --dataset shapes"):
+        videofusion.build(Setting(tiny_dataset(), CPU))
+
+
+def test_a_shipped_checkpoint_is_found_by_dataset_and_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    tiny_videofusion().save(tmp_path / "shapes" / "videofusion")
+    assert videofusion.build(Setting(tiny_dataset(), CPU)).shape == ClipShape(4, 8, 8)
+
+
+def test_an_unknown_preset_is_refused_and_each_known_one_describes_a_model() -> None:
+    with pytest.raises(UserError, match="did you mean 'tiny'"):
+        videofusion.create(tiny_dataset(), "tinny")
+    with torch.device("meta"):
+        for preset in videofusion.PRESETS:
+            assert sum(p.numel() for p in videofusion.create(tiny_dataset(), preset).parameters()) > 100_000
+
+
+def test_presets_survive_json_so_that_a_checkpoint_can_describe_itself() -> None:
+    assert json.loads(json.dumps(videofusion.PRESETS)) == videofusion.PRESETS
+    assert json.loads(json.dumps(UNET)) == UNET

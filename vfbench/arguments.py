@@ -1,0 +1,74 @@
+"""What the user typed and configured, before and beside the commands: spelling, configuration file, origins.
+
+[run]                 --config file.toml: one table per command, one key per flag
+steps = 50
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vfbench.errors import UserError, unknown
+
+ORIGINS = {"COMMANDLINE": "command line", "ENVIRONMENT": "environment", "DEFAULT_MAP": "configuration file"}
+
+
+def normal(arguments: Sequence[str]) -> list[str]:
+    """--num_samples=8 is --num-samples=8, and --config may stand behind the command, too."""
+    flags = [_kebab(argument) for argument in arguments]
+    place = next((i for i, flag in enumerate(flags) if flag.partition("=")[0] == "--config"), None)
+    if place is None:
+        return flags
+    end = place + (1 if "=" in flags[place] else 2)
+    return [*flags[place:end], *flags[:place], *flags[end:]]
+
+
+def _kebab(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
+
+
+def defaults(config: Path, commands: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """A configuration file as the defaults of each command; raises `UserError` for what no command takes."""
+    try:
+        content = tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"--config {config}: {error}") from error
+    for verb, values in content.items():
+        if verb not in commands or not isinstance(values, dict):
+            raise unknown(f"table (one per command) in {config}", verb, commands)
+    return {verb: _of_command(f"[{verb}] in {config}", commands[verb], values) for verb, values in content.items()}
+
+
+def _of_command(place: str, command: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    known = {
+        flag.lstrip("-").replace("-", "_"): parameter
+        for parameter in command.params
+        for flag in parameter.opts
+        if flag.startswith("--")
+    }
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if (flag := key.replace("-", "_")) not in known:
+            raise unknown(f"key of {place}", key, known)
+        # As text, so that it is read just as on the command line: 1.5 is no whole number there either.
+        texts = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+        found[known[flag].name] = texts if known[flag].multiple else ",".join(texts)
+    return found
+
+
+def origins(context: Any) -> dict[str, str]:
+    """Where the value of each parameter of a command came from, for the record."""
+    sources = {p.name: context.get_parameter_source(p.name) for p in context.command.params}
+    return {name: ORIGINS.get(source.name, "default") for name, source in sources.items() if source}
+
+
+def place(error: Any) -> str:
+    """For the message of a value that cannot be read, where it stands if it was not typed."""
+    source = error.ctx.get_parameter_source(error.param.name) if error.ctx and error.param else None
+    places = {"ENVIRONMENT": getattr(error.param, "envvar", None), "DEFAULT_MAP": "the configuration file"}
+    where = places.get(source.name) if source else None
+    return f" (from {where})" if where else ""
