@@ -4,6 +4,7 @@ spent."""
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -249,14 +250,23 @@ def _origin(options: RunOptions, option: dataclasses.Field[Any]) -> str:
 
 def environment(device: torch.device) -> dict[str, str]:
     """Machine and versions, as they stand in every result."""
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
-        "device": where,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "system": platform.system(),
         **{name: _version(name) for name in VERSIONED},
     }
+
+
+def _processor() -> str:
+    """The name of the CPU and how many of its cores there are, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def _version(package: str) -> str:
