@@ -51,10 +51,10 @@ def choose(size: int, count: int, seed: int) -> list[int]:
         return list(range(size))
     chosen: dict[int, None] = {}
     for draw in range(100 * count):
-        chosen[derive_seed(seed, draw) % size] = None
+        chosen[derive_seed(seed, draw, "choice") % size] = None
         if len(chosen) == count:
             return list(chosen)
-    return sorted(range(size), key=lambda index: derive_seed(seed, index))[:count]  # count is close to size
+    return sorted(range(size), key=lambda index: derive_seed(seed, index, "choice"))[:count]  # count is close to size
 
 
 def requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Request]:
@@ -62,7 +62,7 @@ def requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Requ
     size = dataset.size(split)
     if size == 0:
         raise UserError(f"{dataset.name} has no {split} clips to take labels and captions from")
-    indices = [derive_seed(seed + 1, index) % size for index in range(count)]
+    indices = [derive_seed(seed, index, "prompt") % size for index in range(count)]
     rows = zip(dataset.labels(split, indices), dataset.captions(split, indices), indices, strict=True)
     return [Request(i, derive_seed(seed, i), *row) for i, row in enumerate(rows)]
 

@@ -55,9 +55,13 @@ class Request:
     source: int = 0
 
 
-def derive_seed(run_seed: int, index: int) -> int:
-    """The seed of clip `index` in a run: 63 bits of SHA-256, the same on every machine and in every order."""
-    digest = hashlib.sha256(f"vfbench/{run_seed}/{index}".encode()).digest()
+def derive_seed(run_seed: int, index: int, purpose: str = "") -> int:
+    """The seed of clip `index` in a run: 63 bits of SHA-256, the same on every machine and in every order.
+
+    Its noise comes from it; a `purpose` gives an independent one for whatever else is drawn.
+    """
+    parts = ["vfbench", *([purpose] if purpose else []), str(run_seed), str(index)]
+    digest = hashlib.sha256("/".join(parts).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
