@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from vfbench import plugins, weights
+from vfbench import files, plugins
 from vfbench.device import choose, precision
 from vfbench.diffusion.model import DiffusionModel, DiffusionSampler
 from vfbench.interfaces import Dataset, Extractor, Request, derive_seed
@@ -115,7 +115,7 @@ def _speed(out: Path) -> None:
     clips = data.clips("test", range(batch))
     seconds = _median(partial(extractor, clips, requests, ["features", "logits", "similarity"]), device)
     found["judge_clips_per_second"] = batch / seconds
-    weights.write_json(out / "speed.json", found)
+    files.write_json(out / "speed.json", found)
     print(json.dumps(found, indent=2))
 
 

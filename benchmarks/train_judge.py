@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vfbench import weights
+from vfbench import files, weights
 from vfbench.datasets import shapes
 from vfbench.interfaces import derive_seed
 from vfbench.metrics._shapes_judge import Judge
@@ -85,8 +85,10 @@ def evaluate(judge: Judge, clips: int = 1000) -> dict[str, float]:
 
 def _save(judge: Judge, data: shapes.Shapes, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    weights.write(folder / "model.safetensors", judge.state_dict())
-    weights.write_json(folder / "config.json", {"classes": data.classes, "words": data.words})
+    path = folder / "model.safetensors"
+    weights.write(path, judge.state_dict())
+    config = {"classes": data.classes, "words": data.words, "sha256": weights.sha256(path)}
+    files.write_json(folder / "config.json", config)
 
 
 if __name__ == "__main__":

@@ -105,24 +105,31 @@ def interval(
 
 
 def floor(
-    statistic: Statistic, real: np.ndarray, n_fake: int, *, repeats: int = SHUFFLES, seed: int
+    statistic: Statistic, real: np.ndarray, spare: np.ndarray | None, n_fake: int, *, repeats: int = SHUFFLES, seed: int
 ) -> tuple[float, int]:
-    """What real clips score against other real clips, and the N at which they do: (value, n).
+    """What real clips score against the real clips, and the N at which they do: (value, n).
 
-    `n` real clips stand in for the generated ones, the remaining real clips are the reference; the mean over
-    `repeats` seeded shuffles. `n` is `n_fake`, or half of the real clips where these are fewer than 2 * `n_fake`: then
-    a distance that is biased upward at small N has a floor that is somewhat too high, which `note` says.
+    `spare` real clips stand in for the generated ones, at the same N on both sides. Where there are fewer than
+    `n_fake` of them, `real` is cut in two instead, n of it against the rest, and the mean over `repeats` seeded
+    shuffles is taken: a distance that is biased upward at small N then has a floor that is too high, which `note` says.
     Raises `UserError` for fewer than four real clips, two on each side.
     """
     if len(real) < 4:
         raise UserError(f"floor: {len(real)} real clips, and at least 4 are needed to split them: load more real clips")
+    if spare is not None and enough(spare, n_fake):
+        return statistic(checked(spare[:n_fake], "floor: values of spare real clips"), real), n_fake
     n = min(n_fake, len(real) // 2)
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(len(real)) for _ in range(repeats)]
     return float(np.mean([statistic(real[order[:n]], real[order[n:]]) for order in orders])), n
 
 
-def note(floor_n: int, n_fake: int, *more: str) -> str:
-    """The note of a score: a floor at smaller N, and whatever `more` the metric has to say; often nothing."""
-    said = [f"floor at N = {floor_n}, not {n_fake}: too few real clips"] if floor_n < n_fake else []
+def note(whole: bool, floor_n: int, *more: str) -> str:
+    """The note of a score: a floor that is not `whole`, and whatever `more` the metric has to say; often nothing."""
+    said = [] if whole else [f"floor at N = {floor_n}: too few real clips for more"]
     return "; ".join((*said, *more))
+
+
+def enough(spare: np.ndarray | None, n_fake: int) -> bool:
+    """Whether the floor can be had at the N of the score."""
+    return spare is not None and len(spare) >= n_fake

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vfbench import video, weights
+from vfbench import files, video, weights
 from vfbench.device import exact_float32
 from vfbench.errors import MissingData
 from vfbench.interfaces import Clips, Features, Request
@@ -28,10 +28,10 @@ def build(device: torch.device, *, weights_dir: str | None = None) -> Extractor:
     folder = Path(weights_dir) if weights_dir else weights.shipped("shapes", "judge")
     if folder is None:
         raise MissingData("the weights of the shapes judge are not installed: run python benchmarks/train_judge.py")
-    config = weights.read_json(folder / "config.json")
+    config = files.read_json(folder / "config.json")
     judge = Judge(len(config["classes"]), config["words"])
-    weights.load_into(judge, folder / "model.safetensors")
-    return Extractor(judge.to(device).eval(), weights.sha256(folder / "model.safetensors"), device)
+    digest = weights.load_into(judge, folder / "model.safetensors", config["sha256"])
+    return Extractor(judge.to(device).eval(), digest, device)
 
 
 class Judge(nn.Module):

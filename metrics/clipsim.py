@@ -48,7 +48,14 @@ class ClipSim:
     output = "similarity"
     minimum = 16
 
-    def score(self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], *, seed: int = 0) -> Score:
+    def score(
+        self,
+        fake: Float[np.ndarray, "n _"],
+        real: Float[np.ndarray, "m _"],
+        *,
+        spare: Float[np.ndarray, "k _"] | None = None,
+        seed: int = 0,
+    ) -> Score:
         """The mean of `fake` (N, 1), in -1..1; `real` (M, 1) are real clips with their own captions.
 
         `floor` is the mean of all real clips, which a perfect model reaches: a ceiling here. A mean does not depend on
@@ -59,7 +66,7 @@ class ClipSim:
         real = cosines(real, "CLIPSIM: similarities of real clips")
         value = clip_similarity(fake)
         low, high = interval(value, clip_similarity, (fake,), seed=seed)
-        said = note(len(fake), len(fake), "floor: real clips' own score")
+        said = note(True, len(fake), "floor: real clips' own score")
         return Score(value, low, high, clip_similarity(real), len(real), len(fake), said)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vfbench.interfaces import Better, Metric, Score
-from vfbench.metrics._bootstrap import checked_pair, floor, interval, note
+from vfbench.metrics._bootstrap import checked_pair, enough, floor, interval, note
 from vfbench.metrics._frechet import check_ddof, frechet_distance
 
 LOWER: Better = "lower"
@@ -30,7 +30,14 @@ class FVD:
     output = "features"
     minimum = 64
 
-    def score(self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], *, seed: int = 0) -> Score:
+    def score(
+        self,
+        fake: Float[np.ndarray, "n _"],
+        real: Float[np.ndarray, "m _"],
+        *,
+        spare: Float[np.ndarray, "k _"] | None = None,
+        seed: int = 0,
+    ) -> Score:
         """Score `fake` (N, D) against `real` (M, D): a value >= 0; `floor` is that of real clips against real clips.
 
         Raises `UserError` for NaN or infinity, different widths, fewer than 2 generated or 4 real clips.
@@ -39,8 +46,16 @@ class FVD:
         distance = partial(frechet_distance, ddof=self.ddof)
         value = distance(fake, real)
         low, high = interval(value, distance, (fake, real), seed=seed)
-        base, base_n = floor(distance, real, len(fake), seed=seed)
-        return Score(value, low, high, base, len(real), len(fake), note(base_n, len(fake), *_rank_warning(fake, real)))
+        base, base_n = floor(distance, real, spare, len(fake), seed=seed)
+        return Score(
+            value,
+            low,
+            high,
+            base,
+            len(real),
+            len(fake),
+            note(enough(spare, len(fake)), base_n, *_rank_warning(fake, real)),
+        )
 
 
 def _rank_warning(fake: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m dim"]) -> list[str]:

@@ -56,7 +56,14 @@ class InceptionScore:
     output = "logits"
     minimum = 64
 
-    def score(self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], *, seed: int = 0) -> Score:
+    def score(
+        self,
+        fake: Float[np.ndarray, "n _"],
+        real: Float[np.ndarray, "m _"],
+        *,
+        spare: Float[np.ndarray, "k _"] | None = None,
+        seed: int = 0,
+    ) -> Score:
         """Score `fake` (N, K), shuffled by `seed` if split; `real` (M, K) are the logits of real clips.
 
         The value and its interval do not depend on `real`. `floor` is the score of real clips at the same N: what a
@@ -72,7 +79,7 @@ class InceptionScore:
         n = min(len(real), len(fake))
         ceiling = _ceiling(statistic, real, n, rng)
         return Score(
-            value, low, high, ceiling, len(real), len(fake), note(n, len(fake), "floor: real clips' own score")
+            value, low, high, ceiling, len(real), len(fake), note(n == len(fake), n, "floor: real clips' own score")
         )
 
 

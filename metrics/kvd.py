@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vfbench.interfaces import Better, Metric, Score
-from vfbench.metrics._bootstrap import REPEATS, around, checked_pair, floor, multiplicities, note
+from vfbench.metrics._bootstrap import REPEATS, around, checked_pair, enough, floor, multiplicities, note
 from vfbench.metrics._kernel import check_degree, kernel_distance, polynomial_kernel, weighted_distances
 
 LOWER: Better = "lower"
@@ -31,7 +31,14 @@ class KVD:
     output = "features"
     minimum = 32
 
-    def score(self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], *, seed: int = 0) -> Score:
+    def score(
+        self,
+        fake: Float[np.ndarray, "n _"],
+        real: Float[np.ndarray, "m _"],
+        *,
+        spare: Float[np.ndarray, "k _"] | None = None,
+        seed: int = 0,
+    ) -> Score:
         """Score `fake` (N, D) against `real` (M, D); value and floor may be negative when the two are alike.
 
         `floor` is the distance of real clips from real clips, 0 but for chance. The resamples of the interval are
@@ -44,8 +51,8 @@ class KVD:
         value = distance(fake, real)
         fake_weights, real_weights = multiplicities((len(fake), len(real)), repeats=REPEATS, seed=seed)
         low, high = around(value, weighted_distances(fake, real, fake_weights, real_weights, kernel))
-        base, base_n = floor(distance, real, len(fake), seed=seed)
-        return Score(value, low, high, base, len(real), len(fake), note(base_n, len(fake)))
+        base, base_n = floor(distance, real, spare, len(fake), seed=seed)
+        return Score(value, low, high, base, len(real), len(fake), note(enough(spare, len(fake)), base_n))
 
 
 def build(*, degree: int = 3, coef0: float = 1.0) -> Metric:

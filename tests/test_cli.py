@@ -337,7 +337,7 @@ def test_json_is_the_file_and_nothing_else(vfbench: Command) -> None:
     done = vfbench(*NOISE, "--output", "run", "--json")
     assert done.code == 0
     assert done.out == Path("run/results.json").read_text()
-    assert done.err.splitlines()[-1] == "next: python -m vfbench table run OTHER_RUN"
+    assert done.err.splitlines()[-1] == "next: python -m vfbench table run OTHER_RUN --allow-mixed"
 
 
 @pytest.mark.usefixtures("few_real")

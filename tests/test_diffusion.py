@@ -246,7 +246,7 @@ def ddpm_correlation(prior: Prior) -> Tensor:
 
 def test_ddpm_keeps_the_correlation_of_the_prior_it_draws_from() -> None:
     # The denoiser is linear, so if every draw has the prior's correlation then so has the sample: 24,000 pairs.
-    roots = Decomposed(4).lam.sqrt()
+    roots = Decomposed(4).lam.float().sqrt()
     expected = (roots[:, None] * roots).fill_diagonal_(1)
     assert torch.allclose(ddpm_correlation(Decomposed(4)), expected, atol=5 / 24_000**0.5)
     # Independent fresh noise would wash the correlation of the initial noise away.

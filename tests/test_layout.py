@@ -14,7 +14,7 @@ FOLDERS = ("vfbench", "metrics", "baselines", "tests", "benchmarks")
 
 LAYERS = {
     "words": ("interfaces", "errors"),
-    "tools": ("protocol", "video", "weights", "diffusion", "nets", "progress", "device"),
+    "tools": ("protocol", "files", "video", "weights", "diffusion", "nets", "progress", "device"),
     "plug-ins": ("datasets", "models", "baselines", "metrics"),
     "registry": ("plugins",),
     "engine": (

@@ -178,7 +178,7 @@ def test_score_is_pure_and_says_what_it_used(metric: Metric) -> None:
     np.testing.assert_array_equal(real, copies[1])
     assert (score.n_fake, score.n_real) == (70, 90)
     assert score.low < score.value < score.high
-    assert ("floor at N = 45, not 70" in score.note) == (metric.name in ("fvd", "kvd"))
+    assert ("floor at N = 45" in score.note) == (metric.name in ("fvd", "kvd"))
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=repr)
@@ -192,7 +192,7 @@ def test_better_points_to_the_better_model(metric: Metric) -> None:
 @pytest.mark.parametrize("metric", METRICS, ids=repr)
 def test_floor_is_the_score_of_real_clips(metric: Metric) -> None:
     real, fake = sample_for(metric, 160, seed=1), sample_for(metric, 64, seed=2) * 0.2
-    score = metric.score(fake, real)
+    score = metric.score(fake, real, spare=sample_for(metric, 64, seed=4))
     as_real = metric.score(sample_for(metric, 64, seed=3), real).value
     assert abs(score.floor - as_real) < 0.5 * abs(score.value - as_real)
     assert "floor at" not in score.note
@@ -200,7 +200,7 @@ def test_floor_is_the_score_of_real_clips(metric: Metric) -> None:
 
 def test_note_says_when_the_floor_has_fewer_clips_or_the_covariance_is_singular() -> None:
     score = fvd.build().score(gaussian(40, 50, seed=1), gaussian(60, 50, seed=2))
-    assert "floor at N = 30, not 40" in score.note
+    assert "floor at N = 30: too few real clips" in score.note
     assert "N = 40 for D = 50: singular covariance" in score.note
 
 
@@ -244,7 +244,7 @@ def test_helpers_refuse_nan_too() -> None:
         (partial(inception_score.build, splits=0), "splits = 0"),
         (partial(score_of_logits, LOGITS, splits=101), "have 100 rows, and at least 101"),
         (partial(clipsim.build().score, np.full((20, 1), 29.3), np.full((20, 1), 0.3)), "reach 29.3, but a cosine"),
-        (partial(floor, frechet_distance, REAL[:3], 2, seed=0), "3 real clips, and at least 4"),
+        (partial(floor, frechet_distance, REAL[:3], None, 2, seed=0), "3 real clips, and at least 4"),
     ],
 )
 def test_impossible_requests_are_refused(call: Callable[[], object], message: str) -> None:
@@ -302,12 +302,28 @@ def test_blocks_do_not_change_the_kernel_distance(monkeypatch: pytest.MonkeyPatc
 
 def test_floor_uses_as_many_real_clips_as_were_generated_where_there_are_enough() -> None:
     real = gaussian(200, 3, seed=1)
-    value, n = floor(frechet_distance, real, 64, seed=0)
+    value, n = floor(frechet_distance, real, None, 64, seed=0)
     assert n == 64
-    assert floor(frechet_distance, real, 64, seed=0) == (value, n)
-    assert floor(frechet_distance, real, 150, seed=0)[1] == 100
+    assert floor(frechet_distance, real, None, 64, seed=0) == (value, n)
+    assert floor(frechet_distance, real, None, 150, seed=0)[1] == 100
     assert value < 0.1 * frechet_distance(gaussian(64, 3, seed=2, shift=2), real)
 
 
 def test_interval_is_symmetric_about_the_value() -> None:
     assert around(2.0, [0.0, 1.0, 2.0]) == (2.0 - 1.96, 2.0 + 1.96)
+
+
+def test_spare_real_clips_give_the_floor_at_the_n_of_the_score() -> None:
+    real, spare = gaussian(300, 8, seed=1), gaussian(300, 8, seed=2)
+    value, n = floor(frechet_distance, real, spare, 300, seed=0)
+    assert (value, n) == (frechet_distance(spare, real), 300)
+    halves, half = floor(frechet_distance, real, spare[:299], 300, seed=0)
+    assert half == 150
+    assert halves > value  # the bias of half as many clips
+
+
+@pytest.mark.parametrize("metric", [fvd.build(), kvd.build()], ids=repr)
+def test_a_score_uses_its_spare_clips(metric: Metric) -> None:
+    fake, real, spare = (gaussian(80, 6, seed=seed) for seed in (1, 2, 3))
+    assert metric.score(fake, real, spare=spare).floor == metric.score(spare, real).value
+    assert "too few" not in metric.score(fake, real, spare=spare).note

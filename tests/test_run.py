@@ -29,7 +29,7 @@ from vfbench.run import run as start
 from vfbench.store import RunFolder, read_tensors, write_tensors
 
 COUNT, BATCH = 70, 16  # three chunks: 32, 32 and 6 clips, in batches of 16, 16; 16, 16; 6
-KEYS = {"cost", "dataset", "environment", "model", "model_spec", "note", "protocol"}
+KEYS = {"cost", "dataset", "environment", "model", "model_spec", "note", "protocol", "reference"}
 KEYS |= {"run_dir", "run_id", "schema", "scores", "seed", "weights"}
 SCORE = {"value", "low", "high", "floor", "n_real", "n_fake", "note", "title", "better"}
 COST = {"parameters", "flops_per_clip", "evaluations", "calls", "seconds_per_clip", "peak_memory_bytes"}
@@ -311,13 +311,14 @@ def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, 
 
 def test_real_features_are_made_once(counted: list[tuple[str, int]], tmp_path: Path) -> None:
     first = run(tmp_path / "1", num_samples=8)
-    assert counted == [("train", 64)]
+    made = [("train", 64), ("train", 8)]  # to score against, and for the floor
+    assert counted == made
     second = run(tmp_path / "2", num_samples=8)
-    run(tmp_path / "3", num_samples=9, seed=1)  # other clips, the same real ones
-    assert counted == [("train", 64)]
+    run(tmp_path / "3", num_samples=8, seed=1)  # other clips, the same real ones
+    assert counted == made
     assert lasting(first) == lasting(second)
     run(tmp_path / "4", num_samples=8, metrics=["is"])  # needs other outputs
-    assert len(counted) == 2
+    assert len(counted) == 4
 
 
 @pytest.mark.parametrize("harm", [damaged, truncated, replaced_by_another_run])
@@ -325,17 +326,17 @@ def test_a_damaged_cache_is_found_and_made_again(
     harm: Callable[[Path], None], counted: list[tuple[str, int]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     first = run(tmp_path / "1", num_samples=8)
-    (path,) = (tmp_path / "cache" / "real").iterdir()
+    path = max((tmp_path / "cache" / "real").iterdir(), key=lambda file: file.stat().st_size)
     if harm is replaced_by_another_run:
         write_tensors(path, read_tensors(path)[0], key="another")
     else:
         harm(path)
     second = run(tmp_path / "2", num_samples=8)
     assert f"{path} cannot be used" in capfd.readouterr().err
-    assert len(counted) == 2
+    assert len(counted) == 3
     assert lasting(first) == lasting(second)
     run(tmp_path / "3", num_samples=8)
-    assert len(counted) == 2
+    assert len(counted) == 3
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(

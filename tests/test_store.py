@@ -14,9 +14,10 @@ import pytest
 import torch
 from conftest import contents, flip
 
-from vfbench import store, weights
+from vfbench import files, store, weights
 from vfbench.errors import BadEnvironment, MissingData, UserError
-from vfbench.store import RunFolder, read_tensors, require_space, require_writable, write_tensors, write_text
+from vfbench.files import write_text
+from vfbench.store import RunFolder, read_tensors, require_space, require_writable, write_tensors
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2], dtype=torch.uint8)}
 
@@ -86,7 +87,7 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path: Path, monkeypatch
     path, text = tmp_path / "x.safetensors", tmp_path / "t.md"
     write_tensors(path, TENSORS)
     write_text(text, "old")
-    monkeypatch.setattr(weights, "write", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(BadEnvironment, match=r"x\.safetensors \(No space left on device\).* same command again"):
         write_tensors(path, {"a": torch.zeros(9)})
@@ -97,10 +98,10 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path: Path, monkeypatch
 
 
 def test_json_has_one_form_and_no_nan() -> None:
-    assert store.as_json({"b": 1, "a": None}) == '{\n  "a": null,\n  "b": 1\n}\n'
+    assert files.as_json({"b": 1, "a": None}) == '{\n  "a": null,\n  "b": 1\n}\n'
     assert store.digest({"b": 1, "a": 2}) == store.digest({"a": 2, "b": 1})
     with pytest.raises(ValueError, match="JSON"):
-        store.as_json({"a": float("nan")})
+        files.as_json({"a": float("nan")})
 
 
 # Whose folder it is.

@@ -41,6 +41,7 @@ def record(
         "run_dir": f"runs/{model}-shapes-{run}",
         "run_id": run,
         "model_spec": f"{model}(steps=25)",
+        "reference": model in ("real", "noise", "frozen"),
     }
 
 

@@ -323,7 +323,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(BadEnvironment, match=r"cannot write .*sheet\.png: No space left"):
+    with pytest.raises(BadEnvironment, match=r"cannot write .*sheet\.png \(No space left"):
         video.write_sheet(path, noise(1, 1, 3, 4, 4))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

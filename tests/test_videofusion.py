@@ -358,7 +358,7 @@ def test_the_sampler_keeps_the_common_interface(checkpoint: Path) -> None:
 
 def test_saving_and_loading_gives_the_same_weights(checkpoint: Path) -> None:
     saved, loaded = tiny_videofusion(), sampler(checkpoint).model
-    assert loaded.config == _as_read(saved)
+    assert replace(loaded.config, sha256="") == _as_read(saved)
     for name, tensor in saved.state_dict().items():
         assert torch.equal(tensor, loaded.state_dict()[name]), name
 

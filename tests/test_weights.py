@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vfbench import weights
-from vfbench.errors import MissingData
+from vfbench import files, weights
+from vfbench.errors import BadEnvironment, MissingData
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2], dtype=torch.int64)}
 
@@ -40,14 +40,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError("stopped before the rename")
 
     monkeypatch.setattr(Path, "replace", interrupted)
-    with pytest.raises(OSError, match="before the rename"):
+    with pytest.raises(BadEnvironment, match="before the rename"):
         weights.write(path, {"a": torch.zeros(9)})
     assert torch.equal(weights.read(path)["a"], TENSORS["a"])
 
 
 def test_files_may_be_read_by_whom_the_user_allows(tmp_path: Path) -> None:
     weights.write(tmp_path / "w.safetensors", TENSORS)
-    weights.write_json(tmp_path / "x.json", {})
+    files.write_json(tmp_path / "x.json", {})
     (tmp_path / "plain").write_text("")
     assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
 
@@ -92,12 +92,12 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
 
 def test_json_is_written_whole_and_sorted(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    weights.write_json(path, {"b": [1, 2], "a": "x"})
-    assert weights.read_json(path) == {"a": "x", "b": [1, 2]}
+    files.write_json(path, {"b": [1, 2], "a": "x"})
+    assert files.read_json(path) == {"a": "x", "b": [1, 2]}
     assert path.read_text().index('"a"') < path.read_text().index('"b"')
     with pytest.raises(ValueError, match="JSON"):
-        weights.write_json(path, {"a": float("nan")})  # no reader but Python's knows NaN
-    assert weights.read_json(path)["a"] == "x"
+        files.write_json(path, {"a": float("nan")})  # no reader but Python's knows NaN
+    assert files.read_json(path)["a"] == "x"
     assert names(tmp_path) == ["x.json"]
 
 
@@ -108,12 +108,12 @@ def test_damaged_json_is_refused_naming_the_file(tmp_path: Path, content: bytes,
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(MissingData, match=rf"x\.json {named}"):
-        weights.read_json(path)
+        files.read_json(path)
 
 
 def test_missing_json_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"none\.json cannot be read"):
-        weights.read_json(tmp_path / "none.json")
+        files.read_json(tmp_path / "none.json")
 
 
 def test_loading_fills_a_module_in_its_own_dtype(tmp_path: Path) -> None:
@@ -162,5 +162,5 @@ def test_shipped_finds_only_whole_folders(tmp_path: Path, monkeypatch: pytest.Mo
     folder = tmp_path / "shapes" / "vdm"
     folder.mkdir(parents=True)
     assert weights.shipped("shapes", "vdm") is None
-    weights.write_json(folder / "config.json", {})
+    files.write_json(folder / "config.json", {})
     assert weights.shipped("shapes", "vdm") == folder

@@ -6,6 +6,7 @@ steps = 50
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,12 @@ def normal(arguments: Sequence[str]) -> list[str]:
 def _kebab(argument: str) -> str:
     flag, equals, value = argument.partition("=")
     return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
+
+
+def listed(text: str) -> list[str]:
+    """`fvd,kvd(degree=2, coef0=0.0)` as its two parts: commas within brackets belong to a part."""
+    parts = re.split(r",(?![^()]*\))", text)
+    return [part.strip() for part in parts if part.strip()]
 
 
 def defaults(config: Path, commands: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

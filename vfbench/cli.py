@@ -95,7 +95,7 @@ def run(
     as_json: Annotated[bool, _option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Generate clips with a model, score them, print the table. The same command again resumes."""
-    from vfbench import render, store, table
+    from vfbench import files, render, table
     from vfbench.plan import RunOptions, plan
     from vfbench.run import run as start
 
@@ -103,7 +103,7 @@ def run(
         model=model,
         dataset=dataset,
         protocol=protocol,
-        metrics=[name.strip() for name in metrics.split(",") if name.strip()],
+        metrics=arguments.listed(metrics),
         num_samples=num_samples,
         seed=seed,
         steps=steps,
@@ -121,14 +121,14 @@ def run(
     )
     planned = plan(options)
     if dry_run:
-        print(store.as_json(planned.specification) if as_json else planned.describe())
+        print(files.as_json(planned.specification) if as_json else planned.describe())
         return
     print(planned.describe(), file=sys.stderr)
     result = start(planned)
-    text = store.as_json(result) if as_json else render.to_markdown(table.build([result], allow_mixed=True))
+    text = files.as_json(result) if as_json else render.to_markdown(table.build([result], allow_mixed=True))
     print(text, end="")
     print(f"run: {planned.folder}  look at: {planned.folder}/samples/sheet.png", file=sys.stderr)
-    print(f"next: python -m vfbench table {planned.folder} OTHER_RUN", file=sys.stderr)
+    _next("table", planned.folder, "OTHER_RUN", *(["--allow-mixed"] if smoke else []))
 
 
 @app.command()
@@ -172,7 +172,8 @@ def train(
     folder = output or Path("runs") / f"train-{model}-{data.name}"
     start(network, data, options, folder, resume=resume)
     print(f"checkpoint: {folder}  samples: {folder}/samples", file=sys.stderr)
-    print(f"next: python -m vfbench run --model {model} --dataset {dataset} --checkpoint {folder}", file=sys.stderr)
+    root = ["--data-root", data_root] if data_root else []
+    _next("run", "--model", model, "--dataset", dataset, *root, "--checkpoint", folder)
 
 
 @app.command()
@@ -185,7 +186,7 @@ def table(
     allow_mixed: Annotated[bool, _option("--allow-mixed", help="Show different protocols together, marked.")] = False,
 ) -> None:
     """Put results side by side."""
-    from vfbench import render, store
+    from vfbench import files, render
     from vfbench import table as tables
 
     made = tables.build(tables.load(results), allow_mixed=allow_mixed)
@@ -197,7 +198,7 @@ def table(
     if output is None:
         print(write(made), end="")
         return
-    store.write_text(output, write(made))
+    files.write_text(output, write(made))
     print(f"wrote {output}", file=sys.stderr)
 
 
@@ -253,6 +254,11 @@ def show(
         print(f"  {option} = {default!r}")
     for preset, fields in getattr(module, "PRESETS", {}).items():
         print(f"preset {preset}: {json.dumps(fields)}")
+
+
+def _next(*words: object) -> None:
+    """Say which command looks at what was made."""
+    print(f"next: {shlex.join(['python', '-m', 'vfbench', *map(str, words)])}", file=sys.stderr)
 
 
 def _whole(text: str) -> int | Literal["auto"]:

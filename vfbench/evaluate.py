@@ -6,7 +6,8 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from vfbench.generate import Wanted, choose
 from vfbench.interfaces import Dataset, Metric, Request, Score, Split
 from vfbench.progress import Progress
 from vfbench.protocol import SPLITS, Protocol, RealSplit
-from vfbench.store import digest, read_tensors, write_tensors
+from vfbench.store import code_version, digest, read_tensors, write_tensors
 
 BATCH = 64
 
@@ -29,10 +30,31 @@ def cache() -> Path:
     return Path(os.environ.get("VFBENCH_CACHE") or Path(base) / "vfbench")
 
 
-def real_features(dataset: Dataset, protocol: Protocol, wanted: Wanted, device: torch.device) -> dict[str, Tensor]:
-    """Features of the protocol's real clips, from the cache when they are there and their hash is right."""
-    chosen = choose(available(dataset, protocol.split), protocol.n_real, protocol.selection_seed)
-    key = digest([dataset.fingerprint, protocol.split, chosen, protocol.extractors, sorted(wanted.names), device.type])
+@dataclass(frozen=True)
+class Real:
+    """Features of the real clips that the generated ones are scored against, and of others that find the floor."""
+
+    clips: Mapping[str, Tensor]
+    spare: Mapping[str, Tensor] | None
+
+
+def real_features(dataset: Dataset, protocol: Protocol, wanted: Wanted, device: torch.device) -> Real:
+    """Features of the protocol's `n_real` real clips, and of `n_fake` more where there are as many."""
+    size = available(dataset, protocol.split)
+    chosen = choose(size, protocol.n_real, protocol.selection_seed)
+    taken = set(chosen)
+    more = choose(size, protocol.n_real + protocol.n_fake, protocol.selection_seed)
+    spare = [index for index in more if index not in taken][: protocol.n_fake]
+    get = partial(_cached, dataset, protocol, wanted, device)
+    return Real(get(chosen), get(spare) if len(spare) == protocol.n_fake else None)
+
+
+def _cached(
+    dataset: Dataset, protocol: Protocol, wanted: Wanted, device: torch.device, chosen: Sequence[int]
+) -> dict[str, Tensor]:
+    """Features of the chosen real clips, from the cache when they are there and their hash is right."""
+    made_by = [dataset.fingerprint, protocol.extractors, device.type, code_version()]
+    key = digest([*made_by, protocol.split, chosen, sorted(wanted.names)])
     path = cache() / "real" / f"{dataset.name}-{key[:16]}.safetensors"
     if path.exists():
         try:
@@ -88,13 +110,16 @@ def require_enough(metrics: Mapping[str, Metric], count: int) -> None:
 
 
 def scores(
-    protocol: Protocol, metrics: Mapping[str, Metric], fake: Mapping[str, Tensor], real: Mapping[str, Tensor]
+    protocol: Protocol, metrics: Mapping[str, Metric], fake: Mapping[str, Tensor], real: Real
 ) -> dict[str, dict[str, Any]]:
     """Every metric's score as it stands in results.json."""
     found = {}
     for name, metric in metrics.items():
         source = protocol.measures[name].source
-        score = metric.score(fake[source].numpy(), real[source].numpy(), seed=protocol.selection_seed)
+        spare = real.spare[source].numpy() if real.spare else None
+        score = metric.score(
+            fake[source].numpy(), real.clips[source].numpy(), spare=spare, seed=protocol.selection_seed
+        )
         found[name] = {**_plain(score), "title": metric.title, "better": metric.better}
     return found
 

@@ -64,7 +64,7 @@ def requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Requ
         raise UserError(f"{dataset.name} has no {split} clips to take labels and captions from")
     indices = [derive_seed(seed, index, "prompt") % size for index in range(count)]
     rows = zip(dataset.labels(split, indices), dataset.captions(split, indices), indices, strict=True)
-    return [Request(i, derive_seed(seed, i), *row) for i, row in enumerate(rows)]
+    return [Request(i, derive_seed(seed, i), *row, split) for i, row in enumerate(rows)]
 
 
 def sample(sampler: Sampler, batch: Sequence[Request]) -> Clips:

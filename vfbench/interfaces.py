@@ -23,6 +23,7 @@ Clips: TypeAlias = UInt8[Tensor, "batch frames 3 height width"]
 Features: TypeAlias = Float[Tensor, "batch dim"]
 FakeArray: TypeAlias = Float[np.ndarray, "fake dim"]
 RealArray: TypeAlias = Float[np.ndarray, "real dim"]
+SpareArray: TypeAlias = Float[np.ndarray, "spare dim"]
 
 Conditioning = Literal["none", "class", "text"]
 Split = Literal["train", "test"]
@@ -45,7 +46,7 @@ class ClipShape:
 class Request:
     """One clip to be generated. The clip depends on its own request alone, never on its batch or worker.
 
-    `source` is the real clip that label and prompt were taken from; only the controls look at it.
+    `source` is the real clip that label and prompt were taken from, an index into `split`; only controls look at it.
     """
 
     index: int
@@ -53,6 +54,7 @@ class Request:
     label: int
     prompt: str
     source: int = 0
+    split: Split = "test"
 
 
 def derive_seed(run_seed: int, index: int, purpose: str = "") -> int:
@@ -123,7 +125,10 @@ class Setting:
 
 @runtime_checkable
 class Sampler(Protocol):
-    """The common interface of every model: requests in, a batch of clips out."""
+    """The common interface of every model: requests in, a batch of clips out.
+
+    A control, a row to read the others against and no model, says so by `reference = True`.
+    """
 
     @property
     def shape(self) -> ClipShape:
@@ -199,6 +204,9 @@ class Metric(Protocol):
     output: str
     minimum: int
 
-    def score(self, fake: FakeArray, real: RealArray, *, seed: int = 0) -> Score:
-        """Score `fake` (N, D) against `real` (M, D); pure, and the same for the same arrays and seed."""
+    def score(self, fake: FakeArray, real: RealArray, *, spare: SpareArray | None = None, seed: int = 0) -> Score:
+        """Score `fake` (N, D) against `real` (M, D); pure, and the same for the same arrays and seed.
+
+        `spare` (N, D) are other real clips, which stand in for the generated ones to find the floor.
+        """
         ...

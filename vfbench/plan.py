@@ -165,7 +165,8 @@ def _metrics(
 
     Such a metric reads the same network; it makes the protocol another one, with another id.
     """
-    names, measures = list(dict.fromkeys(asked)) or list(measures), dict(measures)
+    measures = dict(measures)
+    names = list(dict.fromkeys(map(plugins.public, asked))) or list(measures)
     network = next(iter(measures.values()))["source"].split(".")[0]
     metrics: dict[str, Metric] = {}
     for name in names:
@@ -227,7 +228,7 @@ def _specification(
         "seed": options.seed,
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
-        "vfbench": _version("vfbench"),
+        "code": store.code_version(),
     }
     return {
         "id": store.digest(determines),

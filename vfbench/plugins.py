@@ -77,7 +77,7 @@ def names(kind: Kind) -> dict[str, str]:
         except (SyntaxError, UnicodeDecodeError) as error:
             warnings.warn(f"{path.name} is broken and cannot be used: {error}", stacklevel=2)
             continue
-        found[_public(path.stem)] = text.split("\n")[0]
+        found[public(path.stem)] = text.split("\n")[0]
     for entry in entry_points(group=f"vfbench.{kind}s"):
         found.setdefault(entry.name, f"from {entry.value}")
     return dict(sorted(found.items()))
@@ -141,7 +141,8 @@ def _files(kind: Kind) -> list[Path]:
     return [p for p in files if not p.stem.startswith("_")]
 
 
-def _public(stem: str) -> str:
+def public(stem: str) -> str:
+    """The name that a plug-in's file goes by."""
     return next((short for short, long in _SHORT.items() if long == stem), stem.lstrip("_"))
 
 

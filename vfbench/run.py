@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vfbench import render, store, table
+from vfbench import files, render, table
 from vfbench.cost import peak_memory
 from vfbench.errors import BadEnvironment
 from vfbench.evaluate import real_features, scores
@@ -47,6 +47,7 @@ def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
         "run_dir": str(folder.path),
         "model": plan.model.name,
         "model_spec": str(plan.model),
+        "reference": bool(getattr(plan.sampler, "reference", False)),
         "weights": plan.sampler.weights,
         "dataset": plan.dataset.name,
         "protocol": plan.protocol.record(),
@@ -63,7 +64,7 @@ def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
         "environment": plan.specification["environment"],
         "note": getattr(plan.dataset, "note", ""),
     }
-    store.write_text(folder.results, store.as_json(result))
+    files.write_json(folder.results, result)
     _tables(folder, result)
     return result
 
@@ -72,4 +73,4 @@ def _tables(folder: RunFolder, result: dict[str, Any]) -> None:
     made = table.build([result], allow_mixed=True)
     write = {"md": render.to_markdown, "csv": render.to_csv, "tex": render.to_latex}
     for suffix, text in write.items():
-        store.write_text(folder.tables / f"table.{suffix}", text(made))
+        files.write_text(folder.tables / f"table.{suffix}", text(made))

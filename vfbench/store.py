@@ -13,6 +13,7 @@ and a hash of all it holds, so that a run killed at any moment resumes from what
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -23,16 +24,26 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vfbench import weights
 from vfbench.errors import BadEnvironment, UserError
+from vfbench.files import held, read_json, unwritable, write_json
 
 # What a killed process leaves of a file of ours that it had not finished: `.<name>.<process>`, `.tmp` for pictures.
 _NAMES = r"\d{6}\.safetensors|(run|results)\.json|sheet\.png|clips\.webp|table\.\w+"
 _UNFINISHED = re.compile(rf"\.({_NAMES})\.\d+(\.tmp)?")
+
+
+@functools.cache
+def code_version() -> str:
+    """SHA-256 of this package's source files and of torch's version: results of another program are not taken up."""
+    total = hashlib.sha256(torch.__version__.encode())
+    root = Path(__file__).parent
+    for path in sorted((*root.glob("*.py"), *root.glob("*/*.py"))):  # metrics and baselines are folders or links here
+        total.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return total.hexdigest()
 
 
 def digest(content: object) -> str:
@@ -51,11 +62,8 @@ def tensor_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) ->
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
-    """Write tensors with their hash, atomically; raises `BadEnvironment` when the disk does not take them."""
-    try:
-        weights.write(path, tensors, {**metadata, "sha256": tensor_digest(tensors, metadata)})
-    except (OSError, SafetensorError) as error:
-        raise _unwritable(path, error) from error
+    """Write tensors with their hash, whole or not at all; raises `BadEnvironment` when the disk does not take them."""
+    weights.write(path, tensors, {**metadata, "sha256": tensor_digest(tensors, metadata)})
 
 
 def read_tensors(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -77,26 +85,6 @@ def read_tensors(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict[s
     return tensors, metadata
 
 
-def as_json(content: object) -> str:
-    """JSON as it stands in every file of a run."""
-    return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text under a temporary name, then rename it; raises `BadEnvironment` when the disk does not take it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: Exception) -> BadEnvironment:
-    reason = getattr(error, "strerror", None) or error
-    return BadEnvironment(f"cannot write {path} ({reason}): make room there, then give the same command again")
-
-
 class RunFolder:
     """One run on disk, held by one process at a time."""
 
@@ -114,27 +102,17 @@ class RunFolder:
         another run. `specification["id"]` names the run. Files of others are left alone.
         """
         folder = cls(path, specification["id"])
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path / ".lock", timeout=0)
-            lock.acquire()
-        except Timeout as error:
-            raise BadEnvironment(f"{path} is in use by another run: wait for it, or choose another --output") from error
-        except OSError as error:
-            raise BadEnvironment(f"cannot write to {path} ({error.strerror}): choose another --output") from error
-        try:
+        with held(path):
             folder._claim(specification)
             folder._tidy()
             yield folder
-        finally:
-            lock.release()
 
     def _claim(self, specification: Mapping[str, Any]) -> None:
         file = self.path / "run.json"
         if not file.exists():
-            write_text(file, as_json(specification))
+            write_json(file, specification)
             return
-        found = weights.read_json(file)
+        found = read_json(file)
         if found.get("id") != specification["id"]:
             changed = _difference(found.get("determines", {}), specification["determines"])
             raise UserError(f"{self.path} holds another run ({changed}): choose another --output, or remove the folder")
@@ -148,12 +126,12 @@ class RunFolder:
                     if _UNFINISHED.fullmatch(file.name):
                         file.unlink()
             except OSError as error:
-                raise _unwritable(part, error) from error
+                raise unwritable(part, error) from error
 
     @property
     def chunk_size(self) -> int:
         """Requests per chunk, as the run was begun."""
-        return int(weights.read_json(self.path / "run.json")["chunk_size"])
+        return int(read_json(self.path / "run.json")["chunk_size"])
 
     def chunk_path(self, index: int) -> Path:
         """Where chunk `index` is or will be."""

@@ -19,7 +19,6 @@ from vfbench.errors import MissingData, UserError
 
 Record: TypeAlias = dict[str, Any]  # one parsed results.json
 
-CONTROLS = ("real", "noise", "frozen")  # reference rows: they show what a metric can tell, and never win
 SMOKE = "smoke: not comparable"
 MAKE = "python -m vfbench run --model NAME --dataset NAME"
 DASH = "—"
@@ -109,16 +108,14 @@ def build(results: Sequence[Record], *, allow_mixed: bool = False) -> Table:
     main = _main_protocol(results)
     if not allow_mixed and any(_mark(record, main) for record in results):
         raise _refusal(results, main)
-    records = sorted(results, key=lambda record: record["model"] in CONTROLS)
+    records = sorted(results, key=_is_reference)
     labels, marks = _labels(records), [_mark(record, main) for record in records]
-    fair = [record["model"] not in CONTROLS and not mark for record, mark in zip(records, marks, strict=True)]
+    fair = [not _is_reference(record) and not mark for record, mark in zip(records, marks, strict=True)]
     finest = {name: _finest(records, name, fair) for name in metrics}
     floors = {name: _floors(records, name, finest[name]) for name in metrics}
     columns = [_column(records, name, fair, finest[name], floors[name]) for name in metrics]
     rows = [
-        Row(
-            label, "reference" if record["model"] in CONTROLS else "model", tuple(column[i] for column in columns), mark
-        )
+        Row(label, "reference" if _is_reference(record) else "model", tuple(column[i] for column in columns), mark)
         for i, (record, label, mark) in enumerate(zip(records, labels, marks, strict=True))
     ]
     for protocol, mark in {record["protocol"]["id"]: mark for record, mark in zip(records, marks, strict=True)}.items():
@@ -132,6 +129,11 @@ def build(results: Sequence[Record], *, allow_mixed: bool = False) -> Table:
         notes=(*_mixing(records, labels, main), *_remarks(records), *_costs(records, labels)),
         records=tuple(records),
     )
+
+
+def _is_reference(record: Record) -> bool:
+    """Whether a row is a control: it shows what a metric can tell, and never wins."""
+    return bool(record.get("reference"))
 
 
 def _main_protocol(results: Sequence[Record]) -> Record:
@@ -305,7 +307,7 @@ def _costs(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
     for record, label in zip(records, labels, strict=True):
         cost = record.get("cost") or {}
         flops = number(cost, "flops_per_clip")
-        if record["model"] not in CONTROLS and 0 < flops < math.inf:
+        if not _is_reference(record) and 0 < flops < math.inf:
             text = f"{rounded([flops / 1e9])[0]} GFLOP in {cost.get('evaluations', '?')} network calls"
             spent.setdefault(text, []).append(label)
     texts = [f"{text} ({', '.join(names)})" for text, names in spent.items()]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import pickle  # only for the name of an error
 import shlex
 import signal
@@ -24,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfbench import plugins, video
+from vfbench import files, plugins, video
 from vfbench.diffusion.model import DiffusionModel, DiffusionSampler
-from vfbench.errors import BadEnvironment, Interrupted, MissingData, UserError
+from vfbench.errors import Interrupted, MissingData, UserError
 from vfbench.interfaces import Conditioning, Dataset, Request, derive_seed
 from vfbench.progress import Progress
 
@@ -81,9 +80,15 @@ def train(
     `training.pt` (for `resume`). `stop` is asked after every step: when it says so, the run is saved and left.
     Ctrl-C likewise finishes the step at hand and saves, and raises `Interrupted` with the command that goes on.
     """
-    run = _Run(model, dataset, options, output)
-    run.start(resume)
-    progress = Progress(f"train {model.config.model}", options.steps, "steps", done=run.step)
+    with files.held(output):
+        run = _Run(model, dataset, options, output)
+        run.start(resume)
+        _train(run, options, stop)
+    return output
+
+
+def _train(run: _Run, options: TrainOptions, stop: Callable[[], bool]) -> None:
+    progress = Progress(f"train {run.raw.config.model}", options.steps, "steps", done=run.step)
     with _interruptible() as interrupted:
         leave = False
         while run.step < options.steps and not leave:
@@ -96,7 +101,6 @@ def train(
                 run.show()
         if interrupted() and run.step < options.steps:
             raise Interrupted(f"stopped after step {run.step} of {options.steps}; go on with\n  {_command()} --resume")
-    return output
 
 
 class _Run:
@@ -122,19 +126,15 @@ class _Run:
         self.started = time.monotonic()
 
     def start(self, resume: bool) -> None:
-        """Make the folder, or take up where an earlier run stopped."""
+        """Begin anew, or take up where an earlier run stopped."""
         path = self.output / "training.pt"
         if resume:
             self._load(path)
-            return
-        if path.exists():
+        elif path.exists():
             raise UserError(
                 f"{self.output} holds a training run already: add --resume to go on, or choose another --output"
             )
-        try:
-            (self.output / "samples").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadEnvironment(f"cannot write to {self.output}: {error.strerror}; choose another --output") from error
+        self._forget_later()
 
     def _load(self, path: Path) -> None:
         if not path.is_file():
@@ -151,14 +151,13 @@ class _Run:
         self.raw.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._forget_later()
 
     def _forget_later(self) -> None:
-        """Drop the log of steps that were made after the checkpoint and are lost: they will be made again."""
+        """Drop from the log the steps that were made after the checkpoint and lost: they will be made again."""
         log = self.output / "log.jsonl"
         if log.exists():
-            kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= self.step]
-            log.write_text("".join(f"{line}\n" for line in kept))
+            steps = {line: _logged_step(line) for line in log.read_text(encoding="utf-8").splitlines()}
+            files.write_text(log, "".join(f"{line}\n" for line, step in steps.items() if 0 < step <= self.step))
 
     def advance(self) -> dict[str, float]:
         """One optimiser step; returns the loss terms."""
@@ -204,16 +203,14 @@ class _Run:
             log.write(json.dumps(entry) + "\n")
 
     def save(self) -> None:
-        """Write what resuming needs and the EMA model, each atomically."""
+        """Write the EMA model, then what resuming needs: a run that is done has its model."""
         if not self.accelerator.is_main_process:
             return
-        path = self.output / "training.pt"
-        temporary = path.with_name(f".training.{os.getpid()}")
+        self.ema.save(self.output, half=self.options.half)
         parts: dict[str, nn.Module | Any] = {"model": self.raw, "ema": self.ema, "optimizer": self.optimizer}
         state = {name: part.state_dict() for name, part in parts.items()}
-        torch.save({**state, "step": self.step, "spec": json.dumps(self.spec)}, temporary)
-        temporary.replace(path)
-        self.ema.save(self.output, half=self.options.half)
+        with files.replacing(self.output / "training.pt") as file:
+            torch.save({**state, "step": self.step, "spec": json.dumps(self.spec)}, file)
 
     def show(self) -> None:
         """Sample a few held-out captions into `samples/`, to be looked at."""
@@ -242,6 +239,14 @@ class _Losses(nn.Module):
 
     def forward(self, *inputs: Any) -> dict[str, Tensor]:
         return self.model.training_losses(*inputs)
+
+
+def _logged_step(line: str) -> int:
+    """The step of a line of the log, 0 for one that a killed process did not finish."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def _rate(step: int, options: TrainOptions) -> float:

@@ -6,7 +6,6 @@ sorting by time stamp would shuffle the B-frames of AVI files. No frame is ever 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import struct
@@ -21,7 +20,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vfbench.errors import BadEnvironment, MissingData, UserError
+from vfbench.errors import MissingData, UserError
+from vfbench.files import replacing
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -173,7 +173,8 @@ def write_webp(
     grid = _tile(_enlarge(batch, scale), columns=math.ceil(math.sqrt(len(batch))))
     first, *rest = [_image(frame) for frame in grid]
     ms = round(1000 / fps)
-    with _atomic(path) as file:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
         first.save(file, "WEBP", save_all=True, append_images=rest, duration=ms, loop=0, lossless=True)
 
 
@@ -195,7 +196,8 @@ def write_sheet(
     chosen = torch.linspace(0, clips.shape[1] - 1, min(columns, clips.shape[1])).round().long()
     tiles = _enlarge(clips[:, chosen.to(clips.device)], scale)
     rows = [_image(_tile(row.unsqueeze(1), columns=len(chosen))[0]) for row in tiles]
-    with _atomic(path) as file:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
         _stack(rows, captions).save(file, "PNG")
 
 
@@ -236,22 +238,6 @@ def _image(frame: UInt8[Tensor, "3 height width"]) -> Image.Image:
     return Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
 
 
-@contextlib.contextmanager
-def _atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its name only when the block ends well."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(target)
-    except OSError as error:
-        raise BadEnvironment(f"cannot write {target}: {error.strerror or error}; choose a folder with space") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
 def checked(clips: UInt8[Tensor, "batch frames 3 height width"]) -> UInt8[Tensor, "batch frames 3 height width"]:
     """The same clips; refuses bytes that look like 0..1 floats cut to integers, the commonest range mistake.
 
@@ -259,6 +245,6 @@ def checked(clips: UInt8[Tensor, "batch frames 3 height width"]) -> UInt8[Tensor
     """
     if clips.dtype != torch.uint8:
         raise TypeError(f"clips must be uint8 in 0..255, got {clips.dtype}: see vfbench.video.to_uint8")
-    if clips.numel() and int(clips.max()) <= 1:
+    if clips.numel() and int(clips.max()) == 1:  # a black clip has no 1
         raise UserError("all bytes of these clips are 0 or 1: multiply floats in 0..1 by 255 (vfbench.video.to_uint8)")
     return clips

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vfbench.errors import MissingData
+from vfbench.files import replacing
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 
@@ -42,42 +40,30 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file under a temporary name, then rename it: a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a safetensors file, whole or not at all; raises `BadEnvironment` when the disk does not take it."""
     whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    temporary.write_bytes(save(whole, dict(metadata or {})))  # not save_file: it keeps others from reading the file
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write_bytes(save(whole, dict(metadata or {})))  # not save_file: it keeps others from reading the file
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write JSON under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
-    temporary.replace(path)
+def load_into(module: nn.Module, path: Path, expected: str | None = None) -> str:
+    """Fill `module` from a safetensors file, in the module's own dtype, and return the file's SHA-256.
 
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; raises `MissingData` naming the file when it cannot be read."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise MissingData(f"{path} cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise MissingData(f"{path} holds {type(content).__name__}, expected a JSON object")
-    return content
-
-
-def load_into(module: nn.Module, path: Path) -> None:
-    """Fill `module` from a safetensors file, in the module's own dtype; every tensor must be there and fit."""
+    Every tensor must be there and fit, and the hash must be the `expected` one; else `MissingData` names what differs.
+    """
     tensors, wanted = read(path), module.state_dict()
     for name in sorted(wanted.keys() | tensors.keys()):
         if name not in tensors or name not in wanted:
             where = "is missing from" if name not in tensors else "is not part of the model but stands in"
             raise MissingData(f"{path} does not fit this model: '{name}' {where} the file")
         if tensors[name].shape != wanted[name].shape:
-            found, needed = tuple(tensors[name].shape), tuple(wanted[name].shape)
-            raise MissingData(f"{path} does not fit this model: '{name}' has shape {found}, needed {needed}")
+            here, needed = tuple(tensors[name].shape), tuple(wanted[name].shape)
+            raise MissingData(f"{path} does not fit this model: '{name}' has shape {here}, needed {needed}")
+    found = sha256(path)
+    if expected and found != expected:
+        raise MissingData(f"{path} is damaged or of another training: its SHA-256 is {found}, expected {expected}")
     module.load_state_dict({name: tensors[name].to(wanted[name].dtype) for name in wanted})
+    return found
 
 
 def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

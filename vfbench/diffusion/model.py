@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfbench import video, weights
+from vfbench import files, video, weights
 from vfbench.diffusion import guidance, schedule
 from vfbench.diffusion.priors import Normal, Prior, batched, per_clip
 from vfbench.diffusion.schedule import Prediction, Schedule
@@ -31,6 +31,7 @@ class ModelConfig:
     classes: tuple[str, ...]
     words: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""  # of the weights beside it
 
     @classmethod
     def of(cls, model: str, preset: str, presets: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> ModelConfig:
@@ -42,7 +43,7 @@ class ModelConfig:
     @classmethod
     def read(cls, path: Path, model: str) -> ModelConfig:
         """Read `config.json`; raises `MissingData` naming the file when it is another model's or damaged."""
-        content = weights.read_json(path)
+        content = files.read_json(path)
         if content.get("model") != model:
             raise MissingData(f"{path} is a checkpoint of '{content.get('model')}', not of '{model}'")
         try:
@@ -96,9 +97,9 @@ class DiffusionModel(nn.Module):
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write `config.json` and `model.safetensors`, each atomically."""
         folder.mkdir(parents=True, exist_ok=True)
-        state = self.state_dict()
-        weights.write(folder / "model.safetensors", weights.halved(state) if half else state)
-        weights.write_json(folder / "config.json", asdict(self.config))
+        state, path = self.state_dict(), folder / "model.safetensors"
+        weights.write(path, weights.halved(state) if half else state)
+        files.write_json(folder / "config.json", {**asdict(self.config), "sha256": weights.sha256(path)})
 
 
 @dataclass
@@ -176,6 +177,8 @@ def sampler(
             f"and pass it as --checkpoint DIR"
         )
     config = ModelConfig.read(folder / "config.json", model)
+    if (config.classes, config.words) != (setting.dataset.classes, setting.dataset.words):
+        raise MissingData(f"{folder} was trained with other classes or words than {setting.dataset.name} has now")
     if (config.dataset, config.shape) != (setting.dataset.name, setting.dataset.shape):
         raise MissingData(
             f"{folder} was trained on {config.dataset} at {config.shape}, "
@@ -185,9 +188,8 @@ def sampler(
         network = build(config)
     except (KeyError, TypeError, ValueError) as error:
         raise MissingData(f"{folder / 'config.json'} does not describe a {model} ({error})") from error
-    weights.load_into(network, folder / "model.safetensors")
+    digest = weights.load_into(network, folder / "model.safetensors", config.sha256)
     network.to(setting.device).eval()
-    digest = weights.sha256(folder / "model.safetensors")
     return DiffusionSampler(network, digest, setting.device, setting.dtype, steps, solver, guidance, condition)
 
 

@@ -59,7 +59,7 @@ class Decomposed:
         if not 0 <= lam <= 1:
             raise ValueError(f"lambda must lie in [0, 1], got {lam}")
         self.base = max(frames // 2 - 1, 0)
-        self.lam = torch.full((frames,), lam)
+        self.lam = torch.full((frames,), lam, dtype=torch.float64)
         self.lam[self.base] = 1.0
 
     def weights(self, like: Tensor) -> tuple[Tensor, Tensor]:

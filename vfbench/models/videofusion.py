@@ -4,7 +4,8 @@ Two jointly trained networks denoise them. Each step calls the base generator B 
 base noise is removed from all frames, and the residual generator R predicts what is left, given the frame index. Where
 the paper is silent, this file assumes, and says so: R mixes frames by temporal attention; R also sees the denoised base
 frame as three more channels of every frame; both networks read v (their loss is that of eps over a_t) unless
-`parametrisation` is `eps`.
+`parametrisation` is `eps`; the two terms of the loss weigh the same; both networks share the embedding of the
+condition, which learns from both terms; without a pretrained B, `base_lr` is 1.
 """
 
 from __future__ import annotations

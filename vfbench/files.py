@@ -1,0 +1,85 @@
+"""Files that are whole or not there: written under a temporary name and renamed; folders that one process holds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from vfbench.errors import BadEnvironment, MissingData
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary file beside `path`, `.<name>.<process>.tmp`, that takes its name only when the block ends well.
+
+    Raises `BadEnvironment` when the disk does not take it.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(target)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: Exception) -> BadEnvironment:
+    """The error for a disk that does not take a file."""
+    reason = getattr(error, "strerror", None) or error
+    return BadEnvironment(f"cannot write {path} ({reason}): make room there, then give the same command again")
+
+
+def as_json(content: object) -> str:
+    """JSON as it stands in every file of ours; raises ValueError for NaN, which no reader but Python's knows."""
+    return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text, whole or not at all."""
+    with replacing(path) as file:
+        file.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write an object as JSON, whole or not at all."""
+    write_text(path, as_json(content))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises `MissingData` naming the file when it cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MissingData(f"{path} cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise MissingData(f"{path} holds {type(content).__name__}, expected a JSON object")
+    return content
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make a folder and hold it; the hold goes with the process, however it ends.
+
+    Raises `BadEnvironment` where it cannot be written or another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise BadEnvironment(f"{folder} is in use by another run: wait for it, or choose another --output") from error
+    except OSError as error:
+        raise BadEnvironment(f"cannot write to {folder} ({error.strerror}): choose another --output") from error
+    try:
+        yield
+    finally:
+        lock.release()
