@@ -20,6 +20,7 @@ from vfbench.nets.unet import UNet, UNetConfig
 
 _COMMON = {"schedule": "cosine", "parametrisation": "v"}
 PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # 16x32x32 shapes. Shipped: FVD 85.4 (results/records).
     "tiny": {**_COMMON, "network": {"channels": [24, 64, 112], "blocks": 1, "patch": 2, "attention": [1, 2]}},
     "small": {
         **_COMMON,

@@ -152,7 +152,7 @@ def test_real_video_from_training_to_the_table(
     assert "smoke: not comparable" in done.out
     assert "2 of 9,537 listed train clips present" in done.err
     result = results(tmp_path / "run")
-    assert list(result["scores"]) == ["fvd", "is", "kvd"]
+    assert list(result["scores"]) == ["fvd", "kvd", "is"]
     assert [result["protocol"][key] for key in ("frames", "height", "width", "split", "comparable")] == [
         *(16, 64, 64, "both", False)
     ]

@@ -76,7 +76,7 @@ def test_a_result_says_all_that_is_needed_to_trust_it(finished: Path) -> None:
     assert (result["model"], result["dataset"], result["seed"]) == ("noise", "shapes", 0)
     assert result["run_dir"] == str(finished)
     assert result["cost"].keys() == COST
-    assert list(result["scores"]) == ["clipsim", "fvd", "is", "kvd"]
+    assert list(result["scores"]) == ["fvd", "kvd", "is", "clipsim"]
     for score in result["scores"].values():
         assert score.keys() == SCORE
         assert (score["n_real"], score["n_fake"]) == (64, COUNT)

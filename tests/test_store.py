@@ -98,7 +98,7 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path: Path, monkeypatch
 
 
 def test_json_has_one_form_and_no_nan() -> None:
-    assert files.as_json({"b": 1, "a": None}) == '{\n  "a": null,\n  "b": 1\n}\n'
+    assert files.as_json({"b": 1, "a": None}) == '{\n  "b": 1,\n  "a": null\n}\n'
     assert store.digest({"b": 1, "a": 2}) == store.digest({"a": 2, "b": 1})
     with pytest.raises(ValueError, match="JSON"):
         files.as_json({"a": float("nan")})
