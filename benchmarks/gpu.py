@@ -37,7 +37,7 @@ GPU = torch.cuda.is_available()
 MODELS = ("videofusion", "vdm")
 STEPS = {"train": 40_000, "study": 20_000} if GPU else {"train": 4, "study": 2}
 BATCH = 64 if GPU else 2
-LIMIT = 450.0  # seconds a call may train; the rest is for the next call
+LIMIT = 450.0  # seconds a step may train; the rest is for the next call
 
 
 def main() -> None:
@@ -70,33 +70,36 @@ def _judge(out: Path) -> None:
 
 
 def _train(out: Path) -> None:
+    deadline = time.monotonic() + LIMIT
     for name in MODELS:
-        _train_until(out / f"train-{name}", name, "shapes", STEPS["train"])
+        _train_until(deadline, out / f"train-{name}", name, "shapes", STEPS["train"])
 
 
 def _study(out: Path) -> None:
+    deadline = time.monotonic() + LIMIT
     for side in (32, 64):
         for name in MODELS:
             dataset = f"shapes(height={side}, width={side})"
-            _train_until(out / f"study-{side}-{name}", name, dataset, STEPS["study"])
+            _train_until(deadline, out / f"study-{side}-{name}", name, dataset, STEPS["study"])
 
 
-def _train_until(folder: Path, model: str, dataset: str, steps: int) -> None:
-    """Train, or go on, for at most LIMIT seconds; what is left is for the next call."""
+def _train_until(deadline: float, folder: Path, model: str, dataset: str, steps: int) -> None:
+    """Train, or go on, until the deadline; what is left is for the next call."""
+    if time.monotonic() > deadline:
+        return
     device = choose("auto")
     network, data = prepare(model, dataset, "tiny")
     dtype = str(precision("auto", device)).removeprefix("torch.")
     options = TrainOptions(
         steps=steps, batch_size=BATCH, device=device.type, dtype=dtype, half=True, save_every=max(steps // 20, 1)
     )
-    began = time.monotonic()
     train(
         network,
         data,
         options,
         folder,
         resume=(folder / "training.pt").exists(),
-        stop=lambda: time.monotonic() - began > LIMIT,
+        stop=lambda: time.monotonic() > deadline,
     )
 
 
