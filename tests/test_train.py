@@ -23,6 +23,7 @@ from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import BadEnvironment, Interrupted, MissingData, UserError
 from vfbench.interfaces import Clips, Setting, Split
+from vfbench.models import videofusion
 from vfbench.train import TrainOptions, prepare, train
 
 OPTIONS = TrainOptions(steps=6, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
@@ -270,6 +271,20 @@ def test_resuming_another_model_or_other_data_is_refused_naming_it(trained: tupl
 def test_where_the_work_is_done_may_change(trained: tuple[Path, VDM]) -> None:
     options = replace(OPTIONS, steps=STEPS, save_every=1, sample_every=1, half=True)
     train(tiny_vdm(), OneClip(tiny_dataset().shape), options, trained[0], resume=True)
+
+
+@pytest.mark.slow
+def test_compiled_bfloat16_learns_like_float32(quiet: None, tmp_path: Path) -> None:
+    shape = tiny_dataset().shape
+    for name, options in {"plain": OPTIONS, "fast": replace(OPTIONS, dtype="bfloat16", compile=True)}.items():
+        train(tiny_videofusion(perturbed=False), OneClip(shape), replace(options, steps=50), tmp_path / name)
+    plain, fast = (
+        loss_of(videofusion.build(Setting(tiny_dataset(), CPU, checkpoint=tmp_path / name)).model)
+        for name in ("plain", "fast")
+    )
+    assert fast == pytest.approx(plain, rel=0.05)
+    assert plain < 0.9 * loss_of(tiny_videofusion(perturbed=False))
+    assert not weights.read(tmp_path / "fast" / "model.safetensors").keys() ^ states(tmp_path / "plain")["ema"].keys()
 
 
 def test_a_loss_that_is_not_finite_is_refused_and_not_saved(

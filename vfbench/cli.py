@@ -150,6 +150,7 @@ def train(
     sample_every: Annotated[int, _option("--sample-every", help="Steps between sample sheets.")] = 600,
     resume: Annotated[bool, _option("--resume", help="Go on where an earlier run stopped.")] = False,
     half: Annotated[bool, _option("--half", help="Write the weights in half precision.")] = False,
+    compile: Annotated[bool, _option("--compile", help="Compile the networks: slow to start, then faster.")] = False,
 ) -> None:
     """Train a model; Ctrl-C saves, --resume goes on."""
     from vfbench import device as devices
@@ -168,6 +169,7 @@ def train(
         save_every=save_every,
         sample_every=sample_every,
         half=half,
+        compile=compile,
     )
     folder = output or Path("runs") / f"train-{model}-{data.name}"
     start(network, data, options, folder, resume=resume)

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vfbench import files, plugins, video
 from vfbench.diffusion.model import DiffusionModel, DiffusionSampler
@@ -29,6 +30,7 @@ from vfbench.errors import Interrupted, MissingData, UserError
 from vfbench.interfaces import Conditioning, Dataset, Request, derive_seed
 from vfbench.progress import Progress
 
+_NOT_OF_THE_WEIGHTS = ("device", "save_every", "sample_every", "half", "compile")
 CONDITIONED = {"text": 0.8, "class": 0.1, "none": 0.1}  # which condition a training clip keeps, and how often
 
 
@@ -49,6 +51,7 @@ class TrainOptions:
     save_every: int = 200
     sample_every: int = 600
     half: bool = False  # write the weights in half precision
+    compile: bool = False  # the networks, with torch.compile
 
 
 def prepare(
@@ -118,10 +121,13 @@ class _Run:
         self.options, self.output, self.dataset, self.step = options, output, dataset, 0
         self.raw = model.to(self.accelerator.device)
         self.ema = copy.deepcopy(self.raw).eval().requires_grad_(False)
+        if options.compile:
+            for network in self.raw.networks().values():
+                network.compile(dynamic=False)  # a program for each batch size: symbolic sizes take far longer
         optimizer = torch.optim.AdamW(model.groups(options.lr), weight_decay=options.weight_decay)
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.model, self.optimizer = self.accelerator.prepare(_Losses(self.raw), optimizer)
-        fixed = {k: v for k, v in asdict(options).items() if k not in ("device", "save_every", "sample_every", "half")}
+        fixed = {k: v for k, v in asdict(options).items() if k not in _NOT_OF_THE_WEIGHTS}
         self.spec = {"config": asdict(model.config), "data": dataset.fingerprint, "options": fixed}
         self.started = time.monotonic()
 
@@ -165,7 +171,7 @@ class _Run:
         x, labels, captions, modes, generator = self._batch()
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * _rate(self.step, options)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), _attention(self.accelerator.device, options.dtype):
             losses: dict[str, Tensor] = self.model(x, labels, captions, modes, generator)
         self.accelerator.backward(torch.stack(list(losses.values())).sum())
         self.accelerator.clip_grad_norm_(self.raw.parameters(), options.clip_norm)
@@ -228,6 +234,25 @@ class _Run:
         name = self.output / "samples" / f"step_{self.step:06d}"
         video.write_sheet(name.with_suffix(".png"), clips, captions=captions, scale=2)
         video.write_webp(name.with_suffix(".webp"), clips, scale=4)
+
+
+@contextmanager
+def _attention(device: torch.device, dtype: str) -> Iterator[None]:
+    """Within, attention in bfloat16 on a CPU is plain matrix products.
+
+    The fused kernel's backward pass is slow there: it took two fifths of a training step (torch 2.15, Xeon with AMX).
+    """
+    if device.type != "cpu" or dtype != "bfloat16":
+        yield
+        return
+    # Despite its name, the setting governs the CPU too: without it the products are made in float32.
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
 class _Losses(nn.Module):
