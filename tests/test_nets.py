@@ -11,7 +11,7 @@ from helpers import NO_TIME, UNET, perturb, randn
 from torch import Tensor
 
 from vfbench.nets.embedding import LENGTH, Caption, Condition, sinusoidal
-from vfbench.nets.unet import Attention, Layer, ResidualBlock, UNet, UNetConfig
+from vfbench.nets.unet import Attention, FrameConvolution, Layer, ResidualBlock, UNet, UNetConfig
 
 WORDS = ("a", "blue", "circle", "red")
 
@@ -71,14 +71,31 @@ def test_clips_of_a_batch_do_not_see_each_other() -> None:
         assert torch.allclose(alone[0], together[i], atol=1e-5)
 
 
-@pytest.mark.parametrize(("options", "mixed"), [(UNET, True), (NO_TIME, False)], ids=["attention", "none"])
-def test_frames_see_each_other_through_attention_only(options: dict[str, Any], mixed: bool) -> None:
-    network, x = unet(**options), randn(1, 4, 3, 8, 8)
+@pytest.mark.parametrize(
+    ("options", "reach"), [(UNET, 8), (NO_TIME, 1)], ids=["attention", "convolution alone, in one block"]
+)
+def test_attention_ties_all_frames_and_the_convolution_neighbours(options: dict[str, Any], reach: int) -> None:
+    network, x = unet(8, **options), randn(1, 8, 3, 8, 8)
+    convolutions = [module for module in network.modules() if isinstance(module, FrameConvolution)]
+    for module in convolutions[1:]:  # one block mixes: its reach is that of the network
+        module.conv.weight.data.zero_()
     before = run(network, x)
-    x[:, 3] += 1.0
+    x[:, 5] += 1.0
     change = (run(network, x) - before).abs().amax((0, 2, 3, 4))
-    assert change[3] > 1e-4
-    assert (change[:3] > 1e-6).tolist() == [mixed] * 3
+    near = [abs(frame - 5) <= reach for frame in range(8)]
+    assert (change > 1e-6).tolist() == near
+
+
+@torch.no_grad()
+def test_a_frame_convolution_is_that_of_each_pixel_over_time() -> None:
+    layer, x = FrameConvolution(8, frames=5), randn(10, 8, 2, 4).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(layer(x), x)  # as it begins
+    perturb(layer)
+    out, clips = (frames.reshape(2, 5, 8, 2, 4) for frames in (layer(x), x))
+    for clip, row, column in np.ndindex(2, 2, 4):
+        pixel = clips[clip, :, :, row, column].T[None]  # (1, C, T)
+        expected = pixel + torch.conv1d(pixel, layer.conv.weight[..., 0], layer.conv.bias, padding=1)
+        assert torch.allclose(out[clip, :, :, row, column].T, expected[0], atol=1e-5)
 
 
 def test_attention_stands_where_the_configuration_says() -> None:
@@ -87,12 +104,14 @@ def test_attention_stands_where_the_configuration_says() -> None:
     levels = [0, 1, 2, 2, 2, 2, 1, 1, 0, 0]
     assert [layer.temporal is not None for layer in layers] == [level in (0, 2) for level in levels]
     assert [layer.spatial is not None for layer in layers] == [level == 2 for level in levels]
-    assert all(layer.temporal is None for layer in unet(1).down)  # one frame has nobody to look at
+    alone = unet(1)  # one frame has nobody to look at
+    assert all(layer.temporal is None for layer in alone.down)
+    assert not any(isinstance(module, FrameConvolution) for module in alone.modules())
 
 
 @torch.no_grad()
 def test_attention_over_time_looks_at_one_pixel_and_over_space_at_one_frame() -> None:
-    layer, x, embedding = Layer(8, 8, 4, frames=3, spatial=True), randn(6, 8, 2, 4), randn(6, 4)
+    layer, x, embedding = Layer(8, 8, 4, frames=3, spatial=True, temporal=True), randn(6, 8, 2, 4), randn(6, 4)
     perturb(layer)
     assert layer.spatial is not None
     assert layer.temporal is not None
@@ -130,7 +149,7 @@ def test_the_number_of_heads_divides_the_channels(channels: int, heads: int) -> 
 
 
 def test_a_residual_block_begins_as_its_skip_path() -> None:
-    block, x = ResidualBlock(8, 8, 4), randn(2, 8, 4, 4)
+    block, x = ResidualBlock(8, 8, 4, frames=2), randn(2, 8, 4, 4)
     with torch.no_grad():
         shift = block(x, randn(2, 4)) - x
     assert torch.allclose(shift, shift[:1, :, :1, :1].expand_as(shift), atol=1e-6)  # a bias at most

@@ -53,6 +53,14 @@ def test_the_records_share_a_protocol_and_come_from_the_shipped_weights() -> Non
         assert record["protocol"]["data_fingerprint"] == shapes.build().fingerprint
 
 
+def test_the_shipped_models_are_small_and_cost_the_same_a_clip() -> None:
+    costs = [RECORDS[name]["cost"] for name in MODELS]
+    assert all(1e6 < cost["parameters"] < 4e6 for cost in costs)
+    assert costs[0]["flops_per_clip"] == pytest.approx(costs[1]["flops_per_clip"], rel=0.02)
+    folders = [weights.shipped("shapes", name) for name in MODELS]
+    assert sum((folder / "model.safetensors").stat().st_size for folder in folders if folder) < 12e6
+
+
 def test_the_baseline_of_the_gate_is_the_record() -> None:
     baseline = table.load([ROOT / "results" / "baselines" / "ci.json"])[0]
     assert baseline["scores"] == RECORDS["videofusion"]["scores"]

@@ -142,12 +142,27 @@ def test_almost_pure_noise_costs_no_digits() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_oracles_the_loss_is_zero(kind: str) -> None:
-    model = tiny_videofusion(parametrisation=kind)
+    model = tiny_videofusion(parametrisation=kind, images=0)
     x = clips_of(model).clamp(-1, 1)
     _, noise = with_oracles(model, x, TIMES)
     losses = model.losses(x, noise, TIMES, embed(model))
     assert set(losses) == {"base", "residual"}
     assert all(float(loss.detach()) < 1e-9 for loss in losses.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_image_loss_is_plain_diffusion_on_single_frames(kind: str) -> None:
+    model = tiny_videofusion(parametrisation=kind, images=2)
+    x, noise, condition = clips_of(model), clips_of(model, seed=1), embed(model)
+    seen = inputs_of(model.base)
+    loss = model.losses(x, noise, TIMES, condition)["images"].detach()
+    z, alpha_bar = noisy(model, x, noise)
+    assert torch.equal(seen[-1], z[:, [0, 3]].flatten(0, 1)[:, None])  # evenly spread over the four frames
+    with torch.no_grad():
+        answers = torch.stack([model.base(z[:, i, None], TIMES, condition) for i in (0, 3)], dim=1)[:, :, 0]
+    frames, noises = x[:, [0, 3]], noise[:, [0, 3]]
+    target = noises if kind == "eps" else alpha_bar.sqrt() * noises - (1 - alpha_bar).sqrt() * frames
+    assert torch.allclose(loss, ((answers - target) ** 2).mean(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,6 +179,8 @@ def test_the_base_network_learns_from_the_base_frame_alone(kind: str) -> None:
     assert all(reached("base", base))
     assert all(reached("residual", residual))
     assert not any(reached("base", residual))
+    assert all(reached("images", base))
+    assert not any(reached("images", residual))
 
 
 @pytest.mark.parametrize("frames", [4, 16])
