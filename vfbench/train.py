@@ -116,8 +116,7 @@ class _Run:
             raise MissingData(
                 f"{dataset.name}: no train clips found; see `python -m vfbench show dataset {dataset.name}`"
             )
-        mixed = "bf16" if options.dtype == "bfloat16" else "no"
-        self.accelerator = Accelerator(cpu=options.device == "cpu", mixed_precision=mixed)
+        self.accelerator = Accelerator(cpu=options.device == "cpu")  # its precision would be that of the whole process
         self.options, self.output, self.dataset, self.step = options, output, dataset, 0
         self.raw = model.to(self.accelerator.device)
         self.ema = copy.deepcopy(self.raw).eval().requires_grad_(False)
@@ -171,7 +170,7 @@ class _Run:
         x, labels, captions, modes, generator = self._batch()
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * _rate(self.step, options)
-        with self.accelerator.autocast(), _attention(self.accelerator.device, options.dtype):
+        with _arithmetic(self.accelerator.device, options.dtype):
             losses: dict[str, Tensor] = self.model(x, labels, captions, modes, generator)
         self.accelerator.backward(torch.stack(list(losses.values())).sum())
         self.accelerator.clip_grad_norm_(self.raw.parameters(), options.clip_norm)
@@ -237,22 +236,27 @@ class _Run:
 
 
 @contextmanager
-def _attention(device: torch.device, dtype: str) -> Iterator[None]:
-    """Within, attention in bfloat16 on a CPU is plain matrix products.
+def _arithmetic(device: torch.device, dtype: str) -> Iterator[None]:
+    """Within, the networks compute in `dtype`.
 
-    The fused kernel's backward pass is slow there: it took two fifths of a training step (torch 2.15, Xeon with AMX).
+    Attention in bfloat16 on a CPU is plain matrix products there: the fused kernel's backward pass is slow, it took two
+    fifths of a training step (torch 2.15, Xeon with AMX).
     """
-    if device.type != "cpu" or dtype != "bfloat16":
+    if dtype != "bfloat16":
         yield
         return
-    # Despite its name, the setting governs the CPU too: without it the products are made in float32.
-    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
+    with torch.autocast(device.type, torch.bfloat16):
+        if device.type != "cpu":
             yield
-    finally:
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
+            return
+        # Despite its name, the setting governs the CPU too: without it the products are made in float32.
+        before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
+        finally:
+            torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
 class _Losses(nn.Module):
