@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,14 +15,17 @@ FOLDERS = ("vfbench", "metrics", "baselines", "tests", "benchmarks")
 
 LAYERS = {
     "words": ("interfaces", "errors"),
-    "tools": ("protocol", "files", "video", "weights", "diffusion", "nets", "progress", "device"),
+    "tools": (
+        *("protocol", "files", "video", "resize", "weights", "pretrained", "diffusion", "nets", "progress", "device"),
+        *("presets", "folders", "cut", "windows"),
+    ),
     "plug-ins": ("datasets", "models", "baselines", "metrics"),
     "registry": ("plugins",),
     "engine": (
-        *("plan", "generate", "evaluate", "run", "executors", "store", "cost", "train"),
-        *("table", "render", "compare", "gate", "report"),
+        *("plan", "measuring", "generate", "evaluate", "run", "executors", "store", "cost", "train"),
+        *("table", "render", "compare", "gate", "report", "calibrate", "score"),
     ),
-    "wiring": ("cli", "arguments", "__main__", "__init__"),
+    "wiring": ("cli", "arguments", "torchmetrics", "__main__", "__init__"),
 }
 MAY_IMPORT = {
     "words": (),
@@ -142,6 +146,14 @@ def test_no_file_imports_metrics_or_baselines_from_the_top_level(folder: str) ->
 def test_the_stray_check_can_fail(source: str) -> None:
     assert len(strays(source)) == 1
     assert strays("from vfbench.metrics import fvd\nfrom . import metrics") == []
+
+
+def test_every_package_is_installed() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        installed = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    packages = {module_of(path) for path in sources(PACKAGE) if path.name == "__init__.py"}
+    assert {"vfbench", "vfbench.cli"} <= packages
+    assert packages <= set(installed)
 
 
 @pytest.mark.parametrize("name", ["metrics", "baselines"])

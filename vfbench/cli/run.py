@@ -1,0 +1,81 @@
+"""`run`: clips to scores."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from vfbench import arguments
+from vfbench.cli._shared import Context, next_command, option
+from vfbench.errors import UserError
+
+
+def run(
+    context: Context,
+    model: Annotated[str, option("--model", help="Model, e.g. videofusion or 'vdm(steps=50)'.")] = "videofusion",
+    dataset: Annotated[str, option("--dataset", help="Dataset, e.g. shapes or ucf101.")] = "shapes",
+    protocol: Annotated[str | None, option("--protocol", help="Protocol; the dataset's own by default.")] = None,
+    metrics: Annotated[str, option("--metrics", help="Comma-separated: fvd,kvd,is,clipsim; all by default.")] = "",
+    num_samples: Annotated[
+        int | None, option("-n", "--num-samples", help="Clips to generate: 256 on a CPU, 2048 on a GPU.")
+    ] = None,
+    seed: Annotated[int, option("--seed", help="Seed of the run; clip i has its own, derived from (seed, i).")] = 0,
+    steps: Annotated[int | None, option("--steps", help="Sampling steps.")] = None,
+    solver: Annotated[str | None, option("--solver", help="ddim, ddpm or dpm++2m.")] = None,
+    guidance: Annotated[float | None, option("--guidance", help="Classifier-free guidance weight; 1 is none.")] = None,
+    batch_size: Annotated[str, option("--batch-size", help="Clips per network call; never changes a clip.")] = "auto",
+    device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, option("--dtype", help="auto, float32 or bfloat16 (auto on a GPU).")] = "auto",
+    data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
+    checkpoint: Annotated[Path | None, option("--checkpoint", help="Folder that `train` wrote.")] = None,
+    output: Annotated[Path | None, option("--output", help="Run folder; runs/<model>-<dataset>-<id>.")] = None,
+    keep_clips: Annotated[bool, option("--keep-clips", help="Keep every clip, lossless, in the chunks.")] = False,
+    smoke: Annotated[bool, option("--smoke", help="A few clips through the whole path; not comparable.")] = False,
+    dry_run: Annotated[bool, option("--dry-run", help="Print the plan and stop.")] = False,
+    as_json: Annotated[bool, option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Generate clips with a model, score them, print the table. The same command again resumes."""
+    from vfbench import files, render, table
+    from vfbench.plan import RunOptions, plan
+    from vfbench.run import run as start
+
+    options = RunOptions(
+        model=model,
+        dataset=dataset,
+        protocol=protocol,
+        metrics=arguments.listed(metrics),
+        num_samples=num_samples,
+        seed=seed,
+        steps=steps,
+        solver=solver,
+        guidance=guidance,
+        batch_size=_whole(batch_size),
+        device=device,
+        dtype=dtype,
+        data_root=data_root,
+        checkpoint=checkpoint,
+        output=output,
+        keep_clips=keep_clips,
+        smoke=smoke,
+        origins=arguments.origins(context),
+    )
+    planned = plan(options)
+    if dry_run:
+        print(files.as_json(planned.specification) if as_json else planned.describe())
+        return
+    print(planned.describe(), file=sys.stderr)
+    result = start(planned)
+    text = files.as_json(result) if as_json else render.to_markdown(table.build([result], allow_mixed=True))
+    print(text, end="")
+    print(f"run: {planned.folder}  look at: {planned.folder}/samples/sheet.png", file=sys.stderr)
+    next_command("table", planned.folder, "OTHER_RUN", *(["--allow-mixed"] if smoke else []))
+
+
+def _whole(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UserError(f"--batch-size {text}: a whole number, or auto") from error
