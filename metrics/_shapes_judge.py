@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vfbench import files, video, weights
 from vfbench.device import exact_float32
 from vfbench.errors import MissingData
-from vfbench.interfaces import Clips, Features, Request
+from vfbench.interfaces import Clips, Features, Request, Standing
 from vfbench.nets.embedding import Caption
 
 DIM = 64
@@ -87,6 +87,7 @@ class Extractor:
     """The judge behind the common interface; `similarity` is the cosine of a clip with its request's prompt."""
 
     name = "shapes_judge"
+    standing: Standing = "hashed"
 
     def __init__(self, judge: Judge, fingerprint: str, device: torch.device) -> None:
         self.judge, self.fingerprint, self.device = judge, fingerprint, device

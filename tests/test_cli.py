@@ -71,7 +71,8 @@ def test_every_command_has_help(verb: str, vfbench: Command) -> None:
 
 def test_commands_are_shown_in_the_order_of_work(vfbench: Command) -> None:
     shown = vfbench("--help").out.partition("Commands:\n")[2]
-    assert [line.split()[0] for line in shown.splitlines()] == ["run", "train", "table", "gate", "ls", "show"]
+    order = ["run", "train", "table", "gate", "ls", "show", "weights"]
+    assert [line.split()[0] for line in shown.splitlines()] == order
 
 
 def test_nothing_typed_is_a_usage_error_that_shows_the_commands(vfbench: Command) -> None:

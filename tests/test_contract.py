@@ -82,11 +82,23 @@ def test_model(name: str, tmp_path: Path) -> None:
     check_sampler(small_sampler(name, data, tmp_path), some_requests(data))
 
 
-@pytest.mark.parametrize("name", plugins.names("extractor"))
+PUBLISHED = {"i3d", "c3d", "clip", "inception"}  # full size, so they take their time; with random weights
+TOO_LARGE = {"videomae"}  # a thousand million parameters: test_videomae.py checks a small one
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in PUBLISHED))
+        for name in plugins.names("extractor")
+        if name not in TOO_LARGE
+    ],
+)
 def test_extractor(name: str) -> None:
     data = small_dataset("shapes", ClipShape(16, 32, 32))
     requests = some_requests(data)
-    extractor: Extractor = plugins.load("extractor", name, CPU)
+    options = {"weights": "random"} if name in PUBLISHED else {}
+    extractor: Extractor = plugins.load("extractor", Spec(name, options), CPU)
     check_extractor(extractor, data.clips("test", [request.source for request in requests]), requests)
 
 

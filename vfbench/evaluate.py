@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vfbench.errors import BadEnvironment, UserError
+from vfbench.files import cache
 from vfbench.generate import Wanted, choose
 from vfbench.interfaces import Dataset, Metric, Request, Score, Split
 from vfbench.progress import Progress
@@ -22,12 +21,6 @@ from vfbench.protocol import SPLITS, Protocol, RealSplit
 from vfbench.store import code_version, digest, read_tensors, write_tensors
 
 BATCH = 64
-
-
-def cache() -> Path:
-    """Where real features are kept: VFBENCH_CACHE, or `vfbench` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("VFBENCH_CACHE") or Path(base) / "vfbench")
 
 
 @dataclass(frozen=True)

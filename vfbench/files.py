@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name and renamed; folders that one process holds."""
+"""Files that are whole or not there, written under a temporary name and renamed; folders: the cache, and held ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vfbench.errors import BadEnvironment, MissingData
+
+
+def cache() -> Path:
+    """Where vfbench keeps what it can make or get again: VFBENCH_CACHE, or `vfbench` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("VFBENCH_CACHE") or Path(base) / "vfbench")
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ SpareArray: TypeAlias = Float[np.ndarray, "spare dim"]
 Conditioning = Literal["none", "class", "text"]
 Split = Literal["train", "test"]
 Better = Literal["lower", "higher"]
+Standing = Literal["proven", "hashed", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +161,14 @@ class Extractor(Protocol):
     """A frozen network that turns clips into features. It does its own conversion, resize and normalisation.
 
     `outputs` maps the name of each thing it can tell of a clip (`features`, `logits`, `similarity`) to its dimension.
+    `standing` says what its weights are: `proven` to be those that its name promises; `hashed`, where nothing is
+    published to prove them by and their hash stands in the protocol; `other`: random, or not those that its name
+    promises, so that its numbers compare with nothing.
     """
 
     name: str
     fingerprint: str
+    standing: Standing
     outputs: Mapping[str, int]
 
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from vfbench import arguments
-from vfbench.cli import look, results, run, train
+from vfbench.cli import look, results, run, train, weights
 from vfbench.cli._shared import Context, option
 from vfbench.errors import GateFailed, Interrupted, UserError
 
@@ -60,9 +60,10 @@ def _main(
         context.default_map = arguments.defaults(config, commands)
 
 
-# In the order in which --help shows them.
+# In the order in which --help shows them; groups come last.
 for command in (run.run, train.train, results.table, results.gate, look.ls, look.show):
     app.command()(command)
+app.add_typer(weights.weights, name="weights")
 
 
 def main(given: list[str] | None = None) -> None:

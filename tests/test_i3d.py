@@ -1,0 +1,270 @@
+"""I3D gives the features of the published implementations, at each resize and epsilon, and no other way does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from contract import check_extractor
+from torch import Tensor, nn
+
+from vfbench.errors import UserError
+from vfbench.interfaces import Clips, Request
+from vfbench.metrics import _i3d, _i3d_network
+from vfbench.metrics._i3d import Extractor, build
+from vfbench.metrics._i3d_network import I3D, Folded, Mixed, Pool, Unit, padding
+from vfbench.pretrained import Filled, i3d
+
+CPU = torch.device("cpu")
+EPSILONS = (1e-3, 1e-5)
+
+# Logits of the network of VideoGPT (and, at 1e-3, of hassony2's) on clip and weights below, prepared as TATS, DIGAN or
+# TensorFlow 1 do: their norm, mean, and the first five.
+SQUASH_3 = (73.145361, -0.03799039, 0.57098895, 3.07294226, 3.56140447, 4.42310667, 4.03160238)
+SQUASH_5 = (73.859225, -0.03869931, 0.58138019, 3.10536766, 3.59320569, 4.46573067, 4.07206059)
+CROP_3 = (72.288108, -0.03471852, 0.58734971, 3.03987312, 3.52192640, 4.39748192, 4.03878450)
+CROP_5 = (72.990923, -0.03534983, 0.59783584, 3.07261920, 3.55307841, 4.43827963, 4.07899809)
+TF1_3 = (73.731977, -0.03158448, 0.55702811, 3.14537811, 3.57235646, 4.41643715, 4.07016039)
+TF1_5 = (74.451065, -0.03223801, 0.56607753, 3.17875528, 3.60412574, 4.45792103, 4.11051321)
+NINE_FRAMES = (60.326880, -0.00402785, 0.65349323, 2.10144663, 1.96175826, 3.08042026, 3.49326205)  # squash, 1e-3
+GOLDEN = {
+    **{("squash", 1e-3): SQUASH_3, ("squash", 1e-5): SQUASH_5},
+    **{("crop", 1e-3): CROP_3, ("crop", 1e-5): CROP_5},
+    **{("tf1", 1e-3): TF1_3, ("tf1", 1e-5): TF1_5},
+}
+
+
+@pytest.fixture(scope="module")
+def weights() -> Mapping[str, Tensor]:
+    """The weights that the numbers above were made with: one random stream over the sorted names."""
+    rng = np.random.RandomState(1234)
+    state = empty().state_dict()
+    return {name: drawn(rng, name, tuple(state[name].shape)) for name in sorted(state) if "num_batches" not in name}
+
+
+def empty(bn_eps: float = 1e-3) -> I3D:
+    """Shapes without numbers."""
+    with torch.device("meta"):
+        return I3D(bn_eps)
+
+
+def drawn(rng: np.random.RandomState, name: str, shape: tuple[int, ...]) -> Tensor:
+    if name.endswith("bn.weight"):
+        return torch.ones(shape)
+    if name.endswith("running_var"):
+        return torch.from_numpy((0.5 + rng.random_sample(shape)).astype(np.float32))
+    scale = math.sqrt(2 / math.prod(shape[1:])) if len(shape) == 5 else 0.1
+    return torch.from_numpy((rng.standard_normal(shape) * scale).astype(np.float32))
+
+
+def network(weights: Mapping[str, Tensor], bn_eps: float = 1e-3) -> I3D:
+    filled = empty(bn_eps).to_empty(device="cpu").eval()
+    filled.load_state_dict(dict(weights), strict=False)
+    return filled
+
+
+@pytest.fixture(scope="module")
+def quick(weights: Mapping[str, Tensor]) -> Mapping[float, Folded]:
+    return {bn_eps: network(weights, bn_eps).folded() for bn_eps in EPSILONS}
+
+
+def extractor(folded: Folded, resize: str = "squash", bn_eps: float = 1e-3, dtype: str = "float32") -> Extractor:
+    return Extractor(folded, Filled("0" * 64, standing="other"), CPU, resize=resize, bn_eps=bn_eps, dtype=dtype)
+
+
+@pytest.fixture(scope="module")
+def noise() -> Clips:
+    """A clip of 16 frames of 48 x 64 pixels, every byte random."""
+    clips = np.random.RandomState(7).randint(0, 256, (1, 16, 48, 64, 3)).astype(np.uint8)
+    return torch.from_numpy(clips).permute(0, 1, 4, 2, 3)
+
+
+def asked(clips: Clips) -> list[Request]:
+    return [Request(i, i, 0, "") for i in range(len(clips))]
+
+
+def logits_of(extractor: Extractor, clips: Clips) -> Tensor:
+    return extractor(clips, asked(clips), ["logits"])["logits"]
+
+
+def matches(logits: Tensor, golden: tuple[float, ...]) -> bool:
+    """Whether norm, mean and first logits are the golden ones to 1e-4, the mean to 1e-4 of the logits' size."""
+    norm, mean, *first = golden
+    same = float(logits.double().norm()) == pytest.approx(norm, rel=1e-4)
+    same = same and float(logits.double().mean()) == pytest.approx(mean, abs=1e-4 * norm / 20)
+    return same and logits[0, :5].tolist() == pytest.approx(first, rel=1e-4)
+
+
+# The numbers.
+
+
+QUICK = (("squash", 1e-3), ("crop", 1e-5), ("tf1", 1e-3))  # a second each; the others are marked slow
+
+
+@pytest.mark.parametrize(
+    ("resize", "bn_eps"), [pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow]) for case in GOLDEN]
+)
+def test_logits_are_those_of_the_published_networks(
+    resize: str, bn_eps: float, quick: Mapping[float, Folded], noise: Clips
+) -> None:
+    logits = logits_of(extractor(quick[bn_eps], resize, bn_eps), noise)
+    assert [case for case, golden in GOLDEN.items() if matches(logits, golden)] == [(resize, bn_eps)]
+
+
+def test_the_network_as_published_and_folded_are_one_function(
+    weights: Mapping[str, Tensor], quick: Mapping[float, Folded], noise: Clips
+) -> None:
+    made = extractor(quick[1e-3])
+    nine = noise[:, :9]
+    with torch.inference_mode():
+        plain = network(weights)(made.prepared(nine))
+    folded = made(nine, asked(nine), ["logits", "pool"])
+    assert matches(plain["logits"], NINE_FRAMES)
+    assert matches(folded["logits"], NINE_FRAMES)
+    for name, width in made.outputs.items():
+        assert folded[name].shape == (1, width)
+        assert torch.allclose(folded[name], plain[name], rtol=1e-4, atol=1e-5 * float(plain[name].abs().max()))
+
+
+def test_padding_alike_on_both_sides_does_not_match(
+    quick: Mapping[float, Folded], noise: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_i3d_network, "padding", lambda size, kernel, stride: [(k // 2, k // 2) for k in kernel])
+    assert not matches(logits_of(extractor(quick[1e-3]), noise), SQUASH_3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frames", [10, 17, 33])
+def test_longer_clips_are_one_function_too(frames: int, weights: Mapping[str, Tensor]) -> None:
+    plain = network(weights)
+    x = torch.rand(1, 3, frames, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        slow, quick = plain(x), plain.folded()(x)
+    for name in ("logits", "pool"):
+        assert torch.allclose(quick[name], slow[name], rtol=1e-4, atol=1e-5 * float(slow[name].abs().max()))
+
+
+@pytest.mark.slow
+def test_bfloat16_is_near_and_another_number(quick: Mapping[float, Folded], noise: Clips) -> None:
+    full, half = (logits_of(extractor(quick[1e-3], dtype=dtype), noise) for dtype in ("float32", "bfloat16"))
+    assert 1e-4 < float((half - full).norm() / full.norm()) < 0.03
+
+
+# The layers.
+
+
+def test_padding_is_that_of_tensorflow() -> None:
+    assert padding((16, 224, 224), (7, 7, 7), (2, 2, 2)) == [(2, 3)] * 3
+    assert padding((9, 112, 113), (1, 3, 3), (1, 2, 2)) == [(0, 0), (0, 1), (1, 1)]
+    assert padding((5, 6, 7), (3, 3, 3), (1, 1, 1)) == [(1, 1)] * 3
+    for size in range(2, 20):
+        for kernel, stride in ((1, 1), (3, 1), (3, 2), (2, 2), (7, 2)):
+            [(before, behind)] = padding((size,), (kernel,), (stride,))
+            assert (size + before + behind - kernel) // stride + 1 == math.ceil(size / stride)
+            assert 0 <= behind - before <= 1
+
+
+LAYERS: Mapping[str, Callable[[], nn.Module]] = {
+    "stem": lambda: Unit(3, 5, 1e-3, 7, 2),
+    "unit": lambda: Unit(3, 5, 1e-3, 3),
+    "point": lambda: Unit(3, 5, 1e-3),
+    "pool of frames": lambda: Pool((1, 3, 3), (1, 2, 2)),
+    "pool": lambda: Pool((3, 3, 3), (2, 2, 2)),
+    "pool in place": lambda: Pool((3, 3, 3), (1, 1, 1)),
+    "pool of pairs": lambda: Pool((2, 2, 2), (2, 2, 2)),
+    "mixed": lambda: Mixed(3, (2, 3, 4, 5, 6, 7), 1e-3),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("size", [(4, 7, 6), (5, 8, 9)])
+def test_a_quick_layer_does_what_the_plain_one_does(name: str, size: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    layer = LAYERS[name]().eval()
+    for key, value in layer.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.rand(value.shape, generator=generator) + (0.1 if "var" in key else -0.3))
+    x = torch.rand(2, 3, *size, generator=generator)  # never below 0, as after a ReLU
+    with torch.inference_mode():
+        assert torch.allclose(_i3d_network._quick(layer)(x), layer(x), rtol=1e-5, atol=1e-6)
+
+
+def test_it_has_the_tensors_of_the_published_file() -> None:
+    state = empty().state_dict().items()
+    shapes = {name: tuple(value.shape) for name, value in state if "num_batches_tracked" not in name}
+    assert len(shapes) == 287
+    assert sum(parameter.numel() for parameter in empty().parameters()) == 12_697_264
+    published = {row.piergiaj: row.shape for row in i3d.table()}
+    assert {name: shape for name, shape in shapes.items() if not name.endswith("bn.weight")} == published
+
+
+# What is around them.
+
+
+class Coarse(nn.Module):
+    """Stands in for the trunk: the means of 2 x 7 x 7 cells, in each of 1024 channels another multiple."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = F.adaptive_avg_pool3d(x.mean(1, keepdim=True), (2, 7, 7))
+        return means * torch.arange(1.0, 1025)[:, None, None, None]
+
+
+@pytest.fixture(scope="module")
+def coarse(weights: Mapping[str, Tensor]) -> Extractor:
+    folded = network(weights).folded()
+    folded.trunk = Coarse()  # type: ignore[assignment]
+    return extractor(folded)
+
+
+def test_it_keeps_the_contract(coarse: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = torch.randint(0, 256, (5, 12, 3, 20, 30), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    check_extractor(coarse, clips, asked(clips))
+    whole = logits_of(coarse, clips)
+    monkeypatch.setattr(_i3d, "FRAMES_ELSEWHERE", 5)  # not even one clip
+    assert torch.allclose(logits_of(coarse, clips), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_too_few_frames_are_refused(coarse: Extractor) -> None:
+    clips = torch.zeros(2, 8, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(UserError, match="clips have 8 frames, and I3D reads no fewer than 9"):
+        logits_of(coarse, clips)
+
+
+def test_whatever_moves_a_feature_moves_the_fingerprint(coarse: Extractor) -> None:
+    options = [{}, {"resize": "crop"}, {"resize": "tf1"}, {"bn_eps": 1e-5}, {"dtype": "bfloat16"}]
+    prints = [extractor(coarse.network, **option).fingerprint for option in options]  # type: ignore[arg-type]
+    other = Extractor(coarse.network, Filled("1" * 64, standing="proven"), CPU)
+    assert len({*prints, other.fingerprint}) == 6
+    assert prints[0] == extractor(coarse.network).fingerprint
+    assert (other.standing, extractor(coarse.network).standing) == ("proven", "other")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"resize": "squish"}, "no option resize of extractor i3d called 'squish': did you mean 'squash'"),
+        ({"dtype": "float16"}, "no option dtype of extractor i3d called 'float16'"),
+        ({"bn_eps": 0.0}, r"bn_eps=0.0 of extractor i3d: published networks have 1e-3 or 1e-5"),
+    ],
+)
+def test_other_options_are_refused(option: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(CPU, weights="random", **option)  # type: ignore[arg-type]
+
+
+def test_random_weights_try_the_path_and_are_not_proven() -> None:
+    made, again = build(CPU, weights="random"), build(CPU, weights="random", bn_eps=1e-5)
+    assert made.standing == "other"
+    assert made.fingerprint != again.fingerprint
+    kernels = [one.network.state_dict()["trunk.0.kernel"] for one in (made, again)]
+    assert torch.allclose(kernels[1] / kernels[0], torch.tensor(math.sqrt(1.001 / 1.00001)), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_real_network_keeps_the_contract(quick: Mapping[float, Folded]) -> None:
+    clips = torch.randint(0, 256, (3, 16, 3, 32, 32), generator=torch.Generator().manual_seed(4), dtype=torch.uint8)
+    check_extractor(extractor(quick[1e-3]), clips, asked(clips))

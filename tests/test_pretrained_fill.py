@@ -1,0 +1,235 @@
+"""`fill`: a module gets the right weights, or an error that names file, tensor and command; never others in silence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import flip
+from helpers import randn
+from pretrained_files import GAMMA, module_of, state_of, table
+from torch import Tensor, nn
+
+from vfbench import pretrained, weights
+from vfbench.errors import MissingData, UserError
+from vfbench.pretrained import catalogue, i3d, seeded, stored
+from vfbench.pretrained.stored import Weights
+from vfbench.pretrained.tensors import digest
+
+I3D, INCEPTION = (catalogue.NETWORKS[name] for name in ("i3d", "inception"))
+SHA256 = next(iter(INCEPTION.known))
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of weights; the published I3D is the stand-in."""
+    monkeypatch.setenv("VFBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(i3d, "table", table)
+    return tmp_path
+
+
+def stored_i3d(path: Path, state: dict[str, Tensor] | None = None) -> Path:
+    stored.write(Weights(I3D, state or state_of(), {"a.pt": "0" * 64}), path)
+    return path
+
+
+def stored_inception(path: Path, state: dict[str, Tensor], sha256: str = SHA256) -> Path:
+    stored.write(Weights(INCEPTION, state, {"a.pth": sha256}), path)
+    return path
+
+
+# Published weights.
+
+
+def test_the_converted_file_fills_a_module(place: Path) -> None:
+    stored_i3d(place / "i3d.safetensors")
+    module = module_of(state_of())
+    filled = pretrained.fill(module, "i3d")
+    assert filled == pretrained.Filled(digest(state_of()), standing="proven")
+    found = module.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state_of().items())
+    assert found["Conv3d_1a_7x7.bn.num_batches_tracked"] == 7  # what the file does not speak of is left alone
+
+
+@pytest.mark.parametrize("name", catalogue.NETWORKS)
+def test_missing_weights_are_named_with_both_commands(name: str, place: Path) -> None:
+    with pytest.raises(MissingData) as caught:
+        pretrained.fill(nn.Linear(2, 2), name)
+    said = str(caught.value)
+    assert f"no weights of {name} at {place}/{name}.safetensors" in said
+    assert f"\n  python -m vfbench weights fetch {name}\n" in said
+    assert f"\n  python -m vfbench weights import {name} FILE" in said
+
+
+@pytest.mark.parametrize("where", [-1, -40, -400])
+def test_a_damaged_tensor_is_found_and_named(where: int, place: Path) -> None:
+    path = stored_i3d(place / "i3d.safetensors")
+    flip(path, where, bits=1)
+    module = module_of(state_of())
+    with pytest.raises(MissingData, match=r"i3d\.safetensors is damaged") as caught:
+        pretrained.fill(module, "i3d")
+    (wrong,) = (name for name, tensor in weights.read(path).items() if not torch.equal(tensor, state_of()[name]))
+    assert f"'{wrong}' has CRC" in str(caught.value) or wrong == GAMMA
+    assert "weights fetch i3d" in str(caught.value)
+    assert all(not tensor.any() for name, tensor in module.state_dict().items() if "tracked" not in name)
+
+
+def test_a_damaged_file_of_another_network_is_found(place: Path) -> None:
+    state = {"fc.weight": randn(3, 4)}
+    flip(stored_inception(place / "inception.safetensors", state), -1)
+    with pytest.raises(MissingData, match=r"inception\.safetensors is damaged: its tensors have the digest"):
+        pretrained.fill(module_of(state), "inception")
+
+
+@pytest.mark.parametrize("kept", [0, 5, 200, -1])
+def test_a_truncated_file_is_named(kept: int, place: Path) -> None:
+    path = stored_i3d(place / "i3d.safetensors")
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(MissingData, match=r"i3d\.safetensors is damaged"):
+        pretrained.fill(module_of(state_of()), "i3d")
+
+
+def test_a_damaged_record_is_named(place: Path) -> None:
+    path = place / "i3d.safetensors"
+    weights.write(path, state_of(), {"origins": "[1"})
+    with pytest.raises(MissingData, match=r"i3d\.safetensors is damaged: its record of origins is '\[1'"):
+        pretrained.fill(module_of(state_of()), "i3d")
+
+
+def test_a_file_of_ones_own_is_proven_only_if_it_is_the_published_one(tmp_path: Path) -> None:
+    published, own = tmp_path / "published.safetensors", tmp_path / "own.safetensors"
+    weights.write(published, state_of())
+    weights.write(own, state_of(seed=50))
+    module = module_of(state_of())
+    assert pretrained.fill(module, "i3d", str(published)).standing == "proven"
+    filled = pretrained.fill(module, "i3d", str(own))
+    assert filled == pretrained.Filled(digest(state_of(seed=50)), standing="other")
+
+
+@pytest.mark.parametrize(("sha256", "standing"), [(SHA256, "proven"), ("0" * 64, "other")])
+def test_a_file_with_a_hash_is_proven_if_it_was_made_from_the_published_one(
+    sha256: str, standing: str, tmp_path: Path
+) -> None:
+    state = {"fc.weight": randn(3, 4)}
+    path = stored_inception(tmp_path / "x.safetensors", state, sha256)
+    assert pretrained.fill(module_of(state), "inception", str(path)).standing == standing
+    weights.write(path, state)  # without its record
+    assert pretrained.fill(module_of(state), "inception", str(path)).standing == "other"
+
+
+def test_a_file_for_another_network_is_refused(tmp_path: Path) -> None:
+    path = stored_i3d(tmp_path / "x.safetensors")
+    with pytest.raises(
+        MissingData, match=r"x\.safetensors holds the weights of i3d, asked for were those of inception"
+    ):
+        pretrained.fill(module_of(state_of()), "inception", str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda state: state.pop("logits.conv3d.bias"),
+            r"'logits\.conv3d\.bias' is no part of i3d but stands in .*i3d",
+        ),
+        (lambda state: state.update(more=torch.ones(1)), r"'more' is missing from .*i3d\.safetensors"),
+        (
+            lambda state: state.update({"logits.conv3d.bias": torch.ones(9)}),
+            r"'logits\.conv3d\.bias' in .* has shape \(4,\), needed \(9,\)",
+        ),
+    ],
+)
+def test_a_module_that_does_not_fit_is_refused_naming_the_tensor(
+    change: Callable[[dict[str, Tensor]], object], said: str, place: Path
+) -> None:
+    stored_i3d(place / "i3d.safetensors")
+    state = state_of()
+    change(state)
+    module = module_of(state)
+    with pytest.raises(MissingData, match=said):
+        pretrained.fill(module, "i3d")
+    assert all(not tensor.any() for name, tensor in module.state_dict().items() if "tracked" not in name)
+
+
+def test_half_precision_fills_a_module_in_its_own(place: Path) -> None:
+    state = {"fc.weight": randn(3, 4).half()}
+    stored_inception(place / "inception.safetensors", state)
+    module = module_of(state)
+    filled = pretrained.fill(module, "inception")
+    assert filled.digest == digest(state)
+    assert module.state_dict()["fc.weight"].dtype == torch.float32
+    assert torch.equal(module.state_dict()["fc.weight"], state["fc.weight"].float())
+
+
+def test_a_wrong_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="no feature network called 'i3': did you mean 'i3d'"):
+        pretrained.fill(nn.Linear(2, 2), "i3")
+    with pytest.raises(UserError, match="transformers keeps openai/clip-vit-base-patch32"):
+        pretrained.fill(nn.Linear(2, 2), "clip")
+
+
+# The digest.
+
+
+def test_the_digest_is_of_names_shapes_and_bytes_alone() -> None:
+    one = {"a": randn(2, 3), "b": randn(4)}
+    its = digest(one)
+    assert its == digest({"b": one["b"], "a": one["a"].T.contiguous().T})
+    assert its == digest(one | {"bn.num_batches_tracked": torch.tensor(3)})
+    for other in ({"a": one["a"]}, {"a": one["a"].view(3, 2), "b": one["b"]}, {"a": one["a"], "c": one["b"]}):
+        assert its != digest(other)
+    assert its != digest(one | {"b": one["b"].half()})
+    scalar = {"a": torch.tensor(1.0), "b": torch.zeros(0)}
+    assert digest(scalar) != digest(scalar | {"a": torch.tensor(2.0)})
+
+
+# Random weights.
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(3, 40, 3)
+        self.bn = nn.BatchNorm3d(40)
+        self.fc = nn.Linear(500, 300)
+
+
+def test_random_weights_are_the_same_on_every_machine() -> None:
+    filled = pretrained.fill(Small(), "i3d", "random")
+    assert filled == pretrained.Filled(
+        "d72af01f9fd9c580ebd3e1b559b0e9f5fee45e3fb753fe2100184377fe6265d2", standing="other"
+    )
+
+
+def test_random_weights_do_not_depend_on_what_was_there_before_or_is_drawn_elsewhere() -> None:
+    one, other = Small(), Small()
+    torch.manual_seed(3)
+    pretrained.fill(one, "i3d", "random")
+    state = torch.get_rng_state()
+    pretrained.fill(other, "c3d", "random")
+    assert torch.equal(state, torch.get_rng_state())
+    assert digest(one.state_dict()) == digest(other.state_dict())
+    alone = seeded.tensors({"fc.weight": (300, 500)})["fc.weight"]
+    assert torch.equal(alone, one.fc.weight)
+
+
+def test_random_weights_keep_the_scale_of_what_goes_through() -> None:
+    module = Small()
+    pretrained.fill(module, "i3d", "random")
+    for weight in (module.conv.weight.detach(), module.fc.weight.detach()):
+        scale = math.sqrt(2 / weight[0].numel())
+        assert float(weight.std()) == pytest.approx(scale, rel=0.05)
+        assert float(weight.mean()) == pytest.approx(0, abs=0.1 * scale)
+        kurtosis = float((weight / weight.std()).pow(4).mean())
+        assert kurtosis == pytest.approx(3, rel=0.1)  # normal, not uniform
+    assert len(set(module.fc.weight.flatten().tolist())) > 50_000
+    rest = [module.bn.weight, module.bn.running_var, module.bn.bias, module.bn.running_mean, module.fc.bias]
+    assert [None if tensor is None else set(tensor.tolist()) for tensor in rest] == [{1}, {1}, {0}, {0}, {0}]
+
+
+def test_random_weights_of_one_shape_differ_by_name() -> None:
+    tensors = seeded.tensors({"a.weight": (30, 30), "b.weight": (30, 30)})
+    assert abs(float(torch.corrcoef(torch.stack([t.flatten() for t in tensors.values()]))[0, 1])) < 0.15
