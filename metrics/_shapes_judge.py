@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vfbench import files, video, weights
+from vfbench.cut import resize
 from vfbench.device import exact_float32
 from vfbench.errors import MissingData
 from vfbench.interfaces import Clips, Features, Request, Standing
@@ -96,7 +97,7 @@ class Extractor:
     @torch.inference_mode()
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
         """The asked outputs, float32 (B, D) on the CPU, always computed in float32."""
-        small = video.resize(video.checked(clips), SIDE, SIDE).to(self.device)
+        small = resize(video.checked(clips), SIDE, SIDE).to(self.device)
         with exact_float32(self.device):
             features = self.judge(small.float().div(127.5).sub(1))
             return {output: self._tell(output, features, requests).cpu() for output in outputs}

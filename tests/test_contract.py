@@ -182,7 +182,9 @@ class Sloppy:
         self.fault = fault
         self.better: Better = "higher" if fault == "is not better" else "lower"
 
-    def score(self, fake: np.ndarray, real: np.ndarray, *, spare: Any = None, seed: int = 0) -> Score:
+    def score(
+        self, fake: np.ndarray, real: np.ndarray, *, spare: Any = None, groups: Any = None, seed: int = 0
+    ) -> Score:
         if self.fault == "changes":
             fake -= fake.mean()
         value = float(np.abs(fake.mean(0) - real.mean(0)).max())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vfbench import resize, video
+from vfbench import cut, resize
 
 Rule = Callable[[Tensor], Tensor]
 
@@ -62,7 +62,7 @@ def test_antialias_changes_nothing_that_grows_and_all_that_shrinks(noise: Tensor
 
 
 def test_shrinking_with_antialias_is_what_datasets_do(noise: Tensor) -> None:
-    bytes_ = video.resize(noise.to(torch.uint8), 20, 28)
+    bytes_ = cut.resize(noise.to(torch.uint8), 20, 28)
     assert torch.equal(resize.bilinear(noise, 20, 28, antialias=True).round().to(torch.uint8), bytes_)
 
 

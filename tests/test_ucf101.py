@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from contract import check_dataset
 
 from vfbench import video
+from vfbench.cut import Cut, starts
 from vfbench.datasets import ucf101
 from vfbench.datasets.ucf101 import Ucf101, build
 from vfbench.errors import MissingData, UserError
@@ -59,8 +64,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(root: Path, **options: int) -> Ucf101:
-    small = {"frames": 4, "height": 8, "width": 8}
+def make(root: Path, **options: Any) -> Ucf101:
+    small: dict[str, Any] = {"frames": 4, "height": 8, "width": 8}
     dataset = build(root=str(root), **{**small, **options})
     assert isinstance(dataset, Ucf101)
     return dataset
@@ -197,7 +202,83 @@ def test_a_damaged_clip_is_named_and_not_replaced(root: Path) -> None:
         dataset.clips("test", [0])
 
 
+# The other ways to cut
+
+
+def test_every_window_of_a_video_is_a_clip(root: Path) -> None:
+    dataset = make(root, frames=16, height=4, width=4, start="every")
+    assert (dataset.size("train"), dataset.size("test"), dataset.missing("train"), dataset.note) == (15, 10, 0, "")
+    assert dataset.videos("train", range(15)) == [0] * 5 + [1] * 5 + [2] * 5
+    assert dataset.labels("test", [0, 4, 5, 9]) == [2, 2, 1, 1]
+    assert dataset.captions("train", [4, 5]) == ["apply eye makeup", "handstand pushups"]
+    frames = video.decode(root / "UCF-101" / TRAIN[1].split()[0])[..., 4:20]  # cropped to its grey middle
+    for index, clip in enumerate(dataset.clips("train", range(5, 10))):
+        assert torch.equal(clip, frames[index : index + 16, :, :4, :4])
+    for index in (15, -1):
+        with pytest.raises(IndexError, match=f"ucf101 has 15 train clips: no clip {index}"):
+            dataset.videos("train", [index])
+    check_dataset(dataset)
+
+
+def test_chunks_follow_each_other(root: Path) -> None:
+    dataset = make(root, frames=3, stride=2, drop_first=2, start="chunks")
+    assert dataset.videos("test", range(dataset.size("test"))) == [0, 0, 0, 1, 1, 1]
+    firsts = dataset.clips("test", range(6))[:, :, 0, 0, 0] // 10
+    assert firsts.tolist() == [[2, 4, 6], [8, 10, 12], [14, 16, 18]] * 2
+
+
+def test_a_clip_may_begin_with_the_first_frame_that_counts(root: Path) -> None:
+    dataset = make(root, start="zero", drop_first=3)
+    assert (dataset.clips("train", [0, 1, 2])[:, 0, 0, 0, 0] // 10).tolist() == [3, 3, 3]
+    assert dataset.videos("train", [2, 0]) == [2, 0]
+    hashed = make(root, frames=3, drop_first=2).clips("train", [0])[0, 0, 0, 0, 0] // 10
+    name = TRAIN[0].split()[0]
+    assert hashed == starts("hashed", name, 20, frames=3, drop_first=2)[0]
+
+
+def test_pixels_follow_geometry_and_filter(root: Path) -> None:
+    frame = video.decode(root / "UCF-101" / TRAIN[0].split()[0], start=2, frames=1)
+    fitted: Mapping[str, Mapping[str, Any]] = {
+        "crop": {},
+        "squash": {"geometry": "squash"},
+        "lanczos": {"geometry": "squash", "filter": "lanczos"},
+        "sharp": {"geometry": "squash", "antialias": False},
+    }
+    seen = {}
+    for name, options in fitted.items():
+        seen[name] = make(root, start="zero", drop_first=2, **options).clips("train", [0])[0, :1]
+        assert torch.equal(seen[name], Cut("ucf101", ClipShape(1, 8, 8), **options).fit(frame, "v"))
+    assert len({bytes(pixels.numpy().tobytes()) for pixels in seen.values()}) == len(fitted)
+    native = make(root, start="zero", drop_first=2, geometry="native", height=16, width=24)
+    assert torch.equal(native.clips("train", [0])[0, :1], frame)
+    with pytest.raises(MissingData, match=r"v_ApplyEyeMakeup_g08_c01\.avi has 24x16 pixels .*makes no 8x8"):
+        make(root, geometry="native").clips("train", [0])
+
+
+def test_cuts_without_sense_and_videos_too_short_for_them_are_refused(root: Path) -> None:
+    with pytest.raises(UserError, match=r"ucf101\(start='own'\): start must be one of zero, hashed, every, chunks"):
+        make(root, start="own")
+    with pytest.raises(UserError, match=r"ucf101\(drop_first=-1\)"):
+        make(root, drop_first=-1)
+    write_clip(root / "UCF-101" / TEST[1], frames=15)
+    for start in ("every", "chunks"):
+        with pytest.raises(MissingData, match=r"1 of 2 videos .* than the 16 .*g01_c01\.avi \(15\); take"):
+            make(root, frames=16, start=start)
+
+
 # Fingerprint
+
+
+def test_the_fingerprint_of_the_usual_cut_is_that_of_the_first_results(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "decoder", lambda: "a decoder")
+    monkeypatch.setattr(ucf101, "_digest", lambda path: "a file")
+    listed = "".join(f"\ntrain {line.split()[0]} a file" for line in TRAIN)
+    listed += "".join(f"\ntest {name} a file" for name in sorted(TEST))
+    expected = hashlib.sha256(f"4x8x8/1/a decoder{listed}".encode()).hexdigest()
+    assert make(root).fingerprint == expected
+    assert make(root, start="hashed", drop_first=0, geometry="centre-crop", antialias=True).fingerprint == expected
 
 
 def test_fingerprint_follows_all_that_changes_a_clip(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +286,8 @@ def test_fingerprint_follows_all_that_changes_a_clip(root: Path, monkeypatch: py
     seen = [make(root).fingerprint]
     assert seen[0] == make(root).fingerprint
     seen += [make(root, **{name: 2}).fingerprint for name in ("frames", "height", "width", "stride", "split_list")]
+    others = {"start": "zero", "drop_first": 1, "geometry": "squash", "filter": "lanczos", "antialias": False}
+    seen += [make(root, **{name: value}).fingerprint for name, value in others.items()]
     path = root / "UCF-101" / TEST[0]
     content = bytearray(path.read_bytes())
     for place in (0, len(content) // 2 + 1, -1):
@@ -215,7 +298,7 @@ def test_fingerprint_follows_all_that_changes_a_clip(root: Path, monkeypatch: py
     seen.append(make(root).fingerprint)
     monkeypatch.setattr(video, "decoder", lambda: "another decoder")
     seen.append(make(root).fingerprint)
-    assert len(set(seen)) == len(seen) == 11
+    assert len(set(seen)) == len(seen) == 16
 
 
 # The genuine clips

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vfbench import video
+from vfbench import cut, video
 from vfbench.errors import BadEnvironment, MissingData
 
 
@@ -162,6 +162,34 @@ def test_a_cut_file_gives_what_it_has_and_no_more(data: Path) -> None:
         video.decode(path, start=22, frames=16)
 
 
+def riff(declared: int, size: int) -> bytes:
+    """The beginning of an AVI whose head declares `declared` bytes behind the first 8, as a file of `size` bytes."""
+    return (b"RIFF" + declared.to_bytes(4, "little") + b"AVI ").ljust(size, b"x")
+
+
+@pytest.mark.parametrize("content", [riff(92, 99), riff(1 << 30, 12)])
+def test_an_avi_that_was_cut_off_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.avi"
+    path.write_bytes(content)
+    declared = int.from_bytes(content[4:8], "little") + 8
+    with pytest.raises(
+        MissingData, match=rf"x\.avi: cut off, {len(content)} of {declared:,} bytes; get this file again"
+    ):
+        video.check_whole(path)
+
+
+@pytest.mark.parametrize("content", [riff(92, 100), riff(92, 101), riff(0, 50), riff(0xFFFFFFFF, 50), b"", b"ftyp" * 9])
+def test_a_whole_avi_one_of_open_size_and_other_files_pass(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.avi"
+    path.write_bytes(content)
+    video.check_whole(path)
+
+
+def test_a_file_that_is_not_there_is_not_whole(tmp_path: Path) -> None:
+    with pytest.raises(MissingData, match=r"x\.avi: No such file or directory; get this file again"):
+        video.check_whole(str(tmp_path / "x.avi"))
+
+
 def test_a_file_damaged_within_is_read_up_to_the_damage(data: Path) -> None:
     path = data / "decoder/corrupted.mp4"
     assert len(video.decode(path, start=1, frames=2, stride=26)) == 2
@@ -223,38 +251,38 @@ def noise(*shape: int) -> Tensor:
 def test_resize_keeps_a_constant(size: tuple[int, int], antialias: bool) -> None:
     for value in (0, 1, 127, 254, 255):
         clips = torch.full((2, 3, 3, 16, 20), value, dtype=torch.uint8)
-        assert torch.equal(video.resize(clips, *size, antialias=antialias), clips.new_full((2, 3, 3, *size), value))
+        assert torch.equal(cut.resize(clips, *size, antialias=antialias), clips.new_full((2, 3, 3, *size), value))
 
 
 def test_resize_to_the_same_size_changes_nothing() -> None:
     clips = noise(2, 3, 3, 9, 12)
-    assert torch.equal(video.resize(clips, 9, 12), clips)
+    assert torch.equal(cut.resize(clips, 9, 12), clips)
 
 
 def test_resize_has_half_pixel_centres_and_rounds() -> None:
     row = torch.tensor([0, 100], dtype=torch.uint8).expand(3, 1, 2)
-    assert video.resize(row, 1, 4)[0, 0].tolist() == [0, 25, 75, 100]
+    assert cut.resize(row, 1, 4)[0, 0].tolist() == [0, 25, 75, 100]
     row = torch.tensor([0, 0, 11, 11], dtype=torch.uint8).expand(3, 1, 4)
-    assert video.resize(row, 1, 2, antialias=False)[0, 0].tolist() == [0, 11]
-    assert video.resize(row, 1, 2)[0, 0].tolist() == [2, 9]  # 11/7 and 66/7: the wider filter, not truncated
+    assert cut.resize(row, 1, 2, antialias=False)[0, 0].tolist() == [0, 11]
+    assert cut.resize(row, 1, 2)[0, 0].tolist() == [2, 9]  # 11/7 and 66/7: the wider filter, not truncated
 
 
 def test_resize_shrinks_as_pil_does() -> None:
     image = noise(3, 40, 50)
-    ours = video.resize(image, 16, 20).permute(1, 2, 0)
+    ours = cut.resize(image, 16, 20).permute(1, 2, 0)
     theirs = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((20, 16), Image.Resampling.BILINEAR)
     assert (ours.int() - torch.from_numpy(np.array(theirs)).int()).abs().max() <= 1
 
 
 def test_resize_refuses_floats() -> None:
     with pytest.raises(TypeError):
-        video.resize(torch.rand(3, 4, 4), 2, 2)
+        cut.resize(torch.rand(3, 4, 4), 2, 2)
 
 
 def test_centre_crop() -> None:
-    assert video.centre_crop(torch.arange(7).to(torch.uint8).expand(2, 3, 3, 7))[0, 0, 0].tolist() == [2, 3, 4]
+    assert cut.centre_crop(torch.arange(7).to(torch.uint8).expand(2, 3, 3, 7))[0, 0, 0].tolist() == [2, 3, 4]
     tall = torch.arange(6).to(torch.uint8).reshape(6, 1).expand(3, 6, 3)
-    assert video.centre_crop(tall)[0, :, 0].tolist() == [1, 2, 3]  # an odd margin: more is cut below
+    assert cut.centre_crop(tall)[0, :, 0].tolist() == [1, 2, 3]  # an odd margin: more is cut below
 
 
 # Writing

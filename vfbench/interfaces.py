@@ -29,6 +29,7 @@ Conditioning = Literal["none", "class", "text"]
 Split = Literal["train", "test"]
 Better = Literal["lower", "higher"]
 Standing = Literal["proven", "hashed", "other"]
+Quantise = Literal["round", "truncate"]
 
 
 @dataclass(frozen=True, slots=True)

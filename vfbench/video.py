@@ -1,4 +1,4 @@
-"""Video files and pixels: the only codec, the only resize rules and the only place where floats become bytes.
+"""Video files and pixels: the only codec, and the only place where floats become bytes.
 
 A clip is uint8 RGB (T, 3, H, W), as everywhere in vfbench. Frames come in the order in which the decoder gives them:
 sorting by time stamp would shuffle the B-frames of AVI files. No frame is ever repeated or replaced by another.
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from vfbench.errors import MissingData, UserError
 from vfbench.files import replacing
+from vfbench.interfaces import Quantise
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -31,6 +31,7 @@ Pixels: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
 GAP = 2  # pixels between the tiles of a grid
 PAPER, INK = 255, 40  # the grey levels of background and captions
 FONT_SIZE = 12
+UNKNOWN = (0, 0xFFFFFFFF)  # sizes in the head of an AVI whose writer could not go back to fill them in
 
 
 def decoder() -> str:
@@ -71,6 +72,22 @@ def decode(
     if len({image.shape for image in taken}) > 1:
         raise _unreadable(path, need, decoded, "the frame size changes within the video")
     return torch.from_numpy(np.stack(taken)).permute(0, 3, 1, 2).contiguous()
+
+
+def check_whole(path: str | os.PathLike[str]) -> None:
+    """Raise `MissingData` for an AVI shorter than its own RIFF header says: cut off, it decodes without any error.
+
+    Other files pass, and so do AVIs whose writer left their size open.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            head, size = file.read(8), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise MissingData(f"{os.fspath(path)}: {error.strerror}; get this file again") from error
+    length = int.from_bytes(head[4:8], "little")
+    if head[:4] == b"RIFF" and length not in UNKNOWN and size < length + 8:
+        said = f"{os.fspath(path)}: cut off, {size:,} of {length + 8:,} bytes"
+        raise MissingData(f"{said}; get this file again or take it out")
 
 
 def count_frames(path: str | os.PathLike[str], *, stream: int | None = None) -> int:
@@ -125,8 +142,11 @@ def _upright(image: Pixels, matrix: Sequence[int]) -> Pixels:
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-def to_uint8(x: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """Floats in [0, 1] as bytes: round(255 x), clamped, a half going to the even byte. Never truncated.
+def to_uint8(x: Float[Tensor, "*shape"], quantise: Quantise = "round") -> UInt8[Tensor, "*shape"]:
+    """Floats in [0, 1] as bytes: round(255 x), clamped, a half going to the even byte; `truncate` cuts 255 x off.
+
+    Rounding gives back the byte that a float came from; cutting off makes 63 of the 256 levels one too dark, and is
+    there for the published protocols that do it.
 
     Raises TypeError for anything but floats, and ValueError for NaN or infinity, which are no colour.
     """
@@ -134,31 +154,8 @@ def to_uint8(x: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
         raise TypeError(f"to_uint8 takes floats in [0, 1], got {x.dtype}")
     if not torch.isfinite(x).all():
         raise ValueError(f"to_uint8 got NaN or infinity in a tensor of shape {tuple(x.shape)}")
-    return (x.float() * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def centre_crop(clips: UInt8[Tensor, "*batch 3 height width"]) -> UInt8[Tensor, "*batch 3 side side"]:
-    """The largest centred square; where the margin is odd, the extra pixel is cut right or below."""
-    height, width = clips.shape[-2:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return clips[..., top : top + side, left : left + side]
-
-
-def resize(
-    clips: UInt8[Tensor, "*batch 3 height width"], height: int, width: int, *, antialias: bool = True
-) -> UInt8[Tensor, "*batch 3 new_height new_width"]:
-    """Resize by bilinear interpolation on half-pixel centres in float32, without keeping the aspect: uint8 to uint8.
-
-    `antialias` widens the filter when shrinking, as PIL does. The same size comes back unchanged.
-    """
-    if clips.dtype != torch.uint8:
-        raise TypeError(f"resize takes uint8 clips, got {clips.dtype}")
-    if clips.shape[-2:] == (height, width):
-        return clips
-    images = clips.reshape(-1, *clips.shape[-3:]).float()
-    images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=antialias)
-    return to_uint8(images / 255).reshape(*clips.shape[:-2], height, width)
+    levels = (x.float() * 255).clamp(0, 255)
+    return (levels.round() if quantise == "round" else levels).to(torch.uint8)
 
 
 def write_webp(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +19,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vfbench import video
+from vfbench import folders, video
+from vfbench.cut import Cut
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, ClipShape, Dataset, Split
 from vfbench.protocol import WORDLESS
+from vfbench.windows import Windows, frame_counts
 
 VIDEOS, LISTS = "UCF-101", "ucfTrainTestlist"
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -57,20 +58,24 @@ def build(
     height: int = 64,
     width: int = 64,
     stride: int = 1,
+    drop_first: int = 0,
+    start: str = "hashed",
+    geometry: str = "centre-crop",
+    filter: str = "bilinear",
+    antialias: bool = True,
     split_list: int = 1,
 ) -> Dataset:
-    """UCF101 as clips of `frames` frames, `stride` apart, cropped to the centred square and resized.
+    """UCF101 as clips of `frames` frames, `stride` apart, by default cropped to the centred square and resized.
 
     `root` holds `UCF-101` and `ucfTrainTestlist`, itself or in its child `ucf101`; without it VFBENCH_DATA is used.
-    `split_list` is 1, 2 or 3. Raises `MissingData` with the way to get the dataset where it is not found, and
-    `UserError` for an impossible option.
+    `split_list` is 1, 2 or 3, the other options are those of `vfbench.cut`; with start `every` or `chunks` the frames
+    of every video are counted first, once. Raises `MissingData` with the way to get the dataset where it is not found,
+    or naming videos that are too short, and `UserError` for an impossible option.
     """
-    for name, value in {"frames": frames, "height": height, "width": width, "stride": stride}.items():
-        if value < 1:
-            raise UserError(f"ucf101({name}={value}): {name} must be at least 1, for example ucf101({name}=16)")
+    cut = Cut("ucf101", ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
     if split_list not in (1, 2, 3):
         raise UserError(f"ucf101(split_list={split_list}): UCF101 has split lists 1, 2 and 3, try ucf101(split_list=1)")
-    return Ucf101(_find(root), ClipShape(frames, height, width), stride, split_list)
+    return Ucf101(_find(root), cut, split_list)
 
 
 class _Video(NamedTuple):
@@ -82,15 +87,15 @@ class _Video(NamedTuple):
 class Ucf101:
     """The clips that the split lists name and the disk holds; `missing` and `note` say what is not there.
 
-    The first frame of a clip is drawn by a hash of the video's name, so every machine cuts the same clip.
+    By default each video gives one clip, which begins where a hash of the video's name says.
     """
 
     name = "ucf101"
 
-    def __init__(self, root: Path, shape: ClipShape, stride: int, split_list: int) -> None:
-        self.shape, self.stride = shape, stride
+    def __init__(self, root: Path, cut: Cut, split_list: int) -> None:
+        self.shape, self.stride, self._cut = cut.shape, cut.stride, cut
         self.classes = _read_classes(root / LISTS / "classInd.txt")
-        self.words = tuple(sorted({word for name in self.classes for word in _caption(name).split()}))
+        self.words = tuple(sorted({word for name in self.classes for word in folders.in_words(name).split()}))
         on_disk = _scan(root / VIDEOS)
         self._listed: dict[Split, int] = {}
         self._videos: dict[Split, list[_Video]] = {}
@@ -102,13 +107,14 @@ class Ucf101:
             ]
         if not any(self._videos.values()):
             raise MissingData(f"{root / VIDEOS} holds none of the clips named in {root / LISTS}.\n{HOW_TO_GET}")
+        self._windows = {split: _windows(cut, self._videos[split]) for split in SPLITS} if cut.several else {}
 
     def size(self, split: Split) -> int:
-        """How many of the listed clips are on disk."""
-        return len(self._videos[split])
+        """How many clips the videos on disk give."""
+        return len((self._windows or self._videos)[split])
 
     def missing(self, split: Split) -> int:
-        """How many of the listed clips are not on disk."""
+        """How many of the listed videos are not on disk."""
         return self._listed[split] - len(self._videos[split])
 
     @property
@@ -116,7 +122,7 @@ class Ucf101:
         """What a reader must know of a partial copy, such as `5 of 9,537 listed train clips present`; else empty."""
         partial = [split for split in SPLITS if self.missing(split)]
         return ", ".join(
-            f"{self.size(split):,} of {self._listed[split]:,} listed {split} clips present" for split in partial
+            f"{len(self._videos[split]):,} of {self._listed[split]:,} listed {split} clips present" for split in partial
         )
 
     def clips(self, split: Split, indices: Sequence[int], device: torch.device | None = None) -> Clips:
@@ -124,17 +130,21 @@ class Ucf101:
 
         Raises `MissingData` naming the first clip that is cut off, damaged or too short, and IndexError.
         """
-        clips = [self._clip(self._video(split, index)) for index in indices]
+        clips = [self._clip(split, *self._place(split, index)) for index in indices]
         shape = (0, self.shape.frames, 3, self.shape.height, self.shape.width)
         return (torch.stack(clips) if clips else torch.empty(shape, dtype=torch.uint8)).to(device)
 
     def labels(self, split: Split, indices: Sequence[int]) -> list[int]:
         """The class of each clip, an index into `classes`: one less than in the official lists."""
-        return [self._video(split, index).label for index in indices]
+        return [self._videos[split][number].label for number in self.videos(split, indices)]
 
     def captions(self, split: Split, indices: Sequence[int]) -> list[str]:
         """The class of each clip in words, such as `apply eye makeup`."""
-        return [_caption(self.classes[label]) for label in self.labels(split, indices)]
+        return [folders.in_words(self.classes[label]) for label in self.labels(split, indices)]
+
+    def videos(self, split: Split, indices: Sequence[int]) -> list[int]:
+        """The number of the video that each clip is cut from."""
+        return [self._place(split, index)[0] for index in indices]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -142,23 +152,31 @@ class Ucf101:
 
         A file stands for itself by name, size and 48 KiB of its content, so a change of few bytes can escape.
         """
-        digest = hashlib.sha256(f"{self.shape}/{self.stride}/{video.decoder()}".encode())
+        cut = self._cut.text().removesuffix("/hashed/0")  # which went without saying in the first results
+        digest = hashlib.sha256(f"{cut}/{video.decoder()}".encode())
         for split in SPLITS:
             for name, path, _ in sorted(self._videos[split]):
                 digest.update(f"\n{split} {name} {_digest(path)}".encode())
         return digest.hexdigest()
 
-    def _video(self, split: Split, index: int) -> _Video:
+    def _place(self, split: Split, index: int) -> tuple[int, int | None]:
+        """The number of a clip's video, and its first frame where that is known before the video is read."""
         if not 0 <= index < self.size(split):
             raise IndexError(f"ucf101 has {self.size(split)} {split} clips: no clip {index}")
-        return self._videos[split][index]
+        return self._windows[split][index] if self._windows else (index, None)
 
-    def _clip(self, clip: _Video) -> UInt8[Tensor, "frames 3 height width"]:
-        _check_whole(clip.path)
-        starts = video.count_frames(clip.path) - (self.shape.frames - 1) * self.stride
-        start = int.from_bytes(hashlib.sha256(clip.name.encode()).digest()[:8], "little") % max(starts, 1)
-        images = video.decode(clip.path, start=start, frames=self.shape.frames, stride=self.stride)
-        return video.resize(video.centre_crop(images), self.shape.height, self.shape.width)
+    def _clip(self, split: Split, number: int, first: int | None) -> UInt8[Tensor, "frames 3 height width"]:
+        clip = self._videos[split][number]
+        video.check_whole(clip.path)
+        if first is None:
+            count = video.count_frames(clip.path) if self._cut.start == "hashed" else 0
+            (first,) = self._cut.starts(clip.name, count)
+        images = video.decode(clip.path, start=first, frames=self.shape.frames, stride=self.stride)
+        return self._cut.fit(images, str(clip.path))
+
+
+def _windows(cut: Cut, videos: Sequence[_Video]) -> Windows:
+    return Windows(cut, [clip.name for clip in videos], frame_counts([clip.path for clip in videos]))
 
 
 def _find(root: str | None) -> Path:
@@ -207,10 +225,6 @@ def _read_list(path: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
     return clips
 
 
-def _caption(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
-
-
 def _digest(path: Path) -> str:
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
@@ -219,15 +233,3 @@ def _digest(path: Path) -> str:
             file.seek(offset)
             digest.update(file.read(SAMPLE))
     return digest.hexdigest()
-
-
-def _check_whole(path: Path) -> None:
-    """Refuse an AVI shorter than its own RIFF header says: one that was cut off decodes without any error."""
-    try:
-        with path.open("rb") as file:
-            head, size = file.read(8), os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise MissingData(f"{path}: {error.strerror}; get this file again") from error
-    declared = int.from_bytes(head[4:8], "little") + 8
-    if head[:4] == b"RIFF" and size < declared:
-        raise MissingData(f"{path}: cut off, {size:,} of {declared:,} bytes; get this file again or take it out")

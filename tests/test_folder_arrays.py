@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clipfiles import (
+    names,
+    stack,
+)
+from safetensors.torch import save_file
+
+from vfbench import folders
+from vfbench.errors import MissingData, UserError
+from vfbench.folders import arrays
+
+pytest.importorskip("av")  # without it no clip can be made, nor read
+
+
+# Array files
+
+
+SAVERS: Mapping[str, Callable[[Path, np.ndarray], None]] = {
+    "plain.npy": np.save,
+    "turned.npy": lambda path, x: np.save(path, np.asfortranarray(x)),
+    "stored.npz": lambda path, x: np.savez(path, x),
+    "packed.npz": lambda path, x: np.savez_compressed(path, anything=x),
+    "several.npz": lambda path, x: np.savez(path, labels=np.arange(3), clips=x),
+}
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_array_files_hold_clips(tmp_path: Path, name: str) -> None:
+    SAVERS[name](tmp_path / name, stack())
+    found = folders.detect(tmp_path)
+    assert (found.kind, names(found)) == ("arrays", [f"{name}[{i}]" for i in range(3)])
+    clips = folders.clips(found, [2, 0], frames=3, stride=4)
+    assert torch.equal(clips, torch.from_numpy(stack()[[2, 0], 0:12:4]).permute(0, 1, 4, 2, 3))
+    assert isinstance(arrays.rows(tmp_path / name), np.memmap) is (name != "packed.npz")
+    notes = {"packed.npz": "packed.npz is compressed: it is read into", "several.npz": "several.npz: not read: labels"}
+    assert [note[:41] for note in found.notes] == ([notes[name]] if name in notes else [])
+
+
+def test_several_array_files_are_read_one_after_another(tmp_path: Path) -> None:
+    for i in (2, 10):
+        np.save(tmp_path / f"part{i}.npy", np.full((2, 3, 4, 4, 3), i, np.uint8))
+    found = folders.detect(tmp_path)
+    assert names(found) == ["part2.npy[0]", "part2.npy[1]", "part10.npy[0]", "part10.npy[1]"]
+    assert folders.clips(found, [1, 2], frames=3).amax((1, 2, 3, 4)).tolist() == [2, 10]
+
+
+def test_an_array_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    for value in (7, 9):
+        np.savez_compressed(tmp_path / "a.npz", np.full((1, 3, 4, 4, 3), value, np.uint8))
+        os.utime(tmp_path / "a.npz", ns=(value, value))
+        assert folders.clips(folders.detect(tmp_path), [0], frames=3).max() == value
+
+
+ZEROS = np.zeros
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (ZEROS((2, 4, 3, 8, 9), np.uint8), "uint8 (2, 4, 3, 8, 9); needed: clips as uint8 (B, T, H, W, 3) in 0..255, "
+         "or features as floats (N, D): save x.transpose(0, 1, 3, 4, 2)"),
+        (ZEROS((2, 3, 4, 8, 9), np.uint8), "uint8 (2, 3, 4, 8, 9); .*: save x.transpose(0, 2, 3, 4, 1)"),
+        (ZEROS((4, 8, 9, 3), np.uint8), "uint8 (4, 8, 9, 3); .*: save x[None] if it is one clip"),
+        (ZEROS((2, 4, 8, 9, 1), np.uint8), "uint8 (2, 4, 8, 9, 1); needed"),
+        (ZEROS((2, 4), np.uint8), "uint8 (2, 4); needed"),
+        (ZEROS((0, 4, 8, 9, 3), np.uint8), "uint8 (0, 4, 8, 9, 3) is empty; needed"),
+        (np.float32(5), "float32 () is empty"),
+        (np.linspace(-1, 1, 2 * 4 * 3 * 3 * 3, dtype=np.float32).reshape(2, 4, 3, 3, 3)[::-1],
+         "float32 (2, 4, 3, 3, 3), 0.0046"),
+        (np.full((2, 4, 3, 3, 3), 0.5), "float64 (2, 4, 3, 3, 3), 0.5 to 0.5 in the first; .*bring them to 0..1 and "
+         "save vfbench.video.to_uint8(x)"),
+        (ZEROS((2, 4, 8, 9, 3), np.int64), "int64 (2, 4, 8, 9, 3); needed"),
+        (ZEROS((2, 4), np.int64), "int64 (2, 4); needed"),
+        (ZEROS((2, 4), np.complex64), "complex64 (2, 4); needed"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_other_arrays_are_refused_with_type_and_shape(
+    tmp_path: Path, array: np.ndarray, message: str, suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    (np.save if suffix == ".npy" else np.savez)(path, array)
+    pattern = ".*".join(map(re.escape, message.split(".*")))
+    with pytest.raises(MissingData, match=f"{re.escape(str(path))}: {pattern}"):
+        folders.detect(tmp_path)
+
+
+def test_the_array_that_is_meant_must_be_plain(tmp_path: Path) -> None:
+    one = ZEROS((2, 4, 8, 9, 3), np.uint8)
+    for held in ({"left": one, "right": one}, {"clips": one, "arr_0": one}):
+        np.savez(tmp_path / "a.npz", **held)  # type: ignore[arg-type]  # the stubs take a name for allow_pickle
+        with pytest.raises(MissingData, match=r"a\.npz: holds .*: which one is meant\? Keep one, or call"):
+            folders.detect(tmp_path)
+    np.savez(tmp_path / "a.npz")
+    with pytest.raises(MissingData, match="holds no array"):
+        folders.detect(tmp_path)
+
+
+def test_damaged_array_files_are_named_and_nothing_is_unpickled(tmp_path: Path) -> None:
+    np.save(tmp_path / "whole.npy", stack())
+    np.savez(tmp_path / "whole.npz", stack())
+    save_file({"f": torch.zeros(2, 3)}, tmp_path / "whole.safetensors")
+    for path in sorted(tmp_path.glob("whole*")):
+        whole = path.read_bytes()
+        for content in (b"", b"<html>not found</html>", whole[:90], whole[:-1]):
+            bad = tmp_path / "bad" / f"bad{path.suffix}"
+            bad.parent.mkdir(exist_ok=True)
+            bad.write_bytes(content)
+            with pytest.raises(MissingData, match=rf"bad\{path.suffix}: no readable \{path.suffix} file"):
+                folders.clips(folders.detect(bad), [2], frames=1)
+    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    with pytest.raises(MissingData, match=r"objects\.npy: object \(1,\); needed"):
+        folders.detect(tmp_path / "objects.npy")
+
+
+# Features
+
+
+def test_features_are_read_from_all_their_formats(tmp_path: Path) -> None:
+    values = torch.arange(6.0).reshape(3, 2) / 7
+    np.save(tmp_path / "f1.npy", values.numpy())
+    np.savez_compressed(tmp_path / "f2.npz", features=values.numpy(), ids=np.arange(3))
+    save_file({"anything": values.half()}, tmp_path / "f10.safetensors")
+    found = folders.detect(tmp_path)
+    assert (found.kind, len(found), found.entries[-1].name) == ("features", 9, "f10.safetensors[2]")
+    assert torch.equal(folders.features(found), torch.cat([values, values, values.half().float()]))
+    np.save(tmp_path / "double.npy", values.double().numpy() + 1e-12)
+    assert torch.equal(folders.features(folders.detect(tmp_path / "double.npy")), values.double() + 1e-12)
+
+
+def test_features_that_are_none_or_no_clips_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", np.array([[1.0], [np.nan], [np.inf]]))
+    found = folders.detect(tmp_path)
+    with pytest.raises(MissingData, match=r"f\.npy: row 1 holds NaN or infinity \(2 such rows\)"):
+        folders.features(found)
+    with pytest.raises(UserError, match=r"f\.npy holds features, not clips"):
+        folders.clips(found, [0], frames=1)
+    np.save(tmp_path / "g.npy", ZEROS((2, 5), np.float32))
+    with pytest.raises(MissingData, match=r"features of different width \(1 in f\.npy, 5 in g\.npy\)"):
+        folders.detect(tmp_path)
+    np.save(tmp_path / "f.npy", stack())
+    with pytest.raises(MissingData, match=r"holds array clips \(f\.npy\) and feature rows \(g\.npy\)"):
+        folders.detect(tmp_path)
+    with pytest.raises(UserError, match="holds arrays, not features"):
+        folders.features(folders.detect(tmp_path / "f.npy"))
+    save_file({"clips": torch.zeros(2, 4, 8, 8, 3, dtype=torch.uint8)}, tmp_path / "c.safetensors")
+    with pytest.raises(MissingData, match=r"c\.safetensors: clips stand in \.npy or \.npz files"):
+        folders.detect(tmp_path / "c.safetensors")

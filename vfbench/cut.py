@@ -1,0 +1,165 @@
+"""Which frames of a video a clip has, and how these reach the size of the clip: every rule that a protocol can name.
+
+    start      zero: with the first frame; hashed: at one place drawn from the video's name
+               every: at each frame where a clip fits; chunks: where the clip before has ended
+    geometry   centre-crop: the largest centred square; squash: the whole picture; native: the picture in its own size
+    filter     bilinear: on half-pixel centres, in float32; lanczos: that of Pillow; none: nothing is resampled
+
+The rules of the field and who has which: `vfbench/presets`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from vfbench.errors import MissingData, UserError
+from vfbench.interfaces import ClipShape
+from vfbench.video import to_uint8
+
+ONE = ("zero", "hashed")  # ways to start that give one clip a video
+SEVERAL = ("every", "chunks")  # and those that give as many as fit
+WORDS = {
+    "start": (*ONE, *SEVERAL),
+    "geometry": ("centre-crop", "squash", "native"),
+    "filter": ("bilinear", "lanczos", "none"),
+}
+USUAL = ("centre-crop", "bilinear", True)  # how frames are fitted where nobody says it
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a dataset makes clips of `shape` from its videos; raises `UserError` naming an option that makes no sense.
+
+    The frames of a clip are `stride` apart; the first `drop_first` of a video are in none. `antialias` averages what
+    `bilinear` shrinks; `lanczos` always does.
+    """
+
+    dataset: str  # whose options these are, for messages
+    shape: ClipShape
+    stride: int = 1
+    drop_first: int = 0
+    start: str = "zero"
+    geometry: str = "centre-crop"
+    filter: str = "bilinear"
+    antialias: bool = True
+
+    def __post_init__(self) -> None:
+        sides = {"frames": self.shape.frames, "height": self.shape.height, "width": self.shape.width}
+        for name, value in {**sides, "stride": self.stride, "drop_first": self.drop_first}.items():
+            if value < (least := 0 if name == "drop_first" else 1):
+                raise UserError(f"{self.dataset}({name}={value}): {name} must be at least {least}")
+        for name, words in WORDS.items():
+            if (word := getattr(self, name)) not in words:
+                raise UserError(f"{self.dataset}({name}={word!r}): {name} must be one of {', '.join(words)}")
+        if self.filter == "lanczos" and not self.antialias:
+            said = f"{self.dataset}(filter='lanczos', antialias=False): Lanczos always averages what it shrinks"
+            raise UserError(f"{said}; say antialias=True, or filter='bilinear'")
+
+    @property
+    def several(self) -> bool:
+        """Whether a video gives as many clips as fit into it."""
+        return self.start in SEVERAL
+
+    @property
+    def span(self) -> int:
+        """The frames that a video needs for one clip, with those that are dropped."""
+        return self.drop_first + (self.shape.frames - 1) * self.stride + 1
+
+    def starts(self, name: str, count: int) -> range:
+        """The first frame of each clip of the video called `name`, which has `count` frames; see `starts`."""
+        return starts(self.start, name, count, frames=self.shape.frames, stride=self.stride, drop_first=self.drop_first)
+
+    def fit(
+        self, frames: UInt8[Tensor, "frames 3 _ _"], name: str
+    ) -> UInt8[Tensor, "frames 3 {self.shape.height} {self.shape.width}"]:
+        """Frames (T, 3, H, W) of any size as the clip has them, on the CPU.
+
+        Raises `MissingData` naming the video where nothing may be resampled and the size is another.
+        """
+        height, width = self.shape.height, self.shape.width
+        seen = centre_crop(frames) if self.geometry == "centre-crop" else frames
+        if self.geometry == "native" or self.filter == "none":
+            if seen.shape[-2:] != (height, width):
+                raise self._other_size(name, frames)
+            return seen
+        if self.filter == "lanczos":
+            return lanczos(seen, height, width)
+        return resize(seen, height, width, antialias=self.antialias)
+
+    def text(self) -> str:
+        """All that changes a clip, for fingerprints. The usual fitting goes without saying, as in the first results."""
+        frames = f"{self.shape}/{self.stride}/{self.start}/{self.drop_first}"
+        fitting = (self.geometry, self.filter, self.antialias)
+        return frames if fitting == USUAL else "/".join(map(str, (frames, *fitting)))
+
+    def _other_size(self, name: str, frames: Tensor) -> MissingData:
+        there, wanted = f"{frames.shape[-1]}x{frames.shape[-2]}", f"{self.shape.width}x{self.shape.height}"
+        rules = f"geometry={self.geometry!r}, filter={self.filter!r}"
+        return MissingData(
+            f"{name} has {there} pixels (width x height), and {self.dataset}({rules}) makes no {wanted} of them; "
+            f"say geometry='centre-crop', filter='bilinear', or give clips of that size"
+        )
+
+
+def starts(start: str, name: str, count: int, *, frames: int, stride: int = 1, drop_first: int = 0) -> range:
+    """The first frame of each clip of a video called `name` that has `count` frames, of which `zero` takes no notice.
+
+    `hashed` draws one of all places that leave room, by the first 8 bytes (little-endian) of the SHA-256 of the name,
+    so that every machine cuts the same clip. Where no clip fits, `every` and `chunks` give none; `zero` and `hashed`
+    give the first frame, where whoever reads the clip finds too few.
+    """
+    if start == "zero":
+        return range(drop_first, drop_first + 1)
+    places = count - drop_first - (frames - 1) * stride
+    if start == "hashed":
+        first = drop_first + int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") % max(places, 1)
+        return range(first, first + 1)
+    return range(drop_first, drop_first + max(places, 0), 1 if start == "every" else frames * stride)
+
+
+def centre_crop(clips: UInt8[Tensor, "*batch 3 height width"]) -> UInt8[Tensor, "*batch 3 side side"]:
+    """The largest centred square; where the margin is odd, the extra pixel is cut right or below."""
+    height, width = clips.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return clips[..., top : top + side, left : left + side]
+
+
+def resize(
+    clips: UInt8[Tensor, "*batch 3 height width"], height: int, width: int, *, antialias: bool = True
+) -> UInt8[Tensor, "*batch 3 new_height new_width"]:
+    """Resize by bilinear interpolation on half-pixel centres in float32, without keeping the aspect: uint8 to uint8.
+
+    `antialias` widens the filter when shrinking, as PIL does. The same size comes back unchanged.
+    """
+    if clips.dtype != torch.uint8:
+        raise TypeError(f"resize takes uint8 clips, got {clips.dtype}")
+    if clips.shape[-2:] == (height, width):
+        return clips
+    images = clips.reshape(-1, *clips.shape[-3:]).float()
+    images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=antialias)
+    return to_uint8(images / 255).reshape(*clips.shape[:-2], height, width)
+
+
+def lanczos(
+    frames: UInt8[Tensor, "frames 3 _ _"], height: int, width: int
+) -> UInt8[Tensor, "frames 3 {height} {width}"]:
+    """Resize each frame by Pillow's Lanczos filter over three lobes, without keeping the aspect: uint8 to uint8.
+
+    What the field's scripts call LANCZOS or ANTIALIAS; Pillow widens the filter when it shrinks. The same size comes
+    back unchanged.
+    """
+    images = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames.permute(0, 2, 3, 1).numpy()]
+    # Bytes are made after each axis, so their order counts. Pillow 13 begins with the cheaper one; those before it, by
+    # which the field's data was made, with the width.
+    wide = [image.resize((width, image.height), Image.Resampling.LANCZOS) for image in images]
+    sized = [np.array(image.resize((width, height), Image.Resampling.LANCZOS)) for image in wide]
+    return torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,33 @@
+"""Clips that others made, read from any folder: what is there, its frames, its hash, and whether two sides compare.
+
+    videos     folder/[any depth/][class/]clip.mp4
+    frames     folder/[class/]clip/0001.png            png or jpg, one or two levels
+    arrays     folder/samples.npz                      uint8 (B, T, H, W, 3), any depth
+    features   folder/features.safetensors             floats (N, D), .npy and .npz as well
+
+The order is natural (`frame_9` before `frame_10`). Nothing is passed over in silence: what is no clip is in the notes,
+and two layouts in one folder are refused. Hidden folders, `__MACOSX` and split lists are not entered.
+"""
+
+from vfbench.folders.compare import manifest, mismatches, too_short
+from vfbench.folders.layout import Entry, Found, detect
+from vfbench.folders.read import STARTS, clip, clips, count, decoder, features, resolution
+from vfbench.folders.scan import in_words, natural
+
+__all__ = [
+    "STARTS",
+    "Entry",
+    "Found",
+    "clip",
+    "clips",
+    "count",
+    "decoder",
+    "detect",
+    "features",
+    "in_words",
+    "manifest",
+    "mismatches",
+    "natural",
+    "resolution",
+    "too_short",
+]

@@ -1,0 +1,140 @@
+"""Every file below a folder, sorted into the layout that would read it. Only names are looked at."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from vfbench.errors import MissingData
+from vfbench.folders.arrays import SUFFIXES
+
+Layout: TypeAlias = Literal["videos", "frames", "arrays"]
+
+VIDEOS = (
+    *(".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"),
+    *(".wmv", ".flv", ".ogv", ".3gp", ".y4m", ".gif"),
+)
+IMAGES: Mapping[str, str] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+IGNORED = ("__macosx", "ucftraintestlist", "thumbs.db", "desktop.ini")  # in lower case; and whatever is hidden
+
+
+def natural(name: str) -> tuple[tuple[list[Any], str], ...]:
+    """The key that sorts paths by their parts, and digits in these by their value."""
+    return tuple(
+        ([int(piece) if i % 2 else piece for i, piece in enumerate(re.split("([0-9]+)", part))], part)
+        for part in name.split("/")
+    )
+
+
+def in_words(name: str) -> str:
+    """A class as a caption: `apply eye makeup` for `ApplyEyeMakeup` or `apply_eye_makeup`."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").split()
+    return " ".join(words).lower() or name
+
+
+def few(names: Collection[str], limit: int = 3) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(list(names)[:limit])
+    return f"{shown} and {len(names) - limit:,} more" if len(names) > limit else shown
+
+
+def suffix(name: str) -> str:
+    """The suffix of a name in lower case, such as `.png`."""
+    _, dot, last = name.rpartition(".")
+    return dot + last.lower()
+
+
+def codec(name: str) -> str:
+    """The codec of an image by its name; empty if it is none."""
+    return IMAGES.get(suffix(name), "")
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The images of a frame folder in natural order; raises `MissingData` where it cannot be read."""
+    names = [item.name for item in _inside(folder) if codec(item.name) and not _passed_over(item.name)]
+    return [folder / name for name in sorted(names, key=natural)]
+
+
+@dataclass
+class Scan:
+    """What lies below `base`, by its name relative to it. `codecs` are those of the images of each frame folder.
+
+    `unordered` are the frame folders whose natural order is not the order by characters, `other` the files that no
+    layout reads.
+    """
+
+    base: Path
+    claimed: dict[Layout, list[str]] = field(default_factory=lambda: {"videos": [], "frames": [], "arrays": []})
+    codecs: dict[str, set[str]] = field(default_factory=dict)
+    unordered: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    empty: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """What was not read."""
+        told = []
+        if self.other:
+            told.append(f"not scored, no layout reads them: {few(self.other)}")
+        if self.ignored:
+            told.append(f"ignored: {few([f'{name} ({n})' if n > 1 else name for name, n in self.ignored.items()])}")
+        if self.empty:
+            told.append(f"{len(self.empty):,} empty folder{'s' * (len(self.empty) > 1)}: {few(self.empty)}")
+        return told
+
+
+def scan(place: Path) -> Scan:
+    """All files below a folder, or the single file; raises `MissingData` naming a folder that cannot be read."""
+    if place.is_file():
+        found = Scan(place.parent)
+        _sort(found, [place.name])
+        return found
+    found = Scan(place)
+    _walk(found, place, "", frozenset())
+    return found
+
+
+def _walk(found: Scan, folder: Path, name: str, above: frozenset[str]) -> None:
+    """Add what stands in a folder and below; `above` are the folders on the way to it, against links in a circle."""
+    if (here := os.path.realpath(folder)) in above:
+        raise MissingData(f"{folder} links to a folder above itself: take the link out")
+    items = sorted(_inside(folder), key=lambda item: natural(item.name))
+    found.ignored.update(item.name for item in items if _passed_over(item.name))
+    items = [item for item in items if not _passed_over(item.name)]
+    files = [item.name for item in items if not item.is_dir()]
+    images = [file for file in files if codec(file)]
+    if name and not items:
+        found.empty.append(name)
+    if name and images:
+        found.claimed["frames"].append(name)
+        found.codecs[name] = set(map(codec, images))
+        found.unordered += [name] * (images != sorted(images))
+    prefix = f"{name}/" if name else ""
+    _sort(found, [f"{prefix}{file}" for file in files if not (name and codec(file))])
+    for item in items:
+        if item.is_dir():
+            _walk(found, folder / item.name, f"{prefix}{item.name}", above | {here})
+
+
+def _sort(found: Scan, names: Iterable[str]) -> None:
+    """Add files that are no frames."""
+    for name in names:
+        layout: Layout | None = "videos" if suffix(name) in VIDEOS else "arrays" if suffix(name) in SUFFIXES else None
+        (found.claimed[layout] if layout else found.other).append(name)
+
+
+def _inside(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as items:
+            return list(items)
+    except OSError as error:
+        raise MissingData(f"{folder}: {error.strerror}; give a folder or file of clips that can be read") from error
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name.lower() in IGNORED
