@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import perturb, tiny_vdm, tiny_videofusion
+from helpers import Colour, perturb, tiny_vdm, tiny_videofusion
 from torch import Tensor
 
+from vfbench import plugins
 from vfbench.cli import main
 from vfbench.datasets import shapes
 from vfbench.diffusion.model import DiffusionModel
@@ -68,6 +69,23 @@ def few_real(monkeypatch: pytest.MonkeyPatch) -> None:
     """The protocol of Moving Shapes with 128 real clips, so that a comparable run takes a second."""
     few = {**shapes.PROTOCOLS["shapes"], "n_real": 128}
     monkeypatch.setattr(shapes, "PROTOCOLS", {"shapes": few})
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """`Colour` stands in for all networks but the judge; says with which specs they were asked for."""
+    asked: list[str] = []
+    load = plugins.load
+
+    def stand_in(kind: plugins.Kind, spec: plugins.Spec | str, *context: Any) -> Any:
+        if kind != "extractor" or str(spec).startswith("shapes_judge"):
+            return load(kind, spec, *context)
+        asked.append(str(spec))
+        outputs = ("features",) if str(spec).startswith("videomae") else ("logits", "similarity")
+        return Colour("other" if "random" in str(spec) else "proven", outputs)
+
+    monkeypatch.setattr(plugins, "load", stand_in)
+    return asked
 
 
 @dataclass(frozen=True)

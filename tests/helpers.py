@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from vfbench.diffusion import schedule
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.diffusion.schedule import Prediction
 from vfbench.diffusion.solvers import Denoiser
-from vfbench.interfaces import Conditioning, Request, Setting
+from vfbench.interfaces import Clips, Conditioning, Features, Request, Setting, Standing
 from vfbench.models import videofusion
 from vfbench.models.videofusion import VideoFusion
 
@@ -98,3 +98,16 @@ def requests(*indices: int) -> list[Request]:
 
 def setting(checkpoint: Path, frames: int = 4) -> Setting:
     return Setting(tiny_dataset(frames), CPU, checkpoint=checkpoint)
+
+
+class Colour:
+    """Stands in for a large network: every output tells the mean colour of a clip."""
+
+    name = "colour"
+    fingerprint = "ab" * 32
+
+    def __init__(self, standing: Standing, outputs: Sequence[str]) -> None:
+        self.standing, self.outputs = standing, dict.fromkeys(outputs, 3)
+
+    def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
+        return {output: clips.float().mean((1, 3, 4)) / 255 for output in outputs}

@@ -11,10 +11,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vfbench import cut, video
+from vfbench import cut, measuring, plugins, presets, video
 from vfbench.cut import Cut, starts
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape
+from vfbench.plugins import Spec
+from vfbench.protocol import SPLITS, Protocol
 
 PLAIN = Cut("folder", ClipShape(4, 5, 7))
 
@@ -200,3 +202,53 @@ def test_the_text_tells_cuts_apart_and_leaves_out_the_usual() -> None:
     texts = [replace(PLAIN, **options).text() for options in others]
     assert len({PLAIN.text(), *texts}) == len(others) + 1
     assert texts[-1] == "4x5x7/1/zero/0/centre-crop/bilinear/False"
+
+
+def test_the_words_are_those_of_a_protocol() -> None:
+    schema = Protocol.model_json_schema()["properties"]
+    for name, words in cut.WORDS.items():
+        assert {*words, "own"} == set(schema[name]["enum"])
+
+
+# What the protocols of the field ask for
+
+CUTTING = ("start", "geometry", "filter", "antialias", "stride", "drop_first", "frames", "height", "width")
+
+
+@pytest.mark.parametrize("dataset", ["ucf101", "folder"])
+@pytest.mark.parametrize("name", presets.available())
+def test_a_dataset_cuts_as_a_preset_says_and_the_protocol_records_it(
+    real_data: Path, tmp_path: Path, name: str, dataset: str
+) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).symlink_to(real_data / "ucf101/UCF-101")
+    asked = presets.for_dataset(presets.load(name), dataset)
+    spec = Spec(dataset, {"root": str(real_data if dataset == "ucf101" else tmp_path)})
+    fields = measuring.rules(spec, name, smoke=False)
+    wanted = {field: fields[field] for field in measuring.CUT}
+    assert wanted.keys() <= plugins.options("dataset", dataset).keys()
+    data = plugins.load("dataset", spec.merged(wanted))
+    made = {"name": name, "dataset": dataset, "data_fingerprint": data.fingerprint, "n_real": 4}
+    record = Protocol(**{**fields, **made}).record()
+    assert {field: record[field] for field in CUTTING} == {field: asked[field] for field in CUTTING}
+    assert record["selection"] == asked["selection"]
+    _check_clip(data, asked)
+
+
+def _check_clip(data: Any, asked: dict[str, Any]) -> None:
+    """The last clip of the split has the frames and pixels that the fields ask for, seen without the dataset."""
+    split = next(split for split in SPLITS[asked["split"]] if data.size(split))
+    last = data.size(split) - 1
+    number = data.videos(split, [last])[0]
+    name, path = _video(data, split, number)
+    spread = {"frames": asked["frames"], "stride": asked["stride"]}
+    places = list(starts(asked["start"], name, video.count_frames(path), **spread))
+    images = video.decode(path, start=places[-1], **spread)
+    shape = ClipShape(asked["frames"], asked["height"], asked["width"])
+    fitting = {key: asked[key] for key in ("geometry", "filter", "antialias")}
+    check_pixels(data.clips(split, [last])[0], images, Cut(data.name, shape, **fitting))
+
+
+def _video(data: Any, split: Any, number: int) -> tuple[str, Path]:
+    one = data._videos[split][number] if data.name == "ucf101" else data._found[split].entries[number]
+    return str(one.name), Path(one.path)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pydantic
 import pytest
+import torch
 
 from vfbench import plugins
-from vfbench.errors import UserError
-from vfbench.protocol import JUDGED, Measure, Protocol, choose
+from vfbench.interfaces import Clips, Extractor, Features, Request, Standing
+from vfbench.protocol import LATER, Measure, Protocol, described
+
+ROOT = Path(__file__).parent.parent
 
 FIELDS: Mapping[str, Any] = {
     "name": "by-hand",
@@ -25,6 +31,8 @@ FIELDS: Mapping[str, Any] = {
     "height": 32,
     "width": 32,
     "stride": 1,
+    "fake_stride": 1,
+    "drop_first": 0,
     "start": "zero",
     "geometry": "native",
     "filter": "none",
@@ -32,6 +40,7 @@ FIELDS: Mapping[str, Any] = {
     "quantise": "round",
     "n_real": 2048,
     "n_fake": 256,
+    "repeats": 1,
     "measures": {"fvd": {"metric": "fvd(ddof=1)", "source": "judge.features"}},
     "extractors": {"judge": "abcd"},
 }
@@ -42,21 +51,25 @@ CHANGED: Mapping[str, Any] = {
     "data_fingerprint": "00fe",
     "split": "both",
     "prompts": "train",
+    "selection": "sorted",
     "selection_seed": 1,
     "frames": 17,
     "height": 33,
     "width": 31,
     "stride": 2,
+    "fake_stride": 2,
+    "drop_first": 2,
     "start": "hashed",
     "geometry": "centre-crop",
     "filter": "bilinear",
     "antialias": True,
+    "quantise": "truncate",
     "n_real": 2047,
     "n_fake": 255,
+    "repeats": 2,
     "measures": {"fvd": {"metric": "fvd(ddof=0)", "source": "judge.features"}},
     "extractors": {"judge": "abce"},
 }
-ONE_VALUE = {"selection", "quantise"}  # fields that so far allow a single value
 
 
 def test_the_id_of_a_protocol_is_pinned() -> None:
@@ -64,19 +77,35 @@ def test_the_id_of_a_protocol_is_pinned() -> None:
 
 
 def test_every_field_is_tried() -> None:
-    assert set(Protocol.model_fields) == set(FIELDS) == {"name", *CHANGED, *ONE_VALUE}
+    assert set(Protocol.model_fields) == set(FIELDS) == {"name", *CHANGED}
 
 
-@pytest.mark.parametrize("field", CHANGED)
-def test_the_id_changes_with_every_field(field: str) -> None:
-    assert Protocol(**{**FIELDS, field: CHANGED[field]}).id != ID
+def of(**changes: Any) -> str:
+    """The id of the protocol above with other fields."""
+    return Protocol(**{**FIELDS, **changes}).id
 
 
-@pytest.mark.parametrize("field", sorted(ONE_VALUE))
-def test_fields_of_one_value_allow_no_other_and_are_part_of_the_id(field: str) -> None:
-    with pytest.raises(pydantic.ValidationError, match=field):
-        Protocol(**{**FIELDS, field: "other"})
-    assert Protocol(**FIELDS).model_copy(update={field: "other"}).id != ID
+@pytest.mark.parametrize("name", CHANGED)
+def test_the_id_changes_with_every_field(name: str) -> None:
+    assert of(**{name: CHANGED[name]}) != ID
+
+
+def test_fields_are_later_only_at_their_default() -> None:
+    assert {name: Protocol.model_fields[name].default for name in LATER} == LATER
+
+
+def test_all_values_of_a_field_have_their_own_id() -> None:
+    ids = {of(drop_first=n) for n in range(4)} | {of(fake_stride=n) for n in range(2, 5)}
+    assert len(ids) == 7
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/*.json")), ids=lambda path: path.stem)
+def test_results_that_are_older_than_a_field_keep_their_id(path: Path) -> None:
+    fields = json.loads(path.read_text())["protocol"]
+    recorded = fields.pop("id")
+    assert set(LATER) & set(fields) in (set(), set(LATER))
+    assert Protocol(**fields).id == recorded
+    assert Protocol(**{**fields, **LATER}).id == recorded
 
 
 def test_name_and_order_do_not_change_the_id() -> None:
@@ -99,49 +128,50 @@ def test_a_protocol_is_frozen_and_takes_no_unknown_field(thing: pydantic.BaseMod
         type(thing)(**thing.model_dump(), surprise=1)
 
 
-@pytest.mark.parametrize("change", [{"frames": 0}, {"n_fake": -1}, {"start": "middle"}, {"split": "validation"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"frames": 0}, {"n_fake": -1}, {"stride": 0}, {"fake_stride": 0}, {"drop_first": -1}, {"repeats": 0}),
+        *({"start": "middle"}, {"split": "validation"}, {"selection": "first"}, {"quantise": "floor"}),
+    ],
+)
 def test_impossible_fields_are_refused(change: Mapping[str, Any]) -> None:
     with pytest.raises(pydantic.ValidationError, match=next(iter(change))):
         Protocol(**{**FIELDS, **change})
 
 
-# The protocols that datasets offer.
+# How an extractor is told.
 
 
-def offered(dataset: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = plugins.module("dataset", dataset).PROTOCOLS
-    return found
+@dataclass
+class Network:
+    """Nothing but what a protocol looks at."""
+
+    name: str
+    fingerprint: str
+    standing: Standing
+    outputs: Mapping[str, int] = field(default_factory=dict)
+
+    def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
+        raise NotImplementedError
 
 
-def test_a_dataset_has_its_own_protocol() -> None:
-    assert choose(None, "shapes", offered("shapes"), smoke=False)["name"] == "shapes"
-    assert choose("shapes", "shapes", offered("shapes"), smoke=True)["measures"] == JUDGED
-    assert choose(None, "ucf101", offered("ucf101"), smoke=True)["name"] == "ucf101-smoke"
+SPECS = {"i3d": "i3d(bn_eps=1e-05, resize='squash')", "clip": "clip"}
+PUBLISHED: Mapping[str, Extractor] = {name: Network(name, f"hash of {name}", "proven") for name in SPECS}
 
 
-def test_a_dataset_without_one_can_be_tried_and_is_not_comparable() -> None:
-    chosen = choose(None, "holidays", {}, smoke=True)
-    assert (chosen["name"], chosen["comparable"]) == ("smoke", False)
+def test_published_networks_are_told_by_their_spec_whether_they_are_needed_or_not() -> None:
+    assert described(SPECS, PUBLISHED) == described(SPECS, {"i3d": PUBLISHED["i3d"]}) == SPECS
 
 
-@pytest.mark.parametrize(
-    ("name", "dataset", "smoke", "said"),
-    [
-        ("shaps", "shapes", False, r"no protocol for shapes called 'shaps': did you mean 'shapes'\?"),
-        ("shapes", "ucf101", True, "no protocol for ucf101 called 'shapes'.*ucf101-smoke"),
-        (None, "ucf101", False, "ucf101 has no comparable protocol yet.*--smoke"),
-        ("ucf101-smoke", "ucf101", False, "ucf101 has no comparable protocol yet.*--smoke"),
-    ],
-)
-def test_a_protocol_that_does_not_fit_is_refused(name: str | None, dataset: str, smoke: bool, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        choose(name, dataset, offered(dataset), smoke=smoke)
+def test_other_weights_are_told_by_their_fingerprint_too() -> None:
+    random = {"i3d": Network("i3d", "aa", "other"), "clip": Network("clip", "bb", "hashed")}
+    told = described(SPECS, random)
+    assert told == {"i3d": "i3d(bn_eps=1e-05, resize='squash') aa", "clip": "bb"}
+    others = described(SPECS, {**random, "i3d": Network("i3d", "ab", "other")})
+    assert len({of(extractors=t) for t in (SPECS, told, others)}) == 3
 
 
-@pytest.mark.parametrize("dataset", ["shapes", "ucf101"])
-def test_protocols_measure_what_there_is(dataset: str) -> None:
-    for fields in offered(dataset).values():
-        for measure in fields["measures"].values():
-            extractor, _, output = measure["source"].partition(".")
-            assert extractor in plugins.names("extractor")
-            assert plugins.load("metric", measure["metric"]).output == output
+def test_the_judge_is_told_as_in_the_first_results() -> None:
+    judge: Extractor = plugins.load("extractor", "shapes_judge", torch.device("cpu"))
+    assert described({"shapes_judge": "shapes_judge"}, {"shapes_judge": judge}) == {"shapes_judge": judge.fingerprint}

@@ -31,7 +31,21 @@ from vfbench.store import RunFolder, read_tensors, write_tensors
 COUNT, BATCH = 70, 16  # three chunks: 32, 32 and 6 clips, in batches of 16, 16; 16, 16; 6
 KEYS = {"cost", "dataset", "environment", "model", "model_spec", "note", "protocol", "reference"}
 KEYS |= {"run_dir", "run_id", "schema", "scores", "seed", "weights"}
-SCORE = {"value", "low", "high", "floor", "n_real", "n_fake", "note", "title", "better"}
+SCORE = {
+    "error",
+    "limit",
+    "limit_error",
+    "slope",
+    "value",
+    "low",
+    "high",
+    "floor",
+    "n_real",
+    "n_fake",
+    "note",
+    "title",
+    "better",
+}
 COST = {"parameters", "flops_per_clip", "evaluations", "calls", "seconds_per_clip", "peak_memory_bytes"}
 
 
@@ -88,9 +102,10 @@ def test_a_result_says_all_that_is_needed_to_trust_it(finished: Path) -> None:
 def test_a_run_folder_has_its_parts_and_nothing_else(finished: Path) -> None:
     chunks = [f"chunks/{i:06d}.safetensors" for i in range(3)]
     tables = [f"tables/table.{suffix}" for suffix in ("csv", "md", "tex")]
-    made = {*chunks, *tables, "samples/sheet.png", "samples/clips.webp", "run.json", "results.json"}
+    samples = ["samples/sheet.png", "samples/clips.webp"]
+    made = {*chunks, *tables, *samples, "run.json", "results.json", "scored.safetensors"}
     assert contents(finished).keys() - {".lock"} == made
-    assert "smoke: not comparable" in (finished / "tables" / "table.md").read_text()
+    assert "not comparable" in (finished / "tables" / "table.md").read_text()
 
 
 def test_a_chunk_knows_its_run_and_its_requests(finished: Path) -> None:
@@ -352,11 +367,11 @@ def test_a_cache_that_cannot_be_written_stops_nothing(
 def test_both_splits_can_be_laid_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Shapes, "size", lambda _, split: {"train": 3, "test": 5}[split])
     assert evaluate.available(shapes.build(), "both") == 8
-    assert evaluate._by_split(shapes.build(), "both", [7, 0, 2, 3]) == {"train": [0, 2], "test": [4, 0]}
+    assert evaluate.videos(shapes.build(), "both", [7, 0, 2, 3, 0]).tolist() == [0, 1, 2, 3, 1]
 
 
 def test_a_number_that_is_none_is_null() -> None:
-    score = evaluate._plain(Score(1.0, float("nan"), float("inf"), 0.0, 4, 8))
+    score = evaluate.plain(Score(1.0, float("nan"), float("inf"), 0.0, 4, 8))
     assert (score["value"], score["low"], score["high"], score["n_real"]) == (1.0, None, None, 4)
 
 

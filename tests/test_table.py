@@ -16,7 +16,7 @@ import pytest
 
 from vfbench.errors import MissingData, UserError
 from vfbench.render import to_csv, to_frame, to_latex, to_markdown
-from vfbench.table import SMOKE, Record, Table, build, differences, load, rounded
+from vfbench.table import STRANGER, Record, Table, build, differences, load, rounded
 
 PROTOCOL = {"id": "3f2a9c01be77", "name": "shapes", "comparable": True, "resolution": 32, "frames": 16, "n_fake": 256}
 OTHER = PROTOCOL | {"id": "9a8b7c6d5e4f", "name": "tats", "resolution": 64}
@@ -123,21 +123,21 @@ def test_protocols_are_not_mixed_and_the_refusal_explains_itself() -> None:
 
 
 def test_a_smoke_run_is_refused_even_alone() -> None:
-    with pytest.raises(UserError, match=rf"{SMOKE}\): runs/vdm.*(?s:.*)--allow-mixed"):
+    with pytest.raises(UserError, match=rf"{STRANGER}\): runs/vdm.*(?s:.*)--allow-mixed"):
         build([record("vdm", protocol=SMOKE_RUN)])
 
 
 def test_mixed_rows_are_marked_explained_and_never_best() -> None:
     runs = [record("vdm", 50), record("pyoco", 45), record("latte", 1, protocol=OTHER)]
     table = build([*runs, record("dit", 2, protocol=SMOKE_RUN)], allow_mixed=True)
-    assert [row.mark for row in table.rows[:4]] == ["", "", "† 9a8b7c6d5e4f", f"† {SMOKE}"]
+    assert [row.mark for row in table.rows[:4]] == ["", "", "† 9a8b7c6d5e4f", f"† {STRANGER}"]
     assert best(table) == ["pyoco"]
     assert "3f2a9c01be77" in table.caption
     assert any(
         note.startswith("† latte: protocol 9a8b7c6d5e4f") and "resolution 64 vs 32" in note for note in table.notes
     )
-    assert f"dit † **{SMOKE}**" in to_markdown(table)
-    assert rf"dit \dag{{}} \textbf{{{SMOKE}}}" in to_latex(table)
+    assert f"dit † **{STRANGER}**" in to_markdown(table)
+    assert rf"dit \dag{{}} \textbf{{{STRANGER}}}" in to_latex(table)
 
 
 def test_the_main_protocol_is_the_commonest_one_that_compares() -> None:

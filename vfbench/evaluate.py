@@ -4,70 +4,145 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from vfbench.errors import BadEnvironment, UserError
 from vfbench.files import cache
 from vfbench.generate import Wanted, choose
-from vfbench.interfaces import Dataset, Metric, Request, Score, Split
+from vfbench.interfaces import Dataset, Groups, Metric, Request, Score, Split
 from vfbench.progress import Progress
 from vfbench.protocol import SPLITS, Protocol, RealSplit
 from vfbench.store import code_version, digest, read_tensors, write_tensors
 
 BATCH = 64
+PIECE = 512  # clips whose features are kept in one file
 
 
 @dataclass(frozen=True)
 class Real:
-    """Features of the real clips that the generated ones are scored against, and of others that find the floor."""
+    """Features of the real clips that the generated ones are scored against, and of others that find the floor.
+
+    `groups` has the number of its source video for each of `clips`.
+    """
 
     clips: Mapping[str, Tensor]
     spare: Mapping[str, Tensor] | None
+    groups: Int[np.ndarray, " real"]
 
 
-def real_features(dataset: Dataset, protocol: Protocol, wanted: Wanted, device: torch.device) -> Real:
-    """Features of the protocol's `n_real` real clips, and of `n_fake` more where there are as many."""
+def real_features(dataset: Dataset, protocol: Protocol, wanted: Wanted, device: torch.device) -> list[Real]:
+    """Features of the protocol's `n_real` real clips, and of `n_fake` more where there are as many, for each draw."""
+    get = partial(features, dataset, protocol.split, wanted, device)
+    return [_drawn(dataset, protocol, get, draw) for draw in range(protocol.repeats)]
+
+
+def _drawn(dataset: Dataset, protocol: Protocol, get: Callable[[Sequence[int]], dict[str, Tensor]], draw: int) -> Real:
     size = available(dataset, protocol.split)
-    chosen = choose(size, protocol.n_real, protocol.selection_seed)
-    taken = set(chosen)
-    more = choose(size, protocol.n_real + protocol.n_fake, protocol.selection_seed)
-    spare = [index for index in more if index not in taken][: protocol.n_fake]
-    get = partial(_cached, dataset, protocol, wanted, device)
-    return Real(get(chosen), get(spare) if len(spare) == protocol.n_fake else None)
+    chosen = select(protocol, size, protocol.n_real, draw)
+    more = [*chosen, *select(protocol, size, protocol.n_real + protocol.n_fake, draw)]
+    sources = videos(dataset, protocol.split, more)
+    taken = set(sources[: len(chosen)].tolist())  # a clip of a video that is scored would make the floor too low
+    spare = [index for index, video in zip(more, sources, strict=True) if video not in taken][: protocol.n_fake]
+    return Real(get(chosen), get(spare) if len(spare) == protocol.n_fake else None, sources[: len(chosen)])
 
 
-def _cached(
-    dataset: Dataset, protocol: Protocol, wanted: Wanted, device: torch.device, chosen: Sequence[int]
+def select(protocol: Protocol, size: int, count: int, draw: int) -> list[int]:
+    """Which real clips are scored: the first, or drawn by hash."""
+    if protocol.selection in ("sorted", "all"):
+        return list(range(min(count, size)))
+    return choose(size, count, protocol.selection_seed + draw)
+
+
+def videos(dataset: Dataset, split: RealSplit, chosen: Sequence[int]) -> Int[np.ndarray, " real"]:
+    """The number of each clip's source video; a dataset that cuts several clips from one says so by `videos`."""
+    tell = getattr(dataset, "videos", lambda _, indices: indices)
+    found: list[Hashable] = [None] * len(chosen)
+    for part, places in _by_split(dataset, split, chosen).items():
+        for row, video in zip(places, tell(part, list(places.values())), strict=True):
+            found[row] = part, video
+    return _numbered(found)
+
+
+def _numbered(things: Sequence[Hashable]) -> Int[np.ndarray, " _"]:
+    """Equal things by equal numbers, from 0 on."""
+    numbers = {thing: number for number, thing in enumerate(dict.fromkeys(things))}
+    return np.array([numbers[thing] for thing in things])
+
+
+def features(
+    dataset: Dataset,
+    split: RealSplit,
+    wanted: Wanted,
+    device: torch.device,
+    chosen: Sequence[int],
+    *,
+    what: str = "real clips",
 ) -> dict[str, Tensor]:
-    """Features of the chosen real clips, from the cache when they are there and their hash is right."""
-    made_by = [dataset.fingerprint, protocol.extractors, device.type, code_version()]
-    key = digest([*made_by, protocol.split, chosen, sorted(wanted.names)])
-    path = cache() / "real" / f"{dataset.name}-{key[:16]}.safetensors"
-    if path.exists():
-        try:
-            return read_tensors(path, key=key)[0]
-        except ValueError as error:
-            print(f"{path} cannot be used: {error}; making it again", file=sys.stderr)
-    progress = Progress("real clips", len(chosen), "clips")
-    parts = []
-    for split, indices in _by_split(dataset, protocol.split, chosen).items():
-        for start in range(0, len(indices), BATCH):
-            batch = indices[start : start + BATCH]
-            parts.append(_features(dataset, split, batch, wanted, device))
-            progress.advance(len(batch))
-    features = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    """Features of the chosen clips of a dataset, from the cache where they are there and their hash is right.
+
+    `chosen` are indices into the splits laid end to end; `what` the clips are is told by the progress. They are kept
+    piece by piece, so that an interruption loses little.
+    """
+    networks = {name: extractor.fingerprint for name, extractor in wanted.extractors.items()}
+    made_by = [dataset.fingerprint, networks, device.type, code_version(), split, sorted(wanted.names)]
+    pieces = [chosen[start : start + PIECE] for start in range(0, len(chosen), PIECE)]
+    keys = [digest([*made_by, piece]) for piece in pieces]
+    places = [cache() / "real" / f"{dataset.name}-{key[:16]}.safetensors" for key in keys]
+    parts = [_kept(path, key) for path, key in zip(places, keys, strict=True)]
+    progress = Progress(what, sum(len(piece) for piece, part in zip(pieces, parts, strict=True) if not part), "clips")
+    for number, piece in enumerate(pieces):
+        if not parts[number]:
+            parts[number] = _made(dataset, split, wanted, device, piece, progress)
+            _keep(places[number], keys[number], parts[number], what)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _kept(path: Path, key: str) -> dict[str, Tensor]:
+    """Features that were kept, or nothing; says so when a file is there that is not right."""
+    if not path.exists():
+        return {}
+    try:
+        return read_tensors(path, key=key)[0]
+    except ValueError as error:
+        print(f"{path} cannot be used: {error}; making it again", file=sys.stderr)
+        return {}
+
+
+def _keep(path: Path, key: str, found: Mapping[str, Tensor], what: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(path, features, key=key)
+        write_tensors(path, found, key=key)
     except (OSError, BadEnvironment) as error:  # the next run makes them again
-        print(f"warning: features of real clips are not kept in {path.parent} ({error})", file=sys.stderr)
-    return features
+        print(f"warning: features of {what} are not kept in {path.parent} ({error})", file=sys.stderr)
+
+
+def _made(
+    dataset: Dataset,
+    split: RealSplit,
+    wanted: Wanted,
+    device: torch.device,
+    chosen: Sequence[int],
+    progress: Progress,
+) -> dict[str, Tensor]:
+    parts, rows = [], []
+    for part, places in _by_split(dataset, split, chosen).items():
+        rows += list(places)
+        indices = list(places.values())
+        for start in range(0, len(indices), BATCH):
+            batch = indices[start : start + BATCH]
+            parts.append(_features(dataset, part, batch, wanted, device))
+            progress.advance(len(batch))
+    order = torch.tensor(rows).argsort()  # as chosen
+    return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
 
 
 def _features(
@@ -83,13 +158,13 @@ def available(dataset: Dataset, split: RealSplit) -> int:
     return sum(dataset.size(part) for part in SPLITS[split])
 
 
-def _by_split(dataset: Dataset, split: RealSplit, chosen: Sequence[int]) -> dict[Split, list[int]]:
-    """Indices into the splits laid end to end, as indices into each of them."""
-    found: dict[Split, list[int]] = {}
+def _by_split(dataset: Dataset, split: RealSplit, chosen: Sequence[int]) -> dict[Split, dict[int, int]]:
+    """Indices into the splits laid end to end, as indices into each of them by their place in `chosen`."""
+    found: dict[Split, dict[int, int]] = {}
     start = 0
     for part in SPLITS[split]:
         inside = range(start, start := start + dataset.size(part))
-        found[part] = [index - inside.start for index in chosen if index in inside]
+        found[part] = {row: index - inside.start for row, index in enumerate(chosen) if index in inside}
     return found
 
 
@@ -98,26 +173,82 @@ def require_enough(metrics: Mapping[str, Metric], count: int) -> None:
     if short := {name: metric.minimum for name, metric in metrics.items() if count < metric.minimum}:
         named = ", ".join(f"{name} needs {minimum}" for name, minimum in short.items())
         raise UserError(
-            f"--num-samples {count} is too few: {named}; --smoke tries the path with fewer (not comparable)"
+            f"{count:,} generated clips are too few: {named}; --smoke tries the path with fewer (not comparable)"
         )
 
 
 def scores(
-    protocol: Protocol, metrics: Mapping[str, Metric], fake: Mapping[str, Tensor], real: Real
+    protocol: Protocol,
+    metrics: Mapping[str, Metric],
+    fake: Mapping[str, Tensor],
+    reals: Sequence[Real],
+    sources: Sequence[Hashable],
 ) -> dict[str, dict[str, Any]]:
-    """Every metric's score as it stands in results.json."""
+    """Every metric's score as it stands in results.json: one a draw of real clips, averaged.
+
+    `fake` holds the features of as many clips for each draw, one after the other; `sources` says for each what it
+    shares with others (the real clip that its prompt was taken from).
+    """
     found = {}
     for name, metric in metrics.items():
-        source = protocol.measures[name].source
-        spare = real.spare[source].numpy() if real.spare else None
-        score = metric.score(
-            fake[source].numpy(), real.clips[source].numpy(), spare=spare, seed=protocol.selection_seed
-        )
-        found[name] = {**_plain(score), "title": metric.title, "better": metric.better}
+        source, drawn = protocol.measures[name].source, []
+        for draw, real in enumerate(reals):
+            part = slice(draw * protocol.n_fake, (draw + 1) * protocol.n_fake)
+            drawn.append(
+                metric.score(
+                    fake[source][part].numpy(),
+                    real.clips[source].numpy(),
+                    spare=real.spare[source].numpy() if real.spare else None,
+                    groups=Groups(_numbered(sources[part]), real.groups),
+                    seed=protocol.selection_seed + draw,
+                )
+            )
+        found[name] = {**plain(averaged(drawn)), "title": metric.title, "better": metric.better}
     return found
 
 
-def _plain(score: Score) -> dict[str, Any]:
+def made_of(fake: Mapping[str, Tensor], reals: Sequence[Real], sources: Sequence[Hashable]) -> dict[str, Tensor]:
+    """All that scores are made of, as tensors with names, for whoever compares two runs or checks a number.
+
+    `fake.SOURCE` and `fake.groups` for the generated clips, `real.DRAW.SOURCE` and `real.DRAW.groups` for the real
+    ones; equal numbers in `groups` stand for one source.
+    """
+    found = {f"fake.{source}": values for source, values in fake.items()}
+    found["fake.groups"] = torch.from_numpy(_numbered(sources))
+    for draw, real in enumerate(reals):
+        found |= {f"real.{draw}.{source}": values for source, values in real.clips.items()}
+        found[f"real.{draw}.groups"] = torch.from_numpy(real.groups)
+    return found
+
+
+def averaged(drawn: Sequence[Score]) -> Score:
+    """The mean of the scores of several draws of clips.
+
+    The draws share real clips, so the error is that of one draw (the root of the mean square): too large where they
+    share none, never too small.
+    """
+    if len(drawn) == 1:
+        return drawn[0]
+    values = np.array([score.value for score in drawn])
+    error = math.sqrt(np.mean([score.error**2 for score in drawn]))
+    limits = [score.limit for score in drawn if score.limit is not None]
+    whole = len(limits) == len(drawn)
+    said = f"mean of {len(drawn)} draws, standard deviation {values.std(ddof=1):.4g}"
+    return replace(
+        drawn[0],
+        value=float(values.mean()),
+        low=float(np.mean([score.low for score in drawn])),
+        high=float(np.mean([score.high for score in drawn])),
+        floor=float(np.mean([score.floor for score in drawn])),
+        note="; ".join(filter(None, [said, drawn[0].note])),
+        error=error,
+        limit=float(np.mean(limits)) if whole else None,
+        limit_error=math.sqrt(np.mean([(score.limit_error or 0.0) ** 2 for score in drawn])) if whole else None,
+        slope=float(np.mean([score.slope or 0.0 for score in drawn])) if whole else None,
+    )
+
+
+def plain(score: Score) -> dict[str, Any]:
     """A score for JSON, which knows no NaN and no infinity: a number that is none is null."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vfbench.errors import GateFailed, UserError, unknown
-from vfbench.table import SMOKE, Record, differences, number, rounded
+from vfbench.table import STRANGER, Record, differences, number, rounded
 
 EXAMPLES = "write METRIC:+AMOUNT or METRIC:-AMOUNT, e.g. fvd:+5% (of the baseline), fvd:+0.5 (absolute) or is:-3%"
 RULE = re.compile(r"(?P<metric>[^\s:]+)\s*:\s*(?P<sign>[+-])(?P<amount>\d+(\.\d+)?(e-?\d{1,2})?)\s*(?P<percent>%?)")
@@ -81,7 +81,7 @@ def gate(result: Record, baseline: Record, rules: Sequence[str]) -> list[Verdict
         if rule.metric not in scores:
             raise unknown("metric", rule.metric, scores)
         _require_worse_direction(rule, scores[rule.metric]["better"])
-    smoke = "" if result["protocol"].get("comparable") else f" ({SMOKE})"
+    smoke = "" if result["protocol"].get("comparable") else f" ({STRANGER})"
     return [
         _judge(rule, result["scores"].get(rule.metric), baseline["scores"].get(rule.metric), smoke) for rule in parsed
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,11 +24,12 @@ SHOWN = 8  # clips in samples/
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be kept of each clip: outputs of extractors, and the clip itself."""
+    """What is to be kept of each clip: outputs of extractors, of its frames that are scored, and the clip itself."""
 
     extractors: Mapping[str, Extractor]
     outputs: Mapping[str, Sequence[str]]
     clips: bool = False
+    frames: slice = field(default_factory=lambda: slice(None))
 
     def features(self, clips: Clips, requests: Sequence[Request]) -> dict[str, Tensor]:
         """All asked outputs as `extractor.output`, each from one pass of its network."""
@@ -145,7 +146,7 @@ def _make(
         began = time.monotonic()
         clips = sample(sampler, batch)
         seconds += time.monotonic() - began
-        rows.append({**wanted.features(clips, batch), "clips": clips})
+        rows.append({**wanted.features(clips[:, wanted.frames], batch), "clips": clips})
         progress.advance(len(batch))
     tensors = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     if index == 0:  # before the chunk itself: a chunk on disk means that its samples are there

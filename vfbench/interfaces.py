@@ -9,6 +9,7 @@ A plug-in is a module with a function `build`; what `build` must return is one o
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 Clips: TypeAlias = UInt8[Tensor, "batch frames 3 height width"]
@@ -117,12 +118,16 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class Setting:
-    """What the engine gives every model when it is built: where and on what it will work."""
+    """What the engine gives every model when it is built: where and on what it will work.
+
+    `quantise` is how a float becomes a byte: rounded, or cut off as some published protocols do.
+    """
 
     dataset: Dataset
     device: torch.device
     dtype: torch.dtype = torch.float32
     checkpoint: Path | None = None
+    quantise: Quantise = "round"
 
 
 @runtime_checkable
@@ -180,12 +185,26 @@ class Extractor(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Which clips are not independent: those of one prompt, or cut from one source video, share a number.
+
+    One number for each row of the features. Those of `fake` and those of `real` are not compared with each other.
+    """
+
+    fake: Int[np.ndarray, " fake"]
+    real: Int[np.ndarray, " real"]
+
+
 @dataclass(frozen=True)
 class Score:
     """One number with what is needed to trust it.
 
     `low` and `high` bound the 95 % interval; `floor` is what real clips score at the same N; `note` says what a
-    reader must know (which interval, a floor at smaller N).
+    reader must know (which interval, a floor at smaller N). `error` is the standard error at this N, NaN where the
+    metric gives none. `limit` is the value extrapolated to infinite N, `limit_error` its standard error, and `slope`
+    that of the value against 1 / N, N generated clips: value = limit + slope / N. They are None where the metric
+    knows no extrapolation, or N is too small for it.
     """
 
     value: float
@@ -195,24 +214,83 @@ class Score:
     n_real: int
     n_fake: int
     note: str = ""
+    error: float = math.nan
+    limit: float | None = None
+    limit_error: float | None = None
+    slope: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of model A minus that of model B, on the same requests and the same real clips.
+
+    `low` and `high` bound the 95 % interval of the difference, `p_value` is that of the two-sided test of no
+    difference, and `note` says what a reader must know.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    note: str = ""
 
 
 @runtime_checkable
 class Metric(Protocol):
-    """A score of generated clips against real ones, from one output of an extractor.
+    """A score of generated clips against real ones, from one output of an extractor."""
 
-    `minimum` is the smallest number of generated clips for which the value means anything.
-    """
+    @property
+    def name(self) -> str:
+        """As it is called on the command line."""
+        ...
 
-    name: str
-    title: str
-    better: Better
-    output: str
-    minimum: int
+    @property
+    def title(self) -> str:
+        """As it is called in a table."""
+        ...
 
-    def score(self, fake: FakeArray, real: RealArray, *, spare: SpareArray | None = None, seed: int = 0) -> Score:
+    @property
+    def better(self) -> Better:
+        """Whether a good model scores low or high."""
+        ...
+
+    @property
+    def output(self) -> str:
+        """What it needs of an extractor: `features`, `logits` or `similarity`."""
+        ...
+
+    @property
+    def minimum(self) -> int:
+        """The smallest number of generated clips for which the value means anything."""
+        ...
+
+    def score(
+        self,
+        fake: FakeArray,
+        real: RealArray,
+        *,
+        spare: SpareArray | None = None,
+        groups: Groups | None = None,
+        seed: int = 0,
+    ) -> Score:
         """Score `fake` (N, D) against `real` (M, D); pure, and the same for the same arrays and seed.
 
-        `spare` (N, D) are other real clips, which stand in for the generated ones to find the floor.
+        `spare` (N, D) are other real clips, which stand in for the generated ones to find the floor. `groups` says
+        which clips are not independent; without it each is.
+        """
+        ...
+
+
+@runtime_checkable
+class PairedMetric(Metric, Protocol):
+    """A metric that can tell whether one model is better than another."""
+
+    def compare(
+        self, a: FakeArray, b: FakeArray, real: RealArray, *, groups: Groups | None = None, seed: int = 0
+    ) -> Comparison:
+        """The score of `a` minus that of `b` (N, D), both against `real` (M, D); row i of both answers request i.
+
+        Pure, and the same for the same arrays and seed. Two models on the same requests and real clips share much of
+        their chance, which the difference is free of: this tells more than two intervals side by side.
         """
         ...

@@ -17,19 +17,17 @@ import torch
 from vfbench import device as devices
 from vfbench import plugins, store
 from vfbench.cost import Cost, measure
-from vfbench.errors import MissingData, UserError
-from vfbench.evaluate import available, require_enough
+from vfbench.errors import UserError
 from vfbench.generate import Wanted, requests
-from vfbench.interfaces import ClipShape, Dataset, Extractor, Metric, Request, Sampler, Setting
+from vfbench.interfaces import ClipShape, Request, Sampler, Setting
+from vfbench.measuring import Asked, Measuring, prepare
 from vfbench.plugins import Spec
 from vfbench.progress import clock
-from vfbench.protocol import JUDGED, SMOKE_CLIPS, Protocol, choose
+from vfbench.protocol import Protocol
 
-CLIPS = {"cpu": 256, "cuda": 2048}  # generated clips unless told otherwise
 CHUNK = {"cpu": 32, "cuda": 256}
 RUNS = Path("runs")  # where a run goes that is not told where
 SLACK = 20_000_000  # bytes for samples, tables and what a file system takes for itself
-LEAST_REAL = 4  # two halves of two clips: fewer have no floor
 VERSIONED = ("vfbench", "torch", "torchvision", "numpy", "scipy", "safetensors")
 
 
@@ -42,6 +40,8 @@ class RunOptions:
     protocol: str | None = None
     metrics: Sequence[str] = ()
     num_samples: int | None = None
+    num_real: int | None = None
+    weights: str = "default"
     seed: int = 0
     steps: int | None = None
     solver: str | None = None
@@ -56,6 +56,12 @@ class RunOptions:
     smoke: bool = False
     origins: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def measured(self) -> Asked:
+        """What of it is about measuring."""
+        numbers = {"n_fake": self.num_samples, "n_real": self.num_real}
+        return Asked(self.protocol, self.metrics, weights=self.weights, smoke=self.smoke, **numbers)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -63,9 +69,7 @@ class Plan:
 
     options: RunOptions
     model: Spec
-    dataset: Dataset
-    protocol: Protocol
-    metrics: Mapping[str, Metric]
+    measuring: Measuring
     sampler: Sampler
     wanted: Wanted
     requests: Sequence[Request]
@@ -80,15 +84,14 @@ class Plan:
     def describe(self) -> str:
         """The plan as lines to read."""
         count, size = len(self.requests), int(self.specification["chunk_size"])
-        note = getattr(self.dataset, "note", "")
+        dataset, protocol, note = self.measuring.dataset, self.measuring.protocol, self.measuring.note
         lines = {
             "run": str(self.folder),
             "model": f"{self.model}, {self.cost.parameters:,} parameters, weights {self.sampler.weights[:12]}",
-            "dataset": f"{self.dataset.name} at {self.dataset.shape}{f' ({note})' if note else ''}",
-            "protocol": f"{self.protocol.id} ({self.protocol.name})"
-            + ("" if self.protocol.comparable else ", not comparable"),
-            "metrics": ", ".join(self.metrics),
-            "clips": f"{count} in {-(-count // size)} chunks, against {self.protocol.n_real} real ones",
+            "dataset": f"{dataset.name} at {dataset.shape}{f' ({note})' if note else ''}",
+            "protocol": f"{protocol.id} ({protocol.name})" + ("" if protocol.comparable else ", not comparable"),
+            "metrics": ", ".join(self.measuring.metrics),
+            "clips": f"{count} in {-(-count // size)} chunks, against {protocol.n_real} real ones",
             "cost": f"{self.cost.flops_per_clip / 1e9:,.1f} GFLOP and {self.cost.evaluations} evaluations a clip",
             "time": f"at most {clock(self.cost.seconds * count)} on {self.device}, batches of {self.batch_size}",
             "disk": f"about {self.disk / 1e6:,.0f} MB",
@@ -104,34 +107,26 @@ def plan(options: RunOptions) -> Plan:
     given = {"steps": options.steps, "solver": options.solver, "guidance": options.guidance}
     model = plugins.parse(options.model).merged(given)
     root = str(options.data_root) if options.data_root else None
-    dataset_spec = plugins.parse(options.dataset).merged({"root": root})
-    for kind, spec in {"model": model, "dataset": dataset_spec}.items():
+    dataset = plugins.parse(options.dataset).merged({"root": root})
+    for kind, spec in {"model": model, "dataset": dataset}.items():
         plugins.module(kind, spec.name)  # type: ignore[arg-type]  # two of its kinds
-    fields = choose(options.protocol, dataset_spec.name, protocols(dataset_spec.name), smoke=options.smoke)
-    metrics, fields["measures"] = _metrics(options.metrics, fields["measures"])
-    count = _count(options, device)
-    if not options.smoke:
-        require_enough(metrics, count)
     store.require_writable(Path(options.output or RUNS))
-    dataset: Dataset = plugins.load("dataset", dataset_spec)
-    sources = [fields["measures"][name]["source"].split(".") for name in metrics]
-    outputs = {extractor: sorted({o for e, o in sources if e == extractor}) for extractor in {e for e, _ in sources}}
-    extractors: dict[str, Extractor] = {name: plugins.load("extractor", name, device) for name in sorted(outputs)}
-    wanted = Wanted(extractors, outputs, options.keep_clips)
-    protocol = _protocol(fields, dataset, extractors, count, smoke=options.smoke)
-    asked = requests(dataset, protocol.prompts, count, options.seed)
+    measuring = prepare(dataset, device, options.measured)
+    protocol = measuring.protocol
+    asked = requests(measuring.dataset, protocol.prompts, protocol.n_fake * protocol.repeats, options.seed)
     checkpoint = Path(options.checkpoint) if options.checkpoint else None
-    sampler: Sampler = plugins.load("model", model, Setting(dataset, device, dtype, checkpoint))
+    setting = Setting(measuring.dataset, device, dtype, checkpoint, protocol.quantise)
+    sampler: Sampler = plugins.load("model", model, setting)
+    require_clips(model.name, sampler.shape, protocol)
+    wanted = Wanted(measuring.extractors, measuring.outputs, options.keep_clips, scored(protocol))
     specification = _specification(options, model, sampler, protocol, device, dtype, batch_size)
-    folder = Path(options.output or RUNS / f"{model.name}-{dataset.name}-{specification['id'][:8]}")
-    disk = _disk(wanted, sampler.shape, count)
+    folder = Path(options.output or RUNS / f"{model.name}-{measuring.dataset.name}-{specification['id'][:8]}")
+    disk = _disk(wanted, sampler.shape, len(asked))
     store.require_space(folder, disk)
     return Plan(
         options=options,
         model=model,
-        dataset=dataset,
-        protocol=protocol,
-        metrics=metrics,
+        measuring=measuring,
         sampler=sampler,
         wanted=wanted,
         requests=asked,
@@ -145,70 +140,32 @@ def plan(options: RunOptions) -> Plan:
     )
 
 
+def require_clips(model: str, shape: ClipShape, protocol: Protocol) -> None:
+    """Raise `UserError` where clips of this shape are not what the protocol scores."""
+    wanted = ClipShape(_length(protocol), protocol.height, protocol.width)
+    if (shape.height, shape.width) != (wanted.height, wanted.width) or shape.frames < wanted.frames:
+        size = f"height={shape.height}, width={shape.width}, frames={shape.frames}"
+        raise UserError(
+            f"{model} makes clips of {shape}, and protocol {protocol.name} scores {wanted}: choose a model of that "
+            f"size, or have real clips as the model's: --dataset '{protocol.dataset}({size})'"
+        )
+
+
+def scored(protocol: Protocol) -> slice:
+    """The frames of a generated clip that enter a score."""
+    return slice(protocol.drop_first, _length(protocol), protocol.fake_stride)
+
+
+def _length(protocol: Protocol) -> int:
+    """How many frames a generated clip must have."""
+    return protocol.drop_first + (protocol.frames - 1) * protocol.fake_stride + 1
+
+
 def _disk(wanted: Wanted, shape: ClipShape, count: int) -> int:
     """Bytes that `count` clips will take, about."""
     values = sum(wanted.extractors[name].outputs[o] for name, outputs in wanted.outputs.items() for o in outputs)
     pixels = 3 * shape.frames * shape.height * shape.width
     return count * (4 * values + pixels * wanted.clips) + SLACK
-
-
-def protocols(dataset: str) -> Mapping[str, Mapping[str, Any]]:
-    """The protocols that a dataset's file names, the first being its default."""
-    offered: Mapping[str, Mapping[str, Any]] = getattr(plugins.module("dataset", dataset), "PROTOCOLS", {})
-    return offered
-
-
-def _metrics(
-    asked: Sequence[str], measures: Mapping[str, Any]
-) -> tuple[dict[str, Metric], dict[str, Mapping[str, str]]]:
-    """The metrics to compute, and the protocol's measures with those that it does not name added.
-
-    Such a metric reads the same network; it makes the protocol another one, with another id.
-    """
-    measures = dict(measures)
-    names = list(dict.fromkeys(map(plugins.public, asked))) or list(measures)
-    network = next(iter(measures.values()))["source"].split(".")[0]
-    metrics: dict[str, Metric] = {}
-    for name in names:
-        if name in JUDGED and name not in measures:
-            raise UserError(f"--metrics {name}: this protocol measures {', '.join(measures)}")
-        metrics[name] = plugins.load("metric", measures[name]["metric"] if name in measures else name)
-        measures.setdefault(name, {"metric": name, "source": f"{network}.{metrics[name].output}"})
-    return metrics, measures
-
-
-def _count(options: RunOptions, device: torch.device) -> int:
-    count = options.num_samples
-    if count is None:
-        count = SMOKE_CLIPS["n_fake"] if options.smoke else CLIPS[device.type]
-    if count < 2:
-        raise UserError(f"--num-samples {count}: a score needs at least 2 clips")
-    return count
-
-
-def _protocol(
-    fields: Mapping[str, Any], dataset: Dataset, extractors: Mapping[str, Extractor], count: int, *, smoke: bool
-) -> Protocol:
-    shape, split = dataset.shape, fields.get("split", "train")
-    there = available(dataset, split)
-    n_real = min(SMOKE_CLIPS["n_real"], there) if smoke else fields["n_real"]
-    if there < (least := max(n_real, LEAST_REAL)):
-        raise MissingData(f"{dataset.name} has {there} real clips here ({split}), and {least} are needed")
-    return Protocol(
-        **{
-            **fields,
-            "dataset": dataset.name,
-            "data_fingerprint": dataset.fingerprint,
-            "frames": shape.frames,
-            "height": shape.height,
-            "width": shape.width,
-            "stride": getattr(dataset, "stride", 1),
-            "n_real": n_real,
-            "n_fake": count,
-            "comparable": fields.get("comparable", True) and not smoke,
-            "extractors": {name: extractor.fingerprint for name, extractor in extractors.items()},
-        }
-    )
 
 
 def _specification(
@@ -234,19 +191,20 @@ def _specification(
         "id": store.digest(determines),
         "determines": determines,
         "chunk_size": max(CHUNK[device.type], batch_size),
-        "options": {
-            f.name: {"value": str(getattr(options, f.name)), "origin": _origin(options, f)}
-            for f in dataclasses.fields(options)
-            if f.name != "origins"
-        },
+        "options": recorded(options, options.origins),
         "environment": environment(device),
     }
 
 
-def _origin(options: RunOptions, option: dataclasses.Field[Any]) -> str:
-    """Where a value came from, for the record: as the command line says, else whether a caller changed it."""
-    default = getattr(options, option.name) == option.default
-    return options.origins.get(option.name) or ("default" if default else "call")
+def recorded(options: Any, origins: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Every field of a dataclass of options with its value, and where it came from: as the command line says, else
+    whether a caller changed it."""
+    found = {}
+    for option in dataclasses.fields(options):
+        value = getattr(options, option.name)
+        default = "default" if value == option.default else "call"
+        found[option.name] = {"value": str(value), "origin": origins.get(option.name) or default}
+    return {name: told for name, told in found.items() if name != "origins"}
 
 
 def environment(device: torch.device) -> dict[str, str]:

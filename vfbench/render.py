@@ -7,7 +7,7 @@ import textwrap
 
 import pandas as pd
 
-from vfbench.table import DASH, SMOKE, Cell, Row, Table, number
+from vfbench.table import DASH, STRANGER, Cell, Row, Table, number
 
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
@@ -54,7 +54,7 @@ def to_markdown(table: Table) -> str:
 
 def _markdown_label(row: Row) -> str:
     label = row.label.replace("|", r"\|")
-    mark = row.mark.replace(SMOKE, f"**{SMOKE}**")
+    mark = row.mark.replace(STRANGER, f"**{STRANGER}**")
     label = label if row.kind == "model" else f"*{label}*"
     return f"{label} {mark}".rstrip()
 
@@ -90,7 +90,7 @@ def to_latex(table: Table) -> str:
 def _latex_label(row: Row) -> str:
     label = row.label.translate(LATEX)
     label = label if row.kind == "model" else rf"\textit{{{label}}}"
-    mark = row.mark.translate(LATEX).replace(SMOKE, rf"\textbf{{{SMOKE}}}")
+    mark = row.mark.translate(LATEX).replace(STRANGER, rf"\textbf{{{STRANGER}}}")
     return f"{label} {mark}".rstrip()
 
 

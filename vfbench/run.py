@@ -10,10 +10,10 @@ import torch
 from vfbench import files, render, table
 from vfbench.cost import peak_memory
 from vfbench.errors import BadEnvironment
-from vfbench.evaluate import real_features, scores
+from vfbench.evaluate import made_of, real_features, scores
 from vfbench.generate import generate, load
 from vfbench.plan import Plan
-from vfbench.store import RunFolder
+from vfbench.store import SCORED, RunFolder, write_tensors
 
 SCHEMA = 1
 
@@ -36,10 +36,14 @@ def run(plan: Plan) -> dict[str, Any]:
 def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
     if plan.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(plan.device)
-    real = real_features(plan.dataset, plan.protocol, plan.wanted, plan.device)
+    measuring, protocol = plan.measuring, plan.measuring.protocol
+    reals = real_features(measuring.dataset, protocol, plan.wanted, plan.device)
     seconds = generate(folder, plan.sampler, plan.requests, plan.wanted, plan.batch_size)
     print("score: value, interval and floor of each metric", file=sys.stderr)
-    found = scores(plan.protocol, plan.metrics, load(folder, plan.requests, plan.wanted), real)
+    sources = [(request.split, request.source) for request in plan.requests]
+    fake = load(folder, plan.requests, plan.wanted)
+    found = scores(protocol, measuring.metrics, fake, reals, sources)
+    write_tensors(folder.path / SCORED, made_of(fake, reals, sources), run=folder.run_id)
     count = len(plan.requests)
     result = {
         "schema": SCHEMA,
@@ -49,8 +53,8 @@ def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
         "model_spec": str(plan.model),
         "reference": bool(getattr(plan.sampler, "reference", False)),
         "weights": plan.sampler.weights,
-        "dataset": plan.dataset.name,
-        "protocol": plan.protocol.record(),
+        "dataset": measuring.dataset.name,
+        "protocol": protocol.record(),
         "seed": plan.options.seed,
         "scores": found,
         "cost": {
@@ -62,14 +66,15 @@ def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
             "peak_memory_bytes": peak_memory(plan.device),
         },
         "environment": plan.specification["environment"],
-        "note": getattr(plan.dataset, "note", ""),
+        "note": measuring.remarks(plan.requests),
     }
-    files.write_json(folder.results, result)
-    _tables(folder, result)
+    keep(folder, result)
     return result
 
 
-def _tables(folder: RunFolder, result: dict[str, Any]) -> None:
+def keep(folder: RunFolder, result: dict[str, Any]) -> None:
+    """Write a result and its table into its folder."""
+    files.write_json(folder.results, result)
     made = table.build([result], allow_mixed=True)
     write = {"md": render.to_markdown, "csv": render.to_csv, "tex": render.to_latex}
     for suffix, text in write.items():

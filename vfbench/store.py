@@ -85,6 +85,9 @@ def read_tensors(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict[s
     return tensors, metadata
 
 
+SCORED = "scored.safetensors"  # what the scores of a run were made of
+
+
 class RunFolder:
     """One run on disk, held by one process at a time."""
 

@@ -19,7 +19,7 @@ from vfbench.errors import MissingData, UserError
 
 Record: TypeAlias = dict[str, Any]  # one parsed results.json
 
-SMOKE = "smoke: not comparable"
+STRANGER = "not comparable"
 MAKE = "python -m vfbench run --model NAME --dataset NAME"
 DASH = "—"
 ARROWS = {"lower": "↓", "higher": "↑"}
@@ -126,7 +126,13 @@ def build(results: Sequence[Record], *, allow_mixed: bool = False) -> Table:
         header=("model", *(f"{score['title']} {ARROWS[score['better']]}" for score in metrics.values())),
         rows=tuple(rows),
         caption=_caption(records, main),
-        notes=(*_mixing(records, labels, main), *_remarks(records), *_costs(records, labels)),
+        notes=(
+            *_mixing(records, labels, main),
+            *_limits(records, labels),
+            *_remarks(records),
+            *_notes(records, labels),
+            *_costs(records, labels),
+        ),
         records=tuple(records),
     )
 
@@ -147,7 +153,7 @@ def _main_protocol(results: Sequence[Record]) -> Record:
 def _mark(record: Record, main: Record) -> str:
     """Why a record may not stand unmarked beside those of the main protocol, or nothing."""
     if not record["protocol"].get("comparable"):
-        return f"† {SMOKE}"
+        return f"† {STRANGER}"
     return f"† {record['protocol']['id']}" if record["protocol"]["id"] != main["id"] else ""
 
 
@@ -167,8 +173,8 @@ def _refusal(results: Sequence[Record], main: Record) -> UserError:
     lines = ["these results do not belong in one table:"]
     for protocol in {record["protocol"]["id"]: record["protocol"] for record in results}.values():
         runs = [str(r.get("run_dir", r["model"])) for r in results if r["protocol"]["id"] == protocol["id"]]
-        smoke = "" if protocol.get("comparable") else f", {SMOKE}"
-        lines.append(f"  protocol {protocol['id']} ({protocol.get('name', '?')}{smoke}): {', '.join(runs)}")
+        mark = "" if protocol.get("comparable") else f", {STRANGER}"
+        lines.append(f"  protocol {protocol['id']} ({protocol.get('name', '?')}{mark}): {', '.join(runs)}")
         if protocol["id"] != main["id"]:
             lines.append(f"    differs from {main['id']} in {differences(protocol, main)}")
     lines.append("run them again under one full protocol, or show them all the same, marked, with --allow-mixed")
@@ -278,7 +284,7 @@ def _caption(records: Sequence[Record], main: Record) -> str:
     ours = [record for record in records if record["protocol"]["id"] == main["id"]]
     return (
         f"Dataset {ours[0]['dataset']}, protocol {main['id']} ({main.get('name', '?')}), {_sizes(ours)}. "
-        "Value ± half the width of its 95 % bootstrap interval, or [low, high] where lopsided; "
+        "Value ± half the width of its 95 % interval, or [low, high] where lopsided; "
         "floor: real clips against real clips at the same N; in italics: no model, for reference."
     )
 
@@ -301,13 +307,36 @@ def _remarks(records: Sequence[Record]) -> list[str]:
     return [f"{', '.join(titles)}: {note}" for note, titles in about.items()]
 
 
+def _limits(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
+    """What the scores that depend on N come to at infinite N, with 95 % intervals: the bias apart from the value."""
+    found: dict[str, list[str]] = {}
+    for record, label in zip(records, labels, strict=True):
+        for score in record["scores"].values():
+            limit, half, slope = (number(score, key) for key in ("limit", "limit_error", "slope"))
+            if slope and math.isfinite(limit + half):  # without a slope it is the value itself
+                text = " ± ".join(rounded([limit, 1.96 * half], 1.96 * half))
+                found.setdefault(score["title"], []).append(f"{label} {text}")
+    return [f"{title} at infinite N: {', '.join(texts)}" for title, texts in found.items()]
+
+
+def _notes(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
+    """What each run has to say of its clips and networks, once."""
+    about: dict[str, list[str]] = {}
+    for record, label in zip(records, labels, strict=True):
+        if note := record.get("note"):
+            about.setdefault(note, []).append(label)
+    return [f"{', '.join(names)}: {note}" for note, names in about.items()]
+
+
 def _costs(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
     """The compute each model spends on a clip: a comparison is fair only at equal compute."""
     spent: dict[str, list[str]] = {}
     for record, label in zip(records, labels, strict=True):
         cost = record.get("cost") or {}
         flops = number(cost, "flops_per_clip")
-        if not _is_reference(record) and 0 < flops < math.inf:
+        if record.get("cost", {}) is None:  # clips that others made
+            spent.setdefault("unknown", []).append(label)
+        elif not _is_reference(record) and 0 < flops < math.inf:
             text = f"{rounded([flops / 1e9])[0]} GFLOP in {cost.get('evaluations', '?')} network calls"
             spent.setdefault(text, []).append(label)
     texts = [f"{text} ({', '.join(names)})" for text, names in spent.items()]

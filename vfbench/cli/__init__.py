@@ -61,7 +61,17 @@ def _main(
 
 
 # In the order in which --help shows them; groups come last.
-for command in (run.run, train.train, results.table, results.gate, look.ls, look.show):
+for command in (
+    run.run,
+    train.train,
+    results.table,
+    results.compare,
+    run.calibrate,
+    results.gate,
+    look.ls,
+    look.show,
+    look.diff_protocols,
+):
     app.command()(command)
 app.add_typer(weights.weights, name="weights")
 

@@ -1,4 +1,4 @@
-"""`table` and `gate`: results side by side, and whether one may replace another."""
+"""`table`, `compare` and `gate`: results side by side, which is better, and whether one may replace another."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from vfbench import arguments
 from vfbench.cli._shared import option
 from vfbench.errors import UserError
 
@@ -35,6 +36,20 @@ def table(
         return
     files.write_text(output, write(made))
     print(f"wrote {output}", file=sys.stderr)
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="Run folder of model A.")],
+    b: Annotated[Path, typer.Argument(help="Run folder of model B, of the same protocol and seed.")],
+    metrics: Annotated[str, option("--metrics", help="Comma-separated; all that both have by default.")] = "",
+) -> None:
+    """Test whether one model is better than another, on the same requests and real clips."""
+    from vfbench.compare import compare as paired
+
+    verdicts = paired(a, b, arguments.listed(metrics))
+    print(f"A is {a}, B is {b}; [95 % interval of the difference]")
+    for verdict in verdicts:
+        print(verdict)
 
 
 def gate(

@@ -1,4 +1,4 @@
-"""`run`: clips to scores."""
+"""`run` and `calibrate`: clips to scores, of a model or of real clips at known damage."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ def run(
     protocol: Annotated[str | None, option("--protocol", help="Protocol; the dataset's own by default.")] = None,
     metrics: Annotated[str, option("--metrics", help="Comma-separated: fvd,kvd,is,clipsim; all by default.")] = "",
     num_samples: Annotated[
-        int | None, option("-n", "--num-samples", help="Clips to generate: 256 on a CPU, 2048 on a GPU.")
+        int | None,
+        option("-n", "--num-samples", help="Clips to generate: the protocol's, 256 on a CPU, 2048 on a GPU."),
     ] = None,
+    num_real: Annotated[int | None, option("--num-real", help="Real clips; the protocol's by default.")] = None,
+    weights: Annotated[
+        str, option("--weights", help="default, or random to try the path (not comparable).")
+    ] = "default",
     seed: Annotated[int, option("--seed", help="Seed of the run; clip i has its own, derived from (seed, i).")] = 0,
     steps: Annotated[int | None, option("--steps", help="Sampling steps.")] = None,
     solver: Annotated[str | None, option("--solver", help="ddim, ddpm or dpm++2m.")] = None,
@@ -46,6 +51,8 @@ def run(
         protocol=protocol,
         metrics=arguments.listed(metrics),
         num_samples=num_samples,
+        num_real=num_real,
+        weights=weights,
         seed=seed,
         steps=steps,
         solver=solver,
@@ -69,7 +76,45 @@ def run(
     text = files.as_json(result) if as_json else render.to_markdown(table.build([result], allow_mixed=True))
     print(text, end="")
     print(f"run: {planned.folder}  look at: {planned.folder}/samples/sheet.png", file=sys.stderr)
-    next_command("table", planned.folder, "OTHER_RUN", *(["--allow-mixed"] if smoke else []))
+    next_command(
+        "table", planned.folder, "OTHER_RUN", *([] if planned.measuring.protocol.comparable else ["--allow-mixed"])
+    )
+
+
+def calibrate(
+    dataset: Annotated[str, option("--dataset", help="Dataset whose real clips are damaged.")] = "shapes",
+    protocol: Annotated[str | None, option("--protocol", help="Protocol; the dataset's first by default.")] = None,
+    metrics: Annotated[str, option("--metrics", help="Comma-separated; all of the protocol by default.")] = "",
+    kinds: Annotated[str, option("--kinds", help="Comma-separated kinds of damage; all by default.")] = "",
+    num_samples: Annotated[int | None, option("-n", "--num-samples", help="Clips a rung.")] = None,
+    num_real: Annotated[int | None, option("--num-real", help="Real clips; the protocol's by default.")] = None,
+    weights: Annotated[
+        str, option("--weights", help="default, or random to try the path (not comparable).")
+    ] = "default",
+    seed: Annotated[int, option("--seed", help="Seed of the draw and of the damage.")] = 0,
+    device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
+    data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
+    output: Annotated[Path | None, option("--output", help="Folder; runs/calibrate-<dataset>.")] = None,
+) -> None:
+    """Score real clips at known damage, to see what a point of each metric means."""
+    from vfbench import calibrate as ladder
+    from vfbench import render
+    from vfbench import table as tables
+    from vfbench.plan import RunOptions
+
+    options = RunOptions(
+        dataset=dataset,
+        protocol=protocol,
+        metrics=arguments.listed(metrics),
+        num_samples=num_samples,
+        num_real=num_real,
+        weights=weights,
+        seed=seed,
+        device=device,
+        data_root=data_root,
+        output=output,
+    )
+    print(render.to_markdown(tables.build(ladder.calibrate(options, arguments.listed(kinds)))), end="")
 
 
 def _whole(text: str) -> int | Literal["auto"]:

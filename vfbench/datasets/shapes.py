@@ -61,6 +61,16 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
         "measures": JUDGED,
     }
 }
+# What a preset of the field, made for real video, cannot ask of these clips: they are drawn, at the size asked for.
+SETTLED: Mapping[str, Any] = {
+    "height": 32,
+    "width": 32,
+    "stride": 1,
+    "start": "zero",
+    "geometry": "native",
+    "filter": "none",
+    "antialias": False,
+}
 VERSION = 1  # raise it whenever a pixel of any clip changes: it is part of the fingerprint
 BATCH = 32  # clips rendered at once: the working set stays in a core's cache
 

@@ -16,7 +16,7 @@ from vfbench.diffusion.priors import Normal, Prior, batched, per_clip
 from vfbench.diffusion.schedule import Prediction, Schedule
 from vfbench.diffusion.solvers import solve
 from vfbench.errors import MissingData, UserError, unknown
-from vfbench.interfaces import Clips, ClipShape, Conditioning, Dataset, Request, Setting
+from vfbench.interfaces import Clips, ClipShape, Conditioning, Dataset, Quantise, Request, Setting
 from vfbench.nets.embedding import MODES, Condition
 
 
@@ -114,6 +114,7 @@ class DiffusionSampler:
     solver: str
     guidance: float
     conditioning: Conditioning
+    quantise: Quantise = "round"
 
     @property
     def shape(self) -> ClipShape:
@@ -138,7 +139,7 @@ class DiffusionSampler:
                 solver=self.solver,
                 fresh=lambda: self.model.prior.noise(normal, self.shape),
             )
-        return video.to_uint8(x.float() / 2 + 0.5).cpu()
+        return video.to_uint8(x.float() / 2 + 0.5, self.quantise).cpu()
 
     def _denoiser(self, requests: Sequence[Request]) -> Callable[[Tensor, int], Prediction]:
         labels, prompts = [r.label for r in requests], [r.prompt for r in requests]
@@ -190,7 +191,9 @@ def sampler(
         raise MissingData(f"{folder / 'config.json'} does not describe a {model} ({error})") from error
     digest = weights.load_into(network, folder / "model.safetensors", config.sha256)
     network.to(setting.device).eval()
-    return DiffusionSampler(network, digest, setting.device, setting.dtype, steps, solver, guidance, condition)
+    return DiffusionSampler(
+        network, digest, setting.device, setting.dtype, steps, solver, guidance, condition, setting.quantise
+    )
 
 
 __all__ = ["DiffusionModel", "DiffusionSampler", "ModelConfig", "Normal", "sampler"]

@@ -1,0 +1,13 @@
+"""Density: how many real clips surround each generated one, as a part of what is usual among real ones."""
+
+from __future__ import annotations
+
+from vfbench.interfaces import PairedMetric
+from vfbench.metrics._neighbour_metric import NeighbourMetric
+from vfbench.metrics._neighbours import check_k, density
+
+
+def build(*, k: int = 5) -> PairedMetric:
+    """Density with balls to the `k`-th neighbour: 5 in Naeem et al."""
+    check_k(k)
+    return NeighbourMetric("density", "Density", density, k)

@@ -1,0 +1,13 @@
+"""Precision: the share of generated clips that look like real ones."""
+
+from __future__ import annotations
+
+from vfbench.interfaces import PairedMetric
+from vfbench.metrics._neighbour_metric import NeighbourMetric
+from vfbench.metrics._neighbours import check_k, precision
+
+
+def build(*, k: int = 3) -> PairedMetric:
+    """Precision with balls to the `k`-th neighbour: 3 in Kynkaanniemi et al., StyleGAN and torch-fidelity."""
+    check_k(k)
+    return NeighbourMetric("precision", "Precision", precision, k)

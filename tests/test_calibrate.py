@@ -1,0 +1,40 @@
+"""The corruption ladder, run: every rung is an ordinary run of the same protocol, and stronger damage scores worse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vfbench import table
+from vfbench.calibrate import calibrate, rungs
+from vfbench.errors import UserError
+from vfbench.plan import RunOptions
+
+
+def test_the_ladder_begins_with_clean_clips_and_climbs_each_kind() -> None:
+    ladder = rungs(["blur", "freeze"])
+    assert [str(rung) for rung in ladder[:2]] == ["real", "corrupted(kind='blur', strength=0.5)"]
+    assert [rung.options["kind"] for rung in ladder[1:]] == ["blur"] * 4 + ["freeze"] * 3
+    assert {str(rung.options["kind"]) for rung in rungs()[1:]} > {"noise", "shuffle", "fewer_frames"}
+
+
+def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'freeze'"):
+        rungs(["frieze"])
+
+
+def test_more_damage_scores_worse_and_stands_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = RunOptions(metrics=["kvd"], num_samples=32, num_real=64, output=tmp_path, device="cpu")
+    results = calibrate(options, ["noise"])
+    values = [result["scores"]["kvd"]["value"] for result in results]
+    assert values[-1] > max(values[:-1]) + 20  # weaker ones are lost in the sampling of 32 clips
+    assert len({result["protocol"]["id"] for result in results}) == 1
+    rows = table.build(results).rows
+    assert [row.kind for row in rows] == ["reference"] * 5 + ["floor"]
+    assert rows[4].label == "corrupted(kind='noise', strength=0.2)"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == sorted(
+        ["real", "corrupted-noise-0.02", "corrupted-noise-0.05", "corrupted-noise-0.1", "corrupted-noise-0.2"]
+    )
+    again = calibrate(options, ["noise"])
+    assert [result["scores"] for result in again] == [result["scores"] for result in results]

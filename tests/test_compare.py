@@ -1,0 +1,112 @@
+"""Is A better than B: paired runs, and what cannot be paired."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Command
+
+from vfbench import plugins
+from vfbench.compare import Verdict, compare
+from vfbench.errors import MissingData, UserError
+from vfbench.interfaces import Better, Comparison
+from vfbench.plan import RunOptions, plan
+from vfbench.run import run
+from vfbench.store import read_tensors, write_tensors
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of runs by what is special about them."""
+    folder = tmp_path_factory.mktemp("runs")
+    options: dict[str, Any] = {"num_samples": 64, "num_real": 128, "device": "cpu"}
+    special: dict[str, dict[str, Any]] = {
+        "noise": {"model": "noise"},
+        "mild": {"model": "corrupted(kind='noise', strength=0.05)"},
+        "strong": {"model": "corrupted(kind='noise', strength=0.4)"},
+        "other-seed": {"model": "noise", "seed": 1},
+        "other-protocol": {"model": "noise", "num_real": 64},
+        "fvd-alone": {"model": "noise", "metrics": ["fvd", "precision"]},
+    }
+    for name, more in special.items():
+        run(plan(RunOptions(**{**options, **more, "output": folder / name})))
+    return folder
+
+
+def test_the_better_one_is_told_either_way(runs: Path) -> None:
+    for a, b, winner in (("mild", "strong", "A"), ("strong", "mild", "B")):
+        found = {verdict.title: verdict for verdict in compare(runs / a, runs / b)}
+        assert found.keys() == {"FVD", "KVD", "IS", "CLIPSIM"}
+        assert {verdict.winner for verdict in found.values()} == {winner}
+        assert f"{winner} is better" in str(found["FVD"])
+
+
+def test_the_difference_is_that_of_the_scores(runs: Path) -> None:
+    scores = [json.loads((runs / name / "results.json").read_text())["scores"] for name in ("mild", "strong")]
+    for verdict, name in zip(compare(runs / "mild", runs / "strong"), scores[0], strict=True):
+        assert verdict.found.difference == pytest.approx(scores[0][name]["value"] - scores[1][name]["value"], rel=1e-6)
+
+
+def test_a_run_is_no_better_than_itself(runs: Path) -> None:
+    for verdict in compare(runs / "mild", runs / "mild"):
+        assert verdict.found.difference == pytest.approx(0, abs=1e-9)
+        assert verdict.winner == ""
+        assert "no difference beyond chance" in str(verdict)
+
+
+BOTH: tuple[Better, ...] = ("higher", "lower")
+
+
+def test_a_higher_score_wins_where_higher_is_better() -> None:
+    found = Comparison(0.5, 0.4, 0.6, 0.001)
+    assert [Verdict("x", better, found).winner for better in BOTH] == ["A", "B"]
+    assert str(Verdict("x", "higher", found)) == "x: A - B = 0.50 [0.40, 0.60], p = 0.001: A is better"
+
+
+def test_the_command_prints_a_line_for_each_metric(runs: Path, vfbench: Command) -> None:
+    done = vfbench("compare", runs / "mild", runs / "strong", "--metrics", "fvd,kvd")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert [line.partition(":")[0] for line in lines[1:]] == ["FVD", "KVD"]
+
+
+@pytest.mark.parametrize(
+    ("other", "metrics", "said"),
+    [
+        ("other-seed", [], "other seeds, 0 and 1.*--seed"),
+        ("other-protocol", [], "other protocols.*n_real 128 vs 64"),
+        ("fvd-alone", [], "other protocols"),
+        ("mild", ["fdv"], "no metric that both runs have called 'fdv': did you mean 'fvd'"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused(runs: Path, other: str, metrics: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        compare(runs / "noise", runs / other, metrics)
+
+
+def test_a_metric_without_a_paired_test_is_left_out_or_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda kind, spec: object() if spec == "precision" else load(kind, spec))
+    assert [verdict.title for verdict in compare(runs / "fvd-alone", runs / "fvd-alone")] == ["FVD"]
+    with pytest.raises(UserError, match="precision knows no paired test: compare by another"):
+        compare(runs / "fvd-alone", runs / "fvd-alone", ["precision"])
+
+
+def test_a_folder_without_its_features_is_refused(runs: Path, tmp_path: Path) -> None:
+    bare = shutil.copytree(runs / "mild", tmp_path / "bare")
+    (bare / "scored.safetensors").write_bytes(b"cut off")
+    with pytest.raises(MissingData, match=r"bare/scored\.safetensors cannot be used.*give the run's command again"):
+        compare(bare, runs / "strong")
+
+
+def test_other_real_clips_are_seen(runs: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(runs / "mild", tmp_path / "moved")
+    tensors, metadata = read_tensors(moved / "scored.safetensors")
+    tensors["real.0.shapes_judge.logits"] += 1
+    write_tensors(moved / "scored.safetensors", tensors, **metadata)
+    with pytest.raises(MissingData, match="scored against other real clips"):
+        compare(moved, runs / "strong")

@@ -1,0 +1,303 @@
+"""What is measured: the rules that are chosen, the networks that are loaded, and what the protocol then records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import Colour
+
+from vfbench import evaluate, plugins, presets
+from vfbench.datasets import shapes
+from vfbench.errors import MissingData, UserError
+from vfbench.evaluate import averaged, real_features, scores
+from vfbench.generate import Wanted
+from vfbench.interfaces import ClipShape, Request, Score
+from vfbench.measuring import Asked, Measuring, prepare, protocols, rules
+from vfbench.plan import RunOptions, plan, require_clips, scored
+from vfbench.plugins import Spec
+from vfbench.protocol import JUDGED
+
+CPU = torch.device("cpu")
+SHAPES, UCF101 = Spec("shapes"), Spec("ucf101")
+RANDOM = Asked(protocol="strict", n_fake=64, n_real=8, weights="random")
+
+
+# Rules.
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "smoke", "chosen"),
+    [
+        (SHAPES, None, False, "shapes"),
+        (SHAPES, "shapes", True, "shapes"),
+        (SHAPES, "tats", False, "tats"),
+        (UCF101, None, False, "strict"),
+        (UCF101, None, True, "ucf101-smoke"),
+        (UCF101, "mcvd", True, "mcvd"),
+    ],
+)
+def test_the_rules_are_the_datasets_own_or_a_preset(spec: Spec, name: str | None, smoke: bool, chosen: str) -> None:
+    assert rules(spec, name, smoke=smoke)["name"] == chosen
+
+
+def test_a_dataset_without_a_protocol_can_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(shapes, "PROTOCOLS")
+    assert rules(SHAPES, None, smoke=False)["name"] == "strict"
+    tried = rules(SHAPES, None, smoke=True)
+    assert (tried["name"], tried["comparable"]) == ("smoke", False)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "said"),
+    [
+        (SHAPES, "shaps", r"no protocol called 'shaps': did you mean 'shapes'\?"),
+        (UCF101, "stylegan", r"no protocol called 'stylegan': did you mean 'stylegan-v'\?"),
+        (UCF101, "shapes", "no protocol called 'shapes'"),
+        (UCF101, "ucf101-smoke", "ucf101-smoke of ucf101 is not comparable: add --smoke"),
+    ],
+)
+def test_a_protocol_that_does_not_fit_is_refused(spec: Spec, name: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        rules(spec, name, smoke=False)
+
+
+@pytest.mark.parametrize("dataset", ["shapes", "ucf101"])
+def test_protocols_measure_what_there_is(dataset: str) -> None:
+    for fields in protocols(dataset).values():
+        for measure in fields["measures"].values():
+            extractor, _, output = measure["source"].partition(".")
+            assert extractor in plugins.names("extractor")
+            assert plugins.load("metric", measure["metric"]).output == output
+
+
+@pytest.mark.parametrize("name", presets.available())
+def test_moving_shapes_are_drawn_at_their_own_size_under_every_preset(name: str) -> None:
+    fields = rules(SHAPES, name, smoke=False)
+    assert (fields["height"], fields["width"]) == (32, 32)
+    assert (fields["start"], fields["geometry"], fields["filter"]) == ("zero", "native", "none")
+    assert fields["selection"] != "windows"
+    larger = rules(Spec("shapes", {"height": 64, "width": 64}), name, smoke=False)
+    assert (larger["height"], larger["width"]) == (64, 64)
+
+
+@pytest.mark.parametrize("name", ["ucf101-smoke", "strict"])
+def test_what_the_user_says_of_a_dataset_goes_before_the_rules(name: str) -> None:
+    said = rules(Spec("ucf101", {"start": "zero", "geometry": "squash"}), name, smoke=True)
+    assert (said["start"], said["geometry"], said["filter"]) == ("zero", "squash", "bilinear")
+
+
+# What is loaded.
+
+
+def measuring(**options: Any) -> Measuring:
+    return prepare(SHAPES, CPU, Asked(**options))
+
+
+def test_only_the_networks_that_are_needed_are_loaded_and_the_id_stays(loads: list[str]) -> None:
+    some = measuring(protocol="strict", metrics=["fvd"], n_real=8)
+    assert loads == ["i3d(bn_eps=0.001, resize='squash')"]
+    assert some.protocol.id == measuring(protocol="strict", n_real=8).protocol.id
+    assert list(some.metrics) == ["fvd"]
+    assert list(some.protocol.measures) == ["fvd", "kvd"]
+
+
+def test_a_metric_of_ones_own_choice_reads_what_its_file_says(loads: list[str]) -> None:
+    more = measuring(protocol="strict", metrics=["fvd", "clipsim", "precision", "is"], n_real=8)
+    sources = {name: measure.source for name, measure in more.protocol.measures.items()}
+    assert sources["clipsim"] == "clip.similarity"
+    assert sources["precision"] == "i3d.logits"
+    assert sources["is"] == "c3d.logits"
+    assert more.outputs == {"i3d": ["logits"], "clip": ["similarity"], "c3d": ["logits"]}
+    assert more.protocol.id != measuring(protocol="strict", n_real=8).protocol.id
+
+
+def test_a_metric_with_other_options_is_another_measure() -> None:
+    plain, other = (measuring(metrics=[text]).protocol for text in ("fvd", "fvd(ddof=0)"))
+    assert plain.measures["fvd"].metric == JUDGED["fvd"]["metric"]
+    assert (other.measures["fvd"].metric, other.measures["fvd"].source) == ("fvd(ddof=0)", "shapes_judge.features")
+    assert plain.id != other.id
+
+
+def test_an_output_that_a_network_lacks_is_refused(loads: list[str]) -> None:
+    with pytest.raises(UserError, match=r"no output of extractor clip called 'consistency'.*known: logits, similarity"):
+        measuring(metrics=["clip_consistency"])
+
+
+def test_random_weights_are_asked_for_told_and_never_comparable(loads: list[str]) -> None:
+    found = prepare(SHAPES, CPU, RANDOM)
+    assert loads == ["i3d(bn_eps=0.001, resize='squash', weights='random')"]
+    assert found.protocol.extractors == {"i3d": f"{loads[0]} {Colour.fingerprint}"}
+    assert found.protocol.comparable is False
+    assert found.note == "NOT the published weights: i3d; these numbers compare with nothing"
+    assert measuring(weights="random").protocol.comparable  # the judge's are its own
+    with pytest.raises(UserError, match="no choice of --weights called 'randm': did you mean 'random'"):
+        measuring(weights="randm")
+
+
+def test_weights_that_are_not_here_are_named_with_all_ways_out() -> None:
+    with pytest.raises(MissingData, match=r"weights fetch i3d(?s:.*)weights import i3d(?s:.*)--weights random"):
+        measuring(protocol="strict", n_real=8)
+
+
+def test_what_a_network_says_of_the_prompts_is_noted(loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Colour, "note", lambda self, requests: f"{len(requests)} prompts seen", raising=False)
+    found = measuring(metrics=["fvd", "clipsim"])
+    assert found.remarks([]) == ""  # the judge's CLIPSIM
+    strict = measuring(protocol="strict", metrics=["fvd", "clipsim"], n_real=8)
+    assert strict.remarks([Request(0, 0, 0, "")] * 3) == "3 prompts seen"
+
+
+# Numbers of clips.
+
+
+def test_numbers_of_clips_are_the_protocols_unless_asked_for(loads: list[str]) -> None:
+    assert (measuring().protocol.n_fake, measuring().protocol.n_real) == (256, 2048)
+    strict = measuring(protocol="strict", metrics=["fvd"])
+    assert (strict.protocol.n_fake, strict.protocol.n_real, strict.protocol.name) == (2048, 2048, "strict")
+    fewer = measuring(protocol="strict", metrics=["fvd"], n_fake=100, n_real=50)
+    assert (fewer.protocol.n_fake, fewer.protocol.n_real) == (100, 50)
+    assert fewer.protocol.name == "strict(n_fake=100, n_real=50)"
+    assert measuring(n_fake=64).protocol.name == "shapes"
+
+
+@pytest.mark.parametrize(("options", "said"), [({"n_real": 3}, "4 are needed"), ({"n_real": 1 << 21}, "2,097,152 are")])
+def test_too_few_real_clips_are_refused(options: dict[str, int], said: str) -> None:
+    with pytest.raises(MissingData, match=f"shapes has 1,048,576 real clips here.*{said}.*--num-real"):
+        measuring(**options)
+
+
+def test_every_real_clip_is_taken_where_the_protocol_says_so(loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 40)
+    assert measuring(protocol="cd-fvd", metrics=["fvd"]).protocol.n_real == 40
+
+
+# Frames and bytes of generated clips.
+
+
+def test_a_model_of_another_size_is_refused(loads: list[str]) -> None:
+    protocol = measuring(protocol="strict", n_real=8).protocol
+    require_clips("any", ClipShape(17, 32, 32), protocol)
+    for shape in (ClipShape(16, 64, 64), ClipShape(15, 32, 32)):
+        with pytest.raises(UserError, match=f"any makes clips of {shape}, and protocol strict.* scores 16x32x32"):
+            require_clips("any", shape, protocol)
+
+
+def test_the_scored_frames_are_those_of_the_protocol() -> None:
+    protocol = measuring().protocol.model_copy(update={"drop_first": 2, "fake_stride": 3, "frames": 4})
+    assert list(range(30))[scored(protocol)] == [2, 5, 8, 11]
+    with pytest.raises(UserError, match="scores 12x32x32"):
+        require_clips("any", ClipShape(11, 32, 32), protocol)
+
+
+def test_only_the_scored_frames_reach_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan(RunOptions(model="noise", num_samples=64, num_real=8, device="cpu"))
+    assert planned.wanted.frames == slice(0, 16, 1)
+
+
+def test_bytes_are_cut_off_where_the_protocol_does_it(loads: list[str], checkpoints: Any) -> None:
+    made = {}
+    for name in ("strict", "tats"):
+        options: dict[str, Any] = {
+            "protocol": name,
+            "metrics": ["fvd"],
+            "num_samples": 64,
+            "num_real": 8,
+            "device": "cpu",
+        }
+        planned = plan(RunOptions(model="vdm", checkpoint=checkpoints / "vdm", steps=1, **options))
+        made[name] = planned.sampler.sample(planned.requests[:2]).int()
+    lower = made["strict"] - made["tats"]
+    assert set(lower.flatten().tolist()) == {0, 1}
+
+
+# Draws.
+
+
+def test_the_first_clips_or_drawn_ones() -> None:
+    protocol = measuring(n_real=5).protocol
+    ways = {way: protocol.model_copy(update={"selection": way}) for way in ("sorted", "all", "seeded", "windows")}
+    drawn = {way: evaluate.select(one, 1000, 5, 0) for way, one in ways.items()}
+    assert drawn["sorted"] == drawn["all"] == [0, 1, 2, 3, 4]
+    assert drawn["seeded"] == drawn["windows"] != evaluate.select(protocol, 1000, 5, 1)
+
+
+def test_each_draw_has_real_clips_of_its_own() -> None:
+    made = measuring(metrics=["fvd"], n_real=6, n_fake=64)
+    protocol = made.protocol.model_copy(update={"repeats": 2})
+    reals = real_features(made.dataset, protocol, Wanted(made.extractors, made.outputs), CPU)
+    assert len(reals) == 2
+    assert not torch.equal(*(real.clips["shapes_judge.features"] for real in reals))
+
+
+def test_clips_of_one_video_are_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = measuring(metrics=["fvd"], n_real=6, n_fake=64)
+    monkeypatch.setattr(
+        shapes.Shapes, "videos", lambda self, split, indices: [i // 2**19 for i in indices], raising=False
+    )
+    (real,) = real_features(made.dataset, made.protocol, Wanted(made.extractors, made.outputs), CPU)
+    assert len(set(real.groups.tolist())) == 2
+
+
+def test_features_and_groups_stand_in_the_order_of_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = measuring(metrics=["fvd"], n_real=6, n_fake=64)
+    monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 20)
+    chosen, wanted = [25, 3, 39, 0, 25, 11], Wanted(made.extractors, made.outputs)
+    found = evaluate.features(made.dataset, "both", wanted, CPU, chosen)["shapes_judge.features"]
+    for row, index in enumerate(chosen):
+        split, place = ("train", index) if index < 20 else ("test", index - 20)
+        clips = made.dataset.clips(split, [place])  # type: ignore[arg-type]
+        torch.testing.assert_close(found[row : row + 1], wanted.features(clips, [])["shapes_judge.features"])
+    groups = evaluate.videos(made.dataset, "both", chosen)
+    assert groups.tolist() == [0, 1, 2, 3, 0, 4]
+
+
+def test_the_floor_is_found_by_clips_of_other_videos(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = measuring(metrics=["fvd"], n_real=6, n_fake=64)
+    monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 400)
+    for clips_a_video, enough in ((1, True), (400, False)):
+        monkeypatch.setattr(
+            shapes.Shapes, "videos", lambda *told, n=clips_a_video: [i // n for i in told[2]], raising=False
+        )
+        (real,) = real_features(made.dataset, made.protocol, Wanted(made.extractors, made.outputs), CPU)
+        assert (real.spare is not None) is enough
+
+
+def test_each_draw_is_scored_on_its_own_part_and_averaged() -> None:
+    rng = np.random.default_rng(0)
+    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
+    protocol = made.protocol.model_copy(update={"repeats": 2})
+    source = "shapes_judge.features"
+    fake, real = (torch.from_numpy(rng.normal(size=(2, 64, 3))) for _ in range(2))
+    reals = [evaluate.Real({source: part}, None, np.arange(64)) for part in real]
+    together = scores(protocol, made.metrics, {source: fake.flatten(0, 1)}, reals, range(128))["fvd"]
+    alone = [
+        made.metrics["fvd"].score(f.numpy(), r.numpy(), seed=i) for i, (f, r) in enumerate(zip(fake, real, strict=True))
+    ]
+    assert together["value"] == pytest.approx(np.mean([score.value for score in alone]))
+    assert together["error"] == pytest.approx(np.sqrt(np.mean([score.error**2 for score in alone])))
+    assert together["note"].startswith("mean of 2 draws, standard deviation ")
+
+
+def test_prompts_of_one_real_clip_widen_the_error() -> None:
+    rng = np.random.default_rng(0)
+    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
+    source = "shapes_judge.features"
+    fake = torch.from_numpy(rng.normal(size=(8, 3)).repeat(8, axis=0))
+    reals = [evaluate.Real({source: torch.from_numpy(rng.normal(size=(64, 3)))}, None, np.arange(64))]
+    errors = [
+        scores(made.protocol, made.metrics, {source: fake}, reals, sources)["fvd"]["error"]
+        for sources in (range(64), [i // 8 for i in range(64)])
+    ]
+    assert errors[1] > 1.5 * errors[0]
+
+
+def test_an_average_has_a_limit_only_where_every_draw_has_one() -> None:
+    score = Score(2.0, 1.0, 3.0, 0.5, 10, 10, "", 0.5, 1.5, 0.25, 5.0)
+    whole = averaged([score, score])
+    assert (whole.value, whole.limit, whole.limit_error, whole.slope) == (2.0, 1.5, 0.25, 5.0)
+    part = averaged([score, Score(4.0, 3.0, 5.0, 0.5, 10, 10, error=0.5)])
+    assert (part.value, part.limit) == (3.0, None)
+    assert averaged([score]) is score

@@ -1,0 +1,317 @@
+"""Presets: every field of the field's protocols is said, has its source, makes a protocol, and keeps its id."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+from conftest import Command
+
+from vfbench import plugins, presets
+from vfbench.errors import UserError
+from vfbench.plugins import Kind
+from vfbench.presets import RULES, Preset, differences, for_dataset, load
+from vfbench.protocol import Protocol
+
+RECORD = Path(__file__).parent.parent / "results" / "records" / "vdm.json"
+FILES = sorted(Path(presets.__file__).parent.glob("*.toml"))
+NAMES = [file.stem for file in FILES]
+DATASETS = ("shapes", "ucf101", "sky_timelapse", "taichi_hd", "of somebody else")
+UCF101 = 13_320  # videos
+# On UCF101 with the fingerprint below. A change of any field, or of how ids are made, is seen here.
+IDS: Mapping[str, str] = {
+    "cd-fvd": "2136579f1fcc",
+    "deepmind": "86f2c27f6e96",
+    "digan": "8ebc59434f6d",
+    "latte": "c0a86ec672b4",
+    "lvdm": "03b0fcd9a2e3",
+    "magvit": "12c71d57ccfb",
+    "mcvd": "59011ee7e7b4",
+    "pvdm": "c3f371d7ac50",
+    "strict": "4aa4849f4b94",
+    "stylegan-v": "b4b43283b13d",
+    "tats": "d37417f7b4c8",
+    "videogpt": "9cf29c7c0156",
+}
+# What the code of each repository does, read apart from the presets: divisor N - ddof, I3D, real and generated clips.
+READ: Mapping[str, tuple[int, float, str, int | str, int]] = {
+    "cd-fvd": (0, 1e-5, "squash", "all", 2048),
+    "deepmind": (1, 1e-3, "tf1", 2048, 2048),
+    "digan": (1, 1e-5, "crop", 2048, 2048),
+    "latte": (0, 1e-3, "squash", 2048, 2048),
+    "lvdm": (1, 1e-5, "squash", 2048, 2048),
+    "magvit": (1, 1e-3, "tf1", 10_000, 10_000),
+    "mcvd": (1, 1e-3, "crop", 256, 256),
+    "pvdm": (1, 1e-5, "crop", 2048, 2048),
+    "strict": (1, 1e-3, "squash", 2048, 2048),
+    "stylegan-v": (0, 1e-3, "squash", 2048, 2048),
+    "tats": (1, 1e-5, "squash", 2048, 2048),
+    "videogpt": (1, 1e-5, "crop", 256, 256),
+}
+SPLIT_OF_UCF101 = {
+    **dict.fromkeys(("stylegan-v", "latte", "digan", "lvdm", "cd-fvd"), "both"),
+    **dict.fromkeys(("strict", "tats", "pvdm", "magvit", "deepmind"), "train"),
+    **dict.fromkeys(("videogpt", "mcvd"), "test"),
+}
+
+
+def protocol(name: str, dataset: str = "ucf101", **does: Any) -> Protocol:
+    fields = for_dataset(load(name), dataset, does)
+    if fields["n_real"] == "all":
+        fields["n_real"] = UCF101
+    return Protocol(name=name, dataset=dataset, data_fingerprint="00ff", **fields)
+
+
+# What stands in the files.
+
+
+def test_the_protocols_of_the_field_are_there() -> None:
+    assert sorted(presets.available()) == NAMES == sorted(READ)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_preset_makes_a_protocol_on_every_dataset(name: str, dataset: str) -> None:
+    made = protocol(name, dataset)
+    assert (made.selection == "windows") is (made.start in ("every", "chunks"))
+    assert (for_dataset(load(name), dataset)["n_real"] == "all") is (made.selection == "all")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_field_has_a_source_and_every_preset_its_limits(name: str) -> None:
+    preset = load(name)
+    for rules in (preset, *preset.datasets.values()):
+        assert [field for field in rules.values if not rules.sources[field].strip()] == []
+    assert bool(preset.deviations) is (name != "strict")  # which is ours
+    assert [text for text in preset.deviations if not re.fullmatch(r"[A-Z].{30,}\.", text)] == []  # a sentence each
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_preset_computes_is_spelled_in_one_way_and_fits_together(name: str) -> None:
+    for dataset in DATASETS:
+        fields = for_dataset(load(name), dataset)
+        specs = [*fields["extractors"].values(), *(measure["metric"] for measure in fields["measures"].values())]
+        assert [str(plugins.parse(spec)) for spec in specs] == specs
+        assert {measure["source"].split(".")[0] for measure in fields["measures"].values()} == set(fields["extractors"])
+
+
+def options_of(specs: Iterable[str], kind: Kind) -> Iterator[tuple[str, set[str], set[str]]]:
+    """Each plug-in, the options a preset gives it, and those it has."""
+    for spec in map(plugins.parse, specs):
+        yield spec.name, set(spec.options), set(plugins.options(kind, spec.name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_preset_computes_can_be_computed(name: str) -> None:
+    fields = for_dataset(load(name), "ucf101")
+    metrics = [measure["metric"] for measure in fields["measures"].values()]
+    found = [*options_of(metrics, "metric"), *options_of(fields["extractors"].values(), "extractor")]
+    assert [plug_in for plug_in, given, known in found if not given <= known] == []
+    for measure in fields["measures"].values():
+        plugins.load("metric", measure["metric"])
+        extractor, output = measure["source"].split(".")
+        known = getattr(plugins.module("extractor", extractor).Extractor, "outputs", {output: 0})  # or once it is built
+        assert output in known
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_says_what_was_read_of_it(name: str) -> None:
+    fields = for_dataset(load(name), "ucf101")
+    fvd = plugins.parse(fields["measures"]["fvd"]["metric"]).options
+    i3d = plugins.parse(fields["extractors"]["i3d"]).options
+    assert fields["measures"]["fvd"]["source"] == "i3d.logits"
+    assert (fvd["ddof"], i3d["bn_eps"], i3d["resize"], fields["n_real"], fields["n_fake"]) == READ[name]
+    assert fields["split"] == SPLIT_OF_UCF101[name]
+
+
+def test_the_published_exceptions() -> None:
+    latte, tats, digan = load("latte"), load("tats"), load("digan")
+    assert [for_dataset(latte, d)["stride"] for d in ("ucf101", "sky_timelapse", "taichi_hd")] == [3, 3, 6]
+    assert {for_dataset(latte, d)["fake_stride"] for d in DATASETS} == {1}
+    assert for_dataset(tats, "taichi_hd")["stride"] == for_dataset(digan, "taichi_hd")["stride"] == 4
+    assert for_dataset(load("mcvd"), "ucf101")["frames"] == 20  # 4 given and 16 made, all scored
+    truncating = {name for name in NAMES if for_dataset(load(name), "ucf101")["quantise"] == "truncate"}
+    assert truncating == {"tats", "digan", "videogpt", "pvdm", "lvdm", "cd-fvd"}
+    assert {name: n for name in NAMES if (n := for_dataset(load(name), "ucf101")["repeats"]) > 1} == {
+        **{"digan": 10, "lvdm": 10, "magvit": 4, "videogpt": 4}
+    }
+
+
+def test_the_inception_score_is_of_ucf101_only() -> None:
+    for name in NAMES:
+        assert "is" not in for_dataset(load(name), "sky_timelapse")["measures"]
+    assert "is(eps=0.0, splits=1)" in str(for_dataset(load("strict"), "ucf101")["measures"])
+    assert "is(eps=0.0, shuffle_seed=42, splits=10)" in str(for_dataset(load("stylegan-v"), "ucf101")["measures"])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_files_can_be_read(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    assert max(map(len, lines)) <= 120
+    assert {line for line in lines if "  " in line.strip()} == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ids_of_presets_are_pinned(name: str) -> None:
+    assert protocol(name).id == IDS[name]
+
+
+def test_no_two_presets_are_the_same() -> None:
+    assert len(set(IDS.values())) == len(NAMES)
+
+
+# What a file must hold.
+
+
+def content() -> dict[str, Any]:
+    return {"name": "mine", **tomllib.loads(FILES[NAMES.index("tats")].read_text())}
+
+
+@pytest.mark.parametrize("field", sorted(RULES))
+def test_a_preset_without_a_field_is_refused(field: str) -> None:
+    mine = content()
+    for table in ("values", "sources", "instead"):
+        mine[table].pop(field, None)
+    with pytest.raises(pydantic.ValidationError, match=f"no value for {field}"):
+        Preset(**mine)
+
+
+@pytest.mark.parametrize(
+    ("table", "field", "value", "said"),
+    [
+        ("values", "colour", "red", "no field of a protocol: colour"),
+        ("values", "frames", "unknown", "values and instead do not agree in frames"),
+        ("instead", "frames", 16, "values and instead do not agree in frames"),
+        ("sources", "colour", "somewhere", "values and sources do not agree in colour"),
+    ],
+)
+def test_a_preset_whose_tables_do_not_fit_is_refused(table: str, field: str, value: Any, said: str) -> None:
+    mine = content()
+    mine[table][field] = value
+    with pytest.raises(pydantic.ValidationError, match=said):
+        Preset(**mine)
+
+
+def test_a_preset_without_a_source_is_refused() -> None:
+    mine = content()
+    del mine["datasets"]["ucf101"]["sources"]["measures"]
+    with pytest.raises(pydantic.ValidationError, match="values and sources do not agree in measures"):
+        Preset(**mine)
+
+
+def test_an_unknown_preset_is_named_with_what_is_near() -> None:
+    with pytest.raises(UserError, match="no protocol called 'stylegan': did you mean 'stylegan-v'"):
+        load("stylegan")
+
+
+# Datasets.
+
+
+def test_what_a_dataset_settles_goes_before_what_a_preset_wants() -> None:
+    wanted, settled = protocol("stylegan-v"), protocol("stylegan-v", filter="bilinear")
+    assert (wanted.filter, settled.filter) == ("lanczos", "bilinear")
+    assert wanted.id != settled.id
+
+
+# Differences.
+
+
+def test_only_what_differs_is_told() -> None:
+    tats = load("tats")
+    assert differences(tats, tats) == {}
+    found = differences(tats, load("lvdm"))
+    assert found["repeats"] == ("1", "10")
+    assert found["ucf101: split"] == ("train", "both")
+    assert found["ucf101: extractors.c3d"] == ("c3d(preprocess='tgan2')", "-")
+    assert not {"split", "extractors.i3d", "n_real", "ucf101: repeats"} & found.keys()
+    assert {field: (b, a) for field, (a, b) in differences(load("lvdm"), tats).items()} == found
+
+
+def test_presets_and_results_are_compared_in_what_presets_say() -> None:
+    ours, theirs = protocol("latte", "taichi_hd"), protocol("stylegan-v", "taichi_hd")
+    assert differences(load("latte"), ours.record()) == differences(ours.record(), load("latte")) == {}
+    assert differences(load("latte"), theirs.record())["stride"] == ("6", "1")
+    found = differences(ours.record(), theirs.record())
+    assert {"id", "name", "stride"} <= found.keys()
+    assert "measures.fvd.metric" not in found
+
+
+def test_a_result_older_than_a_field_does_not_differ_in_it() -> None:
+    new = protocol("tats").record()
+    old = {field: value for field, value in new.items() if field not in ("fake_stride", "drop_first", "repeats")}
+    assert differences(old, new) == {}
+
+
+# The command line.
+
+
+def test_ls_lists_the_presets_and_the_datasets_own(vfbench: Command) -> None:
+    done = vfbench("ls", "protocols")
+    rows = dict(line.split(maxsplit=1) for line in done.out.splitlines())
+    assert set(NAMES) <= rows.keys()
+    assert rows["stylegan-v"] == load("stylegan-v").summary
+    assert rows["shapes"] == "for shapes"
+
+
+@pytest.mark.parametrize("name", ["latte", "strict"])
+def test_show_tells_every_field_its_source_and_what_is_not_reproduced(name: str, vfbench: Command) -> None:
+    done, preset = vfbench("show", "protocol", name), load(name)
+    assert (done.code, done.err) == (0, "")
+    for rules in (preset, *preset.datasets.values()):
+        for field, source in rules.sources.items():
+            assert re.search(rf"^{field}\b.*{re.escape(source)}$", done.out, re.MULTILINE), field
+    assert [f"- {text}" in done.out for text in preset.deviations] == [True] * len(preset.deviations)
+    assert ("unknown, here test" in done.out) is (name == "latte")
+    assert json.loads(vfbench("show", "protocol", name, "--json").out) == json.loads(preset.model_dump_json())
+
+
+def test_show_knows_the_protocols_of_datasets_and_results(vfbench: Command) -> None:
+    own = vfbench("show", "protocol", "shapes")
+    assert re.search(r"^measures\.fvd\.source +shapes_judge\.features$", own.out, re.MULTILINE)
+    recorded = json.loads(vfbench("show", "protocol", RECORD, "--json").out)
+    assert recorded == json.loads(RECORD.read_text())["protocol"]
+
+
+def test_show_tells_plug_ins_as_json_too(vfbench: Command) -> None:
+    shown = json.loads(vfbench("show", "model", "vdm", "--json").out)
+    assert shown["options"] == plugins.options("model", "vdm")
+    assert "tiny" in shown["presets"]
+
+
+def test_diff_protocols_puts_what_differs_side_by_side(vfbench: Command) -> None:
+    done = vfbench("diff-protocols", "stylegan-v", "latte")
+    assert (done.code, done.err) == (0, "")
+    head, *rows = [re.split(r"  +", line.strip()) for line in done.out.splitlines()]
+    assert head == ["stylegan-v", "latte"]
+    assert {row[0]: tuple(row[1:]) for row in rows} == differences(load("stylegan-v"), load("latte"))
+    assert vfbench("diff-protocols", "tats", "tats").out == "no field differs\n"
+
+
+def test_diff_protocols_reads_results_and_run_folders(vfbench: Command, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_bytes(RECORD.read_bytes())
+    assert vfbench("diff-protocols", tmp_path, RECORD).out == "no field differs\n"
+    done = vfbench("diff-protocols", "strict", tmp_path)
+    assert re.search(r"^geometry +centre-crop +native$", done.out, re.MULTILINE)
+    assert vfbench("diff-protocols", "shapes", tmp_path).code == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "code", "said"),
+    [
+        (("stylegan", "tats"), 2, "no protocol called 'stylegan': did you mean 'stylegan-v'.*ucf101-smoke"),
+        (("tats", "shaps"), 2, "did you mean 'shapes'"),
+        (("tats", "runs/none"), 4, "runs/none"),
+        (("tats",), 2, "argument 'theirs'"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(names: tuple[str, ...], code: int, said: str, vfbench: Command) -> None:
+    done = vfbench("diff-protocols", *names)
+    assert done.code == code
+    assert re.search(said, done.err), done.err
+    assert done.out == ""

@@ -1,0 +1,125 @@
+"""Is model A better than model B? A paired test on the same requests and the same real clips, from two run folders.
+
+Two runs of one protocol and seed answer the same requests and are scored against the same real clips. Much of their
+chance is shared, and cancels in the difference: this tells more than two intervals side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vfbench import plugins
+from vfbench.errors import MissingData, UserError, unknown
+from vfbench.interfaces import Better, Comparison, Groups, PairedMetric
+from vfbench.protocol import Protocol
+from vfbench.store import SCORED, read_tensors
+from vfbench.table import Record, differences, load, rounded
+
+SURE = 0.05  # a smaller p-value counts as a difference
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one metric says of A less B; `str(verdict)` is the line to print."""
+
+    title: str
+    better: Better
+    found: Comparison
+
+    @property
+    def winner(self) -> str:
+        """`A`, `B`, or nothing where chance explains the difference."""
+        if not self.found.p_value < SURE:
+            return ""
+        return "A" if (self.found.difference < 0) == (self.better == "lower") else "B"
+
+    def __str__(self) -> str:
+        found = self.found
+        half = (found.high - found.low) / 2
+        difference, low, high = rounded([found.difference, found.low, found.high], half)
+        said = f"{self.winner} is better" if self.winner else "no difference beyond chance"
+        note = f" ({found.note})" if found.note else ""
+        return f"{self.title}: A - B = {difference} [{low}, {high}], p = {found.p_value:.2g}: {said}{note}"
+
+
+def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> list[Verdict]:
+    """Compare the runs in the folders `a` and `b` by the metrics named, or by all that both have and can be paired.
+
+    Raises `UserError` where the two differ in protocol or seed, or a metric knows no paired test, and `MissingData`
+    where a folder lacks what its scores were made of.
+    """
+    first, second = load([a, b]) if Path(a).resolve() != Path(b).resolve() else load([a]) * 2
+    _require_paired(first, second)
+    protocol = Protocol(**{key: value for key, value in first["protocol"].items() if key != "id"})
+    mine, theirs = _scored(Path(a), first), _scored(Path(b), second)
+    if differing := [key for key in mine if key.startswith("real.") and not torch.equal(mine[key], theirs[key])]:
+        raise MissingData(f"{a} and {b} were scored against other real clips ({differing[0]}): run both again")
+    shared = [name for name in first["scores"] if name in second["scores"]]
+    for name in metrics:
+        if name not in shared:
+            raise unknown("metric that both runs have", name, shared)
+    loaded = {name: plugins.load("metric", protocol.measures[name].metric) for name in metrics or shared}
+    able = {name: metric for name, metric in loaded.items() if isinstance(metric, PairedMetric)}
+    if lacking := [name for name in metrics if name not in able]:
+        raise UserError(f"{', '.join(lacking)} knows no paired test: compare by {', '.join(able) or 'another'}")
+    return [_verdict(protocol, name, metric, mine, theirs) for name, metric in able.items()]
+
+
+def _require_paired(ours: Record, theirs: Record) -> None:
+    """Raise `UserError` unless both runs answer the same requests and are scored alike."""
+    mine, other = ours["protocol"], theirs["protocol"]
+    named = f"A is {ours['run_dir']}, B is {theirs['run_dir']}"
+    if mine["id"] != other["id"]:
+        raise UserError(
+            f"these runs have other protocols, {mine['id']} and {other['id']}: they differ in "
+            f"{differences(mine, other)}; {named}"
+        )
+    if ours.get("seed") is None and not _same_prompts(ours, theirs):
+        raise UserError(
+            f"clips made elsewhere can be paired only by the prompts that both were made for, clip by clip: score both "
+            f"folders with the same --prompts; {named}"
+        )
+    if ours.get("seed") != theirs.get("seed"):
+        raise UserError(
+            f"these runs have other seeds, {ours.get('seed')} and {theirs.get('seed')}, so their clips answer other "
+            f"requests: run one again with the --seed of the other; {named}"
+        )
+    if mine.get("repeats", 1) != 1:
+        raise UserError(
+            f"protocol {mine.get('name')} averages {mine['repeats']} draws, which cannot be paired; {named}"
+        )
+
+
+def _same_prompts(ours: Record, theirs: Record) -> bool:
+    """Whether both sides of clips that others made answer the same prompts in the same order."""
+    told = [(record.get("fake") or {}).get("captions") for record in (ours, theirs)]
+    return told[0] is not None and told[0] == told[1]
+
+
+def _scored(folder: Path, record: Record) -> dict[str, Tensor]:
+    """What the scores of a run were made of."""
+    path = (folder if folder.is_dir() else folder.parent) / SCORED
+    try:
+        return read_tensors(path, run=record["run_id"])[0]
+    except ValueError as error:
+        raise MissingData(f"{path} cannot be used: {error}; give the run's command again, which makes it") from error
+
+
+def _verdict(
+    protocol: Protocol, name: str, metric: PairedMetric, a: Mapping[str, Tensor], b: Mapping[str, Tensor]
+) -> Verdict:
+    source = protocol.measures[name].source
+    groups = Groups(a["fake.groups"].numpy(), a["real.0.groups"].numpy())
+    found = metric.compare(
+        a[f"fake.{source}"].numpy(),
+        b[f"fake.{source}"].numpy(),
+        a[f"real.0.{source}"].numpy(),
+        groups=groups,
+        seed=protocol.selection_seed,
+    )
+    return Verdict(metric.title, metric.better, found)

@@ -1,0 +1,245 @@
+"""What a run measures and by which rules: protocol, real clips, metrics and networks, chosen, loaded and checked.
+
+A protocol is one that the dataset's file names, or a preset of the field. The dataset does what it can of a preset's
+rules, as options of its `build`; what it settles itself it says in `SETTLED`, and the protocol records what is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from vfbench import plugins, presets
+from vfbench.errors import MissingData, UserError, unknown
+from vfbench.evaluate import available, require_enough
+from vfbench.interfaces import Dataset, Extractor, Metric, Request
+from vfbench.plugins import Spec
+from vfbench.protocol import SMOKE, SMOKE_CLIPS, Measure, Protocol, described
+
+STRICT = "strict"  # the preset of a dataset that names no protocol of its own
+CLIPS = {"cpu": 256, "cuda": 2048}  # generated clips, where neither user nor protocol says how many
+LEAST_REAL = 4  # two halves of two clips: fewer have no floor
+WEIGHTS = ("default", "random")
+CUTTING = ("start", "geometry", "filter", "antialias")  # fields that are `own` where a dataset takes no such option
+CUT = ("frames", "height", "width", "stride", "drop_first", *CUTTING)  # fields that are options of a dataset
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user may say of a measurement; None and () mean the protocol's own."""
+
+    protocol: str | None = None
+    metrics: Sequence[str] = ()
+    n_fake: int | None = None
+    n_real: int | None = None
+    weights: str = "default"  # or `random`: untrained networks, for whoever has no weights and tries the path
+    smoke: bool = False
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """A protocol with all that it needs, by the names that it has for them."""
+
+    dataset: Dataset
+    protocol: Protocol
+    metrics: Mapping[str, Metric]
+    extractors: Mapping[str, Extractor]
+    smoke: bool
+
+    @property
+    def outputs(self) -> dict[str, list[str]]:
+        """What the metrics need of each extractor."""
+        return _outputs(self.protocol.measures, self.metrics)
+
+    @property
+    def note(self) -> str:
+        """What a reader must know of the real clips and the networks; empty where there is nothing."""
+        few = "smoke run of a few clips" * self.smoke
+        others = [name for name, extractor in self.extractors.items() if extractor.standing == "other"]
+        weights = f"NOT the published weights: {', '.join(others)}; these numbers compare with nothing" * bool(others)
+        return "; ".join(filter(None, [getattr(self.dataset, "note", ""), few, weights]))
+
+    def remarks(self, requests: Sequence[Request]) -> str:
+        """The note, with what the networks have to say of these requests, such as captions that are too long."""
+        asked = (name for name, outputs in self.outputs.items() if "similarity" in outputs)
+        tell = (getattr(self.extractors[name], "note", None) for name in asked)
+        return "; ".join(filter(None, [self.note, *(note(requests) for note in tell if note)]))
+
+
+def prepare(spec: Spec, device: torch.device, asked: Asked) -> Measuring:
+    """Load and check all that measuring on the dataset `spec` needs, the cheap first.
+
+    Raises `UserError` for what does not fit together, and `MissingData` for clips or weights that are not here, with
+    the command that gets them.
+    """
+    if asked.weights not in WEIGHTS:
+        raise unknown("choice of --weights", asked.weights, WEIGHTS)
+    given = rules(spec, asked.protocol, smoke=asked.smoke)
+    metrics, measures, networks = _metrics(asked.metrics, given)
+    fields = {**given, "measures": measures, "n_fake": _fakes(asked, given, device)}
+    if not asked.smoke:
+        require_enough(metrics, fields["n_fake"])
+    if asked.weights == "random":
+        networks = {label: _untrained(network) for label, network in networks.items()}
+    dataset: Dataset = plugins.load("dataset", _cut(spec, fields))
+    fields["n_real"] = _reals(asked, fields, dataset)
+    fields["name"] = _name(given, asked)
+    extractors = _load(networks, _outputs(measures, metrics), device)
+    protocol = _protocol(fields, dataset, networks, extractors, asked.smoke)
+    return Measuring(dataset, protocol, metrics, extractors, asked.smoke)
+
+
+def protocols(dataset: str) -> Mapping[str, Mapping[str, Any]]:
+    """The protocols that a dataset's file names, the first being its default."""
+    offered: Mapping[str, Mapping[str, Any]] = getattr(plugins.module("dataset", dataset), "PROTOCOLS", {})
+    return offered
+
+
+def rules(spec: Spec, name: str | None, *, smoke: bool) -> dict[str, Any]:
+    """The fields of the protocol called `name` on a dataset, as far as they can be known before it is built.
+
+    Without a name: the dataset's first that is comparable (any, in a smoke run), else the preset `strict`. Raises
+    `UserError` with the nearest name, or for a protocol of plumbing outside a smoke run.
+    """
+    own = protocols(spec.name)
+    usable = {key: fields for key, fields in own.items() if smoke or fields.get("comparable", True)}
+    if name is None and not usable and smoke:
+        return {"name": "smoke", **SMOKE}
+    chosen = name or next(iter(usable), STRICT)
+    if chosen in usable:
+        said = {key: value for key, value in spec.options.items() if key in usable[chosen]}
+        return {"name": chosen, **usable[chosen], **said}
+    if chosen in own:
+        raise UserError(f"protocol {chosen} of {spec.name} is not comparable: add --smoke to try the path with it")
+    return {"name": chosen, **_preset(presets.load(chosen, *usable), spec)}
+
+
+def _preset(preset: presets.Preset, spec: Spec) -> dict[str, Any]:
+    """A preset on a dataset: what the dataset settles goes first, and what its user says before that."""
+    module, takes = plugins.module("dataset", spec.name), plugins.options("dataset", spec.name)
+    settled: Mapping[str, Any] = getattr(module, "SETTLED", {})
+    owned = {field: "own" for field in CUTTING if field not in takes}
+    said = {key: value for key, value in spec.options.items() if key in presets.RULES}
+    fields = presets.for_dataset(preset, spec.name, {**owned, **settled, **said})
+    if fields["selection"] == "windows" and "start" not in takes:
+        fields["selection"] = "seeded"  # each video of such a dataset is one clip: to draw clips is to draw videos
+    return fields
+
+
+def _metrics(
+    asked: Sequence[str], fields: Mapping[str, Any]
+) -> tuple[dict[str, Metric], dict[str, Mapping[str, str]], dict[str, str]]:
+    """The metrics to compute; the protocol's measures, and its networks as specs, with what it does not name added.
+
+    A metric that the protocol does not name, or has with other options, makes the protocol another one.
+    """
+    measures: dict[str, Mapping[str, str]] = dict(fields["measures"])
+    first = next(iter(measures.values()))["source"]
+    metrics: dict[str, Metric] = {}
+    for text in asked or measures:
+        spec = plugins.parse(text) if text not in measures else Spec(text)
+        name = plugins.public(spec.name)
+        if name not in measures or spec.options:
+            # By what its file names, else by what the first measure reads.
+            source = getattr(plugins.module("metric", spec.name), "SOURCE", first)
+            measures[name] = {"source": source, **measures.get(name, {}), "metric": str(replace(spec, name=name))}
+        metrics[name] = plugins.load("metric", measures[name]["metric"])
+    labels = {measure["source"].partition(".")[0] for measure in measures.values()}
+    return metrics, measures, {**{label: label for label in sorted(labels)}, **fields.get("extractors", {})}
+
+
+def _outputs(measures: Mapping[str, Any], metrics: Mapping[str, Metric]) -> dict[str, list[str]]:
+    """Of each network that the metrics need: what of it."""
+    needed: dict[str, set[str]] = {}
+    for name in metrics:
+        network, _, output = Measure.model_validate(measures[name]).source.partition(".")
+        needed.setdefault(network, set()).add(output)
+    return {network: sorted(outputs) for network, outputs in sorted(needed.items())}
+
+
+def _load(
+    networks: Mapping[str, str], outputs: Mapping[str, Sequence[str]], device: torch.device
+) -> dict[str, Extractor]:
+    """The networks that are needed; raises `UserError` where one has no such output."""
+    loaded: dict[str, Extractor] = {}
+    for label, wanted in outputs.items():
+        try:
+            loaded[label] = plugins.load("extractor", networks[label], device)
+        except MissingData as error:
+            raise MissingData(f"{error}\nor try the path without them: --weights random (not comparable)") from error
+        for output in wanted:
+            if output not in loaded[label].outputs:
+                raise unknown(f"output of extractor {networks[label]}", output, loaded[label].outputs)
+    return loaded
+
+
+def _untrained(spec: str) -> str:
+    """The spec of a network with random weights, where it can have such."""
+    network = plugins.parse(spec)
+    takes = "weights" in plugins.options("extractor", network.name)
+    return str(network.merged({"weights": "random"})) if takes else spec
+
+
+def _fakes(asked: Asked, fields: Mapping[str, Any], device: torch.device) -> int:
+    """How many clips are generated for one score."""
+    least = SMOKE_CLIPS["n_fake"] if asked.smoke else fields.get("n_fake", CLIPS[device.type])
+    count = least if asked.n_fake is None else asked.n_fake
+    if count < 2:
+        raise UserError(f"a score needs at least 2 generated clips, not {count}")
+    return int(count)
+
+
+def _reals(asked: Asked, fields: Mapping[str, Any], dataset: Dataset) -> int:
+    """How many real clips a score takes; raises `MissingData` where there are fewer."""
+    split = fields.get("split", "train")
+    there = available(dataset, split)
+    wanted = there if fields["n_real"] == "all" else fields["n_real"]
+    wanted = min(SMOKE_CLIPS["n_real"], there) if asked.smoke else wanted
+    wanted = wanted if asked.n_real is None else asked.n_real
+    if wanted < LEAST_REAL or there < wanted:
+        few = f"--num-real N takes fewer, {LEAST_REAL} or more, and says so in the protocol"
+        raise MissingData(
+            f"{dataset.name} has {there:,} real clips here ({split}), and {max(wanted, LEAST_REAL):,} are needed; {few}"
+        )
+    return int(wanted)
+
+
+def _cut(spec: Spec, fields: Mapping[str, Any]) -> Spec:
+    """The dataset as the protocol wants its clips, as far as it has such options; those of the user stay."""
+    takes = plugins.options("dataset", spec.name)
+    wanted = {name: fields[name] for name in CUT if name in takes and fields.get(name, "own") != "own"}
+    return Spec(spec.name, {**wanted, **spec.options})
+
+
+def _protocol(
+    fields: Mapping[str, Any],
+    dataset: Dataset,
+    networks: Mapping[str, str],
+    loaded: Mapping[str, Extractor],
+    smoke: bool,
+) -> Protocol:
+    shape = dataset.shape
+    others = any(extractor.standing == "other" for extractor in loaded.values())
+    return Protocol(
+        **{
+            **fields,
+            "dataset": dataset.name,
+            "data_fingerprint": dataset.fingerprint,
+            "frames": shape.frames,
+            "height": shape.height,
+            "width": shape.width,
+            "stride": getattr(dataset, "stride", 1),
+            "comparable": fields.get("comparable", True) and not (others or smoke),
+            "extractors": described(networks, loaded),
+        }
+    )
+
+
+def _name(given: Mapping[str, Any], asked: Asked) -> str:
+    """The name of the rules, with the numbers of clips where the user asks for others than they have."""
+    numbers = {"n_real": asked.n_real, "n_fake": asked.n_fake}
+    changed = {key: n for key, n in numbers.items() if n is not None and given.get(key, n) != n}
+    return str(Spec(given["name"], changed))
