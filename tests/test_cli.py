@@ -62,7 +62,7 @@ def test_the_test_of_imports_can_fail() -> None:
     assert imported("-c", "import vfbench.cli, numpy") & HEAVY == {"numpy"}
 
 
-@pytest.mark.parametrize("verb", ["run", "train", "table", "compare", "calibrate", "gate", "ls", "show"])
+@pytest.mark.parametrize("verb", ["run", "score", "train", "table", "compare", "calibrate", "gate", "ls", "show"])
 def test_every_command_has_help(verb: str, vfbench: Command) -> None:
     done = vfbench(verb, "--help")
     assert (done.code, done.err) == (0, "")
@@ -71,7 +71,7 @@ def test_every_command_has_help(verb: str, vfbench: Command) -> None:
 
 def test_commands_are_shown_in_the_order_of_work(vfbench: Command) -> None:
     shown = vfbench("--help").out.partition("Commands:\n")[2]
-    order = ["run", "train", "table", "compare", "calibrate", "gate"]
+    order = ["run", "score", "train", "table", "compare", "calibrate", "gate"]
     order += ["ls", "show", "diff-protocols", "weights"]
     assert [line.split()[0] for line in shown.splitlines()] == order
 

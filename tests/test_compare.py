@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Command
 
 from vfbench import plugins
 from vfbench.compare import Verdict, compare
+from vfbench.datasets import shapes
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Better, Comparison
 from vfbench.plan import RunOptions, plan
 from vfbench.run import run
+from vfbench.score import ScoreOptions, look, score
 from vfbench.store import read_tensors, write_tensors
 
 
@@ -86,6 +90,28 @@ def test_the_command_prints_a_line_for_each_metric(runs: Path, vfbench: Command)
 def test_what_cannot_be_paired_is_refused(runs: Path, other: str, metrics: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         compare(runs / "noise", runs / other, metrics)
+
+
+def test_clips_made_elsewhere_are_paired_by_their_prompts(tmp_path: Path) -> None:
+    data = shapes.build()
+    rng = np.random.default_rng(0)
+    (tmp_path / "prompts").write_text(
+        "".join(f"clips.npy[{i}]\ta circle\n" if i % 2 else f"clips.npy[{i}]\ta square\n" for i in range(64))
+    )
+    for name, noise in (("clean", 0), ("noisy", 90)):
+        clips = data.clips("test", range(64)).permute(0, 1, 3, 4, 2).numpy()
+        damaged = np.clip(clips + rng.normal(0, noise, clips.shape), 0, 255).astype(np.uint8)
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "clips.npy", damaged)
+        for prompts in (None, tmp_path / "prompts"):
+            options = ScoreOptions(
+                "shapes", tmp_path / name, metrics=["fvd"], prompts=prompts, num_real=64, device="cpu"
+            )
+            score(look(replace(options, output=tmp_path / f"{name}-{bool(prompts)}")))
+    (verdict,) = compare(tmp_path / "clean-True", tmp_path / "noisy-True")
+    assert verdict.winner == "A"
+    with pytest.raises(UserError, match=r"paired only by the prompts.*--prompts"):
+        compare(tmp_path / "clean-False", tmp_path / "noisy-False")
 
 
 def test_a_metric_without_a_paired_test_is_left_out_or_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

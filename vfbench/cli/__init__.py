@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from vfbench import arguments
-from vfbench.cli import look, results, run, train, weights
+from vfbench.cli import look, results, run, score, train, weights
 from vfbench.cli._shared import Context, option
 from vfbench.errors import GateFailed, Interrupted, UserError
 
@@ -63,6 +63,7 @@ def _main(
 # In the order in which --help shows them; groups come last.
 for command in (
     run.run,
+    score.score,
     train.train,
     results.table,
     results.compare,

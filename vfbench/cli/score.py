@@ -1,0 +1,70 @@
+"""`score`: what others made, scored like a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from vfbench import arguments
+from vfbench.cli._shared import Context, next_command, option
+
+
+def score(
+    context: Context,
+    real: Annotated[str, option("--real", help="Dataset, e.g. ucf101 or 'shapes(frames=8)', or a folder of clips.")],
+    fake: Annotated[Path, option("--fake", help="Generated clips: folder of videos, frame folders, .npy or .npz.")],
+    protocol: Annotated[
+        str | None, option("--protocol", help="Protocol; the dataset's own by default, else strict.")
+    ] = None,
+    metrics: Annotated[str, option("--metrics", help="Comma-separated; all of the protocol by default.")] = "",
+    listing: Annotated[
+        Path | None, option("--list", help="File of the generated clips that count, a relative path a line.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, option("--prompts", help="File of what each was asked for: path, tab, prompt; for CLIPSIM.")
+    ] = None,
+    num_real: Annotated[int | None, option("--num-real", help="Real clips; the protocol's by default.")] = None,
+    weights: Annotated[
+        str, option("--weights", help="default, or random to try the path (not comparable).")
+    ] = "default",
+    device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
+    data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
+    output: Annotated[Path | None, option("--output", help="Folder of the result; runs/score-<name>-<id>.")] = None,
+    name: Annotated[str | None, option("--name", help="Row in tables; the folder's name by default.")] = None,
+    smoke: Annotated[bool, option("--smoke", help="However few clips there are; not comparable.")] = False,
+    dry_run: Annotated[bool, option("--dry-run", help="Say what was found and stop.")] = False,
+    as_json: Annotated[bool, option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Score clips that others made, against real ones, and print the table. Or features against features."""
+    from vfbench import files, render, table
+    from vfbench.score import ScoreOptions, look
+    from vfbench.score import score as start
+
+    options = ScoreOptions(
+        real=real,
+        fake=fake,
+        protocol=protocol,
+        metrics=arguments.listed(metrics),
+        listing=listing,
+        prompts=prompts,
+        num_real=num_real,
+        weights=weights,
+        device=device,
+        data_root=data_root,
+        output=output,
+        name=name,
+        smoke=smoke,
+        origins=arguments.origins(context),
+    )
+    scoring = look(options)
+    if dry_run:
+        print(files.as_json(scoring.specification) if as_json else scoring.describe())
+        return
+    print(scoring.describe(), file=sys.stderr)
+    result = start(scoring)
+    text = files.as_json(result) if as_json else render.to_markdown(table.build([result], allow_mixed=True))
+    print(text, end="")
+    print(f"score: {scoring.folder}", file=sys.stderr)
+    mixed = [] if result["protocol"]["comparable"] else ["--allow-mixed"]
+    next_command("table", scoring.folder, "OTHER_RUN", *mixed)

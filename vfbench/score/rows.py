@@ -1,0 +1,117 @@
+"""Features against features: numbers of a network that nobody names, which compare with nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vfbench import folders, plugins, store
+from vfbench.errors import UserError
+from vfbench.evaluate import plain, require_enough
+from vfbench.folders import Found
+from vfbench.interfaces import Metric
+from vfbench.measuring import rules
+from vfbench.plugins import Spec
+from vfbench.score.job import ScoreOptions, Scores, Scoring, found_in, ready
+from vfbench.store import RunFolder
+
+DEFAULT = ("fvd", "kvd")
+READ = ("features", "logits")  # outputs that the rows of a file can be
+UNKNOWN = "the network that made these features is not known, nor how their clips were cut: they compare with nothing"
+
+
+def look(options: ScoreOptions, fake: Found) -> Scoring:
+    """Find the real features, and check that both sides and the metrics fit; raises as `vfbench.score.look`."""
+    real = _real(options, fake)
+    specs = _specs(options)
+    metrics = {name: _metric(name, spec) for name, spec in specs.items()}
+    if not options.smoke:
+        require_enough(metrics, len(fake))
+    sides = folders.features(fake), folders.features(real)
+    if sides[0].shape[1] != sides[1].shape[1]:
+        widths = " and ".join(
+            f"{side.shape[1]} in {found.root}" for side, found in zip(sides, (fake, real), strict=True)
+        )
+        raise UserError(f"features of different width, {widths}: they must come from one network")
+    protocol = _protocol(specs, real, len(fake))
+    manifest = folders.manifest(fake)
+    lines = [
+        ("fake", fake.describe()),
+        ("real", real.describe()),
+        ("protocol", f"{protocol['id']} (features), not comparable"),
+        ("metrics", ", ".join(metrics)),
+        ("rows", f"{len(fake):,} fake against {len(real):,} real ones"),
+        ("warning", UNKNOWN),
+    ]
+    return ready(
+        options,
+        fake,
+        torch.device("cpu"),
+        {"fake": manifest, "protocol": protocol},
+        lines=lines,
+        about={
+            "dataset": real.root.resolve().name,
+            "protocol": protocol,
+            "note": UNKNOWN,
+            "fake": found_in(fake, manifest, options),
+        },
+        work=partial(_work, metrics, *sides),
+    )
+
+
+def _real(options: ScoreOptions, fake: Found) -> Found:
+    """The real features; raises `UserError` where there are clips, or for a flag that features take no notice of."""
+    said = {"--prompts": options.prompts, "--num-real": options.num_real, "--data-root": options.data_root}
+    if odd := [flag for flag, value in said.items() if value is not None]:
+        raise UserError(f"{', '.join(odd)}: {fake.root} holds features, all of which are scored; leave that out")
+    path = Path(options.real).expanduser()
+    found = folders.detect(path) if path.exists() else None
+    if found is None or found.kind != "features":
+        what = f"--real {options.real} is a dataset or nothing" if found is None else f"{found.root} clips"
+        raise UserError(f"{fake.root} holds features and {what}: give features on both sides, or clips")
+    return found
+
+
+def _specs(options: ScoreOptions) -> dict[str, str]:
+    """The metrics to compute, each with its options as the protocol has them."""
+    measures: Mapping[str, Any] = rules(Spec("folder"), options.protocol, smoke=False)["measures"]
+    specs = {}
+    for text in options.metrics or DEFAULT:
+        name = plugins.public(plugins.parse(text).name)
+        specs[name] = measures[text]["metric"] if text in measures else text
+    return specs
+
+
+def _metric(name: str, spec: str) -> Metric:
+    metric: Metric = plugins.load("metric", spec)
+    if metric.output not in READ:
+        raise UserError(f"{name} is made of {metric.output}, and rows of a file are {' or '.join(READ)}: leave it out")
+    return metric
+
+
+def _protocol(specs: Mapping[str, str], real: Found, count: int) -> dict[str, Any]:
+    """What is known of the rules, with an id as a protocol's."""
+    known = {
+        "comparable": False,
+        "dataset": real.root.resolve().name,
+        "data_fingerprint": folders.manifest(real),
+        "n_real": len(real),
+        "n_fake": count,
+        "measures": {name: {"metric": spec, "source": "unknown.features"} for name, spec in specs.items()},
+        "extractors": {"unknown": "whatever made the features"},
+    }
+    return {"id": store.digest(known)[:12], "name": "features", **known}
+
+
+def _work(metrics: Mapping[str, Metric], fake: Tensor, real: Tensor, folder: RunFolder) -> Scores:
+    del folder  # there is nothing to look at
+    return {name: _told(metric, fake, real) for name, metric in metrics.items()}
+
+
+def _told(metric: Metric, fake: Tensor, real: Tensor) -> dict[str, Any]:
+    return {**plain(metric.score(fake.numpy(), real.numpy())), "title": metric.title, "better": metric.better}
