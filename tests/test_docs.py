@@ -120,6 +120,18 @@ def test_the_python_example_uses_real_options() -> None:
     assert given <= {field.name for field in fields(RunOptions)}
 
 
+def test_the_training_loop_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = (block for block in code(README, "python") if "torchmetrics" in block)
+    judge = plugins.load("extractor", "shapes_judge", torch.device("cpu"))
+    monkeypatch.setattr(judge, "outputs", {"logits": 30})
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda kind, *rest: judge if kind == "extractor" else load(kind, *rest))
+    data = shapes.build()
+    batches = [data.clips("train", range(start, start + 20)) for start in (0, 20, 40, 60)]
+    exec(block, {"real_batches": batches, "generated_batches": batches[:2]})
+    assert re.search(r"FrechetVideoDistance.*KernelVideoDistance", capsys.readouterr().out)
+
+
 # Files.
 
 
