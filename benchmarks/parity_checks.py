@@ -1,0 +1,251 @@
+"""The comparisons of parity.py: what we compute, and what a published package computes of the same.
+
+They may differ by a part of the largest number: 1e-6, in float32 by 1e-5 after resizing (both lie so far from float64)
+and by 1e-4 after a network. tests/test_inception.py compares with the network of pytorch-fid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor, nn
+
+from vfbench import plugins, resize
+from vfbench.interfaces import Clips, Metric, Request
+from vfbench.metrics import _i3d, _videomae
+from vfbench.metrics._frechet import frechet_distance
+from vfbench.metrics._i3d_network import I3D
+from vfbench.metrics._kernel import kernel_distance, subset_distances
+from vfbench.metrics.inception_score import inception_score, split_scores
+from vfbench.pretrained import Filled
+
+CPU = torch.device("cpu")
+EXACT, PIXELS, NETWORK = 1e-6, 1e-5, 1e-4
+RANDOM = Filled("0" * 64, standing="other")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A number or an array as we and as they compute it."""
+
+    what: str
+    ours: Any
+    theirs: Any
+    tolerance: float = EXACT
+
+    @property
+    def difference(self) -> float:
+        """The largest, as a part of the largest of their numbers; NaN if any number is."""
+        ours, theirs = (np.asarray(side, dtype=np.float64) for side in (self.ours, self.theirs))
+        if ours.shape != theirs.shape:
+            raise ValueError(f"{self.what}: our shape is {ours.shape}, theirs {theirs.shape}")
+        return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.tolerance
+
+
+# What both sides get.
+
+
+def features(clips: int, dim: int = 400, *, seed: int, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
+    """As I3D's: float64 (clips, dim), normal, with a spectrum that falls."""
+    white = np.random.default_rng(seed).standard_normal((clips, dim))
+    found: np.ndarray = (scale * white + shift) * np.arange(1, dim + 1) ** -0.5
+    return found
+
+
+FAKE, REAL = features(500, seed=1, scale=0.9, shift=0.1), features(600, seed=2)
+
+
+def some_clips(frames: int = 16) -> Clips:
+    """A clip of 48 x 64 pixels, every byte random."""
+    return torch.from_numpy(np.random.default_rng(3).integers(0, 256, (1, frames, 3, 48, 64), dtype=np.uint8))
+
+
+def channels_last(clips: Clips) -> np.ndarray:
+    """(B, T, H, W, 3), as cd-fvd takes them."""
+    return clips.permute(0, 1, 3, 4, 2).numpy()
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """Random numbers for every tensor of a network, of a size at which features neither die nor explode."""
+    stream, state = torch.Generator().manual_seed(4), module.state_dict()
+    return {name: _drawn(name, state[name].shape, stream) for name in sorted(state) if "num_batches" not in name}
+
+
+def _drawn(name: str, shape: torch.Size, stream: torch.Generator) -> Tensor:
+    if name.endswith("running_var"):
+        return 0.5 + torch.rand(shape, generator=stream)
+    normal = torch.randn(shape, generator=stream)
+    if len(shape) > 1:
+        return normal * math.sqrt(2 / math.prod(shape[1:]))
+    return 0.1 * normal + (1.0 if name.endswith("weight") else 0.0)
+
+
+def told(extractor: Any, clips: Clips, output: str) -> Tensor:
+    requests = [Request(i, i, 0, "") for i in range(len(clips))]
+    return torch.as_tensor(extractor(clips, requests, [output])[output])
+
+
+@contextlib.contextmanager
+def older_scipy() -> Iterator[None]:
+    """SciPy's matrix root as both packages call it: with `disp`, which 1.18 has no more."""
+    root = scipy.linalg.sqrtm
+    with mock.patch.object(scipy.linalg, "sqrtm", lambda matrix, disp: (root(matrix), 0.0)):
+        yield
+
+
+# The packages, each imported only where it is compared with.
+
+
+def pytorch_fid() -> Iterator[Check]:
+    from pytorch_fid.fid_score import calculate_frechet_distance
+
+    moments = [moment for x in (FAKE, REAL) for moment in (x.mean(axis=0), np.cov(x, rowvar=False))]
+    with older_scipy():
+        yield Check("Frechet distance, N - 1", frechet_distance(FAKE, REAL), calculate_frechet_distance(*moments))
+
+
+def torch_fidelity() -> Iterator[Check]:
+    from torch_fidelity import metric_fid, metric_kid, metric_prc
+
+    fake, real = torch.from_numpy(FAKE), torch.from_numpy(REAL)
+    statistics = [metric_fid.fid_features_to_statistics(x) for x in (fake, real)]
+    theirs = metric_fid.fid_statistics_to_metric(*statistics, verbose=False)[metric_fid.KEY_METRIC_FID]
+    yield Check("Frechet distance, N - 1", frechet_distance(FAKE, REAL), theirs)
+
+    kid = metric_kid.kid_features_to_metric(fake, real, kid_subsets=10, kid_subset_size=200, rng_seed=5, verbose=False)
+    drawn = subset_distances(FAKE, REAL, subsets=10, size=200, seed=5)
+    yield Check("KID, mean of 10 subsets of 200", drawn.mean(), kid[metric_kid.KEY_METRIC_KID_MEAN])
+    yield Check("KID, deviation of these", drawn.std(), kid[metric_kid.KEY_METRIC_KID_STD])
+
+    cubic, square = ({f"kid_kernel_poly_{k}": v for k, v in (("degree", d), ("coef0", c))} for d, c in ((3, 1), (2, 0)))
+    same = REAL[: len(FAKE)]  # it takes samples of one size only
+    yield Check("MMD^2, cubic, unbiased", kernel_distance(FAKE, same), metric_kid.kernel_mmd(FAKE, same, **cubic))
+    grams = [metric_kid.kernel_poly(x, y, **square) for x, y in ((FAKE, FAKE), (FAKE, same), (same, same))]
+    ours = kernel_distance(FAKE, same, degree=2, coef0=0.0, estimator="biased")
+    yield Check("MMD^2, square, biased", ours, metric_kid.mmd2(*grams, mmd_est="biased"))
+
+    low = FAKE[:, :8], REAL[:, :8]
+    prc = metric_prc.prc_features_to_metric(*map(torch.from_numpy, low), prc_neighborhood=3, verbose=False)
+    for name in ("precision", "recall"):
+        metric: Metric = plugins.load("metric", f"{name}(k=3)")
+        yield Check(f"{name}, k = 3", metric.score(*low).value, prc[name])
+    yield from _inception_scores()
+    yield from _pixels_of_tensorflow_1()
+    yield from _inception_of_tensorflow()
+
+
+def _inception_scores() -> Iterator[Check]:
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+
+    logits = 20 * features(505, 101, seed=6)  # 505 in ten: parts of unlike size
+    whole = isc_features_to_metric(torch.from_numpy(logits), splits=1, shuffle=False)
+    yield Check("IS, one split", inception_score(logits), whole[KEY_METRIC_ISC_MEAN])
+    parts = isc_features_to_metric(torch.from_numpy(logits[:500]), splits=10, shuffle=True, rng_seed=7)
+    metric: Metric = plugins.load("metric", "is(splits=10, shuffle_seed=7)")
+    yield Check("IS, mean of 10 splits", metric.score(logits[:500], logits).value, parts[KEY_METRIC_ISC_MEAN])
+    shuffled = logits[:500][np.random.RandomState(7).permutation(500)]
+    yield Check("IS, deviation of these", split_scores(shuffled, splits=10).std(), parts[KEY_METRIC_ISC_STD])
+
+
+def _pixels_of_tensorflow_1() -> Iterator[Check]:
+    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x as theirs
+
+    frames = some_clips(2)[0].float()
+    for side in (299, 224, 40):
+        ours = resize.tf1_bilinear(frames, side, side)
+        expected = theirs(frames, size=(side, side), align_corners=False)
+        yield Check(f"48 x 64 to {side} x {side}, TensorFlow 1", ours, expected, PIXELS)
+
+
+def _inception_of_tensorflow() -> Iterator[Check]:
+    from torch_fidelity import FeatureExtractorInceptionV3
+
+    extractor: Any = plugins.load("extractor", "inception(frames='middle', resize='tf1', weights='random')", CPU)
+    classifier = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "weights.pth"
+        torch.save({**extractor.network.state_dict(), **classifier}, file)
+        theirs = FeatureExtractorInceptionV3("parity", ["2048"], feature_extractor_weights_path=str(file))
+    clips = some_clips(1)
+    yield Check("Inception, features of a frame", told(extractor, clips, "features"), theirs(clips[:, 0])[0], NETWORK)
+
+
+def cd_fvd() -> Iterator[Check]:
+    from cdfvd.fvd import cdfvd
+    from cdfvd.third_party.i3d.utils import frechet_distance as of_tats
+    from cdfvd.utils.metric_utils import FeatureStats
+
+    as_there = [x.astype(np.float32) for x in (FAKE, REAL)]  # which is what it does first
+    statistics = [FeatureStats(capture_mean_cov=True) for _ in as_there]
+    for each, x in zip(statistics, as_there, strict=True):
+        each.append(x)
+    with older_scipy():
+        theirs = cdfvd.compute_fvd_from_stats(None, *statistics)
+    yield Check("Frechet distance, N", frechet_distance(*as_there, ddof=0), theirs)
+    expected = of_tats(torch.from_numpy(FAKE), torch.from_numpy(REAL))
+    yield Check("Frechet distance, N - 1, of TATS", frechet_distance(FAKE, REAL), float(expected))
+    yield from _i3d_of_tats()
+    yield from _videomae_of_cd_fvd()
+
+
+def _i3d_of_tats() -> Iterator[Check]:
+    from cdfvd.third_party.i3d.pytorch_i3d import InceptionI3d
+    from cdfvd.third_party.i3d.utils import preprocess_i3d
+
+    theirs = InceptionI3d(400, in_channels=3).eval()
+    numbers, clips = weights(theirs), some_clips()
+    theirs.load_state_dict(numbers, strict=False)  # but for counters
+    pixels = preprocess_i3d(channels_last(clips))
+    for bn_eps in (1e-5, 1e-3):  # its own, and that of the original
+        network = I3D(bn_eps).eval()
+        network.load_state_dict(numbers, strict=False)
+        for norm in (layer for layer in theirs.modules() if isinstance(layer, nn.BatchNorm3d)):
+            norm.eps = bn_eps
+        ours = _i3d.Extractor(network.folded(), RANDOM, CPU, bn_eps=bn_eps)
+        with torch.inference_mode():
+            expected = theirs(pixels)
+        yield Check(f"I3D, logits at epsilon {bn_eps:g}", told(ours, clips, "logits"), expected, NETWORK)
+    yield Check("I3D, pixels", ours.prepared(clips), pixels, PIXELS)
+
+
+def _videomae_of_cd_fvd() -> Iterator[Check]:
+    from cdfvd.third_party.VideoMAEv2.utils import preprocess_videomae
+    from cdfvd.third_party.VideoMAEv2.videomaev2_finetune import VisionTransformer
+
+    ours = _videomae.VideoMAE(side=16, patch=1, dim=24, depth=2, heads=4, hidden=48, classes=5).eval()
+    sizes = {"img_size": 16, "patch_size": 1, "embed_dim": 24, "depth": 2, "num_heads": 4, "mlp_ratio": 2}
+    norm = partial(nn.LayerNorm, eps=1e-6)
+    theirs = VisionTransformer(**sizes, num_classes=5, qkv_bias=True, norm_layer=norm).eval()
+    numbers = weights(ours)
+    for network in (ours, theirs):
+        network.load_state_dict(numbers)
+    for frames in (16, 20):
+        x = torch.rand(1, 3, frames, 16, 16, generator=torch.Generator().manual_seed(8))
+        with torch.inference_mode():
+            found, expected = ours(x), theirs.forward_features(x)
+        yield Check(f"VideoMAE, small, features of {frames} frames", found, expected, NETWORK)
+    wide = _videomae.VideoMAE(dim=8, depth=1, heads=2, hidden=8)  # of the published input
+    pixels = _videomae.Extractor(wide, RANDOM, CPU).prepared(some_clips())
+    yield Check("VideoMAE, pixels", pixels, preprocess_videomae(channels_last(some_clips())), PIXELS)
+
+
+PACKAGES: Mapping[str, Callable[[], Iterator[Check]]] = {
+    "pytorch-fid": pytorch_fid,
+    "torch-fidelity": torch_fidelity,
+    "cd-fvd": cd_fvd,
+}
