@@ -31,6 +31,17 @@ PUBLISHED = {  # the commit on the hub that has the weights as safetensors, and 
     ),
 }
 WEIGHTS = "model.safetensors"
+MOVING = (  # what of the configuration of a tower moves an embedding
+    "hidden_act",
+    "layer_norm_eps",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "hidden_size",
+    "image_size",
+    "patch_size",
+    "max_position_embeddings",
+    "eos_token_id",
+)
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS)
 
 
@@ -39,7 +50,7 @@ class Loaded:
     """A transformers `CLIPModel`, its tokenizer, and what they are.
 
     `tokens` gives the ids of a text, of any length, from the begin to the end token. `identity` names the model,
-    `digest` is the SHA-256 of weights and vocabulary, `standing` is that of its weights, see
+    `digest` is the SHA-256 of weights, configuration and vocabulary, `standing` is that of its weights, see
     `vfbench.interfaces.Extractor`.
     """
 
@@ -72,6 +83,10 @@ def load(model: str) -> Loaded:
         raise MissingData(f"{folder} holds no CLIP model that can be read ({error}); {_mend(model)}") from error
     if told["missing_keys"]:
         raise MissingData(f"{folder / WEIGHTS} does not fit a CLIP model: '{min(told['missing_keys'])}' is missing")
+    if more := [key for key in told["unexpected_keys"] if not key.endswith("position_ids")]:  # these are 0, 1, 2, ...
+        raise MissingData(
+            f"{folder / 'config.json'} describes another CLIP model: it has no '{min(more)}' of {WEIGHTS}"
+        )
 
     def tokens(text: str) -> list[int]:
         ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
@@ -80,17 +95,35 @@ def load(model: str) -> Loaded:
     file = weights.sha256(folder / WEIGHTS)
     known = next((name for name, (_, published) in PUBLISHED.items() if published == file), None)
     words = json.dumps(sorted(tokenizer.get_vocab().items()))
-    digest = hashlib.sha256(f"{file} {words}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{file} {_moving(network.config)} {words}".encode()).hexdigest()
     # A folder's own name says nothing: the same model elsewhere must have the same fingerprint.
     identity = known or (model if folder != Path(model) else "folder")
-    return Loaded(network, tokens, identity, digest, _standing(model, known))
+    return Loaded(network, tokens, identity, digest, _standing(model, known, network.config))
 
 
-def _standing(model: str, known: str | None) -> Standing:
+def _standing(model: str, known: str | None, config: Any) -> Standing:
     """What weights are that came under the name `model` and have the hash of `known`, if of any published model."""
     if known:
-        return "proven"
+        return "proven" if _as_published(config) else "other"
     return "other" if model in PUBLISHED else "hashed"
+
+
+def _as_published(config: Any) -> bool:
+    """Whether a network computes as OpenAI's do, in what the shapes of its weights do not tell."""
+    towers = config.text_config, config.vision_config
+    ends = 2, config.text_config.vocab_size - 1  # 2 stands for the highest id, which is the last of the vocabulary
+    return config.text_config.eos_token_id in ends and all(
+        (tower.hidden_act, tower.layer_norm_eps, 64 * tower.num_attention_heads)
+        == ("quick_gelu", 1e-5, tower.hidden_size)
+        for tower in towers
+    )
+
+
+def _moving(config: Any) -> str:
+    """What of a configuration moves an embedding, as canonical JSON."""
+    towers = {"text": config.text_config, "vision": config.vision_config}
+    found = {name: {key: getattr(tower, key, None) for key in MOVING} for name, tower in towers.items()}
+    return json.dumps({**found, "projection_dim": config.projection_dim}, sort_keys=True)
 
 
 def _folder(model: str) -> Path:
@@ -151,7 +184,7 @@ def untrained(config: Any = None) -> Loaded:
         ids = [1 + int.from_bytes(found[:8], "little") % (vocabulary - 3) for found in hashes]
         return [vocabulary - 2, *ids, vocabulary - 1]
 
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_moving(network.config).encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
     return Loaded(network, tokens, "untrained", digest.hexdigest(), "other")

@@ -135,4 +135,4 @@ def _rank_warning(fake: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m d
     clips, dim = min(len(fake), len(real)), fake.shape[1]
     if clips > dim:
         return []
-    return [f"N = {clips} for D = {dim}: singular covariance, strongly biased upward, and the error too small"]
+    return [f"N = {clips} for D = {dim}: singular covariance, strongly biased upward"]

@@ -25,7 +25,7 @@ from vfbench.metrics._uncertainty import Influence, around, compared, of_rows
 
 LOWER: Better = "lower"
 SOURCE = "inception.features"  # where the protocol does not say
-WIDEST = 2048  # numbers of a frame: Inception's, the widest that any frame metric reads
+WIDEST = 2048  # numbers of a frame: Inception's, the widest that any frame metric reads, and the only one of several
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class FID:
         """Score `fake` (N, frames * D) against `real` (M, frames * D): a value >= 0; `floor` is that of real clips.
 
         The standard error is that of the influence function, summed over each clip, or over each of the `groups`.
-        Raises `UserError` for NaN or infinity, different widths, or widths that are not `frames` frames; for fewer than
-        2 generated or 4 real clips, or groups that do not fit the clips.
+        Raises `UserError` for NaN or infinity, different widths, or widths that are not `frames` frames of Inception;
+        for fewer than 2 generated or 4 real clips, or groups that do not fit the clips.
         """
         fake, real = checked_pair(fake, real, self.title, least_real=4)
         labels = clusters(groups, len(fake), len(real), self.title)
@@ -106,10 +106,12 @@ class FID:
     def _apart(self, clips: Float[np.ndarray, "n width"]) -> Float[np.ndarray, "rows dim"]:
         """One row a frame, from one row a clip."""
         width = clips.shape[1]
-        if width % self.frames or width > self.frames * WIDEST:
+        fits = width <= WIDEST if self.frames == 1 else width == self.frames * WIDEST  # else it would cut one frame up
+        if not fits:
             raise UserError(
-                f"{self.title}: {width} values per clip are not {self.frames} times the features of a frame: "
-                "fid(frames=K) reads inception(frames='all', count=K), and fid the other choices of frames"
+                f"{self.title}: {width} values per clip are not those of {self.frames} frames, {WIDEST} each: "
+                "fid(frames=K) reads inception(frames='all', count=K), and fid the other choices of frames; "
+                "for K frames add --extractor \"inception=inception(frames='all', count=K)\" to the command"
             )
         return clips.reshape(len(clips) * self.frames, width // self.frames)
 
@@ -117,7 +119,7 @@ class FID:
         clips, dim = min(len(fake), len(real)), fake.shape[1] // self.frames
         said = [f"{self.frames} frames of each clip, N counts clips"] if self.frames > 1 else []
         if clips <= dim:
-            said.append(f"N = {clips} clips for D = {dim}: strongly biased upward, and the error too small")
+            said.append(f"N = {clips} clips for D = {dim}: strongly biased upward")
         return said
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -44,6 +45,8 @@ def split_scores(
 ) -> Float[np.ndarray, " splits"]:
     """The Inception Score of each of `splits` consecutive parts of the rows as given; sorted clips are shuffled first.
 
+    Part i ends at row (i + 1) N // splits, as in StyleGAN-V and torch-fidelity: where N is no multiple of `splits`, the
+    longer parts stand among the shorter ones.
     Parts of few clips score lower, so numbers of different splits or N do not compare. Without `eps` the logarithm of
     the probabilities is taken directly from the logits; TGAN adds 1e-7 to the probabilities in both logarithms, TGANv2
     1e-20.
@@ -56,7 +59,8 @@ def split_scores(
 
 
 def _split_scores(log_p: Float[np.ndarray, "n classes"], splits: int, eps: float) -> Float[np.ndarray, " splits"]:
-    return np.array([_score(part, eps) for part in np.array_split(log_p, splits)])
+    edges = [part * len(log_p) // splits for part in range(splits + 1)]
+    return np.array([_score(log_p[start:end], eps) for start, end in pairwise(edges)])
 
 
 def _score(log_p: Float[np.ndarray, "n classes"], eps: float) -> float:

@@ -81,7 +81,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if kind != "extractor" or str(spec).startswith("shapes_judge"):
             return load(kind, spec, *context)
         asked.append(str(spec))
-        outputs = ("features",) if str(spec).startswith("videomae") else ("logits", "similarity")
+        outputs = ("features",) if str(spec).startswith(("videomae", "inception")) else ("logits", "similarity")
         return Colour("other" if "random" in str(spec) else "proven", outputs)
 
     monkeypatch.setattr(plugins, "load", stand_in)

@@ -107,7 +107,8 @@ class Colour:
     fingerprint = "ab" * 32
 
     def __init__(self, standing: Standing, outputs: Sequence[str]) -> None:
-        self.standing, self.outputs = standing, dict.fromkeys(outputs, 3)
+        self.standing = standing
+        self.outputs: Mapping[str, int] = dict.fromkeys(outputs, 3)
 
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
         return {output: clips.float().mean((1, 3, 4)) / 255 for output in outputs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
 from transformers.utils.constants import OPENAI_CLIP_MEAN as MEAN
 from transformers.utils.constants import OPENAI_CLIP_STD as STD
 
-from vfbench import plugins
+from vfbench import plugins, weights
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics import _clip, _clip_model
@@ -31,7 +32,7 @@ from vfbench.metrics._clip_model import PUBLISHED, Loaded, load, untrained
 CPU = torch.device("cpu")
 ALL = ("similarity", "consistency", "embedding")
 SIDE, DIM, WORDS, LENGTH = 32, 12, 100, 16
-WIDTH = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+WIDTH = {"hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 1}
 PROMPTS = ("a red circle moves left", "nothing", "two squares on a blue ground")
 
 
@@ -40,7 +41,7 @@ def tiny() -> Loaded:
     """The shape of CLIP in small."""
     ends = {"bos_token_id": WORDS - 2, "eos_token_id": WORDS - 1, "pad_token_id": 0}
     text = {**WIDTH, "vocab_size": WORDS, "max_position_embeddings": LENGTH, **ends}
-    seen = {**WIDTH, "image_size": SIDE, "patch_size": 8, "initializer_factor": 20.0}  # or all frames look alike
+    seen = {**WIDTH, "image_size": SIDE, "patch_size": 8, "initializer_factor": 4.0}  # or all frames look alike
     return untrained(CLIPConfig(text_config=text, vision_config=seen, projection_dim=DIM))
 
 
@@ -253,11 +254,59 @@ def test_a_folder_is_loaded_and_its_name_does_not_count(saved: Path, tiny: Loade
 
 
 def test_a_published_file_is_known_by_its_hash(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vfbench import weights
-
     monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, weights.sha256(saved / "model.safetensors")))
     found = load(str(saved))
     assert (found.identity, found.standing) == ("acme/clip", "proven")
+    configure(saved, "text_config", eos_token_id=2)  # as OpenAI's file has it: the highest id is the end
+    assert load(str(saved)).standing == "proven"
+
+
+def configure(folder: Path, tower: str, **changes: Any) -> None:
+    """Change the configuration in a folder, and leave its weights as they are."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    config[tower].update(changes)
+    file.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("tower", ["text_config", "vision_config"])
+@pytest.mark.parametrize(
+    "change", [{"hidden_act": "gelu"}, {"layer_norm_eps": 1e-3}, {"num_attention_heads": 4}], ids=str
+)
+def test_published_weights_in_another_network_are_not_proven(
+    tower: str, change: dict[str, Any], saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, weights.sha256(saved / "model.safetensors")))
+    before = load(str(saved))
+    configure(saved, tower, **change)
+    after = load(str(saved))
+    assert after.standing == "other"
+    assert Extractor(after, CPU).fingerprint != Extractor(before, CPU).fingerprint
+    told = [Extractor(each, CPU)(some_clips(), asked(["a b", "c", "d"]), ["similarity"]) for each in (before, after)]
+    assert (told[0]["similarity"] - told[1]["similarity"]).abs().max() > 1e-6  # the reason
+
+
+def test_another_end_of_the_captions_is_another_network(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, weights.sha256(saved / "model.safetensors")))
+    before = load(str(saved))
+    configure(saved, "text_config", eos_token_id=5)
+    after = load(str(saved))
+    assert after.standing == "other"
+    assert after.digest != before.digest
+
+
+@pytest.mark.parametrize(("tower", "part"), [("text_config", "text_model"), ("vision_config", "vision_model")])
+def test_a_network_of_fewer_layers_than_its_file_is_refused(tower: str, part: str, saved: Path) -> None:
+    """transformers would quietly leave the others out."""
+    configure(saved, tower, num_hidden_layers=1)
+    with pytest.raises(MissingData, match=rf"config\.json describes another CLIP model: it has no '{part}\.encoder"):
+        load(str(saved))
+
+
+def test_the_configuration_of_an_untrained_model_counts_too(tiny: Loaded) -> None:
+    config: Any = CLIPConfig.from_dict(tiny.model.config.to_dict())
+    config.vision_config.hidden_act = "gelu"
+    assert untrained(config).digest != tiny.digest
 
 
 def test_the_cache_of_the_hub_is_used(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

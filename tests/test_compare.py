@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import Command
 
 from vfbench import plugins
@@ -35,6 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "other-seed": {"model": "noise", "seed": 1},
         "other-protocol": {"model": "noise", "num_real": 64},
         "fvd-alone": {"model": "noise", "metrics": ["fvd", "precision"]},
+        "fvd": {"model": "noise", "metrics": ["fvd"]},
     }
     for name, more in special.items():
         run(plan(RunOptions(**{**options, **more, "output": folder / name})))
@@ -53,6 +55,32 @@ def test_the_difference_is_that_of_the_scores(runs: Path) -> None:
     scores = [json.loads((runs / name / "results.json").read_text())["scores"] for name in ("mild", "strong")]
     for verdict, name in zip(compare(runs / "mild", runs / "strong"), scores[0], strict=True):
         assert verdict.found.difference == pytest.approx(scores[0][name]["value"] - scores[1][name]["value"], rel=1e-6)
+
+
+def test_runs_of_unlike_metrics_are_compared_by_those_they_share(runs: Path) -> None:
+    for a, b in (("mild", "fvd"), ("fvd", "mild")):
+        assert [verdict.title for verdict in compare(runs / a, runs / b)] == ["FVD"]
+
+
+def test_draws_are_compared_each_with_its_own_clips_and_averaged(runs: Path, tmp_path: Path) -> None:
+    folders = [shutil.copytree(runs / name, tmp_path / name) for name in ("mild", "strong")]
+    for folder in folders:
+        tensors, metadata = read_tensors(folder / "scored.safetensors")
+        tensors |= {name: torch.cat([values, values]) for name, values in tensors.items() if name.startswith("fake.")}
+        tensors |= {
+            name.replace(".0.", ".1."): values.clone() for name, values in tensors.items() if name.startswith("real.0.")
+        }
+        write_tensors(folder / "scored.safetensors", tensors, **metadata)
+        result = json.loads((folder / "results.json").read_text())
+        result["protocol"]["repeats"] = 2
+        (folder / "results.json").write_text(json.dumps(result))
+    ours, theirs = folders
+    one = compare(runs / "mild", runs / "strong", ["kvd"])[0].found
+    two = compare(ours, theirs, ["kvd"])[0].found
+    assert two.difference == pytest.approx(one.difference)
+    assert (two.low, two.high) == pytest.approx((one.low, one.high))
+    assert two.p_value == pytest.approx(one.p_value, rel=1e-2, abs=1e-12)
+    assert two.note.startswith("mean of 2 draws")
 
 
 def test_a_run_is_no_better_than_itself(runs: Path) -> None:
@@ -116,7 +144,7 @@ def test_clips_made_elsewhere_are_paired_by_their_prompts(tmp_path: Path) -> Non
 
 def test_a_metric_without_a_paired_test_is_left_out_or_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = plugins.load
-    monkeypatch.setattr(plugins, "load", lambda kind, spec: object() if spec == "precision" else load(kind, spec))
+    monkeypatch.setattr(plugins, "load", lambda kind, spec: object() if "precision" in spec else load(kind, spec))
     assert [verdict.title for verdict in compare(runs / "fvd-alone", runs / "fvd-alone")] == ["FVD"]
     with pytest.raises(UserError, match="precision knows no paired test: compare by another"):
         compare(runs / "fvd-alone", runs / "fvd-alone", ["precision"])

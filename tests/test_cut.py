@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vfbench import cut, measuring, plugins, presets, video
+from vfbench import cut, plugins, presets, video
 from vfbench.cut import Cut, starts
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape
 from vfbench.plugins import Spec
 from vfbench.protocol import SPLITS, Protocol
+from vfbench.rules import CUT, rules
 
 PLAIN = Cut("folder", ClipShape(4, 5, 7))
 
@@ -224,8 +225,8 @@ def test_a_dataset_cuts_as_a_preset_says_and_the_protocol_records_it(
         (tmp_path / split).symlink_to(real_data / "ucf101/UCF-101")
     asked = presets.for_dataset(presets.load(name), dataset)
     spec = Spec(dataset, {"root": str(real_data if dataset == "ucf101" else tmp_path)})
-    fields = measuring.rules(spec, name, smoke=False)
-    wanted = {field: fields[field] for field in measuring.CUT}
+    fields = rules(spec, name, smoke=False)
+    wanted = {field: fields[field] for field in CUT}
     assert wanted.keys() <= plugins.options("dataset", dataset).keys()
     data = plugins.load("dataset", spec.merged(wanted))
     made = {"name": name, "dataset": dataset, "data_fingerprint": data.fingerprint, "n_real": 4}

@@ -127,7 +127,7 @@ def test_the_training_loop_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     load = plugins.load
     monkeypatch.setattr(plugins, "load", lambda kind, *rest: judge if kind == "extractor" else load(kind, *rest))
     data = shapes.build()
-    batches = [data.clips("train", range(start, start + 20)) for start in (0, 20, 40, 60)]
+    batches = [data.clips("train", range(start, start + 32)) for start in (0, 32, 64, 96)]
     exec(block, {"real_batches": batches, "generated_batches": batches[:2]})
     assert re.search(r"FrechetVideoDistance.*KernelVideoDistance", capsys.readouterr().out)
 

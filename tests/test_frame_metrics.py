@@ -11,6 +11,7 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Groups, Metric, PairedMetric
 from vfbench.metrics import clip_consistency, fid
 from vfbench.metrics._frechet import frechet_distance
+from vfbench.metrics.fid import FID
 
 DIM, FRAMES = 4, 3
 
@@ -28,6 +29,12 @@ def cosines(clips: int, *, seed: int, low: float = 0.8) -> np.ndarray:
     return np.random.default_rng(seed).uniform(low, 0.95, (clips, 1))
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame of `DIM` numbers stands for one of 2048."""
+    monkeypatch.setattr(fid, "WIDEST", DIM)
+
+
 @pytest.mark.parametrize("name", ["fid", "fid(frames=3)", "clip_consistency"])
 def test_they_are_metrics(name: str) -> None:
     metric: Metric = plugins.load("metric", name)
@@ -38,6 +45,7 @@ def test_they_are_metrics(name: str) -> None:
 # Frame FID.
 
 
+@pytest.mark.usefixtures("small")
 def test_fid_is_that_of_all_frames() -> None:
     fake, real = frames_of(90, seed=1, shift=0.5), frames_of(70, seed=2)
     x, y = fake.reshape(-1, DIM), real.reshape(-1, DIM)
@@ -57,6 +65,7 @@ def test_one_frame_a_clip_needs_no_taking_apart() -> None:
     assert fid.build(ddof=0).score(fake, real).value == frechet_distance(fake, real, ddof=0)
 
 
+@pytest.mark.usefixtures("small")
 def test_the_error_of_fid_is_the_spread_between_samples() -> None:
     """Taken for independent, the frames of clips whose frames are nearly copies would give too small a one."""
     metric = fid.build(frames=FRAMES)
@@ -69,6 +78,7 @@ def test_the_error_of_fid_is_the_spread_between_samples() -> None:
     assert careless.error / spread < 0.75
 
 
+@pytest.mark.usefixtures("small")
 def test_more_frames_of_a_clip_are_no_more_clips() -> None:
     fake, real = frames_of(80, seed=1, shift=0.4)[:, :DIM], frames_of(60, seed=2)[:, :DIM]
     once = fid.build(ddof=0).score(fake, real)
@@ -78,6 +88,7 @@ def test_more_frames_of_a_clip_are_no_more_clips() -> None:
     assert thrice.floor == pytest.approx(once.floor)
 
 
+@pytest.mark.usefixtures("small")
 def test_groups_hold_clips_together() -> None:
     fake, real = frames_of(80, seed=1, shift=0.4), frames_of(60, seed=2)
     metric = fid.build(frames=FRAMES)
@@ -88,6 +99,7 @@ def test_groups_hold_clips_together() -> None:
     assert metric.score(*twice).error < 0.8 * alone.error
 
 
+@pytest.mark.usefixtures("small")
 def test_the_floor_of_fid_is_that_of_spare_clips() -> None:
     fake, real, spare = (frames_of(64, seed=seed) for seed in (1, 2, 3))
     metric = fid.build(frames=FRAMES)
@@ -96,11 +108,14 @@ def test_the_floor_of_fid_is_that_of_spare_clips() -> None:
     assert "floor at N = 32" in metric.score(fake, real).note
 
 
+@pytest.mark.usefixtures("small")
 def test_few_clips_for_their_features_are_warned_of() -> None:
     fake, real = frames_of(4, seed=1), frames_of(50, seed=2)
-    assert "N = 4 clips for D = 4: strongly biased upward" in fid.build(frames=FRAMES).score(fake, real).note
+    said = fid.build(frames=FRAMES).score(fake, real).note.split("; ")
+    assert "N = 4 clips for D = 4: strongly biased upward" in said
 
 
+@pytest.mark.usefixtures("small")
 def test_fid_compares_two_models_on_the_same_requests() -> None:
     a, real = frames_of(150, seed=1, shift=0.5), frames_of(120, seed=2)
     b = 0.9 * a
@@ -112,11 +127,18 @@ def test_fid_compares_two_models_on_the_same_requests() -> None:
     assert metric.compare(a, a, real).p_value == 1
 
 
-@pytest.mark.parametrize(("width", "frames"), [(10, 3), (4096, 1), (3 * 2048, 2)])
+@pytest.mark.parametrize(("width", "frames"), [(10, 3), (4096, 1), (3 * 2048, 2), (2048, 16), (2048, 2), (400, 4)])
 def test_features_of_another_number_of_frames_are_refused(width: int, frames: int) -> None:
+    """Among them those of one frame, which could be cut into as many equal parts."""
     x = np.random.default_rng(0).standard_normal((8, width))
-    with pytest.raises(UserError, match=rf"FID: {width} values per clip are not {frames} times"):
+    said = rf"FID: {width} values per clip are not those of {frames} frames, 2048 each"
+    with pytest.raises(UserError, match=rf"""{said}.*--extractor "inception=inception\(frames='all', count=K\)\""""):
         fid.build(frames=frames).score(x, x)
+
+
+def test_the_frames_of_inception_are_taken_apart() -> None:
+    x = np.random.default_rng(0).standard_normal((4, 2 * 2048))
+    np.testing.assert_array_equal(FID(frames=2)._apart(x), x.reshape(8, 2048))
 
 
 @pytest.mark.parametrize("option", ["frames=0", "ddof=2"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from samples import LOGITS, gaussian
@@ -41,6 +43,13 @@ def test_ten_splits_of_shuffled_clips_equal(seed: int, value: float, deviation: 
     assert f"standard deviation over 10 splits {deviation:.4g}" in score.note
     order = np.random.RandomState(seed).permutation(100)
     assert split_scores(LOGITS[order], splits=10).std() == pytest.approx(deviation, rel=1e-9)
+
+
+def test_parts_of_unlike_size_are_cut_as_by_stylegan_v_and_torch_fidelity() -> None:
+    """13 rows in five: part i ends at 13 (i + 1) // 5. numpy would put the longer parts first."""
+    ends = [0, 2, 5, 7, 10, 13]
+    parts = [score_of_logits(LOGITS[start:end]) for start, end in pairwise(ends)]
+    np.testing.assert_allclose(split_scores(LOGITS[:13], splits=5), parts, rtol=1e-12)
 
 
 # Closed forms.

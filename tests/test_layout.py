@@ -22,7 +22,7 @@ LAYERS = {
     "plug-ins": ("datasets", "models", "baselines", "metrics"),
     "registry": ("plugins",),
     "engine": (
-        *("plan", "measuring", "generate", "evaluate", "run", "executors", "store", "cost", "train"),
+        *("plan", "measuring", "rules", "generate", "evaluate", "run", "executors", "store", "cost", "train"),
         *("table", "render", "compare", "gate", "report", "calibrate", "score"),
     ),
     "wiring": ("cli", "arguments", "torchmetrics", "__main__", "__init__"),

@@ -9,84 +9,20 @@ import pytest
 import torch
 from helpers import Colour
 
-from vfbench import evaluate, plugins, presets
+from vfbench import evaluate, plugins
 from vfbench.datasets import shapes
 from vfbench.errors import MissingData, UserError
 from vfbench.evaluate import averaged, real_features, scores
 from vfbench.generate import Wanted
 from vfbench.interfaces import ClipShape, Request, Score
-from vfbench.measuring import Asked, Measuring, prepare, protocols, rules
+from vfbench.measuring import Asked, Measuring, prepare
 from vfbench.plan import RunOptions, plan, require_clips, scored
 from vfbench.plugins import Spec
 from vfbench.protocol import JUDGED
 
 CPU = torch.device("cpu")
 SHAPES, UCF101 = Spec("shapes"), Spec("ucf101")
-RANDOM = Asked(protocol="strict", n_fake=64, n_real=8, weights="random")
-
-
-# Rules.
-
-
-@pytest.mark.parametrize(
-    ("spec", "name", "smoke", "chosen"),
-    [
-        (SHAPES, None, False, "shapes"),
-        (SHAPES, "shapes", True, "shapes"),
-        (SHAPES, "tats", False, "tats"),
-        (UCF101, None, False, "strict"),
-        (UCF101, None, True, "ucf101-smoke"),
-        (UCF101, "mcvd", True, "mcvd"),
-    ],
-)
-def test_the_rules_are_the_datasets_own_or_a_preset(spec: Spec, name: str | None, smoke: bool, chosen: str) -> None:
-    assert rules(spec, name, smoke=smoke)["name"] == chosen
-
-
-def test_a_dataset_without_a_protocol_can_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(shapes, "PROTOCOLS")
-    assert rules(SHAPES, None, smoke=False)["name"] == "strict"
-    tried = rules(SHAPES, None, smoke=True)
-    assert (tried["name"], tried["comparable"]) == ("smoke", False)
-
-
-@pytest.mark.parametrize(
-    ("spec", "name", "said"),
-    [
-        (SHAPES, "shaps", r"no protocol called 'shaps': did you mean 'shapes'\?"),
-        (UCF101, "stylegan", r"no protocol called 'stylegan': did you mean 'stylegan-v'\?"),
-        (UCF101, "shapes", "no protocol called 'shapes'"),
-        (UCF101, "ucf101-smoke", "ucf101-smoke of ucf101 is not comparable: add --smoke"),
-    ],
-)
-def test_a_protocol_that_does_not_fit_is_refused(spec: Spec, name: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        rules(spec, name, smoke=False)
-
-
-@pytest.mark.parametrize("dataset", ["shapes", "ucf101"])
-def test_protocols_measure_what_there_is(dataset: str) -> None:
-    for fields in protocols(dataset).values():
-        for measure in fields["measures"].values():
-            extractor, _, output = measure["source"].partition(".")
-            assert extractor in plugins.names("extractor")
-            assert plugins.load("metric", measure["metric"]).output == output
-
-
-@pytest.mark.parametrize("name", presets.available())
-def test_moving_shapes_are_drawn_at_their_own_size_under_every_preset(name: str) -> None:
-    fields = rules(SHAPES, name, smoke=False)
-    assert (fields["height"], fields["width"]) == (32, 32)
-    assert (fields["start"], fields["geometry"], fields["filter"]) == ("zero", "native", "none")
-    assert fields["selection"] != "windows"
-    larger = rules(Spec("shapes", {"height": 64, "width": 64}), name, smoke=False)
-    assert (larger["height"], larger["width"]) == (64, 64)
-
-
-@pytest.mark.parametrize("name", ["ucf101-smoke", "strict"])
-def test_what_the_user_says_of_a_dataset_goes_before_the_rules(name: str) -> None:
-    said = rules(Spec("ucf101", {"start": "zero", "geometry": "squash"}), name, smoke=True)
-    assert (said["start"], said["geometry"], said["filter"]) == ("zero", "squash", "bilinear")
+RANDOM = Asked(protocol="strict", n_fake=64, n_real=64, weights="random")
 
 
 # What is loaded.
@@ -97,21 +33,21 @@ def measuring(**options: Any) -> Measuring:
 
 
 def test_only_the_networks_that_are_needed_are_loaded_and_the_id_stays(loads: list[str]) -> None:
-    some = measuring(protocol="strict", metrics=["fvd"], n_real=8)
+    some = measuring(protocol="strict", metrics=["fvd"], n_real=64)
     assert loads == ["i3d(bn_eps=0.001, resize='squash')"]
-    assert some.protocol.id == measuring(protocol="strict", n_real=8).protocol.id
+    assert some.protocol.id == measuring(protocol="strict", n_real=64).protocol.id
     assert list(some.metrics) == ["fvd"]
     assert list(some.protocol.measures) == ["fvd", "kvd"]
 
 
 def test_a_metric_of_ones_own_choice_reads_what_its_file_says(loads: list[str]) -> None:
-    more = measuring(protocol="strict", metrics=["fvd", "clipsim", "precision", "is"], n_real=8)
+    more = measuring(protocol="strict", metrics=["fvd", "clipsim", "precision", "is"], n_real=64)
     sources = {name: measure.source for name, measure in more.protocol.measures.items()}
     assert sources["clipsim"] == "clip.similarity"
     assert sources["precision"] == "i3d.logits"
     assert sources["is"] == "c3d.logits"
     assert more.outputs == {"i3d": ["logits"], "clip": ["similarity"], "c3d": ["logits"]}
-    assert more.protocol.id != measuring(protocol="strict", n_real=8).protocol.id
+    assert more.protocol.id != measuring(protocol="strict", n_real=64).protocol.id
 
 
 def test_a_metric_with_other_options_is_another_measure() -> None:
@@ -121,8 +57,24 @@ def test_a_metric_with_other_options_is_another_measure() -> None:
     assert plain.id != other.id
 
 
+def test_a_network_of_ones_own_choice_is_told_with_all_its_options(loads: list[str]) -> None:
+    asked: dict[str, Any] = {"protocol": "strict", "metrics": ["fvd", "fid"], "n_real": 256, "n_fake": 256}
+    said = measuring(extractors=["i3d=i3d(resize='tf1')"], **asked)
+    assert loads[0] == "i3d(bn_eps=0.001, dtype='float32', resize='tf1')"
+    assert said.protocol.extractors["i3d"] == loads[0]
+    assert said.protocol.extractors["inception"].startswith("inception(count=16, frames='")
+    assert said.protocol.measures["fid"].metric == "fid(ddof=1, frames=1)"
+    with pytest.raises(UserError, match=r"no network to replace .* called 'i4d': did you mean 'i3d'"):
+        measuring(protocol="strict", metrics=["fvd"], n_real=64, extractors=["i4d=i3d"])
+
+
+def test_the_networks_of_the_first_results_are_told_as_then() -> None:
+    judge = plugins.load("extractor", "shapes_judge", CPU)
+    assert measuring(metrics=["fvd"]).protocol.extractors == {"shapes_judge": judge.fingerprint}
+
+
 def test_an_output_that_a_network_lacks_is_refused(loads: list[str]) -> None:
-    with pytest.raises(UserError, match=r"no output of extractor clip called 'consistency'.*known: logits, similarity"):
+    with pytest.raises(UserError, match=r"of extractor clip\(.*\) called 'consistency': known: logits"):
         measuring(metrics=["clip_consistency"])
 
 
@@ -139,14 +91,14 @@ def test_random_weights_are_asked_for_told_and_never_comparable(loads: list[str]
 
 def test_weights_that_are_not_here_are_named_with_all_ways_out() -> None:
     with pytest.raises(MissingData, match=r"weights fetch i3d(?s:.*)weights import i3d(?s:.*)--weights random"):
-        measuring(protocol="strict", n_real=8)
+        measuring(protocol="strict", n_real=64)
 
 
 def test_what_a_network_says_of_the_prompts_is_noted(loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Colour, "note", lambda self, requests: f"{len(requests)} prompts seen", raising=False)
     found = measuring(metrics=["fvd", "clipsim"])
     assert found.remarks([]) == ""  # the judge's CLIPSIM
-    strict = measuring(protocol="strict", metrics=["fvd", "clipsim"], n_real=8)
+    strict = measuring(protocol="strict", metrics=["fvd", "clipsim"], n_real=64)
     assert strict.remarks([Request(0, 0, 0, "")] * 3) == "3 prompts seen"
 
 
@@ -157,28 +109,34 @@ def test_numbers_of_clips_are_the_protocols_unless_asked_for(loads: list[str]) -
     assert (measuring().protocol.n_fake, measuring().protocol.n_real) == (256, 2048)
     strict = measuring(protocol="strict", metrics=["fvd"])
     assert (strict.protocol.n_fake, strict.protocol.n_real, strict.protocol.name) == (2048, 2048, "strict")
-    fewer = measuring(protocol="strict", metrics=["fvd"], n_fake=100, n_real=50)
-    assert (fewer.protocol.n_fake, fewer.protocol.n_real) == (100, 50)
-    assert fewer.protocol.name == "strict(n_fake=100, n_real=50)"
+    fewer = measuring(protocol="strict", metrics=["fvd"], n_fake=100, n_real=80)
+    assert (fewer.protocol.n_fake, fewer.protocol.n_real) == (100, 80)
+    assert fewer.protocol.name == "strict(n_fake=100, n_real=80)"
     assert measuring(n_fake=64).protocol.name == "shapes"
 
 
 @pytest.mark.parametrize(("options", "said"), [({"n_real": 3}, "4 are needed"), ({"n_real": 1 << 21}, "2,097,152 are")])
-def test_too_few_real_clips_are_refused(options: dict[str, int], said: str) -> None:
+def test_too_few_real_clips_for_any_score_are_refused(options: dict[str, int], said: str) -> None:
     with pytest.raises(MissingData, match=f"shapes has 1,048,576 real clips here.*{said}.*--num-real"):
         measuring(**options)
 
 
+def test_too_few_real_clips_for_a_metric_are_refused() -> None:
+    with pytest.raises(UserError, match="40 real clips are too few: fvd needs 64, is needs 64"):
+        measuring(n_real=40)
+    assert measuring(n_real=40, smoke=True).protocol.comparable is False
+
+
 def test_every_real_clip_is_taken_where_the_protocol_says_so(loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 40)
-    assert measuring(protocol="cd-fvd", metrics=["fvd"]).protocol.n_real == 40
+    monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 80)
+    assert measuring(protocol="cd-fvd", metrics=["fvd"]).protocol.n_real == 80
 
 
 # Frames and bytes of generated clips.
 
 
 def test_a_model_of_another_size_is_refused(loads: list[str]) -> None:
-    protocol = measuring(protocol="strict", n_real=8).protocol
+    protocol = measuring(protocol="strict", n_real=64).protocol
     require_clips("any", ClipShape(17, 32, 32), protocol)
     for shape in (ClipShape(16, 64, 64), ClipShape(15, 32, 32)):
         with pytest.raises(UserError, match=f"any makes clips of {shape}, and protocol strict.* scores 16x32x32"):
@@ -193,7 +151,7 @@ def test_the_scored_frames_are_those_of_the_protocol() -> None:
 
 
 def test_only_the_scored_frames_reach_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = plan(RunOptions(model="noise", num_samples=64, num_real=8, device="cpu"))
+    planned = plan(RunOptions(model="noise", num_samples=64, num_real=64, device="cpu"))
     assert planned.wanted.frames == slice(0, 16, 1)
 
 
@@ -204,7 +162,7 @@ def test_bytes_are_cut_off_where_the_protocol_does_it(loads: list[str], checkpoi
             "protocol": name,
             "metrics": ["fvd"],
             "num_samples": 64,
-            "num_real": 8,
+            "num_real": 64,
             "device": "cpu",
         }
         planned = plan(RunOptions(model="vdm", checkpoint=checkpoints / "vdm", steps=1, **options))
@@ -213,19 +171,38 @@ def test_bytes_are_cut_off_where_the_protocol_does_it(loads: list[str], checkpoi
     assert set(lower.flatten().tolist()) == {0, 1}
 
 
+def test_features_that_are_not_finite_are_refused_before_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
+    broken = Colour("proven", ["features"])
+    monkeypatch.setattr(Colour, "__call__", lambda *_: {"features": torch.tensor([[1.0], [float("nan")]])})
+    wanted = Wanted({"colour": broken}, {"colour": ["features"]})
+    with pytest.raises(UserError, match=r"colour\.features of clip 1 is NaN or infinite"):
+        wanted.features(made.dataset.clips("test", [0, 1]), [Request(i, i, 0, "") for i in range(2)])
+
+
 # Draws.
 
 
 def test_the_first_clips_or_drawn_ones() -> None:
-    protocol = measuring(n_real=5).protocol
+    made = measuring(n_real=64)
+    protocol, data = made.protocol, made.dataset
     ways = {way: protocol.model_copy(update={"selection": way}) for way in ("sorted", "all", "seeded", "windows")}
-    drawn = {way: evaluate.select(one, 1000, 5, 0) for way, one in ways.items()}
+    drawn = {way: evaluate.select(data, one, 5, 0) for way, one in ways.items()}
     assert drawn["sorted"] == drawn["all"] == [0, 1, 2, 3, 4]
-    assert drawn["seeded"] == drawn["windows"] != evaluate.select(protocol, 1000, 5, 1)
+    assert drawn["seeded"] == drawn["windows"] != evaluate.select(data, protocol, 5, 1)
+
+
+def test_the_first_are_the_first_by_name_whatever_their_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = measuring(n_real=64)
+    names = {"train": ["b_2", "a_1"], "test": ["a_0", "c_0"]}
+    monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 2)
+    monkeypatch.setattr(shapes.Shapes, "names", lambda _, split: names[split], raising=False)
+    both = made.protocol.model_copy(update={"selection": "sorted", "split": "both"})
+    assert evaluate.select(made.dataset, both, 3, 0) == [2, 1, 0]
 
 
 def test_each_draw_has_real_clips_of_its_own() -> None:
-    made = measuring(metrics=["fvd"], n_real=6, n_fake=64)
+    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     protocol = made.protocol.model_copy(update={"repeats": 2})
     reals = real_features(made.dataset, protocol, Wanted(made.extractors, made.outputs), CPU)
     assert len(reals) == 2
@@ -233,16 +210,17 @@ def test_each_draw_has_real_clips_of_its_own() -> None:
 
 
 def test_clips_of_one_video_are_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = measuring(metrics=["fvd"], n_real=6, n_fake=64)
+    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
+    monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 4000)
     monkeypatch.setattr(
-        shapes.Shapes, "videos", lambda self, split, indices: [i // 2**19 for i in indices], raising=False
+        shapes.Shapes, "videos", lambda self, split, indices: [i // 2000 for i in indices], raising=False
     )
     (real,) = real_features(made.dataset, made.protocol, Wanted(made.extractors, made.outputs), CPU)
     assert len(set(real.groups.tolist())) == 2
 
 
 def test_features_and_groups_stand_in_the_order_of_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = measuring(metrics=["fvd"], n_real=6, n_fake=64)
+    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 20)
     chosen, wanted = [25, 3, 39, 0, 25, 11], Wanted(made.extractors, made.outputs)
     found = evaluate.features(made.dataset, "both", wanted, CPU, chosen)["shapes_judge.features"]
@@ -255,7 +233,7 @@ def test_features_and_groups_stand_in_the_order_of_the_choice(monkeypatch: pytes
 
 
 def test_the_floor_is_found_by_clips_of_other_videos(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = measuring(metrics=["fvd"], n_real=6, n_fake=64)
+    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 400)
     for clips_a_video, enough in ((1, True), (400, False)):
         monkeypatch.setattr(

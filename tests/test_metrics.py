@@ -20,6 +20,11 @@ MEANS = [inception_score.build(), inception_score.build(splits=4), clipsim.build
 METRICS = [*DISTANCES, *NEIGHBOURS, *MEANS]
 
 
+def called(metric: Metric) -> str:
+    """The name of a metric in the ids of tests, the same in every process."""
+    return IDS[METRICS.index(metric)]
+
+
 def sample_for(metric: Metric, n: int, seed: int) -> np.ndarray:
     if metric.output == "similarity":
         return np.random.default_rng(seed).uniform(0.2, 0.4, (n, 1))
@@ -51,7 +56,7 @@ def test_limit_and_slope_are_a_line_through_the_value(metric: Metric) -> None:
         assert score.limit_error >= score.error * (1 - 1e-9) or metric in DISTANCES[2:]
 
 
-@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric.name != "recall"], ids=repr)
+@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric.name != "recall"], ids=called)
 def test_better_points_to_the_better_model(metric: Metric) -> None:
     real = sample_for(metric, 80, seed=1)
     good, bad = sample_for(metric, 64, seed=2), sample_for(metric, 64, seed=3) * 0.2
@@ -69,11 +74,21 @@ def test_floor_is_the_score_of_real_clips(metric: Metric) -> None:
     assert "floor at" not in score.note
 
 
-@pytest.mark.parametrize("metric", [*DISTANCES, *NEIGHBOURS], ids=repr)
+@pytest.mark.parametrize("metric", [*DISTANCES, *NEIGHBOURS], ids=called)
 def test_a_score_uses_its_spare_clips(metric: Metric) -> None:
     fake, real, spare = (gaussian(80, 6, seed=seed) for seed in (1, 2, 3))
     assert metric.score(fake, real, spare=spare).floor == pytest.approx(metric.score(spare, real).value)
     assert "too few" not in metric.score(fake, real, spare=spare).note
+
+
+def test_the_error_of_fvd_is_not_too_small_where_its_covariance_is_singular() -> None:
+    """And its note does not say so."""
+    scores = [
+        fvd.build().score(gaussian(32, 48, seed=2 * k) + 0.1, gaussian(32, 48, seed=2 * k + 1)) for k in range(60)
+    ]
+    spread = np.std([score.value for score in scores], ddof=1)
+    assert 0.95 < np.mean([score.error for score in scores]) / spread < 1.6
+    assert {"N = 32 for D = 48: singular covariance, strongly biased upward"} < set(scores[0].note.split("; "))
 
 
 def test_fvd_says_when_its_covariance_is_singular_and_when_it_has_no_limit() -> None:
@@ -184,7 +199,7 @@ SHIFTED = {
 }
 
 
-@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric.name in SHIFTED], ids=repr)
+@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric.name in SHIFTED], ids=called)
 def test_a_shifted_copy_is_found(metric: PairedMetric) -> None:
     a, real = sample_for(metric, 100, seed=1), sample_for(metric, 100, seed=2)
     b = a + SHIFTED[metric.name] * (np.arange(a.shape[1]) == 0) + 0.001 * gaussian(100, a.shape[1], seed=9)
@@ -218,7 +233,7 @@ def p_values(metric: PairedMetric, pairs: int) -> np.ndarray:
     return np.array(found)
 
 
-@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric != MEANS[1]], ids=repr)
+@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric != MEANS[1]], ids=called)
 def test_models_that_are_equally_good_seldom_differ(metric: PairedMetric) -> None:
     """5 % of 50 pairs are 2.5, and more than 8 come once in 500 such tests."""
     found = p_values(metric, 50)

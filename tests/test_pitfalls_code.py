@@ -27,7 +27,7 @@ pytest.importorskip("av")  # without it no clip can be made, nor read
 
 
 def test_pitfall_21_asking_again_changes_nothing() -> None:
-    real, fake = DATA.clips("train", range(64)), DATA.clips("test", range(48))
+    real, fake = DATA.clips("train", range(64)), DATA.clips("test", range(64))
     fvd = judged(output="features")
     first = seen(fvd, [fake], [real])
     assert float(fvd.compute()) == first
@@ -106,6 +106,6 @@ def test_pitfall_21_clip_sees_frames_with_its_own_mean_and_deviation() -> None:
 
 
 def test_pitfall_21_the_inception_score_does_not_know_of_batches() -> None:
-    fake = DATA.clips("test", range(48))
-    scores = [seen(judged(VideoInceptionScore), torch.split(fake, size), []) for size in (48, 16, 5)]
+    fake = DATA.clips("test", range(64))
+    scores = [seen(judged(VideoInceptionScore), torch.split(fake, size), []) for size in (64, 16, 5)]
     assert scores == pytest.approx([scores[0]] * 3, rel=1e-6)

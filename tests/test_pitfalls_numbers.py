@@ -51,10 +51,11 @@ def test_pitfall_04_fvd_is_of_all_clips_and_never_a_mean_over_batches() -> None:
     by_batch = partial(judged, output="features")
     together = seen(by_batch(), torch.split(fake, 32), torch.split(real, 32))
     assert together == pytest.approx(seen(by_batch(), [fake], [real]))
-    averaged = np.mean(
-        [seen(by_batch(), [a], [b]) for a, b in zip(torch.split(fake, 32), torch.split(real, 32), strict=True)]
-    )
-    assert averaged > 2 * together  # what a mean over batches would have said
+    halves = zip(torch.split(fake, 64), torch.split(real, 64), strict=True)
+    averaged = np.mean([seen(by_batch(), [a], [b]) for a, b in halves])
+    assert averaged > 1.5 * together  # what a mean over batches would have said
+    with pytest.raises(UserError, match="has seen 32 generated clips, and needs at least 64"):
+        seen(by_batch(), [fake[:32]], [real[:32]])
 
 
 def test_pitfall_04_number_and_bias_stand_beside_the_value() -> None:

@@ -68,8 +68,13 @@ def test_every_preset_scores_real_video(
 
 
 @pytest.mark.slow
-def test_the_real_path_runs_with_random_weights(tmp_path: Path, vfbench: Command) -> None:
-    options = ["--protocol", "strict", "--weights", "random", "--num-real", 4]
+@pytest.mark.parametrize("name", ["strict", "mcvd", "pvdm"])
+def test_the_networks_themselves_run_with_random_weights(
+    name: str, clips: Path, tmp_path: Path, vfbench: Command
+) -> None:
+    options = ["--protocol", name, "--weights", "random", "--num-real", 4, "--dataset", "folder", "--data-root", clips]
     result = scores(vfbench, tmp_path / "run", *options)
-    assert "NOT the published weights: i3d" in str(result["note"])
-    assert "random" in result["protocol"]["extractors"]["i3d"]
+    assert "NOT the published weights: i3d" in result["note"]
+    wanted = presets.load(name).values["extractors"]["i3d"].removesuffix(")")
+    assert result["protocol"]["extractors"]["i3d"].startswith(f"{wanted}, weights='random') ")
+    assert result["scores"]["fvd"]["value"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,17 @@ def test_a_file_with_a_hash_is_proven_if_it_was_made_from_the_published_one(
     assert pretrained.fill(module_of(state), "inception", str(path)).standing == standing
     weights.write(path, state)  # without its record
     assert pretrained.fill(module_of(state), "inception", str(path)).standing == "other"
+
+
+def test_a_record_without_the_digest_of_the_tensors_proves_nothing(place: Path) -> None:
+    state, path = {"fc.weight": randn(3, 4)}, place / "inception.safetensors"
+    claims = {"network": "inception", "origins": json.dumps({"pt_inception.pth": SHA256})}
+    weights.write(path, state, claims)
+    for source in ("default", str(path)):
+        assert pretrained.fill(module_of(state), "inception", source).standing == "other"
+    assert "of unknown origin" in stored.judge(stored.read(INCEPTION)[0]).text
+    weights.write(path, state, claims | {"digest": digest(state)})
+    assert pretrained.fill(module_of(state), "inception").standing == "proven"
 
 
 def test_a_file_for_another_network_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from helpers import randn
 from pretrained_files import FORMATS, filled, publish, save
 
 from vfbench import pretrained, weights
-from vfbench.pretrained import c3d
+from vfbench.pretrained import c3d, catalogue
 from vfbench.pretrained.tensors import digest
 
 INCEPTION = {"Mixed.conv.weight": randn(4, 3, 2, 2), "Mixed.bn.weight": randn(4), "fc.bias": randn(5, seed=1)}
@@ -63,8 +64,12 @@ def test_c3d_comes_with_its_mean_and_says_that_nothing_proves_it(tmp_path: Path,
     }
     assert filled("c3d", state).standing == "hashed"
     assert vfbench("weights", "verify", "c3d").code == 0
-    again = vfbench("weights", "import", "c3d", place / "c3d.safetensors")  # on another machine
-    assert again.out == done.out
+    there = place / "c3d.safetensors"
+    copy = there.rename(tmp_path / "copy.safetensors")
+    sha256 = weights.sha256(copy)
+    again = vfbench("weights", "import", "c3d", copy)  # on another machine: what it says of its origin does not count
+    assert f"no hash of it is published; copy.safetensors has SHA-256 {sha256}\n{there}" in again.out
+    assert filled("c3d", state).standing == "hashed"
 
 
 @pytest.mark.usefixtures("small_c3d")
@@ -119,10 +124,30 @@ def test_the_published_file_is_known_by_its_hash(
     assert done.code == 0, done.err
     assert "inception: the published file: inception.pth has SHA-256" in done.out
     assert filled("inception", INCEPTION) == pretrained.Filled(digest(INCEPTION), standing="proven")
-    there = place / "inception.safetensors"
-    there.rename(tmp_path / "copy.safetensors")  # what was converted once is known on another machine, too
-    assert vfbench("weights", "import", "inception", tmp_path / "copy.safetensors").code == 0
-    assert filled("inception", INCEPTION).standing == "proven"
+    assert vfbench("weights", "verify", "inception").out == f"{done.out.splitlines()[0]}\n"
+    assert [path.name for path in place.iterdir()] == ["inception.safetensors"]
+
+
+@pytest.mark.parametrize("more", [{}, {"network": "inception", "digest": digest(INCEPTION)}], ids=["bare", "complete"])
+def test_what_a_file_says_of_its_own_origin_is_no_proof(
+    more: dict[str, str], tmp_path: Path, place: Path, vfbench: Command
+) -> None:
+    published = next(iter(catalogue.NETWORKS["inception"].known))
+    file = tmp_path / "theirs.safetensors"
+    weights.write(file, INCEPTION, {"origins": json.dumps({"pt_inception.pth": published}), **more})
+    said = f"not the published file: theirs.safetensors has SHA-256 {weights.sha256(file)}, published {published}"
+    for command in ("import", "verify"):
+        done = vfbench("weights", command, "inception", file)
+        assert done.code == 4
+        assert said in done.err
+        assert (
+            "what a safetensors file says of its own origin is no proof: import the published file itself" in done.err
+        )
+    assert not place.exists()
+    assert vfbench("weights", "import", "inception", file, "--force").code == 0
+    assert filled("inception", INCEPTION).standing == "other"
+    assert vfbench("weights", "verify", "inception").code == 4
+    assert weights.sha256(file) in vfbench("weights", "where", "inception").out
 
 
 def test_a_file_with_another_hash_is_refused(tmp_path: Path, vfbench: Command) -> None:

@@ -171,7 +171,7 @@ def test_the_result_says_what_was_scored(tmp_path: Path, capfd: pytest.CaptureFi
     assert "frame folders: 8" in text
     assert "not listed, not scored: 1 (8)" in text
     assert "not scored, no layout reads them: grid.txt" in text
-    assert "shapes at 16x32x32" in text
+    assert "shapes, train, at 16x32x32" in text
     assert "8 fake against 64 real ones" in text
     assert scoring.folder == Path(f"runs/score-theirs-{scoring.specification['id'][:8]}")
     result = score(scoring)
@@ -425,7 +425,7 @@ def test_a_clip_of_another_size_than_the_first_is_named(
 
 def test_a_dataset_goes_before_a_folder_of_its_name(tmp_path: Path) -> None:
     write_video(Path("shapes") / "a.avi", pictures())
-    assert "shapes at 16x32x32" in looked(saved(tmp_path / "a.npy", drawn(2))).describe()
+    assert "shapes, train, at 16x32x32" in looked(saved(tmp_path / "a.npy", drawn(2))).describe()
     fake = saved(tmp_path / "b.npy", np.stack([pictures(i, height=8, width=8) for i in range(4)]))
     given = {"real": "folder(root='./shapes', frames=4, height=8, width=8)", "num_real": 4}
     with pytest.raises(MissingData, match="folder has 1 real clips here"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+
 import matplotlib
 import pytest
 import torch
@@ -12,6 +15,8 @@ from vfbench import plugins
 from vfbench.datasets import shapes
 from vfbench.errors import UserError
 from vfbench.interfaces import Request
+from vfbench.metrics import _inception
+from vfbench.pretrained import Filled
 from vfbench.torchmetrics import (
     ClipSim,
     FrechetVideoDistance,
@@ -75,6 +80,34 @@ def test_clipsim_reads_the_prompts_and_needs_no_real_clips(features: dict[str, d
         metric.update(FAKE, prompts=CAPTIONS[:3])
 
 
+@pytest.mark.parametrize("real", [False, True])
+def test_clips_are_not_compared_with_an_empty_prompt(real: bool) -> None:
+    with pytest.raises(UserError, match=r"ClipSim compares clips with their prompts, .* update\(clips, prompts="):
+        judged()["clipsim"].update(FAKE, real=real)
+
+
+@pytest.mark.parametrize("name", ["is", "clipsim"])
+def test_without_real_clips_there_is_no_floor(name: str) -> None:
+    alone, beside = judged()[name], judged()[name]
+    for metric in (alone, beside):
+        metric.update(FAKE, prompts=CAPTIONS)
+    beside.update(REAL, real=True, prompts=DATA.captions("train", range(96)))
+    score, whole = alone.score(), beside.score()
+    assert math.isnan(score.floor)
+    assert score.n_real == 0
+    assert "floor" not in score.note
+    assert "real clips" not in score.note
+    assert (whole.n_real, whole.value, whole.limit) == (96, score.value, score.limit)
+    assert "floor: real clips' own score" in whole.note
+
+
+def test_other_remarks_stay_where_there_are_no_real_clips() -> None:
+    metric = VideoInceptionScore(metric="is(splits=4)", extractor="shapes_judge")
+    metric.update(FAKE[:1].expand(64, -1, -1, -1, -1))
+    assert "standard deviation over 4 splits" in metric.score().note
+    assert "all 64 generated clips have the same values" in metric.score().note
+
+
 def test_two_processes_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, here, there = (FrechetVideoDistance(**JUDGE) for _ in range(3))
     for metric, clips in ((whole, FAKE), (here, FAKE[:20]), (there, FAKE[20:])):
@@ -100,14 +133,117 @@ def test_a_collection_runs_a_shared_network_once() -> None:
     }
 
 
-def test_reset_forgets_and_an_empty_side_is_named() -> None:
+def together(metric: VideoMetric, other: VideoMetric) -> list[str]:
+    """Let the metric find two processes, itself and the other; the list tells what it gathers."""
+    gathered: list[str] = []
+
+    def gather(state: Tensor, group: object = None) -> list[Tensor]:
+        side = ("fake", "real")[len(gathered) % 2]
+        gathered.append(side)
+        return [state, torch.cat(getattr(other, side))]
+
+    metric.dist_sync_fn, metric.distributed_available_fn = gather, lambda: True
+    return gathered
+
+
+def test_score_is_that_of_all_processes_as_compute_is() -> None:
+    whole, here, there = (FrechetVideoDistance(**JUDGE) for _ in range(3))
+    for metric, fake, real in ((whole, FAKE, REAL), (here, FAKE[:20], REAL[:50]), (there, FAKE[20:], REAL[50:])):
+        metric.update(fake)
+        metric.update(real, real=True)
+    gathered = together(here, there)
+    score = here.score()
+    assert (score.n_fake, score.n_real) == (64, 96)
+    assert score.value == pytest.approx(value(whole), rel=1e-9)
+    assert gathered == ["fake", "real"]
+    assert value(here) == score.value
+    assert gathered == 2 * ["fake", "real"]  # and not once more within
+    assert [len(part) for part in here.fake] == [20]
+    with here.sync_context(here.dist_sync_fn):
+        assert here.score() == score
+        assert here._is_synced
+
+
+def test_too_few_clips_in_all_processes_do_not_keep_them_from_going_on() -> None:
+    here, there = (VideoInceptionScore(extractor="shapes_judge") for _ in range(2))
+    here.update(FAKE[:20])
+    there.update(FAKE[:30])
+    there.real = [torch.empty(0, 2)]
+    together(here, there)
+    for ask in (here.compute, here.score):
+        with pytest.raises(UserError, match="has seen 50 generated clips, and needs at least 64"):
+            ask()
+        assert [len(part) for part in here.fake] == [20]
+    here.update(FAKE[:20])
+    assert here.score().n_fake == 70
+
+
+@pytest.mark.parametrize(
+    ("fakes", "reals", "said"),
+    [
+        (63, 96, r"has seen 63 generated clips, and needs at least 64: call update\(clips\)"),
+        (64, 63, r"has seen 63 real clips, and needs at least 64: call update\(clips, real=True\)"),
+        (64, 0, "has seen 0 real clips"),
+        (0, 96, "has seen 0 generated clips"),
+    ],
+)
+def test_too_few_clips_for_the_metric_are_refused(fakes: int, reals: int, said: str) -> None:
+    metric = FrechetVideoDistance(**JUDGE)
+    if fakes:
+        metric.update(FAKE[:fakes])
+    if reals:
+        metric.update(REAL[:reals], real=True)
+    for ask in (metric.compute, metric.score):
+        with pytest.raises(UserError, match=f"FrechetVideoDistance {said}"):
+            ask()
+
+
+def test_reset_forgets() -> None:
     metric = FrechetVideoDistance(**JUDGE)
     metric.update(FAKE)
-    with pytest.raises(UserError, match=r"no real clips: call update\(clips, real=True\)"):
-        metric.compute()
     metric.reset()
-    with pytest.raises(UserError, match="no fake clips"):
+    with pytest.raises(UserError, match="has seen 0 generated clips"):
         metric.score()
+
+
+def test_one_batch_has_no_score_and_nothing_is_lost() -> None:
+    metric = VideoInceptionScore(extractor="shapes_judge")
+    metric.update(FAKE)
+    with pytest.raises(UserError, match=r"one batch is too few clips for VideoInceptionScore: call update\(clips\)"):
+        metric(FAKE[:8])
+    assert metric.score().n_fake == 64
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_a_frame_drawn_by_the_number_of_a_clip_does_not_depend_on_the_batches(real: bool) -> None:
+    whole, apart = (VideoMetric("fid", "inception", "features") for _ in range(2))
+    for metric in (whole, apart):
+        metric._extractor = _inception.Extractor(Colours(), Filled("0" * 64, standing="hashed"), torch.device("cpu"))
+    whole.update(REAL[:8], real=real)
+    for number, clip in enumerate(torch.split(REAL[:8], 1)):
+        apart.update(FAKE[number, None], real=not real)  # the other side has its own numbers
+        apart.update(clip, real=real)
+    side = "real" if real else "fake"
+    assert torch.equal(torch.cat(getattr(whole, side)), torch.cat(getattr(apart, side)))
+    whole.update(REAL[:8], real=real)
+    first, second = getattr(whole, side)
+    assert not torch.equal(first, second)
+
+
+class Colours(torch.nn.Module):
+    """Stands in for Inception: the mean colour of a frame."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+def test_random_weights_are_warned_of_once() -> None:
+    metric = FrechetVideoDistance(extractor="inception(weights='random', frames='middle')", output="features")
+    with pytest.warns(UserWarning, match=r"NOT the published weights: inception\(.*random.* compare with nothing"):
+        assert metric.extractor.standing == "other"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert metric.extractor.standing == "other"
 
 
 def test_floats_are_refused() -> None:

@@ -6,9 +6,11 @@ chance is shared, and cancels in the difference: this tells more than two interv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -16,7 +18,6 @@ from torch import Tensor
 from vfbench import plugins
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Better, Comparison, Groups, PairedMetric
-from vfbench.protocol import Protocol
 from vfbench.store import SCORED, read_tensors
 from vfbench.table import Record, differences, load, rounded
 
@@ -55,19 +56,23 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> list[Verdict]:
     """
     first, second = load([a, b]) if Path(a).resolve() != Path(b).resolve() else load([a]) * 2
     _require_paired(first, second)
-    protocol = Protocol(**{key: value for key, value in first["protocol"].items() if key != "id"})
     mine, theirs = _scored(Path(a), first), _scored(Path(b), second)
-    if differing := [key for key in mine if key.startswith("real.") and not torch.equal(mine[key], theirs[key])]:
+    both = [key for key in mine if key.startswith("real.") and key in theirs]
+    if differing := [key for key in both if not torch.equal(mine[key], theirs[key])]:
         raise MissingData(f"{a} and {b} were scored against other real clips ({differing[0]}): run both again")
     shared = [name for name in first["scores"] if name in second["scores"]]
     for name in metrics:
         if name not in shared:
             raise unknown("metric that both runs have", name, shared)
-    loaded = {name: plugins.load("metric", protocol.measures[name].metric) for name in metrics or shared}
+    measures = first["protocol"]["measures"]
+    loaded = {name: plugins.load("metric", measures[name]["metric"]) for name in metrics or shared}
     able = {name: metric for name, metric in loaded.items() if isinstance(metric, PairedMetric)}
     if lacking := [name for name in metrics if name not in able]:
         raise UserError(f"{', '.join(lacking)} knows no paired test: compare by {', '.join(able) or 'another'}")
-    return [_verdict(protocol, name, metric, mine, theirs) for name, metric in able.items()]
+    return [
+        Verdict(metric.title, metric.better, _compared(first["protocol"], name, metric, mine, theirs))
+        for name, metric in able.items()
+    ]
 
 
 def _require_paired(ours: Record, theirs: Record) -> None:
@@ -89,10 +94,6 @@ def _require_paired(ours: Record, theirs: Record) -> None:
             f"these runs have other seeds, {ours.get('seed')} and {theirs.get('seed')}, so their clips answer other "
             f"requests: run one again with the --seed of the other; {named}"
         )
-    if mine.get("repeats", 1) != 1:
-        raise UserError(
-            f"protocol {mine.get('name')} averages {mine['repeats']} draws, which cannot be paired; {named}"
-        )
 
 
 def _same_prompts(ours: Record, theirs: Record) -> bool:
@@ -110,16 +111,31 @@ def _scored(folder: Path, record: Record) -> dict[str, Tensor]:
         raise MissingData(f"{path} cannot be used: {error}; give the run's command again, which makes it") from error
 
 
-def _verdict(
-    protocol: Protocol, name: str, metric: PairedMetric, a: Mapping[str, Tensor], b: Mapping[str, Tensor]
-) -> Verdict:
-    source = protocol.measures[name].source
-    groups = Groups(a["fake.groups"].numpy(), a["real.0.groups"].numpy())
-    found = metric.compare(
-        a[f"fake.{source}"].numpy(),
-        b[f"fake.{source}"].numpy(),
-        a[f"real.0.{source}"].numpy(),
-        groups=groups,
-        seed=protocol.selection_seed,
-    )
-    return Verdict(metric.title, metric.better, found)
+def _compared(
+    protocol: Record, name: str, metric: PairedMetric, a: Mapping[str, Tensor], b: Mapping[str, Tensor]
+) -> Comparison:
+    """Row by row, each draw of the protocol against its own real clips, and the mean of the draws."""
+    source, count, seed = protocol["measures"][name]["source"], protocol["n_fake"], protocol["selection_seed"]
+    found = []
+    for draw in range(protocol.get("repeats", 1)):
+        part = slice(draw * count, (draw + 1) * count)
+        mine, theirs = (each[f"fake.{source}"][part].numpy() for each in (a, b))
+        groups = Groups(a["fake.groups"][part].numpy(), a[f"real.{draw}.groups"].numpy())
+        real = a[f"real.{draw}.{source}"].numpy()
+        found.append(metric.compare(mine, theirs, real, groups=groups, seed=seed + draw))
+    return averaged(found)
+
+
+def averaged(drawn: Sequence[Comparison]) -> Comparison:
+    """The mean of the comparisons of several draws of clips.
+
+    The draws share real clips, so the error is that of one draw: too large where they share none, never too small.
+    """
+    if len(drawn) == 1:
+        return drawn[0]
+    mean = sum(one.difference for one in drawn) / len(drawn)
+    half = math.sqrt(sum(((one.high - one.low) / 2) ** 2 for one in drawn) / len(drawn))
+    p_value = math.erfc(NormalDist().inv_cdf(0.975) * abs(mean) / half / math.sqrt(2)) if half else float(mean == 0)
+    notes = dict.fromkeys(one.note for one in drawn)
+    said = "; ".join(filter(None, [f"mean of {len(drawn)} draws", *notes]))
+    return Comparison(mean, mean - half, mean + half, p_value, said)

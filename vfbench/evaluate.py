@@ -46,20 +46,35 @@ def real_features(dataset: Dataset, protocol: Protocol, wanted: Wanted, device: 
 
 
 def _drawn(dataset: Dataset, protocol: Protocol, get: Callable[[Sequence[int]], dict[str, Tensor]], draw: int) -> Real:
+    chosen = select(dataset, protocol, protocol.n_real, draw)
+    spare = _spare(dataset, protocol, chosen, draw)
+    groups = videos(dataset, protocol.split, chosen)
+    return Real(get(chosen), get(spare) if len(spare) == protocol.n_fake else None, groups)
+
+
+def _spare(dataset: Dataset, protocol: Protocol, chosen: Sequence[int], draw: int) -> list[int]:
+    """`n_fake` clips, or as many as there are, of other videos: one of a scored video would make the floor too low."""
+    size, count = available(dataset, protocol.split), protocol.n_real
+    found: list[int] = []
+    while len(found) < protocol.n_fake and count < size:
+        count = min(size, 2 * count + protocol.n_fake)
+        more = [*chosen, *select(dataset, protocol, count, draw)]
+        sources = videos(dataset, protocol.split, more)
+        taken = set(sources[: len(chosen)].tolist())
+        found = [index for index, video in zip(more, sources, strict=True) if video not in taken]
+    return found[: protocol.n_fake]
+
+
+def select(dataset: Dataset, protocol: Protocol, count: int, draw: int) -> list[int]:
+    """Which real clips are scored: the first by name, where the dataset tells the `names`, or drawn by hash."""
     size = available(dataset, protocol.split)
-    chosen = select(protocol, size, protocol.n_real, draw)
-    more = [*chosen, *select(protocol, size, protocol.n_real + protocol.n_fake, draw)]
-    sources = videos(dataset, protocol.split, more)
-    taken = set(sources[: len(chosen)].tolist())  # a clip of a video that is scored would make the floor too low
-    spare = [index for index, video in zip(more, sources, strict=True) if video not in taken][: protocol.n_fake]
-    return Real(get(chosen), get(spare) if len(spare) == protocol.n_fake else None, sources[: len(chosen)])
-
-
-def select(protocol: Protocol, size: int, count: int, draw: int) -> list[int]:
-    """Which real clips are scored: the first, or drawn by hash."""
-    if protocol.selection in ("sorted", "all"):
-        return list(range(min(count, size)))
-    return choose(size, count, protocol.selection_seed + draw)
+    if protocol.selection not in ("sorted", "all"):
+        return choose(size, count, protocol.selection_seed + draw)
+    order = list(range(size))
+    if tell := getattr(dataset, "names", None):
+        names = [name for part in SPLITS[protocol.split] for name in tell(part)]
+        order.sort(key=names.__getitem__)
+    return order[:count]
 
 
 def videos(dataset: Dataset, split: RealSplit, chosen: Sequence[int]) -> Int[np.ndarray, " real"]:
@@ -168,13 +183,17 @@ def _by_split(dataset: Dataset, split: RealSplit, chosen: Sequence[int]) -> dict
     return found
 
 
-def require_enough(metrics: Mapping[str, Metric], count: int) -> None:
-    """Raise `UserError` when a metric means nothing with so few clips."""
-    if short := {name: metric.minimum for name, metric in metrics.items() if count < metric.minimum}:
-        named = ", ".join(f"{name} needs {minimum}" for name, minimum in short.items())
-        raise UserError(
-            f"{count:,} generated clips are too few: {named}; --smoke tries the path with fewer (not comparable)"
-        )
+def require_enough(metrics: Mapping[str, Metric], fakes: int, reals: int | None = None) -> None:
+    """Raise `UserError` when a metric means nothing with so few generated, or real, clips."""
+    for kind, count in {"generated": fakes, "real": reals}.items():
+        short = {
+            name: metric.minimum for name, metric in metrics.items() if count is not None and count < metric.minimum
+        }
+        if short:
+            named = ", ".join(f"{name} needs {minimum}" for name, minimum in short.items())
+            raise UserError(
+                f"{count:,} {kind} clips are too few: {named}; --smoke tries the path with fewer (not comparable)"
+            )
 
 
 def scores(
@@ -231,6 +250,7 @@ def averaged(drawn: Sequence[Score]) -> Score:
         return drawn[0]
     values = np.array([score.value for score in drawn])
     error = math.sqrt(np.mean([score.error**2 for score in drawn]))
+    notes = dict.fromkeys(score.note for score in drawn)
     limits = [score.limit for score in drawn if score.limit is not None]
     whole = len(limits) == len(drawn)
     said = f"mean of {len(drawn)} draws, standard deviation {values.std(ddof=1):.4g}"
@@ -240,7 +260,7 @@ def averaged(drawn: Sequence[Score]) -> Score:
         low=float(np.mean([score.low for score in drawn])),
         high=float(np.mean([score.high for score in drawn])),
         floor=float(np.mean([score.floor for score in drawn])),
-        note="; ".join(filter(None, [said, drawn[0].note])),
+        note="; ".join(filter(None, [said, *notes])),
         error=error,
         limit=float(np.mean(limits)) if whole else None,
         limit_error=math.sqrt(np.mean([(score.limit_error or 0.0) ** 2 for score in drawn])) if whole else None,

@@ -32,10 +32,18 @@ class Wanted:
     frames: slice = field(default_factory=lambda: slice(None))
 
     def features(self, clips: Clips, requests: Sequence[Request]) -> dict[str, Tensor]:
-        """All asked outputs as `extractor.output`, each from one pass of its network."""
+        """All asked outputs as `extractor.output`, each from one pass of its network.
+
+        Raises `UserError` naming the clip for NaN or infinity: no score is made of it, and no file keeps it.
+        """
         found = {}
         for name, extractor in self.extractors.items():
             for output, value in extractor(clips, requests, self.outputs[name]).items():
+                if len(bad := (~torch.isfinite(value).all(1)).nonzero()):
+                    broken = requests[int(bad[0])].index
+                    raise UserError(
+                        f"{name}.{output} of clip {broken} is NaN or infinite: that network or clip is broken"
+                    )
                 found[f"{name}.{output}"] = value
         return found
 
@@ -62,7 +70,10 @@ def requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Requ
     """What the clips of a run shall show: labels and captions of real clips of `split`, drawn by the run's seed."""
     size = dataset.size(split)
     if size == 0:
-        raise UserError(f"{dataset.name} has no {split} clips to take labels and captions from")
+        raise UserError(
+            f"{dataset.name} has no {split} clips to take labels and captions from: give it some (a folder has splits "
+            "in its children train and test), or choose a protocol with other prompts (python -m vfbench ls protocols)"
+        )
     indices = [derive_seed(seed, index, "prompt") % size for index in range(count)]
     rows = zip(dataset.labels(split, indices), dataset.captions(split, indices), indices, strict=True)
     return [Request(i, derive_seed(seed, i), *row, split) for i, row in enumerate(rows)]

@@ -1,30 +1,24 @@
-"""What a run measures and by which rules: protocol, real clips, metrics and networks, chosen, loaded and checked.
-
-A protocol is one that the dataset's file names, or a preset of the field. The dataset does what it can of a preset's
-rules, as options of its `build`; what it settles itself it says in `SETTLED`, and the protocol records what is done.
-"""
+"""What a run measures: protocol, real clips, metrics and networks, loaded and checked before any work."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from vfbench import plugins, presets
+from vfbench import plugins
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.evaluate import available, require_enough
 from vfbench.interfaces import Dataset, Extractor, Metric, Request
 from vfbench.plugins import Spec
-from vfbench.protocol import SMOKE, SMOKE_CLIPS, Measure, Protocol, described
+from vfbench.protocol import SMOKE_CLIPS, Measure, Protocol, described
+from vfbench.rules import cut, rules
 
-STRICT = "strict"  # the preset of a dataset that names no protocol of its own
 CLIPS = {"cpu": 256, "cuda": 2048}  # generated clips, where neither user nor protocol says how many
 LEAST_REAL = 4  # two halves of two clips: fewer have no floor
 WEIGHTS = ("default", "random")
-CUTTING = ("start", "geometry", "filter", "antialias")  # fields that are `own` where a dataset takes no such option
-CUT = ("frames", "height", "width", "stride", "drop_first", *CUTTING)  # fields that are options of a dataset
 
 
 @dataclass(frozen=True)
@@ -36,6 +30,7 @@ class Asked:
     n_fake: int | None = None
     n_real: int | None = None
     weights: str = "default"  # or `random`: untrained networks, for whoever has no weights and tries the path
+    extractors: Sequence[str] = ()  # LABEL=SPEC: other networks, or other options of one
     smoke: bool = False
 
 
@@ -78,65 +73,29 @@ def prepare(spec: Spec, device: torch.device, asked: Asked) -> Measuring:
     if asked.weights not in WEIGHTS:
         raise unknown("choice of --weights", asked.weights, WEIGHTS)
     given = rules(spec, asked.protocol, smoke=asked.smoke)
-    metrics, measures, networks = _metrics(asked.metrics, given)
+    metrics, measures = _metrics(asked.metrics, given["measures"])
+    networks = _networks(asked, given, measures)
     fields = {**given, "measures": measures, "n_fake": _fakes(asked, given, device)}
     if not asked.smoke:
         require_enough(metrics, fields["n_fake"])
-    if asked.weights == "random":
-        networks = {label: _untrained(network) for label, network in networks.items()}
-    dataset: Dataset = plugins.load("dataset", _cut(spec, fields))
+    dataset: Dataset = plugins.load("dataset", cut(spec, fields))
     fields["n_real"] = _reals(asked, fields, dataset)
+    if not asked.smoke:
+        require_enough(metrics, fields["n_fake"], fields["n_real"])
     fields["name"] = _name(given, asked)
     extractors = _load(networks, _outputs(measures, metrics), device)
     protocol = _protocol(fields, dataset, networks, extractors, asked.smoke)
     return Measuring(dataset, protocol, metrics, extractors, asked.smoke)
 
 
-def protocols(dataset: str) -> Mapping[str, Mapping[str, Any]]:
-    """The protocols that a dataset's file names, the first being its default."""
-    offered: Mapping[str, Mapping[str, Any]] = getattr(plugins.module("dataset", dataset), "PROTOCOLS", {})
-    return offered
-
-
-def rules(spec: Spec, name: str | None, *, smoke: bool) -> dict[str, Any]:
-    """The fields of the protocol called `name` on a dataset, as far as they can be known before it is built.
-
-    Without a name: the dataset's first that is comparable (any, in a smoke run), else the preset `strict`. Raises
-    `UserError` with the nearest name, or for a protocol of plumbing outside a smoke run.
-    """
-    own = protocols(spec.name)
-    usable = {key: fields for key, fields in own.items() if smoke or fields.get("comparable", True)}
-    if name is None and not usable and smoke:
-        return {"name": "smoke", **SMOKE}
-    chosen = name or next(iter(usable), STRICT)
-    if chosen in usable:
-        said = {key: value for key, value in spec.options.items() if key in usable[chosen]}
-        return {"name": chosen, **usable[chosen], **said}
-    if chosen in own:
-        raise UserError(f"protocol {chosen} of {spec.name} is not comparable: add --smoke to try the path with it")
-    return {"name": chosen, **_preset(presets.load(chosen, *usable), spec)}
-
-
-def _preset(preset: presets.Preset, spec: Spec) -> dict[str, Any]:
-    """A preset on a dataset: what the dataset settles goes first, and what its user says before that."""
-    module, takes = plugins.module("dataset", spec.name), plugins.options("dataset", spec.name)
-    settled: Mapping[str, Any] = getattr(module, "SETTLED", {})
-    owned = {field: "own" for field in CUTTING if field not in takes}
-    said = {key: value for key, value in spec.options.items() if key in presets.RULES}
-    fields = presets.for_dataset(preset, spec.name, {**owned, **settled, **said})
-    if fields["selection"] == "windows" and "start" not in takes:
-        fields["selection"] = "seeded"  # each video of such a dataset is one clip: to draw clips is to draw videos
-    return fields
-
-
 def _metrics(
-    asked: Sequence[str], fields: Mapping[str, Any]
-) -> tuple[dict[str, Metric], dict[str, Mapping[str, str]], dict[str, str]]:
-    """The metrics to compute; the protocol's measures, and its networks as specs, with what it does not name added.
+    asked: Sequence[str], given: Mapping[str, Mapping[str, str]]
+) -> tuple[dict[str, Metric], dict[str, Mapping[str, str]]]:
+    """The metrics to compute, and the protocol's measures with what it does not name added.
 
     A metric that the protocol does not name, or has with other options, makes the protocol another one.
     """
-    measures: dict[str, Mapping[str, str]] = dict(fields["measures"])
+    measures = dict(given)
     first = next(iter(measures.values()))["source"]
     metrics: dict[str, Metric] = {}
     for text in asked or measures:
@@ -145,10 +104,39 @@ def _metrics(
         if name not in measures or spec.options:
             # By what its file names, else by what the first measure reads.
             source = getattr(plugins.module("metric", spec.name), "SOURCE", first)
-            measures[name] = {"source": source, **measures.get(name, {}), "metric": str(replace(spec, name=name))}
+            measures[name] = {"source": source, **measures.get(name, {}), "metric": str(_whole("metric", spec, name))}
         metrics[name] = plugins.load("metric", measures[name]["metric"])
-    labels = {measure["source"].partition(".")[0] for measure in measures.values()}
-    return metrics, measures, {**{label: label for label in sorted(labels)}, **fields.get("extractors", {})}
+    return metrics, measures
+
+
+def _whole(kind: plugins.Kind, spec: Spec, name: str) -> Spec:
+    """A spec with the options that were not given, as they are now: a later default must not pass for this one."""
+    return Spec(name, {**plugins.options(kind, spec.name), **spec.options})
+
+
+def _networks(asked: Asked, given: Mapping[str, Any], measures: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The specs of all networks by their label: the protocol's, those that added metrics read, those the user says."""
+    labels, known = (
+        sorted({measure["source"].partition(".")[0] for measure in some.values()})
+        for some in (measures, given["measures"])
+    )
+    networks = {label: label if label in known else _network(label) for label in labels}
+    networks |= given.get("extractors", {})
+    for text in asked.extractors:
+        label, _, spec = (part.strip() for part in text.partition("="))
+        if label not in networks:
+            raise unknown("network to replace (--extractor LABEL=SPEC)", label, networks)
+        networks[label] = _network(spec)
+    if asked.weights == "random":
+        networks = {label: _untrained(network) for label, network in networks.items()}
+    return networks
+
+
+def _network(text: str) -> str:
+    spec = plugins.parse(text)
+    whole = _whole("extractor", spec, spec.name).options
+    usual = {name for name in ("weights",) if name not in spec.options}  # which ones they are, the standing tells
+    return str(Spec(spec.name, {name: value for name, value in whole.items() if name not in usual}))
 
 
 def _outputs(measures: Mapping[str, Any], metrics: Mapping[str, Metric]) -> dict[str, list[str]]:
@@ -205,13 +193,6 @@ def _reals(asked: Asked, fields: Mapping[str, Any], dataset: Dataset) -> int:
             f"{dataset.name} has {there:,} real clips here ({split}), and {max(wanted, LEAST_REAL):,} are needed; {few}"
         )
     return int(wanted)
-
-
-def _cut(spec: Spec, fields: Mapping[str, Any]) -> Spec:
-    """The dataset as the protocol wants its clips, as far as it has such options; those of the user stay."""
-    takes = plugins.options("dataset", spec.name)
-    wanted = {name: fields[name] for name in CUT if name in takes and fields.get(name, "own") != "own"}
-    return Spec(spec.name, {**wanted, **spec.options})
 
 
 def _protocol(

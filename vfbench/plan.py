@@ -42,6 +42,7 @@ class RunOptions:
     num_samples: int | None = None
     num_real: int | None = None
     weights: str = "default"
+    extractors: Sequence[str] = ()
     seed: int = 0
     steps: int | None = None
     solver: str | None = None
@@ -60,7 +61,9 @@ class RunOptions:
     def measured(self) -> Asked:
         """What of it is about measuring."""
         numbers = {"n_fake": self.num_samples, "n_real": self.num_real}
-        return Asked(self.protocol, self.metrics, weights=self.weights, smoke=self.smoke, **numbers)
+        return Asked(
+            self.protocol, self.metrics, weights=self.weights, extractors=self.extractors, smoke=self.smoke, **numbers
+        )
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Plan:
         lines = {
             "run": str(self.folder),
             "model": f"{self.model}, {self.cost.parameters:,} parameters, weights {self.sampler.weights[:12]}",
-            "dataset": f"{dataset.name} at {dataset.shape}{f' ({note})' if note else ''}",
+            "dataset": f"{dataset.name}, {protocol.split}, at {dataset.shape}{f' ({note})' if note else ''}",
             "protocol": f"{protocol.id} ({protocol.name})" + ("" if protocol.comparable else ", not comparable"),
             "metrics": ", ".join(self.measuring.metrics),
             "clips": f"{count} in {-(-count // size)} chunks, against {protocol.n_real} real ones",

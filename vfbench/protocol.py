@@ -81,9 +81,9 @@ class Protocol(BaseModel):
 def described(specs: Mapping[str, str], loaded: Mapping[str, Extractor]) -> dict[str, str]:
     """What tells each extractor of `specs` (label -> spec) in a protocol, given those that a run has loaded.
 
-    The published network, proven to be it, is told by its spec. So is one that the run does not need: fewer metrics
-    leave the id as it is. Any other is told by spec and fingerprint; by this alone, as in the first results, where the
-    spec is no more than the label.
+    The published network, proven to be it, is told by its spec. So is one that the run does not need: with proven
+    networks, fewer metrics leave the id as it is. Any other is told by spec and fingerprint, and so tells apart a run
+    that needed it; by its fingerprint alone, as in the first results, where the spec is no more than the label.
     """
     return {label: _told(label, spec, loaded.get(label)) for label, spec in specs.items()}
 

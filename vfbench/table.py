@@ -128,6 +128,7 @@ def build(results: Sequence[Record], *, allow_mixed: bool = False) -> Table:
         caption=_caption(records, main),
         notes=(
             *_mixing(records, labels, main),
+            *_networks(main),
             *_limits(records, labels),
             *_remarks(records),
             *_notes(records, labels),
@@ -283,10 +284,22 @@ def _sizes(records: Sequence[Record]) -> str:
 def _caption(records: Sequence[Record], main: Record) -> str:
     ours = [record for record in records if record["protocol"]["id"] == main["id"]]
     return (
-        f"Dataset {ours[0]['dataset']}, protocol {main['id']} ({main.get('name', '?')}), {_sizes(ours)}. "
+        f"Dataset {ours[0]['dataset']}{_split(main)}, protocol {main['id']} ({main.get('name', '?')}), {_sizes(ours)}. "
         "Value ± half the width of its 95 % interval, or [low, high] where lopsided; "
         "floor: real clips against real clips at the same N; in italics: no model, for reference."
     )
+
+
+def _split(protocol: Mapping[str, Any]) -> str:
+    """Which clips are the real ones."""
+    split = protocol.get("split")
+    return f" ({'train and test' if split == 'both' else split})" if split else ""
+
+
+def _networks(main: Record) -> list[str]:
+    """Which networks made the features of a protocol, where it names more than a hash."""
+    specs = [spec.partition(") ")[0].rstrip(")") + ")" for spec in main.get("extractors", {}).values() if "(" in spec]
+    return [f"features by {', '.join(specs)}"] if specs else []
 
 
 def _mixing(records: Sequence[Record], labels: Sequence[str], main: Record) -> list[str]:

@@ -94,6 +94,6 @@ def _protocol(name: str) -> Any:
 def _own_protocols() -> dict[str, dict[str, Any]]:
     """The protocols that are a dataset's own."""
     from vfbench import plugins
-    from vfbench.measuring import protocols
+    from vfbench.rules import protocols
 
     return {n: {"dataset": d, **fields} for d in plugins.names("dataset") for n, fields in protocols(d).items()}

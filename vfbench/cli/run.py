@@ -16,7 +16,9 @@ def run(
     model: Annotated[str, option("--model", help="Model, e.g. videofusion or 'vdm(steps=50)'.")] = "videofusion",
     dataset: Annotated[str, option("--dataset", help="Dataset, e.g. shapes or ucf101.")] = "shapes",
     protocol: Annotated[str | None, option("--protocol", help="Protocol; the dataset's own by default.")] = None,
-    metrics: Annotated[str, option("--metrics", help="Comma-separated: fvd,kvd,is,clipsim; all by default.")] = "",
+    metrics: Annotated[
+        str, option("--metrics", help="Comma-separated, see `ls metrics`; the protocol's by default.")
+    ] = "",
     num_samples: Annotated[
         int | None,
         option("-n", "--num-samples", help="Clips to generate: the protocol's, 256 on a CPU, 2048 on a GPU."),
@@ -25,6 +27,9 @@ def run(
     weights: Annotated[
         str, option("--weights", help="default, or random to try the path (not comparable).")
     ] = "default",
+    extractor: Annotated[
+        list[str] | None, option("--extractor", help="LABEL=SPEC, e.g. \"i3d=i3d(dtype='bfloat16')\"; repeatable.")
+    ] = None,
     seed: Annotated[int, option("--seed", help="Seed of the run; clip i has its own, derived from (seed, i).")] = 0,
     steps: Annotated[int | None, option("--steps", help="Sampling steps.")] = None,
     solver: Annotated[str | None, option("--solver", help="ddim, ddpm or dpm++2m.")] = None,
@@ -53,6 +58,7 @@ def run(
         num_samples=num_samples,
         num_real=num_real,
         weights=weights,
+        extractors=extractor or (),
         seed=seed,
         steps=steps,
         solver=solver,
@@ -91,6 +97,9 @@ def calibrate(
     weights: Annotated[
         str, option("--weights", help="default, or random to try the path (not comparable).")
     ] = "default",
+    extractor: Annotated[
+        list[str] | None, option("--extractor", help="LABEL=SPEC, e.g. \"i3d=i3d(dtype='bfloat16')\"; repeatable.")
+    ] = None,
     seed: Annotated[int, option("--seed", help="Seed of the draw and of the damage.")] = 0,
     device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
     data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
@@ -109,12 +118,15 @@ def calibrate(
         num_samples=num_samples,
         num_real=num_real,
         weights=weights,
+        extractors=extractor or (),
         seed=seed,
         device=device,
         data_root=data_root,
         output=output,
     )
-    print(render.to_markdown(tables.build(ladder.calibrate(options, arguments.listed(kinds)))), end="")
+    print(
+        render.to_markdown(tables.build(ladder.calibrate(options, arguments.listed(kinds)), allow_mixed=True)), end=""
+    )
 
 
 def _whole(text: str) -> int | Literal["auto"]:

@@ -28,6 +28,9 @@ def score(
     weights: Annotated[
         str, option("--weights", help="default, or random to try the path (not comparable).")
     ] = "default",
+    extractor: Annotated[
+        list[str] | None, option("--extractor", help="LABEL=SPEC, e.g. \"i3d=i3d(dtype='bfloat16')\"; repeatable.")
+    ] = None,
     device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
     data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
     output: Annotated[Path | None, option("--output", help="Folder of the result; runs/score-<name>-<id>.")] = None,
@@ -50,6 +53,7 @@ def score(
         prompts=prompts,
         num_real=num_real,
         weights=weights,
+        extractors=extractor or (),
         device=device,
         data_root=data_root,
         output=output,

@@ -97,6 +97,11 @@ class Folder:
         """The class of each clip in words: `apply eye makeup` for `ApplyEyeMakeup` or `apply_eye_makeup`."""
         return [folders.in_words(self.classes[label]) for label in self.labels(split, indices)]
 
+    def names(self, split: Split) -> list[str]:
+        """The path of each clip's video below the folder, or below that of its split."""
+        entries = self._found[split].entries if split in self._found else ()
+        return [entries[number].name for number in self.videos(split, range(self.size(split)))]
+
     def videos(self, split: Split, indices: Sequence[int]) -> list[int]:
         """The number of the video, frame folder or array clip that each clip is cut from."""
         return [self._place(split, index)[0] for index in indices]

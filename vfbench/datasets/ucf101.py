@@ -142,6 +142,10 @@ class Ucf101:
         """The class of each clip in words, such as `apply eye makeup`."""
         return [folders.in_words(self.classes[label]) for label in self.labels(split, indices)]
 
+    def names(self, split: Split) -> list[str]:
+        """The name of each clip's video, with its class, as the split list has it."""
+        return [self._videos[split][number].name for number in self.videos(split, range(self.size(split)))]
+
     def videos(self, split: Split, indices: Sequence[int]) -> list[int]:
         """The number of the video that each clip is cut from."""
         return [self._place(split, index)[0] for index in indices]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from vfbench import weights
@@ -12,6 +13,7 @@ from vfbench.pretrained.catalogue import Network
 from vfbench.pretrained.stored import Judgement, Weights
 from vfbench.pretrained.tensors import without_counters
 
+ITS_RECORD = "what a safetensors file says of its own origin is no proof: import the published file itself"
 FORCING = "`weights import` with --force takes it all the same, and no score from it will be called standard"
 
 
@@ -26,7 +28,9 @@ def convert(network: Network, file: Path, *, mean: Path | None = None, force: bo
     target = folder.place(network.name)
     if not judgement.standard and network.proof != "none":
         if not force:
-            raise MissingData(f"{file} is not the published {network.name}: {judgement.text}\n{FORCING}")
+            raise MissingData(
+                f"{file} is not the published {network.name}: {_why(network, file, judgement)}\n{FORCING}"
+            )
         _spare_proven(network, target)
     folder.made(target.parent)
     stored.write(found, target)
@@ -34,14 +38,17 @@ def convert(network: Network, file: Path, *, mean: Path | None = None, force: bo
 
 
 def load(network: Network, file: Path, mean: Path | None = None) -> Weights:
-    """The weights in a file of any format that the network is published in; raises `MissingData` or `UserError`."""
+    """The weights in a file of any format that the network is published in; raises `MissingData` or `UserError`.
+
+    Their origin is the file itself, even where it is a converted one and names another.
+    """
     form = formats.recognise(file)
     if mean and (network.name != "c3d" or form == "safetensors"):
         raise UserError(f"--mean {mean}: only C3D has a mean clip, and only as an npz file of its own")
     if network.name == "c3d" and form == "npz":
         return _c3d(network, file, mean)
-    if form == "safetensors" and network.proof != "tensors":
-        return stored.read(network, file)[0]
+    if form == "safetensors" and network.proof != "tensors":  # whoever made it may have written any record
+        return replace(stored.read(network, file)[0], origins=_origins(file))
     return _by_names(network, file, form)
 
 
@@ -70,6 +77,12 @@ def _origins(*files: Path) -> dict[str, str]:
     return {file.name: weights.sha256(file) for file in files}
 
 
+def _why(network: Network, file: Path, judgement: Judgement) -> str:
+    """Why weights are not the published ones."""
+    claims = network.proof == "file" and formats.recognise(file) == "safetensors"
+    return f"{judgement.text}\n{ITS_RECORD}" if claims else judgement.text
+
+
 def _spare_proven(network: Network, target: Path) -> None:
     """Published weights are not replaced by others."""
     if target.is_file() and stored.judge(stored.read(network, target)[0]).standard:
@@ -83,7 +96,9 @@ def verify(network: Network, file: Path | None = None) -> str:
     """
     judgement = _judged(network, file)
     if not judgement.standard and network.proof != "none":
-        raise MissingData(f"{file or folder.place(network.name)} is not the published {network.name}: {judgement.text}")
+        place = file or folder.place(network.name)
+        why = _why(network, file, judgement) if file else judgement.text
+        raise MissingData(f"{place} is not the published {network.name}: {why}")
     return judgement.text
 
 

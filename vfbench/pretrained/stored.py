@@ -81,7 +81,7 @@ def read(network: Network, path: Path | None = None) -> tuple[Weights, str]:
     """A converted file, by default the one in the folder, and the digest of its tensors.
 
     Raises `MissingData` naming the command that gets it, or what is damaged; the digest in its record must be right.
-    A file without a record is taken as it is: its origin is unknown.
+    A file whose record has no digest is taken as it is: its origin is unknown, whatever the record claims.
     """
     place = path or folder.place(network.name)
     if not place.is_file():
@@ -98,7 +98,8 @@ def read(network: Network, path: Path | None = None) -> tuple[Weights, str]:
         raise MissingData(f"{what}{_where(network, tensors)}\nremove it, and {advice(network)}")
     if record.get("network", network.name) != network.name:
         raise MissingData(f"{place} holds the weights of {record['network']}, asked for were those of {network.name}")
-    return Weights(network, tensors, _origins(place, record.get("origins", "{}"))), found
+    origins = _origins(place, record.get("origins", "{}"))
+    return Weights(network, tensors, origins if recorded else {}), found
 
 
 def advice(network: Network) -> str:

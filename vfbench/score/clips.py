@@ -16,18 +16,20 @@ from torch import Tensor
 from vfbench import device as devices
 from vfbench import folders, plugins, store, video
 from vfbench.errors import MissingData, UserError
-from vfbench.evaluate import available, features, made_of, real_features, scores, select
+from vfbench.evaluate import features, made_of, real_features, scores, select
 from vfbench.folders import Found
 from vfbench.generate import SHOWN, Wanted
 from vfbench.interfaces import derive_seed
-from vfbench.measuring import Asked, Measuring, prepare, rules
+from vfbench.measuring import Asked, Measuring, prepare
 from vfbench.plugins import Spec
 from vfbench.protocol import SPLITS, RealSplit
+from vfbench.rules import rules
 from vfbench.score.job import ScoreOptions, Scores, Scoring, found_in, ready
 from vfbench.score.made import Made, captions, require_fit
 from vfbench.store import RunFolder
 
 PIECE = 256  # clips whose features are kept together: an interrupted score loses no more
+ELSEWHERE = "made elsewhere: what the clips were asked to show, and how they became bytes, is as given"
 CAPTIONED = "similarity"  # the output that needs to know what a clip was asked to show
 
 
@@ -59,7 +61,7 @@ def look(options: ScoreOptions, fake: Found) -> Scoring:
         about={
             "dataset": measuring.dataset.name,
             "protocol": measuring.protocol.record(),
-            "note": "; ".join(filter(None, [measuring.remarks(clips.requests()), *warnings])),
+            "note": "; ".join(filter(None, [ELSEWHERE, measuring.remarks(clips.requests()), *warnings])),
             "fake": {
                 **found_in(fake, clips.manifest, options),
                 "decoder": folders.decoder(fake),
@@ -124,7 +126,15 @@ def _prepared(
     each = fields.get("n_fake", count)
     drawn = repeats > 1 and count == repeats * each
     n_fake = each if drawn else count
-    asked = Asked(options.protocol, metrics, n_fake, options.num_real, options.weights, options.smoke)
+    asked = Asked(
+        protocol=options.protocol,
+        metrics=metrics,
+        n_fake=n_fake,
+        n_real=options.num_real,
+        weights=options.weights,
+        extractors=options.extractors,
+        smoke=options.smoke,
+    )
     measuring = prepare(spec, device, asked)
     seed = measuring.protocol.selection_seed
     if drawn:  # by hash, since clips sorted by class would give each draw other classes
@@ -161,7 +171,7 @@ def _lines(fake: Found, real: Sequence[Found], measuring: Measuring, warnings: S
         ("fake", fake.describe()),
         ("fake", _written(fake)),
         *(("real", side.describe()) for side in real),
-        ("real", f"{dataset.name} at {dataset.shape}{f' ({note})' if note else ''}"),
+        ("real", f"{dataset.name}, {protocol.split}, at {dataset.shape}{f' ({note})' if note else ''}"),
         ("protocol", f"{protocol.id} ({protocol.name})" + ("" if protocol.comparable else ", not comparable")),
         ("metrics", ", ".join(measuring.metrics)),
         ("frames", f"{protocol.frames} of each fake clip, from frame {protocol.drop_first} on{apart}"),
@@ -209,7 +219,7 @@ def _show(folder: RunFolder, clips: Made, measuring: Measuring) -> None:
     """A few clips of both sides to look at, the generated ones first."""
     dataset, protocol = measuring.dataset, measuring.protocol
     split = next(part for part in SPLITS[protocol.split] if dataset.size(part))
-    scored = select(protocol, available(dataset, protocol.split), protocol.n_real, 0)
+    scored = select(dataset, protocol, protocol.n_real, 0)
     chosen = [index for index in scored if index < dataset.size(split)][:SHOWN]
     first = range(min(SHOWN, len(clips.found)))
     both = torch.cat([clips.clips("train", first), dataset.clips(split, chosen).cpu()])

@@ -31,6 +31,7 @@ class ScoreOptions:
     prompts: Path | str | None = None
     num_real: int | None = None
     weights: str = "default"
+    extractors: Sequence[str] = ()
     device: str = "auto"
     data_root: Path | str | None = None
     output: Path | str | None = None

@@ -15,8 +15,8 @@ from vfbench.errors import UserError
 from vfbench.evaluate import plain, require_enough
 from vfbench.folders import Found
 from vfbench.interfaces import Metric
-from vfbench.measuring import rules
 from vfbench.plugins import Spec
+from vfbench.rules import rules
 from vfbench.score.job import ScoreOptions, Scores, Scoring, found_in, ready
 from vfbench.store import RunFolder
 
@@ -31,7 +31,7 @@ def look(options: ScoreOptions, fake: Found) -> Scoring:
     specs = _specs(options)
     metrics = {name: _metric(name, spec) for name, spec in specs.items()}
     if not options.smoke:
-        require_enough(metrics, len(fake))
+        require_enough(metrics, len(fake), len(real))
     sides = folders.features(fake), folders.features(real)
     if sides[0].shape[1] != sides[1].shape[1]:
         widths = " and ".join(
