@@ -65,6 +65,7 @@ def classified(network: C3D, pooled: Tensor) -> Tensor:
     return logits
 
 
+@pytest.mark.slow
 def test_the_network_does_what_caffe_does_and_no_other_pool_does(network: C3D) -> None:
     x = extractor(network).prepared(some_clips())
     with torch.inference_mode():

@@ -120,6 +120,7 @@ def test_what_cannot_be_paired_is_refused(runs: Path, other: str, metrics: list[
         compare(runs / "noise", runs / other, metrics)
 
 
+@pytest.mark.slow
 def test_clips_made_elsewhere_are_paired_by_their_prompts(tmp_path: Path) -> None:
     data = shapes.build()
     rng = np.random.default_rng(0)

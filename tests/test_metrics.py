@@ -233,6 +233,7 @@ def p_values(metric: PairedMetric, pairs: int) -> np.ndarray:
     return np.array(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [metric for metric in METRICS if metric != MEANS[1]], ids=called)
 def test_models_that_are_equally_good_seldom_differ(metric: PairedMetric) -> None:
     """5 % of 50 pairs are 2.5, and more than 8 come once in 500 such tests."""

@@ -253,6 +253,7 @@ def test_ctrl_c_before_the_work_begins_says_the_same(vfbench: Command, monkeypat
 # Batches.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["videofusion", "vdm"])
 def test_the_batch_size_does_not_change_a_clip(model: str, checkpoints: Path, tmp_path: Path) -> None:
     given = {"model": model, "checkpoint": checkpoints / model, "steps": 2, "num_samples": 8, "keep_clips": True}

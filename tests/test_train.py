@@ -229,6 +229,7 @@ def test_a_damaged_training_state_is_named(quiet: None, tmp_path: Path) -> None:
         train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1), tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_lost_steps_do_not_stand_twice_in_the_log(quiet: None, tmp_path: Path) -> None:
     options = replace(OPTIONS, steps=100)
     train(tiny_vdm(), tiny_dataset(), options, tmp_path, stop=iter([False] * 49 + [True]).__next__)
@@ -273,6 +274,7 @@ def test_where_the_work_is_done_may_change(trained: tuple[Path, VDM]) -> None:
     train(tiny_vdm(), OneClip(tiny_dataset().shape), options, trained[0], resume=True)
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_like_float32(quiet: None, tmp_path: Path) -> None:
     shape = tiny_dataset().shape
     for dtype in ("float32", "bfloat16"):
