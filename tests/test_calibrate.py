@@ -36,5 +36,6 @@ def test_more_damage_scores_worse_and_stands_in_one_table(tmp_path: Path, capsys
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == sorted(
         ["real", "corrupted-noise-0.02", "corrupted-noise-0.05", "corrupted-noise-0.1", "corrupted-noise-0.2"]
     )
+    assert "corrupted(kind='noise', strength=0.2)" in (tmp_path / "table.md").read_text()
     again = calibrate(options, ["noise"])
     assert [result["scores"] for result in again] == [result["scores"] for result in results]

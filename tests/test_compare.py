@@ -104,6 +104,15 @@ def test_the_command_prints_a_line_for_each_metric(runs: Path, vfbench: Command)
     assert done.code == 0
     lines = done.out.splitlines()
     assert [line.partition(":")[0] for line in lines[1:]] == ["FVD", "KVD"]
+    assert "not comparable" not in lines[0]
+
+
+def test_runs_that_do_not_compare_say_so(runs: Path, tmp_path: Path, vfbench: Command) -> None:
+    smoke = shutil.copytree(runs / "mild", tmp_path / "smoke")
+    result = json.loads((smoke / "results.json").read_text())
+    result["protocol"]["comparable"] = False
+    (smoke / "results.json").write_text(json.dumps(result))
+    assert vfbench("compare", smoke, smoke).out.splitlines()[0].endswith("; not comparable")
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,10 @@ def test_random_weights_are_asked_for_told_and_never_comparable(loads: list[str]
     assert loads == ["i3d(bn_eps=0.001, resize='squash', weights='random')"]
     assert found.protocol.extractors == {"i3d": f"{loads[0]} {Colour.fingerprint}"}
     assert found.protocol.comparable is False
-    assert found.note == "NOT the published weights: i3d; these numbers compare with nothing"
-    assert measuring(weights="random").protocol.comparable  # the judge's are its own
+    assert found.note.endswith("; NOT the published weights: i3d; these numbers compare with nothing")
+    assert found.note.startswith("strict, but height 32, width 32, start zero, geometry native")
+    with pytest.raises(UserError, match="--weights random: shapes_judge has no random weights; leave it out"):
+        measuring(weights="random")
     with pytest.raises(UserError, match="no choice of --weights called 'randm': did you mean 'random'"):
         measuring(weights="randm")
 
@@ -99,7 +101,7 @@ def test_what_a_network_says_of_the_prompts_is_noted(loads: list[str], monkeypat
     found = measuring(metrics=["fvd", "clipsim"])
     assert found.remarks([]) == ""  # the judge's CLIPSIM
     strict = measuring(protocol="strict", metrics=["fvd", "clipsim"], n_real=64)
-    assert strict.remarks([Request(0, 0, 0, "")] * 3) == "3 prompts seen"
+    assert strict.remarks([Request(0, 0, 0, "")] * 3).endswith("; 3 prompts seen")
 
 
 # Numbers of clips.
@@ -115,10 +117,14 @@ def test_numbers_of_clips_are_the_protocols_unless_asked_for(loads: list[str]) -
     assert measuring(n_fake=64).protocol.name == "shapes"
 
 
-@pytest.mark.parametrize(("options", "said"), [({"n_real": 3}, "4 are needed"), ({"n_real": 1 << 21}, "2,097,152 are")])
-def test_too_few_real_clips_for_any_score_are_refused(options: dict[str, int], said: str) -> None:
-    with pytest.raises(MissingData, match=f"shapes has 1,048,576 real clips here.*{said}.*--num-real"):
-        measuring(**options)
+def test_more_real_clips_than_there_are_and_too_few_for_any_score_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingData, match=r"shapes has 1,048,576 real clips here.*2,097,152 are needed.*--num-real"):
+        measuring(n_real=1 << 21)
+    with pytest.raises(UserError, match="--num-real 3: a score and its floor need at least 4"):
+        measuring(n_real=3)
+    monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 3)
+    with pytest.raises(MissingData, match=r"shapes has 3 real clips here \(train\), and 4 are needed$"):
+        measuring(smoke=True)
 
 
 def test_too_few_real_clips_for_a_metric_are_refused() -> None:
@@ -270,6 +276,30 @@ def test_prompts_of_one_real_clip_widen_the_error() -> None:
         for sources in (range(64), [i // 8 for i in range(64)])
     ]
     assert errors[1] > 1.5 * errors[0]
+
+
+def test_copies_of_a_clip_count_with_it() -> None:
+    rng = np.random.default_rng(0)
+    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
+    source, distinct = "shapes_judge.features", rng.normal(size=(16, 9))
+    reals = [evaluate.Real({source: torch.from_numpy(rng.normal(size=(64, 9)))}, None, np.arange(64))]
+    found = [
+        scores(made.protocol, made.metrics, {source: torch.from_numpy(fake)}, reals, range(64))["fvd"]
+        for fake in (distinct.repeat(4, axis=0), rng.normal(size=(64, 9)))
+    ]
+    assert "48 of 64 generated clips are copies of others and count with them" in found[0]["note"]
+    assert "copies" not in found[1]["note"]
+    assert found[0]["error"] > 1.5 * found[1]["error"]
+    tensors = evaluate.made_of(
+        {source: torch.from_numpy(distinct.repeat(4, axis=0))}, reals, [i // 8 for i in range(64)]
+    )
+    assert len(set(tensors["fake.groups"].tolist())) == 8  # copies and sources join
+
+
+def test_a_score_that_is_no_number_is_refused() -> None:
+    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
+    with pytest.raises(UserError, match="FVD is nan: the features are too large"):
+        evaluate.told(made.metrics["fvd"], Score(float("nan"), 0.0, 0.0, 0.0, 64, 64))
 
 
 def test_an_average_has_a_limit_only_where_every_draw_has_one() -> None:

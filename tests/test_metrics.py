@@ -20,7 +20,7 @@ MEANS = [inception_score.build(), inception_score.build(splits=4), clipsim.build
 METRICS = [*DISTANCES, *NEIGHBOURS, *MEANS]
 
 
-def called(metric: Metric) -> str:
+def called(metric: PairedMetric) -> str:
     """The name of a metric in the ids of tests, the same in every process."""
     return IDS[METRICS.index(metric)]
 

@@ -8,7 +8,7 @@ from vfbench import plugins, presets
 from vfbench.datasets import shapes
 from vfbench.errors import UserError
 from vfbench.plugins import Spec
-from vfbench.rules import cut, protocols, rules
+from vfbench.rules import cut, departures, protocols, rules
 
 SHAPES, UCF101 = Spec("shapes"), Spec("ucf101")
 
@@ -40,7 +40,7 @@ def test_a_dataset_without_a_protocol_can_be_tried(monkeypatch: pytest.MonkeyPat
     [
         (SHAPES, "shaps", r"no protocol called 'shaps': did you mean 'shapes'\?"),
         (UCF101, "stylegan", r"no protocol called 'stylegan': did you mean 'stylegan-v'\?"),
-        (UCF101, "shapes", "no protocol called 'shapes'"),
+        (UCF101, "shapes", "protocol shapes is of dataset shapes, not of ucf101"),
         (UCF101, "ucf101-smoke", "ucf101-smoke of ucf101 is not comparable: add --smoke"),
     ],
 )
@@ -90,3 +90,12 @@ def test_a_dataset_is_cut_as_the_rules_say_and_as_the_user_says_before() -> None
     assert (said["frames"], said["height"], said["width"], said["filter"]) == (20, 32, 64, "lanczos")
     assert "selection" not in said
     assert cut(SHAPES, rules(SHAPES, "mcvd", smoke=False)).options == {"frames": 16, "height": 32, "width": 32}
+
+
+def test_what_a_dataset_does_in_its_own_way_is_said() -> None:
+    said = departures(rules(SHAPES, "latte", smoke=False), SHAPES)
+    assert said.startswith("latte, but height 32, width 32, stride 1, start zero")
+    assert departures(rules(UCF101, "latte", smoke=False), UCF101) == ""
+    assert departures(rules(SHAPES, None, smoke=False), SHAPES) == ""
+    larger = Spec("ucf101", {"height": 512})
+    assert departures(rules(larger, "latte", smoke=False), larger) == "latte, but height 512"

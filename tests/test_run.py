@@ -67,6 +67,15 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finished, tmp_path / "copy")
 
 
+def test_fewer_metrics_later_leave_the_other_scores_where_they_are(finished: Path, copied: Path) -> None:
+    before = results(finished)
+    again = run(copied, metrics=["fvd"])
+    assert list(again["scores"]) == list(before["scores"]) == ["fvd", "kvd", "is", "clipsim"]
+    assert again["scores"] == before["scores"]
+    named = read_tensors(copied / "scored.safetensors")[0].keys()
+    assert {"fake.shapes_judge.features", "fake.shapes_judge.logits", "fake.shapes_judge.similarity"} <= named
+
+
 def chunk(folder: Path, index: int) -> Path:
     return folder / "chunks" / f"{index:06d}.safetensors"
 

@@ -401,7 +401,7 @@ def test_too_few_clips_for_a_metric_are_refused_unless_it_is_a_try(tmp_path: Pat
         ({"protocol": "stylgan-v"}, "did you mean 'stylegan-v'"),
         ({"metrics": ["fdv"]}, "did you mean 'fvd'"),
         ({"metrics": ["fvd", "clipsim"]}, "clipsim: what were the clips asked to show.*--prompts FILE"),
-        ({"num_real": 2}, "--num-real N"),
+        ({"num_real": 2}, "--num-real 2: a score and its floor need at least 4"),
         ({"weights": "none"}, "--weights"),
         ({"output": "../theirs/runs/x"}, "lies in .*theirs.*choose another --output"),
     ],

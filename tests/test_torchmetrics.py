@@ -262,3 +262,10 @@ def test_it_can_be_drawn() -> None:
     metric.update(REAL, real=True)
     metric.update(FAKE)
     assert metric.plot()[1].lines
+
+
+def test_clips_of_another_size_are_refused() -> None:
+    metric = FrechetVideoDistance(**JUDGE)
+    metric.update(REAL, real=True)
+    with pytest.raises(UserError, match=r"clips of shape .* came after some of"):
+        metric.update(FAKE[:, :8])

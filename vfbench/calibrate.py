@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vfbench import plugins
+from vfbench import files, plugins, render, table
 from vfbench.errors import unknown
 from vfbench.plan import RUNS, RunOptions, plan
 from vfbench.plugins import Spec
@@ -33,12 +33,18 @@ def calibrate(options: RunOptions, kinds: Sequence[str] = ()) -> list[dict[str, 
 
     The model of `options` is not looked at. Raises what a run raises.
     """
-    dataset = plugins.parse(options.dataset).name
-    folder = Path(options.output or RUNS / f"calibrate-{dataset}")
-    return [
+    folder = place(options)
+    results = [
         run(plan(replace(options, model=str(rung), checkpoint=None, output=folder / _slug(rung))))
         for rung in rungs(kinds)
     ]
+    files.write_text(folder / "table.md", render.to_markdown(table.build(results, allow_mixed=True)))
+    return results
+
+
+def place(options: RunOptions) -> Path:
+    """The folder of all rungs and their table."""
+    return Path(options.output or RUNS / f"calibrate-{plugins.parse(options.dataset).name}")
 
 
 def _slug(rung: Spec) -> str:

@@ -24,7 +24,8 @@ from vfbench.protocol import SPLITS, Protocol, RealSplit
 from vfbench.store import code_version, digest, read_tensors, write_tensors
 
 BATCH = 64
-PIECE = 512  # clips whose features are kept in one file
+TELLING = 8  # numbers of a clip that tell whether it is a copy of another
+PIECE = 128  # clips whose features are kept in one file
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,8 @@ def scores(
     `fake` holds the features of as many clips for each draw, one after the other; `sources` says for each what it
     shares with others (the real clip that its prompt was taken from).
     """
+    groups, copies = _alike(fake, sources)
+    said = f"{copies} of {len(groups)} generated clips are copies of others and count with them" if copies else ""
     found = {}
     for name, metric in metrics.items():
         source, drawn = protocol.measures[name].source, []
@@ -218,12 +221,31 @@ def scores(
                     fake[source][part].numpy(),
                     real.clips[source].numpy(),
                     spare=real.spare[source].numpy() if real.spare else None,
-                    groups=Groups(_numbered(sources[part]), real.groups),
+                    groups=Groups(_numbered(groups[part].tolist()), real.groups),
                     seed=protocol.selection_seed + draw,
                 )
             )
-        found[name] = {**plain(averaged(drawn)), "title": metric.title, "better": metric.better}
+        score = averaged(drawn)
+        score = replace(score, note="; ".join(filter(None, [score.note, said])))
+        found[name] = told(metric, score)
     return found
+
+
+def _alike(fake: Mapping[str, Tensor], sources: Sequence[Hashable]) -> tuple[Int[np.ndarray, " fake"], int]:
+    """The group of each clip, those of one source and copies being one, and how many clips are copies of others.
+
+    Copies are clips with all features alike: to count each as a sample of its own would halve the error of a folder
+    that holds every clip four times.
+    """
+    groups = _numbered(sources)
+    rows = torch.cat([values.double() for values in fake.values()], dim=1).numpy()
+    _, copy, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+    if rows.shape[1] < TELLING or len(counts) == 1:  # too little to tell clips by; or nothing would be left to compare
+        return groups, 0
+    for value in np.flatnonzero(counts > 1):
+        same = groups[copy.reshape(-1) == value]
+        groups[np.isin(groups, same)] = same.min()
+    return groups, int((counts - 1).sum())
 
 
 def made_of(fake: Mapping[str, Tensor], reals: Sequence[Real], sources: Sequence[Hashable]) -> dict[str, Tensor]:
@@ -233,7 +255,7 @@ def made_of(fake: Mapping[str, Tensor], reals: Sequence[Real], sources: Sequence
     ones; equal numbers in `groups` stand for one source.
     """
     found = {f"fake.{source}": values for source, values in fake.items()}
-    found["fake.groups"] = torch.from_numpy(_numbered(sources))
+    found["fake.groups"] = torch.from_numpy(_alike(fake, sources)[0])
     for draw, real in enumerate(reals):
         found |= {f"real.{draw}.{source}": values for source, values in real.clips.items()}
         found[f"real.{draw}.groups"] = torch.from_numpy(real.groups)
@@ -266,6 +288,13 @@ def averaged(drawn: Sequence[Score]) -> Score:
         limit_error=math.sqrt(np.mean([(score.limit_error or 0.0) ** 2 for score in drawn])) if whole else None,
         slope=float(np.mean([score.slope or 0.0 for score in drawn])) if whole else None,
     )
+
+
+def told(metric: Metric, score: Score) -> dict[str, Any]:
+    """A score as it stands in results.json; raises `UserError` where the value is no number."""
+    if not math.isfinite(score.value):
+        raise UserError(f"{metric.title} is {score.value}: the features are too large to compute with, or broken")
+    return {**plain(score), "title": metric.title, "better": metric.better}
 
 
 def plain(score: Score) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from vfbench.evaluate import available, require_enough
 from vfbench.interfaces import Dataset, Extractor, Metric, Request
 from vfbench.plugins import Spec
 from vfbench.protocol import SMOKE_CLIPS, Measure, Protocol, described
-from vfbench.rules import cut, rules
+from vfbench.rules import cut, departures, rules
 
 CLIPS = {"cpu": 256, "cuda": 2048}  # generated clips, where neither user nor protocol says how many
 LEAST_REAL = 4  # two halves of two clips: fewer have no floor
@@ -43,6 +43,7 @@ class Measuring:
     metrics: Mapping[str, Metric]
     extractors: Mapping[str, Extractor]
     smoke: bool
+    departures: str = ""  # of the preset
 
     @property
     def outputs(self) -> dict[str, list[str]]:
@@ -55,7 +56,7 @@ class Measuring:
         few = "smoke run of a few clips" * self.smoke
         others = [name for name, extractor in self.extractors.items() if extractor.standing == "other"]
         weights = f"NOT the published weights: {', '.join(others)}; these numbers compare with nothing" * bool(others)
-        return "; ".join(filter(None, [getattr(self.dataset, "note", ""), few, weights]))
+        return "; ".join(filter(None, [getattr(self.dataset, "note", ""), self.departures, few, weights]))
 
     def remarks(self, requests: Sequence[Request]) -> str:
         """The note, with what the networks have to say of these requests, such as captions that are too long."""
@@ -85,7 +86,7 @@ def prepare(spec: Spec, device: torch.device, asked: Asked) -> Measuring:
     fields["name"] = _name(given, asked)
     extractors = _load(networks, _outputs(measures, metrics), device)
     protocol = _protocol(fields, dataset, networks, extractors, asked.smoke)
-    return Measuring(dataset, protocol, metrics, extractors, asked.smoke)
+    return Measuring(dataset, protocol, metrics, extractors, asked.smoke, departures(given, spec))
 
 
 def _metrics(
@@ -127,9 +128,12 @@ def _networks(asked: Asked, given: Mapping[str, Any], measures: Mapping[str, Map
         if label not in networks:
             raise unknown("network to replace (--extractor LABEL=SPEC)", label, networks)
         networks[label] = _network(spec)
-    if asked.weights == "random":
-        networks = {label: _untrained(network) for label, network in networks.items()}
-    return networks
+    if asked.weights != "random":
+        return networks
+    untrained = {label: _untrained(network) for label, network in networks.items()}
+    if untrained == networks:
+        raise UserError(f"--weights random: {', '.join(networks)} has no random weights; leave it out")
+    return untrained
 
 
 def _network(text: str) -> str:
@@ -187,10 +191,12 @@ def _reals(asked: Asked, fields: Mapping[str, Any], dataset: Dataset) -> int:
     wanted = there if fields["n_real"] == "all" else fields["n_real"]
     wanted = min(SMOKE_CLIPS["n_real"], there) if asked.smoke else wanted
     wanted = wanted if asked.n_real is None else asked.n_real
-    if wanted < LEAST_REAL or there < wanted:
-        few = f"--num-real N takes fewer, {LEAST_REAL} or more, and says so in the protocol"
+    if wanted < LEAST_REAL and there >= LEAST_REAL:
+        raise UserError(f"--num-real {wanted}: a score and its floor need at least {LEAST_REAL} real clips")
+    if there < wanted or there < LEAST_REAL:
+        few = "; --num-real N takes fewer, and says so in the protocol" if there >= LEAST_REAL else ""
         raise MissingData(
-            f"{dataset.name} has {there:,} real clips here ({split}), and {max(wanted, LEAST_REAL):,} are needed; {few}"
+            f"{dataset.name} has {there:,} real clips here ({split}), and {max(wanted, LEAST_REAL):,} are needed{few}"
         )
     return int(wanted)
 

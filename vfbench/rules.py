@@ -40,9 +40,16 @@ def rules(spec: Spec, name: str | None, *, smoke: bool) -> dict[str, Any]:
     chosen = name or next(iter(usable), STRICT)
     if chosen in own and chosen not in usable:
         raise UserError(f"protocol {chosen} of {spec.name} is not comparable: add --smoke to try the path with it")
+    if chosen not in usable and (theirs := _owners(chosen)):
+        raise UserError(f"protocol {chosen} is of dataset {', '.join(theirs)}, not of {spec.name}: see `ls protocols`")
     fields = usable[chosen] if chosen in usable else _preset(presets.load(chosen, *usable), spec)
     said = {key: value for key, value in spec.options.items() if key in fields}
     return _selected({"name": chosen, **fields, **said}, spec)
+
+
+def _owners(name: str) -> list[str]:
+    """The datasets that name a protocol of their own so."""
+    return [dataset for dataset in plugins.names("dataset") if name in protocols(dataset)]
 
 
 def cut(spec: Spec, fields: Mapping[str, Any]) -> Spec:
@@ -50,6 +57,15 @@ def cut(spec: Spec, fields: Mapping[str, Any]) -> Spec:
     takes = plugins.options("dataset", spec.name)
     wanted = {name: fields[name] for name in CUT if name in takes and fields.get(name, "own") != "own"}
     return Spec(spec.name, {**wanted, **spec.options})
+
+
+def departures(fields: Mapping[str, Any], spec: Spec) -> str:
+    """What of a preset the dataset does in its own way; empty where the rules are no preset's, or nothing is."""
+    if fields["name"] in protocols(spec.name) or fields["name"] not in presets.available():
+        return ""
+    wanted = presets.for_dataset(presets.load(fields["name"]), spec.name)
+    own = [f"{field} {fields[field]}" for field in CUT if fields[field] != wanted[field]]
+    return f"{fields['name']}, but {', '.join(own)}" if own else ""
 
 
 def _preset(preset: presets.Preset, spec: Spec) -> dict[str, Any]:

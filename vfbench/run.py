@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vfbench import files, render, table
 from vfbench.cost import peak_memory
-from vfbench.errors import BadEnvironment
+from vfbench.errors import BadEnvironment, MissingData
 from vfbench.evaluate import made_of, real_features, scores
 from vfbench.generate import generate, load
 from vfbench.plan import Plan
-from vfbench.store import SCORED, RunFolder, write_tensors
+from vfbench.store import SCORED, RunFolder, read_tensors, write_tensors
 
 SCHEMA = 1
 
@@ -43,7 +45,7 @@ def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
     sources = [(request.split, request.source) for request in plan.requests]
     fake = load(folder, plan.requests, plan.wanted)
     found = scores(protocol, measuring.metrics, fake, reals, sources)
-    write_tensors(folder.path / SCORED, made_of(fake, reals, sources), run=folder.run_id)
+    keep_scored(folder, made_of(fake, reals, sources))
     count = len(plan.requests)
     result = {
         "schema": SCHEMA,
@@ -72,8 +74,24 @@ def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
     return result
 
 
+def keep_scored(folder: RunFolder, tensors: dict[str, Tensor]) -> None:
+    """Write what scores were made of, beside what an earlier command of the same run left there."""
+    path, earlier = folder.path / SCORED, dict[str, Tensor]()
+    if path.exists():
+        with contextlib.suppress(ValueError):  # damaged, or another run's: it is made anew
+            earlier = read_tensors(path, run=folder.run_id)[0]
+    write_tensors(path, {**earlier, **tensors}, run=folder.run_id)
+
+
 def keep(folder: RunFolder, result: dict[str, Any]) -> None:
-    """Write a result and its table into its folder."""
+    """Write a result and its table into its folder; scores of an earlier command of the same run stay in it."""
+    if folder.results.exists():
+        with contextlib.suppress(MissingData):  # damaged: it is made anew
+            (earlier,) = table.load([folder.results])
+            if earlier.get("run_id") == result["run_id"]:
+                found = {**earlier["scores"], **result["scores"]}
+                order = [name for name in result["protocol"]["measures"] if name in found]
+                result["scores"] = {name: found[name] for name in order}
     files.write_json(folder.results, result)
     made = table.build([result], allow_mixed=True)
     write = {"md": render.to_markdown, "csv": render.to_csv, "tex": render.to_latex}

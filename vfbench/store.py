@@ -144,11 +144,18 @@ class RunFolder:
 def _difference(found: Any, wanted: Any) -> str:
     """The first thing in which two specifications differ; an id differs only because something else does."""
     if not isinstance(found, dict) or not isinstance(wanted, dict):
-        return f"{found} there, {wanted} asked for"
-    for key in sorted((found.keys() | wanted.keys()) - {"id"}):
+        return " there, ".join(_short(value) for value in (found, wanted)) + " asked for"
+    # What a user asked for before vfbench's own code, which is another after every change.
+    for key in sorted((found.keys() | wanted.keys()) - {"id"}, key=lambda key: (key == "code", key)):
         if found.get(key) != wanted.get(key):
             return f"{key}: {_difference(found.get(key), wanted.get(key))}"
     return "an older version of this run"
+
+
+def _short(value: Any) -> str:
+    """A value for a message, a hash by its first digits."""
+    text = str(value)
+    return f"{text[:12]}..." if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
 def require_writable(path: Path) -> None:

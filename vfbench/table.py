@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from vfbench import presets
 from vfbench.errors import MissingData, UserError
 
 Record: TypeAlias = dict[str, Any]  # one parsed results.json
@@ -160,12 +161,10 @@ def _mark(record: Record, main: Record) -> str:
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], limit: int = 4) -> str:
     """The first protocol fields in which two protocols differ, as `field ours vs theirs`, for a message."""
-    pairs = {
-        key: (ours.get(key, "absent"), theirs.get(key, "absent"))
-        for key in {**ours, **theirs}
-        if key not in ("id", "name", "comparable")
-    }
-    found = [f"{key} {mine} vs {other}" for key, (mine, other) in pairs.items() if mine != other]
+    mine, other = (dict(presets.flat({**presets.DEFAULTS, **protocol})) for protocol in (ours, theirs))
+    keys = [key for key in {**mine, **other} if key not in ("id", "name", "comparable")]
+    pairs = {key: (mine.get(key, "absent"), other.get(key, "absent")) for key in keys}
+    found = [f"{key} {' vs '.join(pair)}" for key, pair in pairs.items() if pair[0] != pair[1]]
     more = [f"and {len(found) - limit} more"] if len(found) > limit else []
     return ", ".join(found[:limit] + more) or "no recorded field"
 

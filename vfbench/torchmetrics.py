@@ -47,6 +47,7 @@ class VideoMetric(Metric):
         self.statistic: Statistic = plugins.load("metric", metric)
         self.spec, self.output = plugins.parse(extractor), output
         self._extractor: Extractor | None = None
+        self._size: tuple[int, ...] = ()
         self.add_state("fake", default=[], dist_reduce_fx="cat")
         self.add_state("real", default=[], dist_reduce_fx="cat")
 
@@ -74,10 +75,18 @@ class VideoMetric(Metric):
         texts = [""] * len(clips) if prompts is None else list(prompts)
         if len(texts) != len(clips):
             raise UserError(f"{len(texts)} prompts came with {len(clips)} clips: give one a clip")
+        self._require_shape(clips)
         state = self.real if real else self.fake
         first = sum(map(len, state))  # a clip's number does not depend on the batches
         requests = [Request(first + index, 0, 0, text) for index, text in enumerate(texts)]
         state.append(self.extractor(clips.cpu(), requests, [self.output])[self.output].to(self.device))
+
+    def _require_shape(self, clips: Clips) -> None:
+        """Raise `UserError` for clips of another size than those before: their features would not compare."""
+        size = tuple(clips.shape[1:])
+        self._size = self._size or size
+        if size != self._size:
+            raise UserError(f"clips of shape {size} came after some of {self._size}: give all in one size (T, 3, H, W)")
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """Raises `UserError`: a batch has no score of its own."""

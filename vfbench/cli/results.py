@@ -44,10 +44,12 @@ def compare(
     metrics: Annotated[str, option("--metrics", help="Comma-separated; all that both have by default.")] = "",
 ) -> None:
     """Test whether one model is better than another, on the same requests and real clips."""
+    from vfbench import table as tables
     from vfbench.compare import compare as paired
 
     verdicts = paired(a, b, arguments.listed(metrics))
-    print(f"A is {a}, B is {b}; [95 % interval of the difference]")
+    comparable = tables.load([a])[0]["protocol"].get("comparable")
+    print(f"A is {a}, B is {b}; [95 % interval of the difference]" + ("" if comparable else f"; {tables.STRANGER}"))
     for verdict in verdicts:
         print(verdict)
 

@@ -128,7 +128,15 @@ def flat(fields: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]
         if isinstance(value, Mapping):
             yield from flat(value, f"{above}{name}.")
         else:
-            yield f"{above}{name}", str(value)
+            yield f"{above}{name}", _ordered(str(value))
+
+
+def _ordered(text: str) -> str:
+    """`name(b=2, a=1)` with its options in order, so that two spellings of one spec are one text."""
+    name, bracket, inside = text.partition("(")
+    if not (bracket and inside.endswith(")")):
+        return text
+    return f"{name}({', '.join(sorted(inside[:-1].split(', ')))})"
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -24,6 +24,7 @@ from vfbench.measuring import Asked, Measuring, prepare
 from vfbench.plugins import Spec
 from vfbench.protocol import SPLITS, RealSplit
 from vfbench.rules import rules
+from vfbench.run import keep_scored
 from vfbench.score.job import ScoreOptions, Scores, Scoring, found_in, ready
 from vfbench.score.made import Made, captions, require_fit
 from vfbench.store import RunFolder
@@ -202,7 +203,7 @@ def _work(
     _show(folder, clips, measuring)
     drawn = {name: rows[list(order)] for name, rows in fake.items()}
     alike = [sources[index] for index in order]
-    store.write_tensors(folder.path / store.SCORED, made_of(drawn, reals, alike), run=folder.run_id)
+    keep_scored(folder, made_of(drawn, reals, alike))
     return scores(protocol, measuring.metrics, drawn, reals, alike)
 
 

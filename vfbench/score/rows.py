@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vfbench import folders, plugins, store
 from vfbench.errors import UserError
-from vfbench.evaluate import plain, require_enough
+from vfbench.evaluate import require_enough, told
 from vfbench.folders import Found
 from vfbench.interfaces import Metric
 from vfbench.plugins import Spec
@@ -21,6 +21,7 @@ from vfbench.score.job import ScoreOptions, Scores, Scoring, found_in, ready
 from vfbench.store import RunFolder
 
 DEFAULT = ("fvd", "kvd")
+SAME = "real and generated features are the same files"
 READ = ("features", "logits")  # outputs that the rows of a file can be
 UNKNOWN = "the network that made these features is not known, nor how their clips were cut: they compare with nothing"
 
@@ -47,6 +48,7 @@ def look(options: ScoreOptions, fake: Found) -> Scoring:
         ("metrics", ", ".join(metrics)),
         ("rows", f"{len(fake):,} fake against {len(real):,} real ones"),
         ("warning", UNKNOWN),
+        *([("warning", SAME)] if protocol["data_fingerprint"] == manifest else []),
     ]
     return ready(
         options,
@@ -57,7 +59,7 @@ def look(options: ScoreOptions, fake: Found) -> Scoring:
         about={
             "dataset": real.root.resolve().name,
             "protocol": protocol,
-            "note": UNKNOWN,
+            "note": f"{UNKNOWN}; {SAME}" if protocol["data_fingerprint"] == manifest else UNKNOWN,
             "fake": found_in(fake, manifest, options),
         },
         work=partial(_work, metrics, *sides),
@@ -110,8 +112,4 @@ def _protocol(specs: Mapping[str, str], real: Found, count: int) -> dict[str, An
 
 def _work(metrics: Mapping[str, Metric], fake: Tensor, real: Tensor, folder: RunFolder) -> Scores:
     del folder  # there is nothing to look at
-    return {name: _told(metric, fake, real) for name, metric in metrics.items()}
-
-
-def _told(metric: Metric, fake: Tensor, real: Tensor) -> dict[str, Any]:
-    return {**plain(metric.score(fake.numpy(), real.numpy())), "title": metric.title, "better": metric.better}
+    return {name: told(metric, metric.score(fake.numpy(), real.numpy())) for name, metric in metrics.items()}
