@@ -109,7 +109,7 @@ def test_every_name_in_a_command_exists(kind: Kind) -> None:
     for words in (words for text in PAGES.values() for words in said(text)):
         for flag, value in pairwise(words):
             if flag == f"--{kind}" and not value.startswith("my_package."):
-                plugins.module(kind, value)
+                plugins.module(kind, plugins.parse(value).name)
 
 
 def test_the_python_example_uses_real_options() -> None:
