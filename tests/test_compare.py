@@ -167,6 +167,15 @@ def test_a_folder_without_its_features_is_refused(runs: Path, tmp_path: Path) ->
         compare(bare, runs / "strong")
 
 
+def test_features_that_were_not_kept_are_missed(runs: Path, tmp_path: Path) -> None:
+    bare = shutil.copytree(runs / "mild", tmp_path / "bare")
+    tensors, metadata = read_tensors(bare / "scored.safetensors")
+    del tensors["fake.shapes_judge.logits"]
+    write_tensors(bare / "scored.safetensors", tensors, **metadata)
+    with pytest.raises(MissingData, match="what is was made of is not kept: give the commands of both runs again"):
+        compare(bare, runs / "strong", ["is"])
+
+
 def test_other_real_clips_are_seen(runs: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(runs / "mild", tmp_path / "moved")
     tensors, metadata = read_tensors(moved / "scored.safetensors")

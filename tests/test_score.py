@@ -524,3 +524,23 @@ def test_a_folder_of_real_video_scores_itself(real_data: Path, tmp_path: Path) -
     assert "the same folder" in result["note"]
     with pytest.raises(UserError, match=r"320x240 pixels .* scores 240x240.*geometry='squash'"):
         looked(place, real=str(place))
+
+
+# Copies.
+
+
+def test_copies_count_together_whatever_is_measured(tmp_path: Path) -> None:
+    once = drawn(64)
+    options: dict[str, Any] = {"num_real": 64, "smoke": False}
+    alone = scored(saved(tmp_path / "alone.npy", once), metrics=["fvd"], **options)["scores"]["fvd"]
+    copied = saved(tmp_path / "copied.npy", np.concatenate([once[:16]] * 4))
+    for metrics in (["fvd"], ["fvd", "kvd", "is"]):
+        found = scored(copied, metrics=metrics, output=tmp_path / f"out{len(metrics)}", **options)["scores"]["fvd"]
+        assert "48 of the generated clips are copies of others" in found["note"]
+        assert found["error"] > 1.3 * alone["error"]
+    assert "copies" not in alone["note"]
+
+
+def test_clips_that_are_all_copies_of_one_are_said_to_be(tmp_path: Path) -> None:
+    found = scored(saved(tmp_path / "one.npy", np.concatenate([drawn(1)] * 8)))["scores"]["fvd"]
+    assert "7 of the generated clips are copies of others" in found["note"]

@@ -269,3 +269,12 @@ def test_clips_of_another_size_are_refused() -> None:
     metric.update(REAL, real=True)
     with pytest.raises(UserError, match=r"clips of shape .* came after some of"):
         metric.update(FAKE[:, :8])
+    metric.reset()
+    metric.update(FAKE[:, :8])
+
+
+def test_clips_that_were_refused_settle_no_size() -> None:
+    metric = FrechetVideoDistance(**JUDGE)
+    with pytest.raises(Exception, match=r".+"):
+        metric.update(REAL.transpose(1, 2))
+    metric.update(REAL, real=True)

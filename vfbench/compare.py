@@ -116,6 +116,10 @@ def _compared(
 ) -> Comparison:
     """Row by row, each draw of the protocol against its own real clips, and the mean of the draws."""
     source, count, seed = protocol["measures"][name]["source"], protocol["n_fake"], protocol["selection_seed"]
+    if any(f"fake.{source}" not in each for each in (a, b)):
+        raise MissingData(
+            f"what {name} was made of is not kept: give the commands of both runs again, --metrics {name}"
+        )
     found = []
     for draw in range(protocol.get("repeats", 1)):
         part = slice(draw * count, (draw + 1) * count)

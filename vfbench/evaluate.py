@@ -18,13 +18,12 @@ from torch import Tensor
 from vfbench.errors import BadEnvironment, UserError
 from vfbench.files import cache
 from vfbench.generate import Wanted, choose
-from vfbench.interfaces import Dataset, Groups, Metric, Request, Score, Split
+from vfbench.interfaces import Dataset, Groups, Metric, Request, Score, Split, derive_seed
 from vfbench.progress import Progress
 from vfbench.protocol import SPLITS, Protocol, RealSplit
 from vfbench.store import code_version, digest, read_tensors, write_tensors
 
 BATCH = 64
-TELLING = 8  # numbers of a clip that tell whether it is a copy of another
 PIECE = 128  # clips whose features are kept in one file
 
 
@@ -48,18 +47,22 @@ def real_features(dataset: Dataset, protocol: Protocol, wanted: Wanted, device: 
 
 def _drawn(dataset: Dataset, protocol: Protocol, get: Callable[[Sequence[int]], dict[str, Tensor]], draw: int) -> Real:
     chosen = select(dataset, protocol, protocol.n_real, draw)
-    spare = _spare(dataset, protocol, chosen, draw)
+    spare = spares(dataset, protocol, chosen, draw)
     groups = videos(dataset, protocol.split, chosen)
     return Real(get(chosen), get(spare) if len(spare) == protocol.n_fake else None, groups)
 
 
-def _spare(dataset: Dataset, protocol: Protocol, chosen: Sequence[int], draw: int) -> list[int]:
+def spares(dataset: Dataset, protocol: Protocol, chosen: Sequence[int], draw: int) -> list[int]:
     """`n_fake` clips, or as many as there are, of other videos: one of a scored video would make the floor too low."""
     size, count = available(dataset, protocol.split), protocol.n_real
     found: list[int] = []
     while len(found) < protocol.n_fake and count < size:
         count = min(size, 2 * count + protocol.n_fake)
         more = [*chosen, *select(dataset, protocol, count, draw)]
+        if count == size:  # all in order, which is by class more often than not
+            more[len(chosen) :] = sorted(
+                more[len(chosen) :], key=lambda i: derive_seed(protocol.selection_seed, i, "spare")
+            )
         sources = videos(dataset, protocol.split, more)
         taken = set(sources[: len(chosen)].tolist())
         found = [index for index, video in zip(more, sources, strict=True) if video not in taken]
@@ -209,8 +212,7 @@ def scores(
     `fake` holds the features of as many clips for each draw, one after the other; `sources` says for each what it
     shares with others (the real clip that its prompt was taken from).
     """
-    groups, copies = _alike(fake, sources)
-    said = f"{copies} of {len(groups)} generated clips are copies of others and count with them" if copies else ""
+    groups = _numbered(sources)
     found = {}
     for name, metric in metrics.items():
         source, drawn = protocol.measures[name].source, []
@@ -225,27 +227,8 @@ def scores(
                     seed=protocol.selection_seed + draw,
                 )
             )
-        score = averaged(drawn)
-        score = replace(score, note="; ".join(filter(None, [score.note, said])))
-        found[name] = told(metric, score)
+        found[name] = told(metric, averaged(drawn))
     return found
-
-
-def _alike(fake: Mapping[str, Tensor], sources: Sequence[Hashable]) -> tuple[Int[np.ndarray, " fake"], int]:
-    """The group of each clip, those of one source and copies being one, and how many clips are copies of others.
-
-    Copies are clips with all features alike: to count each as a sample of its own would halve the error of a folder
-    that holds every clip four times.
-    """
-    groups = _numbered(sources)
-    rows = torch.cat([values.double() for values in fake.values()], dim=1).numpy()
-    _, copy, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
-    if rows.shape[1] < TELLING or len(counts) == 1:  # too little to tell clips by; or nothing would be left to compare
-        return groups, 0
-    for value in np.flatnonzero(counts > 1):
-        same = groups[copy.reshape(-1) == value]
-        groups[np.isin(groups, same)] = same.min()
-    return groups, int((counts - 1).sum())
 
 
 def made_of(fake: Mapping[str, Tensor], reals: Sequence[Real], sources: Sequence[Hashable]) -> dict[str, Tensor]:
@@ -255,7 +238,7 @@ def made_of(fake: Mapping[str, Tensor], reals: Sequence[Real], sources: Sequence
     ones; equal numbers in `groups` stand for one source.
     """
     found = {f"fake.{source}": values for source, values in fake.items()}
-    found["fake.groups"] = torch.from_numpy(_alike(fake, sources)[0])
+    found["fake.groups"] = torch.from_numpy(_numbered(sources))
     for draw, real in enumerate(reals):
         found |= {f"real.{draw}.{source}": values for source, values in real.clips.items()}
         found[f"real.{draw}.groups"] = torch.from_numpy(real.groups)

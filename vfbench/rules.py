@@ -6,6 +6,7 @@ its user says goes before both, and the protocol records what is done.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ def rules(spec: Spec, name: str | None, *, smoke: bool) -> dict[str, Any]:
     chosen = name or next(iter(usable), STRICT)
     if chosen in own and chosen not in usable:
         raise UserError(f"protocol {chosen} of {spec.name} is not comparable: add --smoke to try the path with it")
-    if chosen not in usable and (theirs := _owners(chosen)):
+    if chosen not in usable and chosen not in presets.available() and (theirs := _owners(chosen)):
         raise UserError(f"protocol {chosen} is of dataset {', '.join(theirs)}, not of {spec.name}: see `ls protocols`")
     fields = usable[chosen] if chosen in usable else _preset(presets.load(chosen, *usable), spec)
     said = {key: value for key, value in spec.options.items() if key in fields}
@@ -49,7 +50,11 @@ def rules(spec: Spec, name: str | None, *, smoke: bool) -> dict[str, Any]:
 
 def _owners(name: str) -> list[str]:
     """The datasets that name a protocol of their own so."""
-    return [dataset for dataset in plugins.names("dataset") if name in protocols(dataset)]
+    found = []
+    for dataset in plugins.names("dataset"):
+        with contextlib.suppress(UserError):  # one that cannot be imported is nothing to this one
+            found += [dataset] if name in protocols(dataset) else []
+    return found
 
 
 def cut(spec: Spec, fields: Mapping[str, Any]) -> Spec:

@@ -92,6 +92,8 @@ def keep(folder: RunFolder, result: dict[str, Any]) -> None:
                 found = {**earlier["scores"], **result["scores"]}
                 order = [name for name in result["protocol"]["measures"] if name in found]
                 result["scores"] = {name: found[name] for name in order}
+                notes = [note for each in (earlier, result) for note in str(each.get("note") or "").split("; ")]
+                result["note"] = "; ".join(filter(None, dict.fromkeys(notes)))
     files.write_json(folder.results, result)
     made = table.build([result], allow_mixed=True)
     write = {"md": render.to_markdown, "csv": render.to_csv, "tex": render.to_latex}

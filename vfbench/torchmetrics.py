@@ -80,13 +80,18 @@ class VideoMetric(Metric):
         first = sum(map(len, state))  # a clip's number does not depend on the batches
         requests = [Request(first + index, 0, 0, text) for index, text in enumerate(texts)]
         state.append(self.extractor(clips.cpu(), requests, [self.output])[self.output].to(self.device))
+        self._size = tuple(clips.shape[1:])
 
     def _require_shape(self, clips: Clips) -> None:
         """Raise `UserError` for clips of another size than those before: their features would not compare."""
         size = tuple(clips.shape[1:])
-        self._size = self._size or size
-        if size != self._size:
+        if self._size and size != self._size:
             raise UserError(f"clips of shape {size} came after some of {self._size}: give all in one size (T, 3, H, W)")
+
+    def reset(self) -> None:
+        """Forget all clips."""
+        super().reset()
+        self._size = ()
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """Raises `UserError`: a batch has no score of its own."""

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from vfbench.plugins import Spec
 from vfbench.protocol import SPLITS, RealSplit
 from vfbench.rules import rules
 from vfbench.run import keep_scored
+from vfbench.score.copies import HASH, Bytes
 from vfbench.score.job import ScoreOptions, Scores, Scoring, found_in, ready
 from vfbench.score.made import Made, captions, require_fit
 from vfbench.store import RunFolder
@@ -198,13 +200,23 @@ def _work(
 ) -> Scores:
     protocol = measuring.protocol
     wanted = Wanted(measuring.extractors, measuring.outputs)
-    fake = _features(clips, wanted, device)
+    with_hash = Wanted({**wanted.extractors, Bytes.name: Bytes()}, {**wanted.outputs, Bytes.name: [HASH]})
+    fake = _features(clips, with_hash, device)
+    copies = np.unique(fake.pop(f"{Bytes.name}.{HASH}").numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+    if len(set(sources)) == len(sources) and copies.max() > 0:  # prompts go before copies
+        sources = list(map(str, copies))
     reals = real_features(measuring.dataset, protocol, wanted, device)
     _show(folder, clips, measuring)
     drawn = {name: rows[list(order)] for name, rows in fake.items()}
     alike = [sources[index] for index in order]
     keep_scored(folder, made_of(drawn, reals, alike))
-    return scores(protocol, measuring.metrics, drawn, reals, alike)
+    return _noted(scores(protocol, measuring.metrics, drawn, reals, alike), len(copies) - int(copies.max()) - 1)
+
+
+def _noted(found: Scores, copies: int) -> Scores:
+    """The scores, each saying how many clips are copies: they count together, but N counts them all."""
+    said = f"{copies} of the generated clips are copies of others" if copies else ""
+    return {name: {**score, "note": "; ".join(filter(None, [score["note"], said]))} for name, score in found.items()}
 
 
 def _features(clips: Made, wanted: Wanted, device: torch.device) -> dict[str, Tensor]:

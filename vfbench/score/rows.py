@@ -68,7 +68,13 @@ def look(options: ScoreOptions, fake: Found) -> Scoring:
 
 def _real(options: ScoreOptions, fake: Found) -> Found:
     """The real features; raises `UserError` where there are clips, or for a flag that features take no notice of."""
-    said = {"--prompts": options.prompts, "--num-real": options.num_real, "--data-root": options.data_root}
+    said = {
+        "--prompts": options.prompts,
+        "--num-real": options.num_real,
+        "--data-root": options.data_root,
+        "--extractor": options.extractors or None,
+        "--weights": None if options.weights == "default" else options.weights,
+    }
     if odd := [flag for flag, value in said.items() if value is not None]:
         raise UserError(f"{', '.join(odd)}: {fake.root} holds features, all of which are scored; leave that out")
     path = Path(options.real).expanduser()
