@@ -24,6 +24,7 @@ def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
         rungs(["frieze"])
 
 
+@pytest.mark.slow
 def test_more_damage_scores_worse_and_stands_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = RunOptions(metrics=["kvd"], num_samples=32, num_real=64, output=tmp_path, device="cpu")
     results = calibrate(options, ["noise"])
