@@ -72,7 +72,7 @@ def test_every_command_has_help(verb: str, vfbench: Command) -> None:
 def test_commands_are_shown_in_the_order_of_work(vfbench: Command) -> None:
     shown = vfbench("--help").out.partition("Commands:\n")[2]
     order = ["run", "score", "train", "table", "compare", "calibrate", "gate"]
-    order += ["ls", "show", "diff-protocols", "weights"]
+    order += ["ls", "show", "diff-protocols", "data", "weights"]
     assert [line.split()[0] for line in shown.splitlines()] == order
 
 

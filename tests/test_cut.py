@@ -251,5 +251,5 @@ def _check_clip(data: Any, asked: dict[str, Any]) -> None:
 
 
 def _video(data: Any, split: Any, number: int) -> tuple[str, Path]:
-    one = data._videos[split][number] if data.name == "ucf101" else data._found[split].entries[number]
+    one = data.inventory.splits[split].entries[number]
     return str(one.name), Path(one.path)

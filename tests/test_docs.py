@@ -96,10 +96,18 @@ def test_a_wrong_command_would_be_seen(wrong: list[str]) -> None:
         parse(wrong)
 
 
+def _commands(group: Any) -> list[Any]:
+    """All commands, those of groups too."""
+    found = []
+    for command in group.commands.values():
+        found += _commands(command) if hasattr(command, "commands") else [command]
+    return found
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_flag_exists(page: str) -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    known = {flag for command in commands.values() for option in command.params for flag in option.opts}
+    commands = _commands(typer.main.get_command(app))
+    known = {flag for command in commands for option in command.params for flag in option.opts}
     flags = set(re.findall(r"(?<=`)--[a-z-]+", PAGES[page]))
     assert flags <= known | {"--config"}
 

@@ -28,7 +28,6 @@ from PIL import Image
 
 from vfbench import folders
 from vfbench.errors import MissingData, UserError
-from vfbench.folders import compare
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 
@@ -213,7 +212,9 @@ def test_the_hashed_start_is_fixed_by_the_name(kinds: Mapping[str, folders.Found
 def test_a_short_clip_is_named_and_not_padded(kinds: Mapping[str, folders.Found], kind: str) -> None:
     found = kinds[kind]
     for start in ("zero", "hashed"):
-        with pytest.raises(MissingData, match=r"v.*(has|needs 4 frames from 1 at stride 4, decoded) 12( |\b)"):
+        with pytest.raises(
+            MissingData, match=r"v.*(has|needs 4 frames from 1 at stride 4, declared 12, decoded) 12( |\b)"
+        ):
             folders.clips(found, [0], frames=4, stride=4, drop_first=1, start=start)
     assert folders.too_short(found, frames=3, stride=4, drop_first=3) == []
     assert folders.too_short(found, frames=3, stride=4, drop_first=4) == names(found)
@@ -260,7 +261,7 @@ def test_a_gif_is_not_retimed(tmp_path: Path) -> None:
     first.save(tmp_path / "a.gif", save_all=True, append_images=rest, duration=[500, 100, 100, 100, 30])
     found = folders.detect(tmp_path)
     assert levels(folders.clip(found, 0, frames=3)) == [0, 10, 20]
-    with pytest.raises(MissingData, match=r"a\.gif: needs 5 frames from 0, decoded 3"):
+    with pytest.raises(MissingData, match=r"a\.gif: needs 5 frames from 0, declared 3, decoded 3"):
         folders.clip(found, 0, frames=5)
 
 
@@ -360,14 +361,11 @@ def test_the_manifest_does_not_care_where_and_when(kinds: Mapping[str, folders.F
 
 @pytest.mark.parametrize("large", [False, True])
 @KINDS
-def test_the_manifest_follows_all_that_was_replaced(
-    kinds: Mapping[str, folders.Found], kind: str, large: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if large:  # as if these were: a video in three places, a frame folder by three frames
-        monkeypatch.setattr(compare, "WHOLE", 100)
-        monkeypatch.setattr(compare, "SAMPLE", 64)
+def test_the_manifest_follows_all_that_was_replaced(kinds: Mapping[str, folders.Found], kind: str, large: bool) -> None:
+    # As if these were: a video in three places, a frame folder by three frames.
+    depth = folders.Depth(100, 16) if large else folders.DEEP
     root, path = kinds[kind].root, kinds[kind].entries[-1].path
-    seen = [folders.manifest(kinds[kind])]
+    seen = [folders.manifest(kinds[kind], depth)]
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in dict.fromkeys((files[0], files[len(files) // 2], files[-1])):
         content = bytearray(file.read_bytes())
@@ -375,14 +373,14 @@ def test_the_manifest_follows_all_that_was_replaced(
         for place in (0, len(content) // 2, -1, *more):
             content[place] ^= 1
             file.write_bytes(content)
-            seen.append(folders.manifest(kinds[kind]))
+            seen.append(folders.manifest(kinds[kind], depth))
     files[1 % len(files)].write_bytes(files[1 % len(files)].read_bytes() + b"+")
-    seen.append(folders.manifest(kinds[kind]))
+    seen.append(folders.manifest(kinds[kind], depth))
     path.rename(root / f"z{path.suffix}")
     if kind != "arrays":
-        seen.append(folders.manifest(folders.detect(root)))
+        seen.append(folders.manifest(folders.detect(root), depth))
         shutil.rmtree(root / "z") if kind == "frames" else (root / "z.avi").unlink()
-        seen.append(folders.manifest(folders.detect(root)))
+        seen.append(folders.manifest(folders.detect(root), depth))
     assert len(set(seen)) == len(seen) >= 5
 
 
@@ -476,7 +474,7 @@ def test_genuine_broken_and_odd_files_are_named(real_data: Path) -> None:
             folders.clip(broken, i, frames=16)
     odd = folders.detect(real_data / "odd")
     assert folders.too_short(odd, frames=16) == ["fifteen_frames.mp4", "one_frame.mp4"]
-    with pytest.raises(MissingData, match=r"fifteen_frames\.mp4: needs 16 frames from 0, decoded 15"):
+    with pytest.raises(MissingData, match=r"fifteen_frames\.mp4: needs 16 frames from 0, declared 15, decoded 15"):
         folders.clip(odd, 0, frames=16)
     with pytest.raises(MissingData, match=r"portrait_180x320\.mp4 has 180x320 pixels, the first clip fifteen_frames"):
         folders.clips(odd, [2], frames=15)

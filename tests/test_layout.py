@@ -17,13 +17,25 @@ LAYERS = {
     "words": ("interfaces", "errors"),
     "tools": (
         *("protocol", "files", "video", "resize", "weights", "pretrained", "diffusion", "nets", "progress", "device"),
-        *("presets", "folders", "cut", "windows"),
+        *("presets", "folders", "cut", "windows", "inventory", "manifest", "prepared", "prefetch", "archives"),
     ),
     "plug-ins": ("datasets", "models", "baselines", "metrics"),
     "registry": ("plugins",),
     "engine": (
-        *("plan", "measuring", "rules", "generate", "evaluate", "run", "executors", "store", "cost", "train"),
-        *("table", "render", "compare", "gate", "report", "calibrate", "score"),
+        *(
+            "plan",
+            "measuring",
+            "rules",
+            "generate",
+            "selection",
+            "evaluate",
+            "run",
+            "executors",
+            "store",
+            "cost",
+            "train",
+        ),
+        *("table", "render", "compare", "gate", "report", "calibrate", "score", "card", "data", "prepare", "shards"),
     ),
     "wiring": ("cli", "arguments", "torchmetrics", "__main__", "__init__"),
 }

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import Colour
 
-from vfbench import evaluate, plugins
+from vfbench import evaluate, plugins, selection
 from vfbench.datasets import shapes
 from vfbench.errors import MissingData, UserError
 from vfbench.evaluate import averaged, real_features, scores
@@ -193,9 +193,9 @@ def test_the_first_clips_or_drawn_ones() -> None:
     made = measuring(n_real=64)
     protocol, data = made.protocol, made.dataset
     ways = {way: protocol.model_copy(update={"selection": way}) for way in ("sorted", "all", "seeded", "windows")}
-    drawn = {way: evaluate.select(data, one, 5, 0) for way, one in ways.items()}
+    drawn = {way: selection.select(data, one, 5, 0) for way, one in ways.items()}
     assert drawn["sorted"] == drawn["all"] == [0, 1, 2, 3, 4]
-    assert drawn["seeded"] == drawn["windows"] != evaluate.select(data, protocol, 5, 1)
+    assert drawn["seeded"] == drawn["windows"] != selection.select(data, protocol, 5, 1)
 
 
 def test_the_first_are_the_first_by_name_whatever_their_split(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,13 +204,14 @@ def test_the_first_are_the_first_by_name_whatever_their_split(monkeypatch: pytes
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 2)
     monkeypatch.setattr(shapes.Shapes, "names", lambda _, split: names[split], raising=False)
     both = made.protocol.model_copy(update={"selection": "sorted", "split": "both"})
-    assert evaluate.select(made.dataset, both, 3, 0) == [2, 1, 0]
+    assert selection.select(made.dataset, both, 3, 0) == [2, 1, 0]
 
 
 def test_each_draw_has_real_clips_of_its_own() -> None:
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     protocol = made.protocol.model_copy(update={"repeats": 2})
-    reals = real_features(made.dataset, protocol, Wanted(made.extractors, made.outputs), CPU)
+    manifest = selection.draw(made.dataset, protocol)
+    reals = real_features(made.dataset, protocol, Wanted(made.extractors, made.outputs), CPU, manifest)
     assert len(reals) == 2
     assert not torch.equal(*(real.clips["shapes_judge.features"] for real in reals))
 
@@ -221,7 +222,8 @@ def test_clips_of_one_video_are_one_group(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         shapes.Shapes, "videos", lambda self, split, indices: [i // 2000 for i in indices], raising=False
     )
-    (real,) = real_features(made.dataset, made.protocol, Wanted(made.extractors, made.outputs), CPU)
+    manifest = selection.draw(made.dataset, made.protocol)
+    (real,) = real_features(made.dataset, made.protocol, Wanted(made.extractors, made.outputs), CPU, manifest)
     assert len(set(real.groups.tolist())) == 2
 
 
@@ -234,8 +236,8 @@ def test_features_and_groups_stand_in_the_order_of_the_choice(monkeypatch: pytes
         split, place = ("train", index) if index < 20 else ("test", index - 20)
         clips = made.dataset.clips(split, [place])  # type: ignore[arg-type]
         torch.testing.assert_close(found[row : row + 1], wanted.features(clips, [])["shapes_judge.features"])
-    groups = evaluate.videos(made.dataset, "both", chosen)
-    assert groups.tolist() == [0, 1, 2, 3, 0, 4]
+    sources = selection.videos(made.dataset, "both", chosen)
+    assert sources == [("test", 5), ("train", 3), ("test", 19), ("train", 0), ("test", 5), ("train", 11)]
 
 
 def test_the_floor_is_found_by_clips_of_other_videos(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,15 +247,16 @@ def test_the_floor_is_found_by_clips_of_other_videos(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(
             shapes.Shapes, "videos", lambda *told, n=clips_a_video: [i // n for i in told[2]], raising=False
         )
-        (real,) = real_features(made.dataset, made.protocol, Wanted(made.extractors, made.outputs), CPU)
+        manifest = selection.draw(made.dataset, made.protocol)
+        (real,) = real_features(made.dataset, made.protocol, Wanted(made.extractors, made.outputs), CPU, manifest)
         assert (real.spare is not None) is enough
 
 
 def test_the_floor_is_not_that_of_the_first_clips_where_all_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 180)
-    chosen = evaluate.select(made.dataset, made.protocol, 64, 0)
-    spare = evaluate.spares(made.dataset, made.protocol, chosen, 0)
+    chosen = selection.select(made.dataset, made.protocol, 64, 0)
+    spare = selection.spares(made.dataset, made.protocol, chosen, 0)
     assert len(spare) == 64
     assert not set(spare) & set(chosen)
     assert spare != sorted(spare)

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pydantic
 import pytest
+import torch
 from clipfiles import levels, names, pictures, stack, touch, write_frames, write_list, write_video
 from conftest import Command, results
 from PIL import Image
 from pitfalls import CPU, protocol
 
-from vfbench import folders, generate
+from vfbench import folders, generate, manifest, selection
 from vfbench.datasets import folder, shapes, ucf101
-from vfbench.datasets.ucf101 import Ucf101
 from vfbench.errors import MissingData, UserError
 from vfbench.metrics import _i3d
 from vfbench.metrics._i3d_network import I3D
@@ -43,8 +43,21 @@ def ids(**values: list[Any]) -> set[str]:
 def test_pitfall_01_which_real_clips_are_scored_is_part_of_the_protocol() -> None:
     assert len(ids(selection=["seeded", "sorted", "windows"], selection_seed=[0, 1], start=["zero", "hashed"])) == 12
     assert len(ids(data_fingerprint=["00ff", "00fe"])) == 2
-    drawn = generate.choose(13_320, 2_048, 0)
-    assert drawn == generate.choose(13_320, 2_048, 0) != generate.choose(13_320, 2_048, 1)
+    drawn = selection.choose(13_320, 2_048, 0)
+    assert drawn == selection.choose(13_320, 2_048, 0) != selection.choose(13_320, 2_048, 1)
+
+
+def test_pitfall_01_which_real_clips_were_scored_can_be_read_and_given_back(tmp_path: Path) -> None:
+    for i in range(6):
+        write_video(tmp_path / f"{i}.avi", pictures(i, 20))
+    data = folder.build(root=str(tmp_path), frames=4, height=8, width=8, start="hashed")
+    rules = protocol(dataset="folder", n_real=4, n_fake=2)
+    drawn = selection.draw(data, rules)
+    assert drawn == selection.draw(data, rules) != selection.draw(data, rules.model_copy(update={"selection_seed": 1}))
+    drawn.write(tmp_path / "manifest.csv")
+    given = manifest.read(tmp_path / "manifest.csv").places(0, "real")
+    clips, _ = selection.shown(data, given)
+    assert torch.equal(clips, selection.shown(data, drawn.places(0, "real"))[0])
 
 
 def test_pitfall_01_a_clip_more_less_or_other_is_another_dataset(tmp_path: Path) -> None:
@@ -70,7 +83,7 @@ def test_pitfall_02_the_split_is_part_of_the_protocol() -> None:
 def test_pitfall_03_more_clips_than_there_are_is_refused(
     monkeypatch: pytest.MonkeyPatch, vfbench: Command, tmp_path: Path
 ) -> None:
-    drawn = generate.choose(3_000, 2_048, 0)
+    drawn = selection.choose(3_000, 2_048, 0)
     assert len(set(drawn)) == len(drawn)  # no video twice
     there = shapes.build().size("train")
     too_many = {**shapes.PROTOCOLS["shapes"], "n_real": there + 1}
@@ -120,7 +133,7 @@ def test_pitfall_10_how_clips_were_stored_is_compared_and_is_part_of_the_data(
 
     before = fingerprint("png")
     assert fingerprint("jpeg") != before
-    monkeypatch.setattr(folders, "decoder", lambda found: "another decoder")
+    monkeypatch.setattr(folders, "decoder", lambda *_: "another decoder")
     assert fingerprint("png") != before
 
 
@@ -235,10 +248,10 @@ def test_pitfall_20_how_much_of_a_dataset_is_missing_is_said(tmp_path: Path) -> 
     write_list(lists / "trainlist01.txt", *(f"YoYo/v_YoYo_g{k:02}_c01.avi 1" for k in range(8, 11)), "")
     write_list(lists / "testlist01.txt", "YoYo/v_YoYo_g01_c01.avi", "")
     write_video(there, pictures(frames=20))
-    dataset = ucf101.build(root=str(tmp_path))
-    assert isinstance(dataset, Ucf101)
-    assert (dataset.missing("train"), dataset.missing("test")) == (2, 1)
-    assert dataset.note == "1 of 3 listed train clips present, 0 of 1 listed test clips present"
+    found = ucf101.find(str(tmp_path))
+    assert found.missing("train") == ["YoYo/v_YoYo_g09_c01.avi", "YoYo/v_YoYo_g10_c01.avi"]
+    assert found.missing("test") == ["YoYo/v_YoYo_g01_c01.avi"]
+    assert found.note == "1 of 3 listed train clips present; 0 of 1 listed test clips present"
 
 
 def test_pitfall_20_listed_clips_that_are_missing_are_counted_and_named(tmp_path: Path) -> None:

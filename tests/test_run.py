@@ -15,21 +15,22 @@ from conftest import Command, close_clips, close_scores, contents, flip, lasting
 from torch import Tensor
 
 import vfbench as package
-from vfbench import evaluate, generate, video
+from vfbench import evaluate, selection, video
 from vfbench.baselines.noise import Noise
 from vfbench.cost import Cost
 from vfbench.datasets import shapes
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import BadEnvironment, MissingData, UserError
-from vfbench.generate import choose, requests, sample
+from vfbench.generate import requests, sample
 from vfbench.interfaces import Clips, Request, Score
 from vfbench.plan import RunOptions, plan
 from vfbench.progress import Progress
 from vfbench.run import run as start
+from vfbench.selection import choose
 from vfbench.store import RunFolder, read_tensors, write_tensors
 
 COUNT, BATCH = 70, 16  # three chunks: 32, 32 and 6 clips, in batches of 16, 16; 16, 16; 6
-KEYS = {"cost", "dataset", "environment", "model", "model_spec", "note", "protocol", "reference"}
+KEYS = {"cost", "data", "dataset", "environment", "model", "model_spec", "note", "protocol", "reference"}
 KEYS |= {"run_dir", "run_id", "schema", "scores", "seed", "weights"}
 SCORE = {
     "error",
@@ -111,8 +112,8 @@ def test_a_result_says_all_that_is_needed_to_trust_it(finished: Path) -> None:
 def test_a_run_folder_has_its_parts_and_nothing_else(finished: Path) -> None:
     chunks = [f"chunks/{i:06d}.safetensors" for i in range(3)]
     tables = [f"tables/table.{suffix}" for suffix in ("csv", "md", "tex")]
-    samples = ["samples/sheet.png", "samples/clips.webp"]
-    made = {*chunks, *tables, *samples, "run.json", "results.json", "scored.safetensors"}
+    samples = [f"samples/{name}" for name in ("sheet.png", "clips.webp", "real/sheet.png", "real/clips.webp")]
+    made = {*chunks, *tables, *samples, "run.json", "results.json", "scored.safetensors", "data.md", "manifest.csv"}
     assert contents(finished).keys() - {".lock"} == made
     assert "not comparable" in (finished / "tables" / "table.md").read_text()
 
@@ -321,15 +322,15 @@ def test_a_gpu_that_is_too_small_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, int]]:
-    """Split and number of real clips each time some are rendered, with an empty cache."""
+    """Split and number of real clips each time features of some are made, with an empty cache."""
     seen: list[tuple[str, int]] = []
-    render = Shapes.clips
+    make = evaluate._features
 
-    def clips(self: Shapes, split: Any, indices: Sequence[int], device: torch.device | None = None) -> Clips:
+    def noted(data: Shapes, split: Any, indices: Sequence[int], *more: Any) -> dict[str, Tensor]:
         seen.append((split, len(indices)))
-        return render(self, split, indices, device)
+        return make(data, split, indices, *more)
 
-    monkeypatch.setattr(Shapes, "clips", clips)
+    monkeypatch.setattr(evaluate, "_features", noted)
     monkeypatch.setenv("VFBENCH_CACHE", str(tmp_path / "cache"))
     return seen
 
@@ -376,8 +377,9 @@ def test_a_cache_that_cannot_be_written_stops_nothing(
 
 def test_both_splits_can_be_laid_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Shapes, "size", lambda _, split: {"train": 3, "test": 5}[split])
-    assert evaluate.available(shapes.build(), "both") == 8
-    assert evaluate.videos(shapes.build(), "both", [7, 0, 2, 3, 0]).tolist() == [0, 1, 2, 3, 1]
+    assert selection.available(shapes.build(), "both") == 8
+    chosen = selection.videos(shapes.build(), "both", [7, 0, 2, 3, 0])
+    assert chosen == [("test", 4), ("train", 0), ("train", 2), ("test", 0), ("train", 0)]
 
 
 def test_a_number_that_is_none_is_null() -> None:
@@ -402,7 +404,7 @@ def test_choose_repeats_nothing(size: int, count: int) -> None:
 
 
 def test_choose_comes_to_an_end_where_hashes_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate, "derive_seed", lambda _, index, purpose="": index % 2)
+    monkeypatch.setattr(selection, "derive_seed", lambda _, index, purpose="": index % 2)
     assert choose(5, 3, 0) == [0, 2, 4]
 
 

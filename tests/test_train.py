@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from clipfiles import write_video
 from helpers import CPU, perturb, tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor, nn
 
+from vfbench import prepare as preparing
 from vfbench import train as training
 from vfbench import weights
 from vfbench.baselines import vdm
 from vfbench.baselines.vdm import VDM
+from vfbench.datasets import folder
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import BadEnvironment, Interrupted, MissingData, UserError
-from vfbench.interfaces import Clips, Setting, Split
+from vfbench.interfaces import Clips, Dataset, Setting, Split
 from vfbench.models import videofusion
 from vfbench.train import TrainOptions, prepare, train
 
@@ -189,6 +195,81 @@ def test_initial_weights_follow_from_the_seed_alone() -> None:
     assert str(data.shape) == "4x32x32"
     assert_same(dict(first.state_dict()), dict(again.state_dict()))
     assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+# Real videos, whose training clips are drawn.
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of noise: three videos of two classes, of which the tiny models know the words."""
+    folder: Path = tmp_path_factory.mktemp("videos")
+    for i, name in enumerate(("moves/a.avi", "moves/b.avi", "spins/c.avi")):
+        noise = np.random.default_rng(i).integers(0, 256, (9 + i, 8, 12, 3), dtype=np.uint8)
+        write_video(folder / name, noise)
+    return folder
+
+
+def real(root: Path) -> Dataset:
+    return folder.build(root=str(root), frames=4, height=8, width=8)
+
+
+def trained_on(dataset: Dataset, output: Path, **options: Any) -> bytes:
+    return (train(tiny_vdm(), dataset, replace(OPTIONS, **options), output) / "model.safetensors").read_bytes()
+
+
+def test_the_number_of_workers_does_not_change_the_weights(quiet: None, videos: Path, tmp_path: Path) -> None:
+    weights = {trained_on(real(videos), tmp_path / str(workers), workers=workers) for workers in (0, 1, 3)}
+    assert len(weights) == 1
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_crop_and_flip_change_the_weights(quiet: None, videos: Path, tmp_path: Path) -> None:
+    usual = trained_on(real(videos), tmp_path / "usual")
+    said = trained_on(real(videos), tmp_path / "said", crop="random", flip=True)
+    centre = trained_on(real(videos), tmp_path / "centre", crop="centre")
+    unflipped = trained_on(real(videos), tmp_path / "unflipped", flip=False)
+    assert usual == said
+    assert len({usual, centre, unflipped}) == 3
+
+
+def test_a_run_on_real_videos_goes_on_as_if_never_stopped(
+    quiet: None, monkeypatch: pytest.MonkeyPatch, videos: Path, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    trained_on(real(videos), whole)
+    with monkeypatch.context() as patch:
+        _stop_after(patch, 3)
+        with pytest.raises(Interrupted):
+            trained_on(real(videos), parts, workers=3)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    with pytest.raises(UserError, match=r"trained with options\.flip = True, now it is False"):
+        train(tiny_vdm(), real(videos), replace(OPTIONS, flip=False), parts, resume=True)
+    train(tiny_vdm(), real(videos), replace(OPTIONS, workers=1), parts, resume=True)
+    assert_same(states(whole), states(parts))
+
+
+def test_what_was_prepared_is_trained_on_as_it_was_cropped(quiet: None, videos: Path, tmp_path: Path) -> None:
+    out = preparing.prepare("folder(height=8, width=8)", tmp_path / "prepared", data_root=videos)
+    centre = trained_on(real(videos), tmp_path / "centre", crop="centre")
+    assert trained_on(real(out), tmp_path / "a") == trained_on(real(out), tmp_path / "b", crop="centre") == centre
+    with pytest.raises(UserError, match="--crop random: folder was prepared, and cropped"):
+        trained_on(real(out), tmp_path / "c", crop="random")
+
+
+@pytest.mark.parametrize("option", [{"crop": "random"}, {"flip": False}], ids=str)
+def test_clips_that_are_not_cut_from_videos_take_no_crop(tmp_path: Path, option: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"--{next(iter(option))}: shapes has no videos to draw clips from"):
+        train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, **option), tmp_path)
+
+
+def test_a_video_that_cannot_be_read_stops_the_run_naming_it(quiet: None, videos: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(videos, tmp_path / "videos"))
+    dataset = real(root)
+    for path in root.rglob("*.avi"):
+        path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(MissingData, match=r"[abc]\.avi"):
+        trained_on(dataset, tmp_path / "run")
 
 
 # Stopping, and mistakes.
@@ -363,9 +444,9 @@ def test_every_step_has_clipped_gradients_and_its_own_rate(
 
 def test_a_batch_shows_real_clips_in_range_with_their_own_words(tmp_path: Path) -> None:
     run = training._Run(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=200), tmp_path)
-    x, labels, captions, modes, _ = run._batch()
-    assert (x.shape, x.dtype) == ((200, 4, 3, 8, 8), torch.float32)
-    assert -1 <= float(x.min()) < -0.5 < 0.5 < float(x.max()) <= 1
+    clips, labels, captions, modes, _ = next(run.batches)
+    assert (clips.shape, clips.dtype) == ((200, 4, 3, 8, 8), torch.uint8)
+    assert clips.float().std() > 32
     names = run.dataset.classes
     assert all(names[label].split()[0] in caption for label, caption in zip(labels, captions, strict=True))
     shares = {mode: sum(m == mode for m in modes) / 200 for mode in training.CONDITIONED}

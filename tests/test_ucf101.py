@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import hashlib
-import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +11,13 @@ import pytest
 import torch
 from contract import check_dataset
 
-from vfbench import video
+from vfbench import folders, video
 from vfbench.cut import Cut, starts
 from vfbench.datasets import ucf101
-from vfbench.datasets.ucf101 import Ucf101, build
+from vfbench.datasets._ucf101_lists import CLASSES as CLASSES_OF_ALL
+from vfbench.datasets._ucf101_lists import official_name
+from vfbench.datasets._videos import Videos
+from vfbench.datasets.ucf101 import build, find
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Dataset
 
@@ -64,10 +66,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(root: Path, **options: Any) -> Ucf101:
+def make(root: Path, **options: Any) -> Videos:
     small: dict[str, Any] = {"frames": 4, "height": 8, "width": 8}
     dataset = build(root=str(root), **{**small, **options})
-    assert isinstance(dataset, Ucf101)
+    assert isinstance(dataset, Videos)
     return dataset
 
 
@@ -78,7 +80,8 @@ def test_splits_labels_and_captions(root: Path) -> None:
     dataset = make(root)
     assert isinstance(dataset, Dataset)
     assert (dataset.name, dataset.classes, dataset.shape) == ("ucf101", tuple(CLASSES), ClipShape(4, 8, 8))
-    assert (dataset.size("train"), dataset.size("test"), dataset.missing("train"), dataset.note) == (3, 2, 0, "")
+    assert (dataset.size("train"), dataset.size("test"), dataset.note) == (3, 2, "")
+    assert dataset.inventory.missing("train") == []
     assert dataset.labels("train", [0, 1, 2]) == [0, 1, 2]
     assert dataset.labels("test", [1, 0]) == [1, 2]
     assert dataset.captions("train", [0, 1, 2]) == ["apply eye makeup", "handstand pushups", "yo yo"]
@@ -96,14 +99,14 @@ def test_the_other_split_lists(root: Path) -> None:
 def test_names_match_whatever_their_case(root: Path) -> None:
     expected = make(root).clips("train", [1])
     (root / "UCF-101/HandstandPushups").rename(root / "UCF-101/HandStandPushups")
-    assert make(root).missing("train") == 0
+    assert make(root).inventory.missing("train") == []
     assert torch.equal(make(root).clips("train", [1]), expected)
 
 
 def test_a_partial_copy_says_so(root: Path) -> None:
     (root / "UCF-101" / TEST[1]).unlink()
     dataset = make(root)
-    assert (dataset.size("test"), dataset.missing("test"), dataset.missing("train")) == (1, 1, 0)
+    assert (dataset.size("test"), dataset.inventory.missing("test")) == (1, [TEST[1]])
     assert dataset.note == "1 of 2 listed test clips present"
 
 
@@ -137,7 +140,7 @@ def test_missing_dataset_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest
 def test_an_empty_video_folder_is_missing_data(root: Path) -> None:
     shutil.rmtree(root / "UCF-101")
     (root / "UCF-101").mkdir()
-    with pytest.raises(MissingData, match=r"UCF-101 holds none of the clips(?s:.*)--data-root DIR"):
+    with pytest.raises(MissingData, match=r"UCF-101 holds no clips \(it is empty\)(?s:.*)--data-root DIR"):
         make(root)
 
 
@@ -178,7 +181,7 @@ def test_the_start_is_fixed_by_the_name(root: Path) -> None:
 def test_every_start_leaves_room_for_the_clip(root: Path) -> None:
     for options in ({"frames": 20}, {"frames": 7, "stride": 3}, {"frames": 1}):
         assert len(make(root, **options).clips("train", [0, 1, 2])) == 3
-    with pytest.raises(MissingData, match=r"g08_c01\.avi: needs 7 frames from 0 at stride 4, decoded 20"):
+    with pytest.raises(MissingData, match=r"g08_c01\.avi: needs 7 frames from 0 at stride 4, declared 20"):
         make(root, frames=7, stride=4).clips("train", [0])
 
 
@@ -192,7 +195,8 @@ def test_no_clip_and_no_such_clip(root: Path) -> None:
 def test_a_damaged_clip_is_named_and_not_replaced(root: Path) -> None:
     path = root / "UCF-101" / TEST[0]
     whole = path.read_bytes()
-    for content, reason in ((whole[: len(whole) * 9 // 10], "cut off"), (b"<html>not found</html>", "decoded 0")):
+    damage = {"cut off": whole[: len(whole) * 9 // 10], "no readable video": b"<html>not found</html>"}
+    for reason, content in damage.items():
         path.write_bytes(content)
         with pytest.raises(MissingData, match=rf"v_YoYo_g01_c01\.avi.*{reason}"):
             make(root).clips("test", [0])
@@ -207,7 +211,7 @@ def test_a_damaged_clip_is_named_and_not_replaced(root: Path) -> None:
 
 def test_every_window_of_a_video_is_a_clip(root: Path) -> None:
     dataset = make(root, frames=16, height=4, width=4, start="every")
-    assert (dataset.size("train"), dataset.size("test"), dataset.missing("train"), dataset.note) == (15, 10, 0, "")
+    assert (dataset.size("train"), dataset.size("test"), dataset.note) == (15, 10, "")
     assert dataset.videos("train", range(15)) == [0] * 5 + [1] * 5 + [2] * 5
     assert dataset.labels("test", [0, 4, 5, 9]) == [2, 2, 1, 1]
     assert dataset.captions("train", [4, 5]) == ["apply eye makeup", "handstand pushups"]
@@ -262,27 +266,15 @@ def test_cuts_without_sense_and_videos_too_short_for_them_are_refused(root: Path
         make(root, drop_first=-1)
     write_clip(root / "UCF-101" / TEST[1], frames=15)
     for start in ("every", "chunks"):
-        with pytest.raises(MissingData, match=r"1 of 2 videos .* than the 16 .*g01_c01\.avi \(15\); take"):
+        with pytest.raises(MissingData, match=r"1 of 2 test videos .* than the 16 .*g01_c01\.avi \(15\); take"):
             make(root, frames=16, start=start)
 
 
 # Fingerprint
 
 
-def test_the_fingerprint_of_the_usual_cut_is_that_of_the_first_results(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(video, "decoder", lambda: "a decoder")
-    monkeypatch.setattr(ucf101, "_digest", lambda path: "a file")
-    listed = "".join(f"\ntrain {line.split()[0]} a file" for line in TRAIN)
-    listed += "".join(f"\ntest {name} a file" for name in sorted(TEST))
-    expected = hashlib.sha256(f"4x8x8/1/a decoder{listed}".encode()).hexdigest()
-    assert make(root).fingerprint == expected
-    assert make(root, start="hashed", drop_first=0, geometry="centre-crop", antialias=True).fingerprint == expected
-
-
 def test_fingerprint_follows_all_that_changes_a_clip(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ucf101, "SAMPLE", 64)  # less than a third of these small files
+    monkeypatch.setattr(ucf101, "LIGHT", folders.Depth(0, 64))  # less than a third of these small files
     seen = [make(root).fingerprint]
     assert seen[0] == make(root).fingerprint
     seen += [make(root, **{name: 2}).fingerprint for name in ("frames", "height", "width", "stride", "split_list")]
@@ -296,7 +288,7 @@ def test_fingerprint_follows_all_that_changes_a_clip(root: Path, monkeypatch: py
         seen.append(make(root).fingerprint)
     path.unlink()
     seen.append(make(root).fingerprint)
-    monkeypatch.setattr(video, "decoder", lambda: "another decoder")
+    monkeypatch.setattr(video, "version", lambda name: "another decoder")
     seen.append(make(root).fingerprint)
     assert len(set(seen)) == len(seen) == 16
 
@@ -304,26 +296,55 @@ def test_fingerprint_follows_all_that_changes_a_clip(root: Path, monkeypatch: py
 # The genuine clips
 
 
-@pytest.fixture
-def genuine() -> Path:
-    folder = Path(os.environ.get("VFBENCH_TEST_DATA", Path(__file__).parent.parent / "../shared/data")).resolve()
-    if not (folder / "ucf101").is_dir():
-        pytest.skip(f"no real video files in {folder}; set VFBENCH_TEST_DATA")
-    return folder
-
-
-def test_genuine_lists_and_clips(genuine: Path) -> None:
-    dataset = make(genuine)
-    assert dataset.note == "2 of 9,537 listed train clips present, 3 of 3,783 listed test clips present"
+def test_genuine_lists_and_clips(real_data: Path) -> None:
+    dataset = make(real_data)
+    assert dataset.note.startswith("2 of 9,537 listed train clips present; 3 of 3,783 listed test clips present; ")
+    assert "no clips of 97 of 101 classes: ApplyLipstick" in dataset.note
+    assert (dataset.inventory.layout, dataset.inventory.copy) == (
+        "official avi tree, lists beside",
+        "official, partial (5 of 13,320)",
+    )
     assert (len(dataset.classes), dataset.classes[0], dataset.classes[100]) == (101, "ApplyEyeMakeup", "YoYo")
     assert dataset.labels("train", [0, 1]) == [83, 83]
     assert dataset.captions("test", [0, 1, 2]) == ["apply eye makeup", "baseball pitch", "basketball"]
-    clips = make(genuine, frames=16, height=32, width=48).clips("test", [0, 1, 2])
+    clips = make(real_data, frames=16, height=32, width=48).clips("test", [0, 1, 2])
     assert tuple(clips.shape) == (3, 16, 3, 32, 48)
     assert clips.float().std((1, 2, 3, 4)).min() > 20
 
 
+def test_genuine_counts_and_means(real_data: Path) -> None:
+    dataset = make(real_data / "ucf101", frames=3, height=240, width=320, start="zero", geometry="native")
+    counts = {entry.name: folders.count(entry) for side in dataset.inventory.splits.values() for entry in side.entries}
+    assert {name.rpartition("/")[2][2:-4]: count for name, count in counts.items()} == {
+        "ApplyEyeMakeup_g01_c01": 164,
+        "BaseballPitch_g01_c01": 107,
+        "Basketball_g01_c01": 141,
+        "SoccerJuggling_g23_c01": 240,
+        "SoccerJuggling_g24_c01": 251,
+    }
+    means = dataset.clips("test", [0])[0].double().mean((1, 2, 3)).tolist()
+    assert means == pytest.approx([87.1196, 87.2279, 86.1584], abs=0.02)
+
+
+def test_genuine_frames_are_the_same_clips(real_data: Path) -> None:
+    dataset = make(real_data / "ucf101/jpegs_c3d")
+    assert dataset.names("test") == make(real_data).names("test")[:1] + dataset.names("test")[1:]
+    assert (dataset.inventory.layout, dataset.inventory.copy) == (
+        "frame folders, one level, lists beside",
+        "unknown copy, 320x240",
+    )
+
+
 @pytest.mark.parametrize(("split_list", "counts"), [(1, (9537, 3783)), (2, (9586, 3734)), (3, (9624, 3696))])
-def test_genuine_list_lengths(genuine: Path, split_list: int, counts: tuple[int, int]) -> None:
-    dataset = make(genuine, split_list=split_list)
-    assert tuple(dataset.size(split) + dataset.missing(split) for split in ("train", "test")) == counts
+def test_genuine_list_lengths(real_data: Path, split_list: int, counts: tuple[int, int]) -> None:
+    inventory = find(str(real_data), split_list=split_list)
+    assert tuple(len(inventory.listed[split]) for split in ucf101.SPLITS) == counts
+    there = [len(inventory.splits[split]) + len(inventory.missing(split)) for split in ucf101.SPLITS]
+    assert tuple(there) == counts
+
+
+def test_the_class_names_known_without_lists_are_the_official_ones(real_data: Path) -> None:
+    assert find(str(real_data)).classes == CLASSES_OF_ALL
+    names = [name for split in ucf101.SPLITS for name in find(str(real_data)).listed[split]]
+    spelled = [official_name(*re.findall(r"/v_(\w+)_g(\d\d)_c(\d\d)", name.lower())[0]) for name in names]
+    assert spelled == names

@@ -2,6 +2,9 @@
 
 [run]                 --config file.toml: one table per command, one key per flag
 steps = 50
+
+[data.verify]         one for each command of a group
+full = true
 """
 
 from __future__ import annotations
@@ -44,10 +47,20 @@ def defaults(config: Path, commands: Mapping[str, Any]) -> dict[str, dict[str, A
         content = tomllib.loads(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"--config {config}: {error}") from error
+    return _of_commands(f"in {config}", "", commands, content)
+
+
+def _of_commands(where: str, above: str, commands: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of commands; a group of commands, such as `data`, has a table for each: `[data.verify]`."""
+    found: dict[str, Any] = {}
     for verb, values in content.items():
         if verb not in commands or not isinstance(values, dict):
-            raise unknown(f"table (one per command) in {config}", verb, commands)
-    return {verb: _of_command(f"[{verb}] in {config}", commands[verb], values) for verb, values in content.items()}
+            raise unknown(f"table (one per command) {where}", f"{above}{verb}", [f"{above}{name}" for name in commands])
+        if inner := getattr(commands[verb], "commands", None):
+            found[verb] = _of_commands(where, f"{verb}.", inner, values)
+        else:
+            found[verb] = _of_command(f"[{above}{verb}] {where}", commands[verb], values)
+    return found
 
 
 def _of_command(place: str, command: Any, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape
-from vfbench.video import to_uint8
+from vfbench.video import to_bytes
 
 ONE = ("zero", "hashed")  # ways to start that give one clip a video
 SEVERAL = ("every", "chunks")  # and those that give as many as fit
@@ -32,6 +33,10 @@ WORDS = {
     "filter": ("bilinear", "lanczos", "none"),
 }
 USUAL = ("centre-crop", "bilinear", True)  # how frames are fitted where nobody says it
+
+FEW = 4  # frames resized at once: their floats stay in a core's cache
+
+Box: TypeAlias = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -73,19 +78,34 @@ class Cut:
         """The frames that a video needs for one clip, with those that are dropped."""
         return self.drop_first + (self.shape.frames - 1) * self.stride + 1
 
-    def starts(self, name: str, count: int) -> range:
+    def starts(self, name: str, count: int, seed: int = 0) -> range:
         """The first frame of each clip of the video called `name`, which has `count` frames; see `starts`."""
-        return starts(self.start, name, count, frames=self.shape.frames, stride=self.stride, drop_first=self.drop_first)
+        length = {"frames": self.shape.frames, "stride": self.stride, "drop_first": self.drop_first}
+        return starts(self.start, name, count, **length, seed=seed)
+
+    @property
+    def fitting(self) -> str:
+        """How frames are fitted, such as `64x64 centre-crop bilinear antialias=True`."""
+        shape = f"{self.shape.height}x{self.shape.width}"
+        return f"{shape} {self.geometry} {self.filter} antialias={self.antialias}"
+
+    def box(self, height: int, width: int) -> Box:
+        """What of a frame of this size the clip shows: left, top, width and height."""
+        return centre_box(height, width) if self.geometry == "centre-crop" else (0, 0, width, height)
 
     def fit(
-        self, frames: UInt8[Tensor, "frames 3 _ _"], name: str
+        self, frames: UInt8[Tensor, "frames 3 _ _"], name: str, box: Box | None = None
     ) -> UInt8[Tensor, "frames 3 {self.shape.height} {self.shape.width}"]:
-        """Frames (T, 3, H, W) of any size as the clip has them, on the CPU.
+        """Frames (T, 3, H, W) of any size as the clip has them, on the CPU; of another `box` than the usual if given.
 
         Raises `MissingData` naming the video where nothing may be resampled and the size is another.
         """
         height, width = self.shape.height, self.shape.width
-        seen = centre_crop(frames) if self.geometry == "centre-crop" else frames
+        left, top, wide, tall = box or self.box(frames.shape[-2], frames.shape[-1])
+        if left + wide > frames.shape[-1] or top + tall > frames.shape[-2]:
+            size = f"{frames.shape[-1]}x{frames.shape[-2]}"
+            raise MissingData(f"{name} has {size} pixels (width x height): the crop {box} does not lie within")
+        seen = frames[..., top : top + tall, left : left + wide]
         if self.geometry == "native" or self.filter == "none":
             if seen.shape[-2:] != (height, width):
                 raise self._other_size(name, frames)
@@ -109,28 +129,37 @@ class Cut:
         )
 
 
-def starts(start: str, name: str, count: int, *, frames: int, stride: int = 1, drop_first: int = 0) -> range:
+def starts(
+    start: str, name: str, count: int, *, frames: int, stride: int = 1, drop_first: int = 0, seed: int = 0
+) -> range:
     """The first frame of each clip of a video called `name` that has `count` frames, of which `zero` takes no notice.
 
-    `hashed` draws one of all places that leave room, by the first 8 bytes (little-endian) of the SHA-256 of the name,
-    so that every machine cuts the same clip. Where no clip fits, `every` and `chunks` give none; `zero` and `hashed`
-    give the first frame, where whoever reads the clip finds too few.
+    `hashed` draws one of all places that leave room by `drawn`, so that every machine cuts the same clip. Where no clip
+    fits, `every` and `chunks` give none; `zero` and `hashed` give the first frame, where whoever reads the clip finds
+    too few.
     """
     if start == "zero":
         return range(drop_first, drop_first + 1)
     places = count - drop_first - (frames - 1) * stride
     if start == "hashed":
-        first = drop_first + int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") % max(places, 1)
+        first = drop_first + drawn(name, seed) % max(places, 1)
         return range(first, first + 1)
     return range(drop_first, drop_first + max(places, 0), 1 if start == "every" else frames * stride)
 
 
-def centre_crop(clips: UInt8[Tensor, "*batch 3 height width"]) -> UInt8[Tensor, "*batch 3 side side"]:
-    """The largest centred square; where the margin is odd, the extra pixel is cut right or below."""
-    height, width = clips.shape[-2:]
+def drawn(name: str, seed: int = 0) -> int:
+    """64 bits by which a video is drawn: the first 8 bytes (little-endian) of the SHA-256 of `seed/name`.
+
+    The same on every machine, whatever other videos there are. With seed 0 it is the name's own.
+    """
+    text = f"{seed}/{name}" if seed else name
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:8], "little")
+
+
+def centre_box(height: int, width: int) -> Box:
+    """The largest centred square of a frame; where the margin is odd, the extra pixel is cut right or below."""
     side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return clips[..., top : top + side, left : left + side]
+    return (width - side) // 2, (height - side) // 2, side, side
 
 
 def resize(
@@ -144,9 +173,13 @@ def resize(
         raise TypeError(f"resize takes uint8 clips, got {clips.dtype}")
     if clips.shape[-2:] == (height, width):
         return clips
-    images = clips.reshape(-1, *clips.shape[-3:]).float()
-    images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=antialias)
-    return to_uint8(images / 255).reshape(*clips.shape[:-2], height, width)
+    images = clips.reshape(-1, *clips.shape[-3:])
+    sized = torch.empty((len(images), images.shape[1], height, width), dtype=torch.uint8, device=clips.device)
+    for part, place in zip(torch.split(images, FEW), torch.split(sized, FEW), strict=True):
+        floats = part.to(torch.float32, memory_format=torch.contiguous_format)
+        floats = F.interpolate(floats, (height, width), mode="bilinear", align_corners=False, antialias=antialias)
+        place.copy_(to_bytes(floats))
+    return sized.reshape(*clips.shape[:-2], height, width)
 
 
 def lanczos(

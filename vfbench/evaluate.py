@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ from torch import Tensor
 
 from vfbench.errors import BadEnvironment, UserError
 from vfbench.files import cache
-from vfbench.generate import Wanted, choose
-from vfbench.interfaces import Dataset, Groups, Metric, Request, Score, Split, derive_seed
+from vfbench.generate import Wanted
+from vfbench.interfaces import Dataset, Groups, Metric, Place, Request, Score, Split
+from vfbench.manifest import Manifest
 from vfbench.progress import Progress
-from vfbench.protocol import SPLITS, Protocol, RealSplit
+from vfbench.protocol import Protocol, RealSplit
+from vfbench.selection import by_split, located, videos
 from vfbench.store import code_version, digest, read_tensors, write_tensors
 
 BATCH = 64
@@ -39,56 +40,24 @@ class Real:
     groups: Int[np.ndarray, " real"]
 
 
-def real_features(dataset: Dataset, protocol: Protocol, wanted: Wanted, device: torch.device) -> list[Real]:
-    """Features of the protocol's `n_real` real clips, and of `n_fake` more where there are as many, for each draw."""
-    get = partial(features, dataset, protocol.split, wanted, device)
-    return [_drawn(dataset, protocol, get, draw) for draw in range(protocol.repeats)]
+def real_features(
+    dataset: Dataset, protocol: Protocol, wanted: Wanted, device: torch.device, manifest: Manifest
+) -> list[Real]:
+    """Features of the listed real clips, and of `n_fake` spare ones where there are as many, for each draw."""
+    return [_drawn(dataset, protocol, wanted, device, manifest, number) for number in range(protocol.repeats)]
 
 
-def _drawn(dataset: Dataset, protocol: Protocol, get: Callable[[Sequence[int]], dict[str, Tensor]], draw: int) -> Real:
-    chosen = select(dataset, protocol, protocol.n_real, draw)
-    spare = spares(dataset, protocol, chosen, draw)
-    groups = videos(dataset, protocol.split, chosen)
-    return Real(get(chosen), get(spare) if len(spare) == protocol.n_fake else None, groups)
+def _drawn(
+    dataset: Dataset, protocol: Protocol, wanted: Wanted, device: torch.device, manifest: Manifest, number: int
+) -> Real:
+    def get(places: Sequence[Place], what: str) -> tuple[dict[str, Tensor], Int[np.ndarray, " clips"]]:
+        there, chosen = located(dataset, protocol.split, places)
+        found = features(there, protocol.split, wanted, device, chosen, what=what, keys=places)
+        return found, _numbered(videos(there, protocol.split, chosen))
 
-
-def spares(dataset: Dataset, protocol: Protocol, chosen: Sequence[int], draw: int) -> list[int]:
-    """`n_fake` clips, or as many as there are, of other videos: one of a scored video would make the floor too low."""
-    size, count = available(dataset, protocol.split), protocol.n_real
-    found: list[int] = []
-    while len(found) < protocol.n_fake and count < size:
-        count = min(size, 2 * count + protocol.n_fake)
-        more = [*chosen, *select(dataset, protocol, count, draw)]
-        if count == size:  # all in order, which is by class more often than not
-            more[len(chosen) :] = sorted(
-                more[len(chosen) :], key=lambda i: derive_seed(protocol.selection_seed, i, "spare")
-            )
-        sources = videos(dataset, protocol.split, more)
-        taken = set(sources[: len(chosen)].tolist())
-        found = [index for index, video in zip(more, sources, strict=True) if video not in taken]
-    return found[: protocol.n_fake]
-
-
-def select(dataset: Dataset, protocol: Protocol, count: int, draw: int) -> list[int]:
-    """Which real clips are scored: the first by name, where the dataset tells the `names`, or drawn by hash."""
-    size = available(dataset, protocol.split)
-    if protocol.selection not in ("sorted", "all"):
-        return choose(size, count, protocol.selection_seed + draw)
-    order = list(range(size))
-    if tell := getattr(dataset, "names", None):
-        names = [name for part in SPLITS[protocol.split] for name in tell(part)]
-        order.sort(key=names.__getitem__)
-    return order[:count]
-
-
-def videos(dataset: Dataset, split: RealSplit, chosen: Sequence[int]) -> Int[np.ndarray, " real"]:
-    """The number of each clip's source video; a dataset that cuts several clips from one says so by `videos`."""
-    tell = getattr(dataset, "videos", lambda _, indices: indices)
-    found: list[Hashable] = [None] * len(chosen)
-    for part, places in _by_split(dataset, split, chosen).items():
-        for row, video in zip(places, tell(part, list(places.values())), strict=True):
-            found[row] = part, video
-    return _numbered(found)
+    clips, groups = get(manifest.places(number, "real"), "real clips")
+    spare = manifest.places(number, "spare")[: protocol.n_fake]
+    return Real(clips, get(spare, "spare real clips")[0] if len(spare) == protocol.n_fake else None, groups)
 
 
 def _numbered(things: Sequence[Hashable]) -> Int[np.ndarray, " _"]:
@@ -105,23 +74,26 @@ def features(
     chosen: Sequence[int],
     *,
     what: str = "real clips",
+    keys: Sequence[object] | None = None,
 ) -> dict[str, Tensor]:
     """Features of the chosen clips of a dataset, from the cache where they are there and their hash is right.
 
     `chosen` are indices into the splits laid end to end; `what` the clips are is told by the progress. They are kept
-    piece by piece, so that an interruption loses little.
+    piece by piece, so that an interruption loses little; `keys` tell a clip from all others of the dataset, by default
+    its index.
     """
     networks = {name: extractor.fingerprint for name, extractor in wanted.extractors.items()}
     made_by = [dataset.fingerprint, networks, device.type, code_version(), split, sorted(wanted.names)]
     pieces = [chosen[start : start + PIECE] for start in range(0, len(chosen), PIECE)]
-    keys = [digest([*made_by, piece]) for piece in pieces]
-    places = [cache() / "real" / f"{dataset.name}-{key[:16]}.safetensors" for key in keys]
-    parts = [_kept(path, key) for path, key in zip(places, keys, strict=True)]
+    known = chosen if keys is None else keys
+    ids = [digest([*made_by, list(known[start : start + PIECE])]) for start in range(0, len(chosen), PIECE)]
+    files = [cache() / "real" / f"{dataset.name}-{identity[:16]}.safetensors" for identity in ids]
+    parts = [_kept(path, identity) for path, identity in zip(files, ids, strict=True)]
     progress = Progress(what, sum(len(piece) for piece, part in zip(pieces, parts, strict=True) if not part), "clips")
     for number, piece in enumerate(pieces):
         if not parts[number]:
             parts[number] = _made(dataset, split, wanted, device, piece, progress)
-            _keep(places[number], keys[number], parts[number], what)
+            _keep(files[number], ids[number], parts[number], what)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -153,7 +125,7 @@ def _made(
     progress: Progress,
 ) -> dict[str, Tensor]:
     parts, rows = [], []
-    for part, places in _by_split(dataset, split, chosen).items():
+    for part, places in by_split(dataset, split, chosen).items():
         rows += list(places)
         indices = list(places.values())
         for start in range(0, len(indices), BATCH):
@@ -170,21 +142,6 @@ def _features(
     rows = zip(indices, dataset.labels(split, indices), dataset.captions(split, indices), strict=True)
     described = [Request(index, 0, label, caption) for index, label, caption in rows]
     return wanted.features(dataset.clips(split, indices, device).cpu(), described)
-
-
-def available(dataset: Dataset, split: RealSplit) -> int:
-    """How many real clips there are to choose from."""
-    return sum(dataset.size(part) for part in SPLITS[split])
-
-
-def _by_split(dataset: Dataset, split: RealSplit, chosen: Sequence[int]) -> dict[Split, dict[int, int]]:
-    """Indices into the splits laid end to end, as indices into each of them by their place in `chosen`."""
-    found: dict[Split, dict[int, int]] = {}
-    start = 0
-    for part in SPLITS[split]:
-        inside = range(start, start := start + dataset.size(part))
-        found[part] = {row: index - inside.start for row, index in enumerate(chosen) if index in inside}
-    return found
 
 
 def require_enough(metrics: Mapping[str, Metric], fakes: int, reals: int | None = None) -> None:

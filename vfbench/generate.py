@@ -54,18 +54,6 @@ class Wanted:
         return features | ({"clips"} if self.clips else set())
 
 
-def choose(size: int, count: int, seed: int) -> list[int]:
-    """`count` different indices below `size`, by hash: the same on every machine; all in order if there are no more."""
-    if count >= size:
-        return list(range(size))
-    chosen: dict[int, None] = {}
-    for draw in range(100 * count):
-        chosen[derive_seed(seed, draw, "choice") % size] = None
-        if len(chosen) == count:
-            return list(chosen)
-    return sorted(range(size), key=lambda index: derive_seed(seed, index, "choice"))[:count]  # count is close to size
-
-
 def requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Request]:
     """What the clips of a run shall show: labels and captions of real clips of `split`, drawn by the run's seed."""
     size = dataset.size(split)

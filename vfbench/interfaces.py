@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -43,6 +43,19 @@ class ClipShape:
 
     def __str__(self) -> str:
         return f"{self.frames}x{self.height}x{self.width}"
+
+
+class Place(NamedTuple):
+    """Where a clip comes from: frames `start`, `start + stride`, ... of a video, cropped to a box.
+
+    `video` is its name in the dataset, `crop` left, top, width and height in pixels of the video as shown.
+    """
+
+    split: Split
+    video: str
+    start: int
+    stride: int
+    crop: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)

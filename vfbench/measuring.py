@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from vfbench import plugins
+from vfbench import manifest as manifests
+from vfbench import plugins, selection
 from vfbench.errors import MissingData, UserError, unknown
-from vfbench.evaluate import available, require_enough
+from vfbench.evaluate import require_enough
 from vfbench.interfaces import Dataset, Extractor, Metric, Request
+from vfbench.manifest import Manifest
 from vfbench.plugins import Spec
 from vfbench.protocol import SMOKE_CLIPS, Measure, Protocol, described
 from vfbench.rules import cut, departures, rules
@@ -32,6 +35,7 @@ class Asked:
     weights: str = "default"  # or `random`: untrained networks, for whoever has no weights and tries the path
     extractors: Sequence[str] = ()  # LABEL=SPEC: other networks, or other options of one
     smoke: bool = False
+    manifest: Path | str | None = None  # the list of real clips to score
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Measuring:
     protocol: Protocol
     metrics: Mapping[str, Metric]
     extractors: Mapping[str, Extractor]
+    manifest: Manifest  # the real clips
     smoke: bool
     departures: str = ""  # of the preset
 
@@ -80,13 +85,15 @@ def prepare(spec: Spec, device: torch.device, asked: Asked) -> Measuring:
     if not asked.smoke:
         require_enough(metrics, fields["n_fake"])
     dataset: Dataset = plugins.load("dataset", cut(spec, fields))
-    fields["n_real"] = _reals(asked, fields, dataset)
+    listed = manifests.read(Path(asked.manifest)) if asked.manifest else None
+    fields |= _reals(asked, fields, dataset, listed)
     if not asked.smoke:
         require_enough(metrics, fields["n_fake"], fields["n_real"])
     fields["name"] = _name(given, asked)
     extractors = _load(networks, _outputs(measures, metrics), device)
     protocol = _protocol(fields, dataset, networks, extractors, asked.smoke)
-    return Measuring(dataset, protocol, metrics, extractors, asked.smoke, departures(given, spec))
+    protocol, manifest = _chosen(protocol, dataset, listed)
+    return Measuring(dataset, protocol, metrics, extractors, manifest, asked.smoke, departures(given, spec))
 
 
 def _metrics(
@@ -184,10 +191,37 @@ def _fakes(asked: Asked, fields: Mapping[str, Any], device: torch.device) -> int
     return int(count)
 
 
-def _reals(asked: Asked, fields: Mapping[str, Any], dataset: Dataset) -> int:
+def _chosen(protocol: Protocol, dataset: Dataset, listed: Manifest | None) -> tuple[Protocol, Manifest]:
+    """The list of real clips, and the protocol, which is another one where it does not draw the clips of the list."""
+    drawn = selection.draw(dataset, protocol)
+    if listed is None or listed.real == drawn.real:
+        return protocol, drawn
+    for number in range(listed.draws):
+        selection.located(dataset, protocol.split, listed.places(number, "real") + listed.places(number, "spare"))
+    own = {"selection": "manifest", "manifest": listed.sha256}
+    name = str(plugins.parse(protocol.name).merged({"manifest": listed.sha256[:12]}))
+    return protocol.model_copy(update={**own, "name": name}), listed
+
+
+def _reals(asked: Asked, fields: Mapping[str, Any], dataset: Dataset, listed: Manifest | None) -> dict[str, int]:
+    """How many real clips a score takes, and how many draws of them where a list says it.
+
+    Raises `MissingData` where there are fewer, and `UserError` where the list has another number than is asked for.
+    """
+    if listed is None:
+        return {"n_real": _counted(asked, fields, dataset)}
+    count = len(listed.places(0, "real"))
+    if asked.n_real not in (None, count):
+        raise UserError(f"--num-real {asked.n_real}: --manifest {asked.manifest} has {count}; leave out one of the two")
+    if count < LEAST_REAL:
+        raise UserError(f"--manifest {asked.manifest}: {count} real clips, a score needs at least {LEAST_REAL}")
+    return {"n_real": count, "repeats": listed.draws}
+
+
+def _counted(asked: Asked, fields: Mapping[str, Any], dataset: Dataset) -> int:
     """How many real clips a score takes; raises `MissingData` where there are fewer."""
     split = fields.get("split", "train")
-    there = available(dataset, split)
+    there = selection.available(dataset, split)
     wanted = there if fields["n_real"] == "all" else fields["n_real"]
     wanted = min(SMOKE_CLIPS["n_real"], there) if asked.smoke else wanted
     wanted = wanted if asked.n_real is None else asked.n_real

@@ -41,6 +41,7 @@ class RunOptions:
     metrics: Sequence[str] = ()
     num_samples: int | None = None
     num_real: int | None = None
+    manifest: Path | str | None = None
     weights: str = "default"
     extractors: Sequence[str] = ()
     seed: int = 0
@@ -62,7 +63,13 @@ class RunOptions:
         """What of it is about measuring."""
         numbers = {"n_fake": self.num_samples, "n_real": self.num_real}
         return Asked(
-            self.protocol, self.metrics, weights=self.weights, extractors=self.extractors, smoke=self.smoke, **numbers
+            self.protocol,
+            self.metrics,
+            weights=self.weights,
+            extractors=self.extractors,
+            smoke=self.smoke,
+            manifest=self.manifest,
+            **numbers,
         )
 
 

@@ -17,7 +17,7 @@ from vfbench.interfaces import Extractor, Quantise, Split
 RealSplit = Literal["train", "test", "both"]
 SPLITS: Mapping[RealSplit, tuple[Split, ...]] = {"train": ("train",), "test": ("test",), "both": ("train", "test")}
 # Fields that are younger than the first results: at these values, which were meant before, they leave an id as it was.
-LATER: Mapping[str, Any] = {"fake_stride": 1, "drop_first": 0, "repeats": 1}
+LATER: Mapping[str, Any] = {"fake_stride": 1, "drop_first": 0, "repeats": 1, "manifest": ""}
 
 
 class Measure(BaseModel):
@@ -42,7 +42,9 @@ class Protocol(BaseModel):
     prompts: Split = "test"  # where labels and captions of the generated clips are taken from
     # seeded: videos drawn by the seed, none twice; sorted: the first by name; all: every one, each with one clip.
     # windows: clips drawn by the seed from all places where one can begin, as `start` has it: long videos weigh more.
-    selection: Literal["seeded", "sorted", "all", "windows"] = "seeded"
+    # manifest: a list that the user gave, known by its hash (see `vfbench.manifest`).
+    selection: Literal["seeded", "sorted", "all", "windows", "manifest"] = "seeded"
+    manifest: str = ""
     selection_seed: int = 0
     frames: int = Field(gt=0)  # that enter a score
     height: int = Field(gt=0)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vfbench import files, render, table
+from vfbench import card, files, render, table
 from vfbench.cost import peak_memory
 from vfbench.errors import BadEnvironment, MissingData
 from vfbench.evaluate import made_of, real_features, scores
@@ -39,7 +39,8 @@ def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
     if plan.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(plan.device)
     measuring, protocol = plan.measuring, plan.measuring.protocol
-    reals = real_features(measuring.dataset, protocol, plan.wanted, plan.device)
+    data = card.write(folder, measuring)
+    reals = real_features(measuring.dataset, protocol, plan.wanted, plan.device, measuring.manifest)
     seconds = generate(folder, plan.sampler, plan.requests, plan.wanted, plan.batch_size)
     print("score: value, interval and floor of each metric", file=sys.stderr)
     sources = [(request.split, request.source) for request in plan.requests]
@@ -56,6 +57,7 @@ def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
         "reference": bool(getattr(plan.sampler, "reference", False)),
         "weights": plan.sampler.weights,
         "dataset": measuring.dataset.name,
+        "data": data,
         "protocol": protocol.record(),
         "seed": plan.options.seed,
         "scores": found,

@@ -2,7 +2,9 @@
 
     run.json       what was asked for and where it ran; its `id` hashes what determines the numbers
     chunks/        one safetensors file per chunk of requests: features, and the clips when asked for
-    samples/       a few clips to look at
+    samples/       a few clips to look at, in real/ of those that they are scored against
+    data.md        what these are: copy, counts, hashes
+    manifest.csv   which they are, each
     results.json   the scores
     tables/        the table of this run
 
@@ -32,7 +34,7 @@ from vfbench.errors import BadEnvironment, UserError
 from vfbench.files import held, read_json, unwritable, write_json
 
 # What a killed process leaves of a file of ours that it had not finished: `.<name>.<process>`, `.tmp` for pictures.
-_NAMES = r"\d{6}\.safetensors|(run|results)\.json|sheet\.png|clips\.webp|table\.\w+"
+_NAMES = r"\d{6}\.safetensors|(run|results)\.json|sheet\.png|clips\.webp|table\.\w+|manifest\.csv|data\.md"
 _UNFINISHED = re.compile(rf"\.({_NAMES})\.\d+(\.tmp)?")
 
 
@@ -94,7 +96,7 @@ class RunFolder:
     def __init__(self, path: Path, run_id: str) -> None:
         self.path, self.run_id = path, run_id
         self.chunks, self.samples, self.tables = path / "chunks", path / "samples", path / "tables"
-        self.results = path / "results.json"
+        self.results, self.manifest, self.card = path / "results.json", path / "manifest.csv", path / "data.md"
 
     @classmethod
     @contextlib.contextmanager
@@ -122,7 +124,7 @@ class RunFolder:
 
     def _tidy(self) -> None:
         """Make the parts of the folder, and remove what killed processes left unfinished in them."""
-        for part in (self.path, self.chunks, self.samples, self.tables):
+        for part in (self.path, self.chunks, self.samples, self.samples / "real", self.tables):
             try:
                 part.mkdir(exist_ok=True)
                 for file in part.glob(".*"):

@@ -14,11 +14,11 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +27,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vfbench import files, plugins, video
 from vfbench.diffusion.model import DiffusionModel, DiffusionSampler
 from vfbench.errors import Interrupted, MissingData, UserError
-from vfbench.interfaces import Conditioning, Dataset, Request, derive_seed
+from vfbench.interfaces import Clips, Conditioning, Dataset, Request, Split, derive_seed
+from vfbench.prefetch import ahead
 from vfbench.progress import Progress
 
-_NOT_OF_THE_WEIGHTS = ("device", "save_every", "sample_every", "half", "compile")
+_NOT_OF_THE_WEIGHTS = ("device", "save_every", "sample_every", "half", "compile", "workers")
+_OF_DRAWN_CLIPS = {"crop": "random", "flip": True}  # options of datasets that can draw, and what they are by default
 CONDITIONED = {"text": 0.8, "class": 0.1, "none": 0.1}  # which condition a training clip keeps, and how often
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What determines the weights, and from `device` on how the work is done."""
+    """What determines the weights, and from `device` on how the work is done.
+
+    `crop` (`random` or `centre`) and `flip` say how training clips are drawn from real videos, by default at random and
+    half of them mirrored. Other datasets take neither.
+    """
 
     steps: int
     batch_size: int = 16
@@ -47,11 +53,31 @@ class TrainOptions:
     ema: float = 0.999
     seed: int = 0
     dtype: str = "float32"
+    crop: str | None = None
+    flip: bool | None = None
     device: str = "cpu"
     save_every: int = 200
     sample_every: int = 600
     half: bool = False  # write the weights in half precision
     compile: bool = False  # the networks, with torch.compile
+    workers: int = 2  # threads that draw clips of real videos ahead
+
+
+@runtime_checkable
+class _Drawing(Protocol):
+    """A dataset that cuts its training clips at random."""
+
+    def draw(self, split: Split, indices: Sequence[int], seeds: Sequence[int], *, crop: str, flip: bool) -> Clips: ...
+
+
+class _Batch(NamedTuple):
+    """What a step learns from: its clips with what is said of them, and where its times and noise come from."""
+
+    clips: Clips
+    labels: list[int]
+    captions: list[str]
+    modes: list[Conditioning]
+    generator: torch.Generator
 
 
 def prepare(
@@ -86,7 +112,8 @@ def train(
     with files.held(output):
         run = _Run(model, dataset, options, output)
         run.start(resume)
-        _train(run, options, stop)
+        with closing(run.batches):
+            _train(run, options, stop)
     return output
 
 
@@ -126,9 +153,16 @@ class _Run:
         optimizer = torch.optim.AdamW(model.groups(options.lr), weight_decay=options.weight_decay)
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.model, self.optimizer = self.accelerator.prepare(_Losses(self.raw), optimizer)
-        fixed = {k: v for k, v in asdict(options).items() if k not in _NOT_OF_THE_WEIGHTS}
+        self.drawn = _drawn(dataset, options)
+        undrawn = (*_NOT_OF_THE_WEIGHTS, *_OF_DRAWN_CLIPS)
+        fixed = {**{k: v for k, v in asdict(options).items() if k not in undrawn}, **self.drawn}
         self.spec = {"config": asdict(model.config), "data": dataset.fingerprint, "options": fixed}
+        workers = options.workers if self.drawn else 0  # what is drawn by arithmetic is drawn where it is needed
+        self.batches = ahead(self._batch, self._steps(), workers=workers, depth=max(2 * workers, 1))
         self.started = time.monotonic()
+
+    def _steps(self) -> Iterator[int]:
+        yield from range(self.step, self.options.steps)  # asked for when an earlier run has been taken up
 
     def start(self, resume: bool) -> None:
         """Begin anew, or take up where an earlier run stopped."""
@@ -167,11 +201,12 @@ class _Run:
     def advance(self) -> dict[str, float]:
         """One optimiser step; returns the loss terms."""
         options = self.options
-        x, labels, captions, modes, generator = self._batch()
+        clips, *said = next(self.batches)
+        x = clips.to(self.accelerator.device).float().div(127.5).sub(1)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * _rate(self.step, options)
         with _arithmetic(self.accelerator.device, options.dtype):
-            losses: dict[str, Tensor] = self.model(x, labels, captions, modes, generator)
+            losses: dict[str, Tensor] = self.model(x, *said)
         self.accelerator.backward(torch.stack(list(losses.values())).sum())
         self.accelerator.clip_grad_norm_(self.raw.parameters(), options.clip_norm)
         self.optimizer.step()
@@ -185,17 +220,24 @@ class _Run:
             self._log(values)
         return values
 
-    def _batch(self) -> tuple[Tensor, list[int], list[str], list[Conditioning], torch.Generator]:
-        generator = torch.Generator().manual_seed(derive_seed(self.options.seed, self.step))
+    def _batch(self, step: int) -> _Batch:
+        generator = torch.Generator().manual_seed(derive_seed(self.options.seed, step))
         count, size = self.options.batch_size, self.dataset.size("train")
         indices = torch.randint(size, (count,), generator=generator).tolist()
         chosen = torch.multinomial(
             torch.tensor(list(CONDITIONED.values())), count, replacement=True, generator=generator
         )
         modes: list[Conditioning] = [list(CONDITIONED)[i] for i in chosen.tolist()]
-        clips = self.dataset.clips("train", indices, self.accelerator.device)
         labels, captions = self.dataset.labels("train", indices), self.dataset.captions("train", indices)
-        return clips.float().div(127.5).sub(1), labels, captions, modes, generator
+        return _Batch(self._clips(step, indices), labels, captions, modes, generator)
+
+    def _clips(self, step: int, indices: list[int]) -> Clips:
+        if not isinstance(self.dataset, _Drawing):
+            return self.dataset.clips("train", indices, self.accelerator.device)
+        first = step * len(indices)
+        seeds = [derive_seed(self.options.seed, first + i, "clip") for i in range(len(indices))]
+        crop, flip = "centre" if self.drawn["crop"] == "prepared" else self.drawn["crop"], self.drawn["flip"]
+        return self.dataset.draw("train", indices, seeds, crop=crop, flip=flip)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -233,6 +275,21 @@ class _Run:
         name = self.output / "samples" / f"step_{self.step:06d}"
         video.write_sheet(name.with_suffix(".png"), clips, captions=captions, scale=2)
         video.write_webp(name.with_suffix(".webp"), clips, scale=4)
+
+
+def _drawn(dataset: Dataset, options: TrainOptions) -> dict[str, Any]:
+    """How training clips are drawn, which determines the weights; nothing for a dataset whose clips are as they are."""
+    asked = {name: value for name in _OF_DRAWN_CLIPS if (value := getattr(options, name)) is not None}
+    if not isinstance(dataset, _Drawing):
+        if asked:
+            flag = next(iter(asked))
+            raise UserError(f"--{flag}: {dataset.name} has no videos to draw clips from; leave out --{flag}")
+        return {}
+    if not getattr(getattr(dataset, "inventory", None), "fitted", ""):
+        return {**_OF_DRAWN_CLIPS, **asked}
+    if asked.get("crop") == "random":
+        raise UserError(f"--crop random: {dataset.name} was prepared, and cropped: leave it out, or read its own files")
+    return {**_OF_DRAWN_CLIPS, **asked, "crop": "prepared"}
 
 
 @contextmanager

@@ -1,37 +1,26 @@
-"""Windows: the clips of videos that give several, as many as fit. How many there are, and where each begins."""
+"""Windows: the clips that a cut finds in videos. How many there are, where each begins, and the order of a draw."""
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
-from pathlib import Path
 
-from vfbench import video
-from vfbench.cut import Cut
-from vfbench.errors import BadEnvironment, MissingData
-from vfbench.files import cache, read_json, write_json
-from vfbench.folders.scan import few
-from vfbench.progress import Progress
+import numpy as np
+from jaxtyping import UInt64
+
+from vfbench.cut import Cut, drawn
 
 
 class Windows:
-    """All clips that a cut finds in videos, video by video: `windows[i]` is the number of a video and a first frame.
+    """All clips of videos that are long enough, video by video: `windows[i]` is a video's number and a first frame.
 
-    `counts` has the frames of each of the videos called `names`. Raises `MissingData` naming videos that are too short
-    for one clip.
+    `counts` has the frames of each of the videos called `names`.
     """
 
     def __init__(self, cut: Cut, names: Sequence[str], counts: Sequence[int]) -> None:
-        pairs = list(zip(names, counts, strict=True))
-        if short := [f"{name} ({count})" for name, count in pairs if count < cut.span]:
-            raise MissingData(
-                f"{cut.dataset}: {len(short):,} of {len(pairs):,} videos have fewer frames than the {cut.span} that a "
-                f"clip needs: {few(short)}; take them out or ask for fewer, since none is repeated"
-            )
-        self._starts = [cut.starts(name, count) for name, count in pairs]
+        self._names = names
+        self._starts = [cut.starts(name, count) for name, count in zip(names, counts, strict=True)]
         self._ends = list(accumulate(map(len, self._starts)))
 
     def __len__(self) -> int:
@@ -43,50 +32,18 @@ class Windows:
         number = bisect_right(self._ends, index)
         return number, self._starts[number][index - self._ends[number]]  # counted from the end of the video's own
 
-
-def frame_counts(paths: Sequence[Path]) -> list[int]:
-    """How many frames each video file decodes to: counted, which takes minutes for thousands, and then kept.
-
-    The cache knows a file by its place, size and time, and by the decoder. Raises `MissingData` naming the first file
-    that is cut off or cannot be decoded; what was counted before it is kept.
-    """
-    keys = [_key(path) for path in paths]
-    store = cache() / "frames.json"
-    known = _known(store)
-    todo = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
-    if not todo:
-        return [known[key] for key in keys]
-    progress = Progress("frames counted", len(todo), "videos")
-    try:
-        for key, path in todo.items():
-            known[key] = video.count_frames(path)
-            progress.advance(1)
-    finally:
-        _keep(store, known)
-    return [known[key] for key in keys]
+    def keys(self, seed: int) -> UInt64[np.ndarray, " windows"]:
+        """What each window is drawn by: 64 bits of its video's name, its first frame and the seed."""
+        parts = [
+            _mixed(np.uint64(drawn(name, seed)) + np.array(starts, dtype=np.uint64))
+            for name, starts in zip(self._names, self._starts, strict=True)
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
 
 
-def _key(path: Path) -> str:
-    """What a whole video is known by."""
-    video.check_whole(path)
-    stat = path.stat()
-    told = f"{video.decoder()}\n{path.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}"
-    return hashlib.sha256(told.encode()).hexdigest()
-
-
-def _known(store: Path) -> dict[str, int]:
-    if not store.exists():
-        return {}
-    try:
-        return {key: int(count) for key, count in read_json(store).items()}
-    except (MissingData, TypeError, ValueError) as error:
-        print(f"{store} cannot be used: {error}; counting again", file=sys.stderr)
-        return {}
-
-
-def _keep(store: Path, known: Mapping[str, int]) -> None:
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        write_json(store, known)
-    except (OSError, BadEnvironment) as error:  # the next run counts again
-        print(f"warning: numbers of frames are not kept in {store} ({error})", file=sys.stderr)
+def _mixed(bits: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+    """The bits well mixed, one to one: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = bits ^ (bits >> np.uint64(31))
+    return mixed

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from vfbench import arguments
-from vfbench.cli import look, results, run, score, train, weights
+from vfbench.cli import data, look, results, run, score, train, weights
 from vfbench.cli._shared import Context, option
 from vfbench.errors import GateFailed, Interrupted, UserError
 
@@ -74,6 +74,7 @@ for command in (
     look.diff_protocols,
 ):
     app.command()(command)
+app.add_typer(data.data, name="data")
 app.add_typer(weights.weights, name="weights")
 
 

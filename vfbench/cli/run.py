@@ -24,6 +24,9 @@ def run(
         option("-n", "--num-samples", help="Clips to generate: the protocol's, 256 on a CPU, 2048 on a GPU."),
     ] = None,
     num_real: Annotated[int | None, option("--num-real", help="Real clips; the protocol's by default.")] = None,
+    manifest: Annotated[
+        Path | None, option("--manifest", help="Score the real clips of this list, such as a run's manifest.csv.")
+    ] = None,
     weights: Annotated[
         str, option("--weights", help="default, or random to try the path (not comparable).")
     ] = "default",
@@ -57,6 +60,7 @@ def run(
         metrics=arguments.listed(metrics),
         num_samples=num_samples,
         num_real=num_real,
+        manifest=manifest,
         weights=weights,
         extractors=extractor or (),
         seed=seed,

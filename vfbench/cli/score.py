@@ -25,6 +25,9 @@ def score(
         Path | None, option("--prompts", help="File of what each was asked for: path, tab, prompt; for CLIPSIM.")
     ] = None,
     num_real: Annotated[int | None, option("--num-real", help="Real clips; the protocol's by default.")] = None,
+    manifest: Annotated[
+        Path | None, option("--manifest", help="Score the real clips of this list, such as a run's manifest.csv.")
+    ] = None,
     weights: Annotated[
         str, option("--weights", help="default, or random to try the path (not comparable).")
     ] = "default",
@@ -52,6 +55,7 @@ def score(
         listing=listing,
         prompts=prompts,
         num_real=num_real,
+        manifest=manifest,
         weights=weights,
         extractors=extractor or (),
         device=device,

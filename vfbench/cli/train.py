@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from vfbench.cli._shared import next_command, option
 
 
@@ -28,6 +30,19 @@ def train(
     resume: Annotated[bool, option("--resume", help="Go on where an earlier run stopped.")] = False,
     half: Annotated[bool, option("--half", help="Write the weights in half precision.")] = False,
     compile: Annotated[bool, option("--compile", help="Compile the networks: slow to start, then faster.")] = False,
+    crop: Annotated[
+        str | None, option("--crop", help="Part of real videos to train on: random (the default) or centre.")
+    ] = None,
+    flip: Annotated[
+        bool | None,
+        typer.Option(
+            "--flip/--no-flip",
+            help="Mirror half of the clips of real videos.",
+            envvar="VFBENCH_FLIP",
+            show_envvar=False,
+        ),
+    ] = None,
+    workers: Annotated[int, option("--workers", help="Threads that draw clips of real videos ahead.", min=0)] = 2,
 ) -> None:
     """Train a model; Ctrl-C saves, --resume goes on."""
     from vfbench import device as devices
@@ -47,6 +62,9 @@ def train(
         sample_every=sample_every,
         half=half,
         compile=compile,
+        crop=crop,
+        flip=flip,
+        workers=workers,
     )
     folder = output or Path("runs") / f"train-{model}-{data.name}"
     start(network, data, options, folder, resume=resume)

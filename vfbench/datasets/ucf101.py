@@ -1,32 +1,44 @@
-"""UCF101: 13,320 real clips of 101 human actions, in the official layout and the official splits.
+"""UCF101: 13,320 real clips of 101 human actions, in every layout met in the wild.
 
-    root/UCF-101/<Class>/v_<Class>_g01_c01.avi
-    root/ucfTrainTestlist/{classInd,trainlist01,testlist01, ... 03}.txt
+    root/UCF-101/<Class>/v_<Class>_g01_c01.avi              official; with ucfTrainTestlist beside it or inside
+    root/{train,test}/<Class>/v_<Class>_g01_c01.avi         as VideoGPT and TATS want them
+    root/v_<Class>_g01_c01.avi                              flat
+    root/[<Class>/]v_<Class>_g01_c01/000000.jpg             as frames, as for StyleGAN-V and Latte
 
+The official lists, where they are, tell splits and labels. In every layout a clip has the name that they give it.
 Soomro, Zamir and Shah, "UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild" (2012).
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from jaxtyping import UInt8
-from torch import Tensor
-
-from vfbench import folders, video
+from vfbench import folders
 from vfbench.cut import Cut
+from vfbench.datasets._named import Named, in_order, named, official, size
+from vfbench.datasets._root import places, ready
+from vfbench.datasets._tree import look
+from vfbench.datasets._ucf101_lists import (
+    CLASS_LIST,
+    CLASSES,
+    LISTS,
+    find_lists,
+    official_name,
+    read_classes,
+    read_list,
+)
+from vfbench.datasets._videos import Videos
 from vfbench.errors import MissingData, UserError
-from vfbench.interfaces import Clips, ClipShape, Dataset, Split
+from vfbench.folders import LIGHT, Found
+from vfbench.folders.scan import suffix
+from vfbench.interfaces import ClipShape, Dataset, Split
+from vfbench.inventory import Inventory
 from vfbench.protocol import WORDLESS
-from vfbench.windows import Windows, frame_counts
 
-VIDEOS, LISTS = "UCF-101", "ucfTrainTestlist"
+NAME, TITLE = "ucf101", "UCF101"
+VIDEOS, CLIPS, SIZE = "UCF-101", 13320, "320x240"  # of the official copy
 SPLITS: tuple[Split, ...] = ("train", "test")
 # Plumbing on real video: the judge of Moving Shapes stands in for I3D and C3D. Real clips are taken from both splits,
 # so that a handful of files is enough.
@@ -42,12 +54,11 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
         "measures": WORDLESS,
     }
 }
-SAMPLE = 1 << 14  # bytes hashed at the head, the middle and the tail of every file
 
 HOW_TO_GET = f"""Get it once (7 GB; for research use):
   1. from https://www.crcv.ucf.edu/data/UCF101.php download UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip
   2. unpack both in one folder DIR: unrar x UCF101.rar DIR/ && unzip UCF101TrainTestSplits-RecognitionTask.zip -d DIR
-     so that DIR holds {VIDEOS}/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi and {LISTS}/classInd.txt
+     so that DIR holds {VIDEOS}/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi and {LISTS}/{CLASS_LIST}
   3. repeat your command with --data-root DIR, or set VFBENCH_DATA=DIR"""
 
 
@@ -64,176 +75,116 @@ def build(
     filter: str = "bilinear",
     antialias: bool = True,
     split_list: int = 1,
+    short: str = "refuse",
+    decoder: str = "auto",
 ) -> Dataset:
     """UCF101 as clips of `frames` frames, `stride` apart, by default cropped to the centred square and resized.
 
-    `root` holds `UCF-101` and `ucfTrainTestlist`, itself or in its child `ucf101`; without it VFBENCH_DATA is used.
-    `split_list` is 1, 2 or 3, the other options are those of `vfbench.cut`; with start `every` or `chunks` the frames
-    of every video are counted first, once. Raises `MissingData` with the way to get the dataset where it is not found,
+    `root` is the dataset's folder or one above, without it VFBENCH_DATA is used. `split_list` is 1, 2 or 3; with
+    `short` at `skip`, videos too short for a clip are left out. `decoder` is that of `vfbench.video.decode`, the other
+    options are those of `vfbench.cut`. Raises `MissingData` with the way to get the dataset where it is not found,
     or naming videos that are too short, and `UserError` for an impossible option.
     """
-    cut = Cut("ucf101", ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
+    cut = Cut(NAME, ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
+    return Videos(find(root, split_list=split_list), cut, short=short, decoder=decoder)
+
+
+def find(root: str | None = None, *, split_list: int = 1) -> Inventory:
+    """What stands of UCF101 below `root`, by the names of the official lists in every layout and whatever their case.
+
+    Raises `MissingData` with the way to get the dataset where it is not found, and `UserError` for a list that there
+    is not.
+    """
     if split_list not in (1, 2, 3):
         raise UserError(f"ucf101(split_list={split_list}): UCF101 has split lists 1, 2 and 3, try ucf101(split_list=1)")
-    return Ucf101(_find(root), cut, split_list)
+    visited = places(root, TITLE, (NAME,), HOW_TO_GET)
+    if made := ready(visited, NAME, origin, split_list=split_list):
+        return made
+    there = named(look(visited, (NAME,)), NAME, TITLE, lambda match: official_name(*match.groups()), HOW_TO_GET)
+    lists = find_lists(visited)
+    return _listed(there, lists, split_list) if lists else _unlisted(there)
 
 
-class _Video(NamedTuple):
-    name: str  # as the split list spells it
-    path: Path  # as the disk spells it
-    label: int
+def origin(name: str) -> str:
+    """The recording that a clip was cut from: its name up to the group, `ApplyEyeMakeup/v_ApplyEyeMakeup_g01`."""
+    return name.rpartition("_c")[0]
 
 
-class Ucf101:
-    """The clips that the split lists name and the disk holds; `missing` and `note` say what is not there.
-
-    By default each video gives one clip, which begins where a hash of the video's name says.
-    """
-
-    name = "ucf101"
-
-    def __init__(self, root: Path, cut: Cut, split_list: int) -> None:
-        self.shape, self.stride, self._cut = cut.shape, cut.stride, cut
-        self.classes = _read_classes(root / LISTS / "classInd.txt")
-        self.words = tuple(sorted({word for name in self.classes for word in folders.in_words(name).split()}))
-        on_disk = _scan(root / VIDEOS)
-        self._listed: dict[Split, int] = {}
-        self._videos: dict[Split, list[_Video]] = {}
-        for split in SPLITS:
-            listed = _read_list(root / LISTS / f"{split}list{split_list:02}.txt", self.classes)
-            self._listed[split] = len(listed)
-            self._videos[split] = [
-                _Video(name, on_disk[name.lower()], label) for name, label in listed if name.lower() in on_disk
-            ]
-        if not any(self._videos.values()):
-            raise MissingData(f"{root / VIDEOS} holds none of the clips named in {root / LISTS}.\n{HOW_TO_GET}")
-        self._windows = {split: _windows(cut, self._videos[split]) for split in SPLITS} if cut.several else {}
-
-    def size(self, split: Split) -> int:
-        """How many clips the videos on disk give."""
-        return len((self._windows or self._videos)[split])
-
-    def missing(self, split: Split) -> int:
-        """How many of the listed videos are not on disk."""
-        return self._listed[split] - len(self._videos[split])
-
-    @property
-    def note(self) -> str:
-        """What a reader must know of a partial copy, such as `5 of 9,537 listed train clips present`; else empty."""
-        partial = [split for split in SPLITS if self.missing(split)]
-        return ", ".join(
-            f"{len(self._videos[split]):,} of {self._listed[split]:,} listed {split} clips present" for split in partial
-        )
-
-    def clips(self, split: Split, indices: Sequence[int], device: torch.device | None = None) -> Clips:
-        """The clips at `indices`, uint8 (B, T, 3, H, W), resized on the CPU so that no device changes a pixel.
-
-        Raises `MissingData` naming the first clip that is cut off, damaged or too short, and IndexError.
-        """
-        clips = [self._clip(split, *self._place(split, index)) for index in indices]
-        shape = (0, self.shape.frames, 3, self.shape.height, self.shape.width)
-        return (torch.stack(clips) if clips else torch.empty(shape, dtype=torch.uint8)).to(device)
-
-    def labels(self, split: Split, indices: Sequence[int]) -> list[int]:
-        """The class of each clip, an index into `classes`: one less than in the official lists."""
-        return [self._videos[split][number].label for number in self.videos(split, indices)]
-
-    def captions(self, split: Split, indices: Sequence[int]) -> list[str]:
-        """The class of each clip in words, such as `apply eye makeup`."""
-        return [folders.in_words(self.classes[label]) for label in self.labels(split, indices)]
-
-    def names(self, split: Split) -> list[str]:
-        """The name of each clip's video, with its class, as the split list has it."""
-        return [self._videos[split][number].name for number in self.videos(split, range(self.size(split)))]
-
-    def videos(self, split: Split, indices: Sequence[int]) -> list[int]:
-        """The number of the video that each clip is cut from."""
-        return [self._place(split, index)[0] for index in indices]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the clips present, of all that cuts and scales them, and of the decoder. Read when first asked.
-
-        A file stands for itself by name, size and 48 KiB of its content, so a change of few bytes can escape.
-        """
-        cut = self._cut.text().removesuffix("/hashed/0")  # which went without saying in the first results
-        digest = hashlib.sha256(f"{cut}/{video.decoder()}".encode())
-        for split in SPLITS:
-            for name, path, _ in sorted(self._videos[split]):
-                digest.update(f"\n{split} {name} {_digest(path)}".encode())
-        return digest.hexdigest()
-
-    def _place(self, split: Split, index: int) -> tuple[int, int | None]:
-        """The number of a clip's video, and its first frame where that is known before the video is read."""
-        if not 0 <= index < self.size(split):
-            raise IndexError(f"ucf101 has {self.size(split)} {split} clips: no clip {index}")
-        return self._windows[split][index] if self._windows else (index, None)
-
-    def _clip(self, split: Split, number: int, first: int | None) -> UInt8[Tensor, "frames 3 height width"]:
-        clip = self._videos[split][number]
-        video.check_whole(clip.path)
-        if first is None:
-            count = video.count_frames(clip.path) if self._cut.start == "hashed" else 0
-            (first,) = self._cut.starts(clip.name, count)
-        images = video.decode(clip.path, start=first, frames=self.shape.frames, stride=self.stride)
-        return self._cut.fit(images, str(clip.path))
+def _listed(there: Named, lists: Path, split_list: int) -> Inventory:
+    """The videos that the official lists name; the others are extra."""
+    classes = read_classes(lists / CLASS_LIST, HOW_TO_GET)
+    listed = {
+        split: tuple(read_list(lists / f"{split}list{split_list:02}.txt", classes, HOW_TO_GET)) for split in SPLITS
+    }
+    on_disk = {name.lower(): where for where, name in there.names().items()}
+    splits = {
+        split: there.found({name: on_disk[name.lower()] for name in names if name.lower() in on_disk}, _group)
+        for split, names in listed.items()
+    }
+    known = {name.lower() for names in listed.values() for name in names}
+    if not (count := sum(map(len, splits.values()))):
+        there_is = f"{there.tree.root} holds {folders.few(in_order(there.names().values()))}"
+        raise MissingData(f"{TITLE}: {there_is}, none of which {lists} names.\n{HOW_TO_GET}")
+    extra = (*in_order(name for name in there.names().values() if name.lower() not in known), *there.strangers)
+    inside = there.tree.root.resolve() in (lists.resolve(), *lists.resolve().parents)
+    notes = [*_gone(splits, classes), *_packed(there, count, len(known)), *there.notes]
+    return Inventory(
+        NAME,
+        f"{_layout(there)}, lists {'inside' if inside else 'beside'}",
+        _copy(there, splits),
+        splits,
+        classes,
+        listed,
+        extra,
+        origin,
+        tuple(notes),
+        LIGHT,
+    )
 
 
-def _windows(cut: Cut, videos: Sequence[_Video]) -> Windows:
-    return Windows(cut, [clip.name for clip in videos], frame_counts([clip.path for clip in videos]))
+def _unlisted(there: Named) -> Inventory:
+    """The videos as the folders have them: splits by folders `train` and `test`, classes by names."""
+    splits = there.splits(_group)
+    groups = {entry.group for found in splits.values() for entry in found.entries}
+    classes = CLASSES if groups <= set(CLASSES) else tuple(in_order(groups))
+    sides = "as the folders have them" if len(there.sides) > 1 or "" not in there.sides else "all in train"
+    notes = [f"no {LISTS} found, so splits are no official ones: {sides}", *_gone(splits, classes)]
+    notes += [*_packed(there, sum(map(len, splits.values())), CLIPS), *there.notes]
+    copy, layout = _copy(there, splits), f"{_layout(there)}, no lists"
+    return Inventory(NAME, layout, copy, splits, classes, {}, there.strangers, origin, tuple(notes), LIGHT)
 
 
-def _find(root: str | None) -> Path:
-    """The folder with both parts of the dataset."""
-    given = root or os.environ.get("VFBENCH_DATA")
-    if not given:
-        raise MissingData(f"UCF101: no --data-root given and VFBENCH_DATA not set.\n{HOW_TO_GET}")
-    places = [Path(given).expanduser(), Path(given).expanduser() / "ucf101"]
-    for place in places:
-        if (place / VIDEOS).is_dir() and (place / LISTS).is_dir():
-            return place
-    looked = " nor ".join(map(str, places))
-    raise MissingData(f"UCF101: neither {looked} holds both {VIDEOS} and {LISTS}.\n{HOW_TO_GET}")
+def _group(name: str) -> str:
+    """The class of a clip by its official name."""
+    return name.partition("/")[0]
 
 
-def _scan(folder: Path) -> dict[str, Path]:
-    """Every clip on disk by its lower-case name: copies differ in case (HandstandPushups/v_HandStandPushups_...)."""
-    return {"/".join(path.parts[-2:]).lower(): path for path in folder.glob("*/*.avi")}
+def _layout(there: Named) -> str:
+    """The layout in words, such as `official avi tree`."""
+    if there.kind == "videos" and there.levels == {1} and set(there.sides) == {""} and _suffixes(there) == {".avi"}:
+        return "official avi tree"
+    return there.layout("class tree")
 
 
-def _read(path: Path) -> list[list[str]]:
-    """The words of each line that has any."""
-    try:
-        return [line.split() for line in path.read_text("ascii").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise MissingData(f"{path}: cannot be read ({error}).\n{HOW_TO_GET}") from error
+def _suffixes(there: Named) -> set[str]:
+    return {suffix(where) for where in there.names()}
 
 
-def _read_classes(path: Path) -> tuple[str, ...]:
-    """Class names in the order of their numbers; a line is `1 ApplyEyeMakeup`."""
-    lines = _read(path)
-    if not lines or [line[0] for line in lines] != [str(i + 1) for i in range(len(lines))]:
-        raise MissingData(f"{path}: is not the official class list, numbered from 1.\n{HOW_TO_GET}")
-    return tuple(line[-1] for line in lines)
+def _copy(there: Named, splits: Mapping[Split, Found]) -> str:
+    """Which copy it is: the official clips are avi files of 320x240, however they are sorted into folders."""
+    seen = size(splits)
+    if there.kind == "videos" and _suffixes(there) == {".avi"} and seen == SIZE:
+        return official(sum(map(len, splits.values())), CLIPS)
+    return f"unknown copy, {seen}"
 
 
-def _read_list(path: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
-    """Clips with the label of their folder, from 0; a train list repeats it, counted from 1, a test list does not."""
-    numbers = {name.lower(): i for i, name in enumerate(classes)}
-    clips = []
-    for name, *number in _read(path):
-        label = numbers.get(name.split("/")[0].lower())
-        if label is None or number not in ([], [str(label + 1)]):
-            raise MissingData(f"{path}: '{' '.join([name, *number])}' does not fit classInd.txt.\n{HOW_TO_GET}")
-        clips.append((name, label))
-    return clips
+def _gone(splits: Mapping[Split, Found], classes: tuple[str, ...]) -> list[str]:
+    """The note on classes of which there is no clip."""
+    groups = {entry.group for found in splits.values() for entry in found.entries}
+    gone = [name for name in classes if name not in groups]
+    return [f"no clips of {len(gone)} of {len(classes)} classes: {folders.few(gone)}"] if gone else []
 
 
-def _digest(path: Path) -> str:
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        for offset in (0, size // 2, max(size - SAMPLE, 0)):
-            file.seek(offset)
-            digest.update(file.read(SAMPLE))
-    return digest.hexdigest()
+def _packed(there: Named, count: int, total: int) -> list[str]:
+    """The note on an archive of a copy that is not whole."""
+    return [there.tree.unpack()] if there.tree.archives and count < total else []

@@ -9,13 +9,17 @@ The order is natural (`frame_9` before `frame_10`). Nothing is passed over in si
 and two layouts in one folder are refused. Hidden folders, `__MACOSX` and split lists are not entered.
 """
 
-from vfbench.folders.compare import manifest, mismatches, too_short
+from vfbench.folders.compare import DEEP, LIGHT, Depth, manifest, mismatches, too_short
 from vfbench.folders.layout import Entry, Found, detect
-from vfbench.folders.read import STARTS, clip, clips, count, decoder, features, resolution
-from vfbench.folders.scan import in_words, natural
+from vfbench.folders.measures import measures
+from vfbench.folders.read import STARTS, clip, clips, count, decoder, features, measure, read, resolution
+from vfbench.folders.scan import few, in_words, natural, printable
 
 __all__ = [
+    "DEEP",
+    "LIGHT",
     "STARTS",
+    "Depth",
     "Entry",
     "Found",
     "clip",
@@ -24,10 +28,15 @@ __all__ = [
     "decoder",
     "detect",
     "features",
+    "few",
     "in_words",
     "manifest",
+    "measure",
+    "measures",
     "mismatches",
     "natural",
+    "printable",
+    "read",
     "resolution",
     "too_short",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import struct
 import zipfile
 import zlib
@@ -18,7 +19,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -80,6 +81,31 @@ def rows(path: Path) -> np.ndarray:
     with _reading(path):
         stat = path.stat()
     return _open(path, (stat.st_size, stat.st_mtime_ns))
+
+
+def shard(path: Path) -> UInt8[np.ndarray, "n 3 height width"]:
+    """The frames of a shard that `vfbench data prepare` made, (N, 3, H, W), mapped: read where they are indexed.
+
+    Raises `MissingData` naming a file that is missing, cut off, or no shard.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise MissingData(f"{path}: {error.strerror}; prepare this folder again") from error
+    return _shard(path, (stat.st_size, stat.st_mtime_ns))
+
+
+def shard_size(frames: int, height: int, width: int) -> int:
+    """The bytes of a shard file."""
+    return len(shard_header(frames, height, width)) + frames * 3 * height * width
+
+
+def shard_header(frames: int, height: int, width: int) -> bytes:
+    """What stands in a shard file before its frames, in the npy format."""
+    header = io.BytesIO()
+    described = {"descr": "|u1", "fortran_order": False, "shape": (frames, 3, height, width)}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
 
 
 def features(path: Path) -> Float[Tensor, "n dim"]:
@@ -165,6 +191,20 @@ def _open(path: Path, stamp: tuple[int, int]) -> np.ndarray:
         with np.load(path, allow_pickle=False) as content:
             whole: np.ndarray = content[file.name]
             return whole
+
+
+@functools.lru_cache(maxsize=128)  # files held open; a hundred of the usual size are 30 GB
+def _shard(path: Path, stamp: tuple[int, int]) -> UInt8[np.ndarray, "n 3 height width"]:
+    """The frames of a shard that has not changed since its `stamp` of size and time."""
+    try:
+        frames: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)  # faster to slice
+    except _DAMAGE as error:
+        raise MissingData(f"{path}: no readable shard ({error}); remove it and prepare this folder again") from error
+    shape = frames.shape
+    if frames.dtype != np.uint8 or len(shape) != 4 or shape[1] != 3 or stamp[0] != shard_size(shape[0], *shape[2:]):
+        said = f"{frames.dtype} {shape} in {stamp[0]:,} bytes"
+        raise MissingData(f"{path}: {said}, needed: uint8 (N, 3, H, W); remove it and prepare this folder again")
+    return frames
 
 
 def _map(file: ArrayFile) -> np.ndarray:

@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from vfbench import video
 from vfbench.errors import MissingData
-from vfbench.folders.layout import Entry, Found, Kind
+from vfbench.folders.layout import Found
 from vfbench.folders.read import clip, count
 from vfbench.folders.scan import codec, few, frame_files
 
-WHOLE = 1 << 22  # bytes of a clip up to which all of it is hashed
-SAMPLE = 1 << 20  # bytes hashed at the head, the middle and the tail of a longer one
 PROBES = 16  # clips that are looked at on each side, evenly spread
 LOSSLESS = ("png", "ffv1", "rawvideo", "huffyuv", "utvideo", "qtrle")  # as long as the pixels are RGB
 WHY = {
@@ -27,49 +26,67 @@ WHY = {
 }
 
 
-def manifest(found: Found) -> str:
-    """SHA-256 of the kind of clips and of every clip's relative name, sizes and content, 64 hexadecimal digits.
+class Depth(NamedTuple):
+    """How much of the files is hashed: a clip of up to `whole` bytes is, and `sample` at three places of a larger."""
+
+    whole: int
+    sample: int
+
+
+DEEP = Depth(1 << 22, 1 << 20)
+LIGHT = Depth(0, 1 << 14)  # 48 KiB of each of the thousands of videos of a known dataset: seconds, not minutes
+
+
+def manifest(found: Found, depth: Depth = DEEP) -> str:
+    """SHA-256 of the kind of clips and of every clip's name, sizes and content, 64 hexadecimal digits.
 
     Wherever the folder stands and whenever its files were written, the same clips give the same hash. A clip of up to
-    4 MiB, and any array file, is hashed whole. Of a longer video its size and 3 MiB are (head, middle, tail), of longer
-    frame folders the names and sizes of all frames and the content of three: another encoding of a clip changes sizes,
-    so that only a change of bytes in place, between those places, can escape. At most 4 MiB a clip are read.
+    `depth.whole` bytes (4 MiB), and any array file, is hashed whole. Of a longer video its size and three samples
+    (head, middle, tail) are, of longer frame folders the names and sizes of all frames and the content of three:
+    another encoding of a clip changes sizes, so that only a change of bytes in place, between those places, can escape.
     Raises `MissingData` naming a file that cannot be read.
     """
     digest = hashlib.sha256(found.kind.encode())
-    base = found.base
-    for path in dict.fromkeys(entry.path for entry in found.entries):
-        digest.update(f"\n{path.relative_to(base).as_posix()}".encode())
+    for name, path in _files(found).items():
+        digest.update(f"\n{name}".encode(errors="surrogateescape"))
         try:
-            for part in _identity(found.kind, path):
-                digest.update(f"\n {part}".encode())
+            for part in _identity(found, path, depth):
+                digest.update(f"\n {part}".encode(errors="surrogateescape"))
         except OSError as error:
             raise MissingData(f"{path}: {error.strerror}; get this clip again, or look at the folder again") from error
     return digest.hexdigest()
 
 
-def _identity(kind: Kind, path: Path) -> Iterator[str]:
+def _files(found: Found) -> dict[str, Path]:
+    """What is hashed, by name; an array file, whose rows are entries each, once."""
+    if found.kind in ("videos", "frames"):
+        return {entry.name: entry.path for entry in found.entries}
+    return {path.relative_to(found.base).as_posix(): path for path in dict.fromkeys(e.path for e in found.entries)}
+
+
+def _identity(found: Found, path: Path, depth: Depth) -> Iterator[str]:
     """What a clip or array file is known by."""
-    if kind != "frames":
+    if found.kind != "frames":
         size = path.stat().st_size
         # The size of an uncompressed array tells nothing of what is in it.
-        yield f"{size} {_content(path, size, whole=kind != 'videos' or size <= WHOLE)}"
+        yield f"{size} {_content(path, size, depth if found.kind == 'videos' else None)}"
         return
     files = frame_files(path)
     sizes = [file.stat().st_size for file in files]
-    chosen = range(len(files)) if sum(sizes) <= WHOLE else {0, len(files) // 2, len(files) - 1}
+    chosen = range(len(files)) if sum(sizes) <= depth.whole else {0, len(files) // 2, len(files) - 1}
     for i, (file, size) in enumerate(zip(files, sizes, strict=True)):
-        yield f"{file.name} {size} {_content(file, size, whole=size <= WHOLE) if i in chosen else ''}"
+        yield f"{file.name} {size} {_content(file, size, depth) if i in chosen else ''}"
 
 
-def _content(path: Path, size: int, *, whole: bool) -> str:
+def _content(path: Path, size: int, depth: Depth | None) -> str:
+    """SHA-256 of a file, or of samples of a large one; None hashes it whole."""
     with path.open("rb") as file:
-        if whole:
+        if depth is None or size <= max(depth.whole, 3 * depth.sample):
             return hashlib.file_digest(file, "sha256").hexdigest()
         digest = hashlib.sha256()
-        for offset in (0, (size - SAMPLE) // 2, size - SAMPLE):
+        for offset in (0, (size - depth.sample) // 2, size - depth.sample):
             file.seek(offset)
-            digest.update(file.read(SAMPLE))
+            digest.update(file.read(depth.sample))
         return digest.hexdigest()
 
 
@@ -105,16 +122,11 @@ def mismatches(real: Found, fake: Found) -> list[str]:
 def too_short(found: Found, *, frames: int, stride: int = 1, drop_first: int = 0) -> list[str]:
     """The names of the clips with fewer frames than `clip` would need, so that they are known before any work.
 
-    A video is decoded only where its header declares too few frames. One that declares more than it holds, as some do,
-    is found when it is read. Raises `MissingData` naming a clip that cannot be opened.
+    A video that declares more than it holds, as damaged ones do, is found when it is read. Raises `MissingData` naming
+    a clip that cannot be opened.
     """
     need = drop_first + (frames - 1) * stride + 1
-    return [entry.name for entry in found.entries if not _declares(found.kind, entry, need)]
-
-
-def _declares(kind: Kind, entry: Entry, need: int) -> bool:
-    """Whether a clip holds the frames needed, or says so."""
-    return (kind == "videos" and (_container(entry)[2] or 0) >= need) or count(kind, entry) >= need
+    return [entry.name for entry in found.entries if count(entry) < need]
 
 
 def _spread(found: Found) -> list[int]:
@@ -127,30 +139,15 @@ def _look(found: Found, index: int) -> _Look:
     height, width = clip(found, index, frames=1).shape[-2:]
     size = f"{width}x{height}"
     if found.kind == "videos":
-        compression, rate, frames = _container(entry)
-        return _Look(compression, None, size, rate, frames)
+        header = video.header(entry.path)
+        lossless = header.codec in LOSSLESS and header.pixels.startswith(("rgb", "bgr", "gbr", "0rgb", "argb"))
+        compression = "lossless" if lossless else f"{header.codec} {header.pixels}"
+        return _Look(compression, None, size, header.rate, header.frames)
     if found.kind == "arrays":
-        return _Look("lossless", None, size, None, count("arrays", entry))
+        return _Look("lossless", None, size, None, count(entry))
     files = frame_files(entry.path)
     name = codec(files[0].name)
     return _Look("lossless" if name in LOSSLESS else name, _quantiser(files[0]), size, None, len(files))
-
-
-def _container(entry: Entry) -> tuple[str, float | None, int | None]:
-    """Codec and pixel format, frames a second and declared number of frames of a video, as its headers say."""
-    import av
-
-    try:
-        container = av.open(f"file:{entry.path}")
-    except av.error.FFmpegError as error:
-        raise MissingData(f"{entry.path}: {error.strerror}; get this file again or take it out") from error
-    with container:
-        if not container.streams.video:
-            raise MissingData(f"{entry.path}: no video stream; get this file again or take it out")
-        stream = container.streams.video[0]
-        name, pixels, rate = stream.codec_context.name, stream.codec_context.pix_fmt or "", stream.average_rate
-        lossless = name in LOSSLESS and pixels.startswith(("rgb", "bgr", "gbr", "0rgb", "argb"))
-        return "lossless" if lossless else f"{name} {pixels}", float(rate) if rate else None, stream.frames or None
 
 
 def _quantiser(file: Path) -> float | None:

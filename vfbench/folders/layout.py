@@ -14,19 +14,32 @@ from vfbench.errors import MissingData
 from vfbench.folders.arrays import SUFFIXES, ArrayFile, examine
 from vfbench.folders.scan import VIDEOS, Scan, codec, few, natural, scan, suffix
 
-Kind: TypeAlias = Literal["videos", "frames", "arrays", "features"]
+Kind: TypeAlias = Literal["videos", "frames", "arrays", "prepared", "features"]
 
 DEEPEST = 2  # levels of frame folders
-TITLES = {"videos": "videos", "frames": "frame folders", "arrays": "array clips", "features": "feature rows"}
+TITLES = {
+    "videos": "videos",
+    "frames": "frame folders",
+    "arrays": "array clips",
+    "prepared": "prepared videos",
+    "features": "feature rows",
+}
 
 
 class Entry(NamedTuple):
-    """A clip: its name below the folder (`samples.npz[3]` in an array file), file or frame folder, row and class."""
+    """A video or clip: its name below the folder (`samples.npz[3]` in an array file), its place, class and kind.
+
+    `path` is a file or a frame folder, `row` the place in an array file. What `vfbench data prepare` made has `frames`
+    frames of its shard from `row` on, cropped and resized already; `size` is the height and width that they had.
+    """
 
     name: str
     path: Path
     row: int = 0
     group: str = ""
+    kind: Kind = "videos"
+    frames: int = 0
+    size: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,7 @@ def detect(root: str | os.PathLike[str], *, listing: str | os.PathLike[str] | No
     if layout == "arrays":
         return _arrays(place, [(name, group, examine(there.base / name)) for name, group in _grouped(names)], notes)
     notes = [*(_check_frames(there, names) if layout == "frames" else _video_notes(names)), *notes]
-    entries = [Entry(name, there.base / name, 0, group) for name, group in _grouped(names)]
+    entries = [Entry(name, there.base / name, 0, group, layout) for name, group in _grouped(names)]
     return Found(place, layout, tuple(entries), tuple(notes))
 
 
@@ -146,7 +159,11 @@ def _arrays(place: Path, files: Sequence[tuple[str, str, ArrayFile]], notes: Seq
     if "features" in kinds and len(widths) > 1:
         found = ", ".join(f"{width} in {name}" for width, name in widths.items())
         raise MissingData(f"{place} holds features of different width ({found}): keep those of one network")
-    entries = [Entry(f"{name}[{i}]", file.path, i, group) for name, group, file in files for i in range(file.shape[0])]
+    entries = [
+        Entry(f"{name}[{i}]", file.path, i, group, file.kind)
+        for name, group, file in files
+        for i in range(file.shape[0])
+    ]
     unread = [f"{name}: not read: {few(file.others)}" for name, _, file in files if file.others]
     whole = [
         f"{name} is compressed: it is read into memory as a whole, {math.prod(file.shape) / 1e6:,.0f} MB"

@@ -17,7 +17,7 @@ from vfbench import video
 from vfbench.cut import ONE, starts
 from vfbench.errors import MissingData, UserError
 from vfbench.folders import arrays
-from vfbench.folders.layout import Entry, Found, Kind
+from vfbench.folders.layout import Entry, Found
 from vfbench.folders.scan import few, frame_files
 from vfbench.interfaces import Clips
 
@@ -66,20 +66,31 @@ def clip(
     """
     _check_request(found, index, frames, start, stride, drop_first)
     entry = found.entries[index]
-    if found.kind == "videos":
-        video.check_whole(entry.path)
-    there = count(found.kind, entry) if start == "hashed" else 0  # `zero` needs no number, and to count is to decode
+    there = count(entry) if start == "hashed" else 0  # `zero` needs no number
     (first,) = starts(start, entry.name, there, frames=frames, stride=stride, drop_first=drop_first)
-    if found.kind == "videos":
-        return video.decode(entry.path, start=first, frames=frames, stride=stride)
-    wanted = range(first, first + frames * stride, stride)
-    if (there := count(found.kind, entry)) <= wanted[-1]:
-        apart = f" at stride {stride}" * (stride > 1)
+    return read(entry, range(first, first + frames * stride, stride), root=found.base).contiguous()
+
+
+def read(
+    entry: Entry, wanted: range, *, root: Path | None = None, decoder: str = "auto"
+) -> UInt8[Tensor, "frames 3 height width"]:
+    """The frames `wanted` of an entry in its own resolution, uint8 (T, 3, H, W); `decoder` reads a video file.
+
+    They may lie in memory pixel by pixel, as decoders give them.
+    Raises `MissingData` naming the entry below `root` where it is too short, damaged or no picture at all.
+    """
+    if entry.kind == "videos":
+        video.check_whole(entry.path)
+        return video.decode(entry.path, start=wanted.start, frames=len(wanted), stride=wanted.step, decoder=decoder)
+    if (there := count(entry)) <= wanted[-1]:
+        apart = f" at stride {wanted.step}" * (wanted.step > 1)
         raise MissingData(
-            f"{found.base / entry.name} has {there} frames, needs {frames} from {first}{apart}: take it out "
-            "or ask for fewer, since none is repeated"
+            f"{root / entry.name if root else entry.path} has {there} frames, needs {len(wanted)} from "
+            f"{wanted.start}{apart}: take it out or ask for fewer, since none is repeated"
         )
-    return _stills(entry, wanted) if found.kind == "frames" else _row(entry, wanted)
+    if entry.kind == "frames":
+        return _stills(entry, wanted)
+    return _prepared(entry, wanted) if entry.kind == "prepared" else _row(entry, wanted)
 
 
 def _check_request(found: Found, index: int, frames: int, start: str, stride: int, drop_first: int) -> None:
@@ -105,26 +116,57 @@ def features(found: Found) -> Float[Tensor, "n dim"]:
     return torch.cat([arrays.features(path) for path in dict.fromkeys(entry.path for entry in found.entries)])
 
 
-def decoder(found: Found) -> str:
-    """Name and version of what turns these files into pixels, for fingerprints."""
+def decoder(found: Found, decoder: str = "auto") -> str:
+    """Names and versions of what turns these files into pixels, for fingerprints."""
     if found.kind == "videos":
-        return video.decoder()
+        used = sorted({video.chosen(entry.path, decoder) for entry in found.entries})
+        return ", ".join(map(video.version, used))
     jpeg = pillow.version("libjpeg_turbo") or pillow.version("jpg")
     return f"pillow {PIL.__version__} (libjpeg {jpeg})" if found.kind == "frames" else "numpy"
 
 
-def count(kind: Kind, entry: Entry) -> int:
-    """How many frames a clip has; those of a video are decoded, since headers are often wrong."""
-    if kind == "features":
+def count(entry: Entry) -> int:
+    """How many frames an entry has; of a video, how many its container says are shown (`vfbench.video.header`)."""
+    return measure(entry)[0]
+
+
+def measure(entry: Entry) -> tuple[int, int, int]:
+    """Number of frames, height and width of an entry as shown, without decoding it.
+
+    Raises `MissingData` naming what cannot be read, and `UserError` for features, which are no clips.
+    """
+    if entry.kind == "features":
         raise UserError(f"{entry.path} holds features, not clips: it has no frames to read")
-    if kind == "videos":
-        return video.count_frames(entry.path)
-    return len(frame_files(entry.path)) if kind == "frames" else int(arrays.rows(entry.path).shape[1])
+    if entry.kind == "videos":
+        video.check_whole(entry.path)
+        header = video.header(entry.path)
+        return header.frames, header.height, header.width
+    if entry.kind == "frames":
+        return _measure_stills(entry)
+    if entry.kind == "prepared":
+        return entry.frames, *entry.size
+    _, frames, height, width, _ = arrays.rows(entry.path).shape
+    return frames, height, width
+
+
+def _measure_stills(entry: Entry) -> tuple[int, int, int]:
+    files = frame_files(entry.path)
+    if not files:
+        raise MissingData(f"{entry.path} holds no image; get this clip again or take it out")
+    height, width = _still(files[0]).shape[:2]
+    return len(files), height, width
 
 
 def _row(entry: Entry, wanted: range) -> UInt8[Tensor, "frames 3 height width"]:
     row = arrays.rows(entry.path)[entry.row, wanted.start : wanted.stop : wanted.step]
     return torch.from_numpy(np.array(row)).permute(0, 3, 1, 2).contiguous()
+
+
+def _prepared(entry: Entry, wanted: range) -> UInt8[Tensor, "frames 3 height width"]:
+    """Of a shard (N, 3, H, W), which holds one video's frames after another's."""
+    first = entry.row + wanted.start
+    last = entry.row + wanted[-1] + 1
+    return torch.from_numpy(np.array(arrays.shard(entry.path)[first : last : wanted.step]))
 
 
 def _stills(entry: Entry, wanted: range) -> UInt8[Tensor, "frames 3 height width"]:

@@ -37,9 +37,14 @@ def in_words(name: str) -> str:
     return " ".join(words).lower() or name
 
 
+def printable(text: str) -> str:
+    """A name as one line to read: what no terminal shows, such as a line break, is written as an escape."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 def few(names: Collection[str], limit: int = 3) -> str:
     """The first names, and how many more there are."""
-    shown = ", ".join(list(names)[:limit])
+    shown = printable(", ".join(list(names)[:limit]))
     return f"{shown} and {len(names) - limit:,} more" if len(names) > limit else shown
 
 
@@ -106,7 +111,7 @@ def _walk(found: Scan, folder: Path, name: str, above: frozenset[str]) -> None:
     items = sorted(_inside(folder), key=lambda item: natural(item.name))
     found.ignored.update(item.name for item in items if _passed_over(item.name))
     items = [item for item in items if not _passed_over(item.name)]
-    files = [item.name for item in items if not item.is_dir()]
+    files = [item.name for item in items if not _is_folder(item)]
     images = [file for file in files if codec(file)]
     if name and not items:
         found.empty.append(name)
@@ -117,7 +122,7 @@ def _walk(found: Scan, folder: Path, name: str, above: frozenset[str]) -> None:
     prefix = f"{name}/" if name else ""
     _sort(found, [f"{prefix}{file}" for file in files if not (name and codec(file))])
     for item in items:
-        if item.is_dir():
+        if _is_folder(item):
             _walk(found, folder / item.name, f"{prefix}{item.name}", above | {here})
 
 
@@ -134,6 +139,13 @@ def _inside(folder: Path) -> list[os.DirEntry[str]]:
             return list(items)
     except OSError as error:
         raise MissingData(f"{folder}: {error.strerror}; give a folder or file of clips that can be read") from error
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError as error:
+        raise MissingData(f"{item.path}: {error.strerror}; take it out") from error
 
 
 def _passed_over(name: str) -> bool:

@@ -22,7 +22,8 @@ from vfbench.errors import unknown
 from vfbench.protocol import Protocol
 
 UNKNOWN = "unknown"
-OF_DATA = frozenset({"name", "comparable", "dataset", "data_fingerprint"})  # what only a dataset and a run can say
+# What only a dataset and a run can say.
+OF_DATA = frozenset({"name", "comparable", "dataset", "data_fingerprint", "manifest"})
 RULES = frozenset(Protocol.model_fields) - OF_DATA
 DEFAULTS = {name: field.default for name, field in Protocol.model_fields.items() if not field.is_required()}
 

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vfbench import card, folders, plugins, store, video
 from vfbench import device as devices
-from vfbench import folders, plugins, store, video
 from vfbench.errors import MissingData, UserError
-from vfbench.evaluate import features, made_of, real_features, scores, select
+from vfbench.evaluate import features, made_of, real_features, scores
 from vfbench.folders import Found
 from vfbench.generate import SHOWN, Wanted
 from vfbench.interfaces import derive_seed
+from vfbench.manifest import Manifest
 from vfbench.measuring import Asked, Measuring, prepare
 from vfbench.plugins import Spec
 from vfbench.protocol import SPLITS, RealSplit
@@ -29,6 +30,7 @@ from vfbench.run import keep_scored
 from vfbench.score.copies import HASH, Bytes
 from vfbench.score.job import ScoreOptions, Scores, Scoring, found_in, ready
 from vfbench.score.made import Made, captions, require_fit
+from vfbench.selection import shown
 from vfbench.store import RunFolder
 
 PIECE = 256  # clips whose features are kept together: an interrupted score loses no more
@@ -137,6 +139,7 @@ def _prepared(
         weights=options.weights,
         extractors=options.extractors,
         smoke=options.smoke,
+        manifest=options.manifest,
     )
     measuring = prepare(spec, device, asked)
     seed = measuring.protocol.selection_seed
@@ -149,7 +152,8 @@ def _prepared(
     said = (
         f"one draw of {count:,} clips: {repeats} draws of {each:,}, as {fields['name']} has it, need {repeats * each:,}"
     )
-    return replace(measuring, protocol=protocol), list(range(count)), [said]
+    first = Manifest(tuple(row for row in measuring.manifest.rows if row.draw == 0))
+    return replace(measuring, protocol=protocol, manifest=first), list(range(count)), [said]
 
 
 def _warnings(fake: Found, real: Sequence[Found], fields: Mapping[str, Any], measuring: Measuring) -> list[str]:
@@ -205,7 +209,8 @@ def _work(
     copies = np.unique(fake.pop(f"{Bytes.name}.{HASH}").numpy(), axis=0, return_inverse=True)[1].reshape(-1)
     if len(set(sources)) == len(sources) and copies.max() > 0:  # prompts go before copies
         sources = list(map(str, copies))
-    reals = real_features(measuring.dataset, protocol, wanted, device)
+    card.write(folder, measuring)
+    reals = real_features(measuring.dataset, protocol, wanted, device, measuring.manifest)
     _show(folder, clips, measuring)
     drawn = {name: rows[list(order)] for name, rows in fake.items()}
     alike = [sources[index] for index in order]
@@ -230,14 +235,11 @@ def _features(clips: Made, wanted: Wanted, device: torch.device) -> dict[str, Te
 
 def _show(folder: RunFolder, clips: Made, measuring: Measuring) -> None:
     """A few clips of both sides to look at, the generated ones first."""
-    dataset, protocol = measuring.dataset, measuring.protocol
-    split = next(part for part in SPLITS[protocol.split] if dataset.size(part))
-    scored = select(dataset, protocol, protocol.n_real, 0)
-    chosen = [index for index in scored if index < dataset.size(split)][:SHOWN]
+    real, captions = shown(measuring.dataset, measuring.manifest.places(0, "real")[:SHOWN])
     first = range(min(SHOWN, len(clips.found)))
-    both = torch.cat([clips.clips("train", first), dataset.clips(split, chosen).cpu()])
+    both = torch.cat([clips.clips("train", first), real])
     names = [f"fake: {clips.found.entries[index].name}" for index in first]
-    names += [f"real: {caption}" for caption in dataset.captions(split, chosen)]
+    names += [f"real: {caption}" for caption in captions]
     scale = max(1, 64 // both.shape[-1])
     video.write_sheet(folder.samples / "sheet.png", both, captions=names, scale=scale)
     video.write_webp(folder.samples / "clips.webp", both, scale=2 * scale)

@@ -30,6 +30,7 @@ class ScoreOptions:
     listing: Path | str | None = None
     prompts: Path | str | None = None
     num_real: int | None = None
+    manifest: Path | str | None = None
     weights: str = "default"
     extractors: Sequence[str] = ()
     device: str = "auto"

@@ -1,0 +1,297 @@
+"""Whatever the layout, the names on disk and the order they were made in, a video has one name, label and split."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from clipfiles import touch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vfbench.datasets import folder, sky_timelapse, taichi_hd, ucf101
+from vfbench.datasets._ucf101_lists import CLASSES, SPELLED
+from vfbench.errors import MissingData
+from vfbench.inventory import Inventory
+
+quick = settings(derandomize=True, deadline=None, max_examples=25, database=None)
+SPLITS = ("train", "test")
+Told = Mapping[str, Mapping[str, str]]
+
+actions = st.sampled_from([*CLASSES[:3], "HandstandPushups", "HandstandWalking", "YoYo"])
+numbers = st.integers(1, 99)
+ids = st.text("abcXYZ019-_", min_size=11, max_size=11)
+
+
+@contextmanager
+def fresh(*names: str) -> Iterator[Path]:
+    """A folder with these empty files, made in that order."""
+    with tempfile.TemporaryDirectory() as place:
+        yield touch(Path(place) / "root", *names)
+
+
+def told(inventory: Inventory) -> Told:
+    """Split, name and label of every video, in the order that clips are counted by."""
+    return {split: {entry.name: entry.group for entry in found.entries} for split, found in inventory.splits.items()}
+
+
+# UCF101
+
+
+@st.composite
+def ucf101_videos(draw: st.DrawFn) -> dict[str, str]:
+    """Official names with the split that each is listed in."""
+    keys = draw(st.lists(st.tuples(actions, numbers, numbers), min_size=1, max_size=8, unique=True))
+    names = [f"{action}/v_{SPELLED.get(action, action)}_g{group:02}_c{clip:02}.avi" for action, group, clip in keys]
+    return {name: draw(st.sampled_from(SPLITS)) for name in names}
+
+
+UCF101_LAYOUTS: Mapping[str, Callable[[str, str, str, str], str]] = {
+    "official": lambda split, action, stem, end: f"UCF-101/{action}/{stem}.avi",
+    "the folder itself": lambda split, action, stem, end: f"{action}/{stem}.avi",
+    "twice nested": lambda split, action, stem, end: f"ucf101/UCF-101/{action}/{stem}.avi",
+    "train and test": lambda split, action, stem, end: f"{split}/{action}/{stem}.avi",
+    "flat": lambda split, action, stem, end: f"{stem}.{end}",
+    "frames": lambda split, action, stem, end: f"UCF101/{stem}/000000.jpg",
+    "frames by class": lambda split, action, stem, end: f"{action}/{stem}/000000.jpg",
+}
+LISTS = ("inside", "beside", "among the videos", "none")
+
+
+def write_lists(place: Path, videos: Mapping[str, str]) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    lines = [f"{number} {name}" for number, name in enumerate(CLASSES, 1)]
+    (place / "classInd.txt").write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+    for split in SPLITS:
+        lines = [name for name, side in videos.items() if side == split]
+        if split == "train":
+            lines = [f"{name} {CLASSES.index(name.split('/')[0]) + 1}" for name in lines]
+        (place / f"{split}list01.txt").write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+
+
+def ucf101_paths(videos: Mapping[str, str], layout: str, change: Callable[[str], str] = str) -> list[str]:
+    paths = []
+    for name, split in videos.items():
+        action, _, file = name.partition("/")
+        stem = change(file.removesuffix(".avi"))
+        paths.append(UCF101_LAYOUTS[layout](split, action, stem, "mp4"))
+    return paths
+
+
+@quick
+@given(
+    ucf101_videos(), st.sampled_from(list(UCF101_LAYOUTS)), st.sampled_from(LISTS), st.randoms(use_true_random=False)
+)
+def test_ucf101_is_the_same_in_every_layout(
+    videos: dict[str, str], layout: str, lists: str, shuffle: random.Random
+) -> None:
+    paths = ucf101_paths(videos, layout)
+    shuffle.shuffle(paths)
+    with fresh(*paths) as root:
+        inner = root / paths[0].split("/")[0] if paths[0].lower().startswith("ucf") else root
+        places = {
+            "inside": inner / "ucfTrainTestlist",
+            "beside": inner.parent / "ucfTrainTestlist",
+            "among the videos": inner,
+        }
+        if lists != "none":
+            write_lists(places[lists], videos)
+        inventory = ucf101.find(str(root))
+    listed = lists != "none" or layout == "train and test"
+    for split in SPLITS:
+        expected = [name for name, side in videos.items() if (side if listed else "train") == split]
+        found = told(inventory)[split]
+        assert sorted(found) == sorted(expected)
+        assert all(found[name] == name.split("/")[0] for name in expected)
+        if lists != "none":
+            assert list(found) == expected  # in the order of the lists
+    assert inventory.classes == CLASSES
+    assert (inventory.extra, [inventory.missing(split) for split in inventory.listed if inventory.missing(split)]) == (
+        (),
+        [],
+    )
+    assert ("no ucfTrainTestlist found" in inventory.note) == (lists == "none")
+
+
+@quick
+@given(
+    ucf101_videos(), st.sampled_from(["official", "flat", "frames"]), st.sampled_from([str.lower, str.upper, str.title])
+)
+def test_case_on_disk_does_not_count(videos: dict[str, str], layout: str, change: Callable[[str], str]) -> None:
+    with fresh(*ucf101_paths(videos, layout, change)) as root:
+        without = told(ucf101.find(str(root)))
+        write_lists(root / "ucfTrainTestlist", videos)
+        assert {**told(ucf101.find(str(root)))["train"], **told(ucf101.find(str(root)))["test"]} == without["train"]
+
+
+def test_classes_that_are_no_official_ones_are_in_natural_order(tmp_path: Path) -> None:
+    inventory = ucf101.find(str(touch(tmp_path, "v_Zebra_g01_c01.avi", "v_Ape_g01_c01.avi")))
+    assert inventory.classes == ("Ape", "Zebra")
+    assert told(inventory)["train"] == {"Ape/v_Ape_g01_c01.avi": "Ape", "Zebra/v_Zebra_g01_c01.avi": "Zebra"}
+
+
+@pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        ("official", "official avi tree, no lists"),
+        ("train and test", "train/test class tree of videos, no lists"),
+        ("flat", "flat folder of videos, no lists"),
+        ("frames", "frame folders, one level, no lists"),
+        ("frames by class", "frame folders, two levels, no lists"),
+    ],
+)
+def test_a_layout_is_called_by_its_name(layout: str, words: str) -> None:
+    videos = {"YoYo/v_YoYo_g01_c01.avi": "train", "Archery/v_Archery_g01_c02.avi": "test"}
+    with fresh(*ucf101_paths(videos, layout)) as root:
+        assert ucf101.find(str(root)).layout == words
+
+
+# Partial copies and wrong folders
+
+
+def test_an_archive_beside_a_partial_copy_is_named_with_its_command(tmp_path: Path) -> None:
+    touch(tmp_path / "it's here", "UCF101.rar", "UCF-101/YoYo/v_YoYo_g01_c01.avi", "holiday.zip")
+    note = ucf101.find(str(tmp_path / "it's here")).note
+    quoted = f"'{tmp_path}/it'\"'\"'s here"
+    assert f"UCF101.rar is not unpacked, or not to its end: unrar x {quoted}/UCF101.rar' {quoted}'/" in note
+    assert "no clips of 100 of 101 classes: ApplyEyeMakeup" in note
+    assert "holiday" not in note
+
+
+def test_lists_without_videos_are_no_dataset(tmp_path: Path) -> None:
+    write_lists(tmp_path / "ucfTrainTestlist", {"YoYo/v_YoYo_g01_c01.avi": "train"})
+    with pytest.raises(MissingData, match=r"holds no clips \(ucfTrainTestlist\)(?s:.*)UCF101\.rar"):
+        ucf101.find(str(tmp_path))
+    touch(tmp_path, "UCF101.rar")
+    with pytest.raises(MissingData, match=r"UCF101\.rar is not unpacked, or not to its end: unrar x"):
+        ucf101.find(str(tmp_path))
+
+
+def test_videos_of_no_list_are_extra(tmp_path: Path) -> None:
+    listed = {"YoYo/v_YoYo_g01_c01.avi": "train"}
+    write_lists(tmp_path / "ucfTrainTestlist", listed)
+    touch(tmp_path, "UCF-101/YoYo/v_YoYo_g01_c01.avi", "UCF-101/YoYo/v_YoYo_g02_c01.avi", "UCF-101/YoYo/-copy (1).avi")
+    inventory = ucf101.find(str(tmp_path))
+    assert told(inventory) == {"train": {"YoYo/v_YoYo_g01_c01.avi": "YoYo"}, "test": {}}
+    assert inventory.extra == ("YoYo/v_YoYo_g02_c01.avi", "YoYo/-copy (1).avi")
+    assert "not read, named otherwise: 1 (YoYo/-copy (1).avi)" in inventory.note
+
+
+def test_videos_of_which_no_list_knows_one_are_refused(tmp_path: Path) -> None:
+    write_lists(tmp_path, {"YoYo/v_YoYo_g01_c01.avi": "train"})
+    touch(tmp_path, "UCF-101/YoYo/v_YoYo_g02_c01.avi")
+    with pytest.raises(MissingData, match=r"UCF-101 holds YoYo/v_YoYo_g02_c01\.avi, none of which .* names"):
+        ucf101.find(str(tmp_path))
+
+
+def test_a_video_in_two_places_or_of_two_kinds_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "a", "train/YoYo/v_YoYo_g01_c01.avi", "test/YoYo/v_YoYo_g01_c01.avi")
+    write_lists(tmp_path / "a/ucfTrainTestlist", {"YoYo/v_YoYo_g01_c01.avi": "train"})
+    with pytest.raises(
+        MissingData, match=r"v_YoYo_g01_c01\.avi twice, t\w+/YoYo/v_YoYo_g01_c01\.avi and t\w+/YoYo/v_YoYo"
+    ):
+        ucf101.find(str(tmp_path / "a"))
+    touch(tmp_path / "b", "YoYo/v_YoYo_g01_c01.avi", "jpegs/v_YoYo_g01_c01/1.jpg")
+    with pytest.raises(MissingData, match=r"holds videos \(YoYo/.*\) and frames \(jpegs/.*\): which are meant"):
+        ucf101.find(str(tmp_path / "b"))
+
+
+# Sky Time-lapse and TaiChi-HD
+
+
+@quick
+@given(
+    st.dictionaries(st.tuples(ids, numbers), st.sampled_from(SPLITS), min_size=1, max_size=8),
+    st.sampled_from(
+        ["{2}/{0}/{0}_{1}/x_0007.jpg", "{2}/{0}_{1}/7.png", "sky_{2}/{0}/{0}_{1}.mp4", "sky_{2}/{0}_{1}.mp4"]
+    ),
+    st.sampled_from(["", "sky_timelapse/", "data/deep/"]),
+    st.randoms(use_true_random=False),
+)
+def test_sky_timelapse_is_the_same_in_every_layout(
+    videos: dict[tuple[str, int], str], layout: str, above: str, shuffle: random.Random
+) -> None:
+    paths = [above + layout.format(video, part, split) for (video, part), split in videos.items()]
+    shuffle.shuffle(paths)
+    with fresh(*paths) as root:
+        inventory = sky_timelapse.find(str(root))
+    for split in SPLITS:
+        expected = {f"{video}/{video}_{part}" for (video, part), side in videos.items() if side == split}
+        assert set(told(inventory)[split]) == expected
+    assert {inventory.origin(name) for name in {**told(inventory)["train"], **told(inventory)["test"]}} == {
+        video for video, _ in videos
+    }
+
+
+@quick
+@given(
+    st.dictionaries(
+        st.tuples(ids, st.integers(0, 2_000_000), st.integers(0, 2_000_000)),
+        st.sampled_from(SPLITS),
+        min_size=1,
+        max_size=8,
+    ),
+    st.sampled_from(["{1}/{0}", "{1}/{0}/0000000.png", "{0}", "{0}/0000000.png"]),
+    st.randoms(use_true_random=False),
+)
+def test_taichi_hd_is_the_same_in_every_layout(
+    videos: dict[tuple[str, int, int], str], layout: str, shuffle: random.Random
+) -> None:
+    names = {f"{video}#{first:06}#{last:06}.mp4": split for (video, first, last), split in videos.items()}
+    paths = [layout.format(name, split) for name, split in names.items()]
+    shuffle.shuffle(paths)
+    with fresh(*paths) as root:
+        lines = [f"{video},{first},{last},25,{split}" for (video, first, last), split in videos.items()]
+        metadata = "\r\n".join(["video_id,start,end,fps,partition", *lines])
+        (root.parent / "taichi-metadata.csv").write_text(metadata)
+        inventory = taichi_hd.find(str(root))
+    for split in SPLITS:
+        assert set(told(inventory)[split]) == {name for name, side in names.items() if side == split}
+    assert inventory.extra == ()
+
+
+# Any folder
+
+
+odd = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@quick
+@given(st.lists(odd, min_size=1, max_size=6, unique_by=lambda name: name.lower()), st.randoms(use_true_random=False))
+def test_odd_names_survive_in_a_folder(stems: list[str], shuffle: random.Random) -> None:
+    names = [f"x{stem}.mp4" for stem in stems]  # hidden files are none
+    shuffle.shuffle(names)
+    with fresh(*names) as root:
+        found = told(folder.find(str(root)))["train"]
+        assert sorted(found) == sorted(names)
+        again = shutil.copytree(root, root.parent / "again")
+        assert list(told(folder.find(str(again)))["train"]) == list(found)
+
+
+@pytest.mark.parametrize(
+    "name", ["-rf.avi", "a b.avi", "'\".avi", "$(touch x).avi", "a#b.avi", "%s{0}.avi", "a\nb.avi"]
+)
+def test_names_that_a_shell_would_read_are_names(tmp_path: Path, name: str) -> None:
+    assert list(told(folder.find(str(touch(tmp_path, name))))["train"]) == [name]
+    with pytest.raises(MissingData, match="holds no clip named as those of the dataset"):
+        ucf101.find(str(tmp_path))
+
+
+def test_names_that_are_no_text_are_names(tmp_path: Path) -> None:
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.avi")).touch()
+    except OSError:
+        pytest.skip("this disk takes no names that are no text")
+    touch(tmp_path, "UCF-101/YoYo/v_YoYo_g01_c01.avi")
+    assert "\udcff\udcfe.avi" in told(folder.find(str(tmp_path)))["train"]
+    shutil.move(tmp_path / "\udcff\udcfe.avi", tmp_path / "UCF-101")
+    inventory = ucf101.find(str(tmp_path))
+    assert inventory.extra == ("\udcff\udcfe.avi",)
+    assert r"not read, named otherwise: 1 (\udcff\udcfe.avi)" in inventory.note
+    assert len(inventory.splits["train"]) == 1

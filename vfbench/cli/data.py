@@ -1,0 +1,101 @@
+"""`data`: is a dataset here, is it whole, and what do its real clips measure?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vfbench.cli import prepare
+from vfbench.cli._shared import Context, next_command, option
+
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find, verify and measure datasets on disk.")
+DATASET = "ucf101, sky_timelapse, taichi_hd, folder, or with options, such as 'ucf101(split_list=2)'."
+ROOT = "Folder of the dataset's files; VFBENCH_DATA by default."
+
+
+@data.command("verify")
+def data_verify(
+    dataset: Annotated[str, typer.Argument(help=DATASET)],
+    data_root: Annotated[Path | None, option("--data-root", help=ROOT)] = None,
+    full: Annotated[bool, option("--full", help="Decode every frame, on all cores.")] = False,
+    frames: Annotated[int, option("--frames", help="Name the videos with fewer frames than a clip has.")] = 16,
+    output: Annotated[
+        Path | None, option("--output", help="File of the whole record, every name in it, as JSON.")
+    ] = None,
+    as_json: Annotated[bool, option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Look at every file of a dataset; exit 4 when something is missing or damaged, naming it and what mends it."""
+    from vfbench import files
+    from vfbench.data import verify
+
+    report = verify.verify(dataset, data_root, full=full, frames=frames, output=output)
+    print(files.as_json(report.record()) if as_json else report.text(), end="" if as_json else "\n")
+    if output:
+        print(f"record: {output}", file=sys.stderr)
+    verify.require(report)
+
+
+data.command("prepare")(prepare.prepare)
+
+
+@data.command("where")
+def data_where(
+    context: Context,
+    dataset: Annotated[str | None, typer.Argument(help=f"{DATASET} All by default.")] = None,
+    data_root: Annotated[Path | None, option("--data-root", help=ROOT)] = None,
+    as_json: Annotated[bool, option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Say which datasets are here, in which layout and copy, and how to get the others."""
+    from vfbench import arguments, files
+    from vfbench.data import where
+
+    said = arguments.origins(context).get("data_root", "")
+    origin = {"environment": "VFBENCH_DATA_ROOT", "configuration file": "configuration file"}.get(said, "--data-root")
+    states = where.where(dataset, data_root, origin)
+    print(files.as_json(states) if as_json else where.text(states), end="" if as_json else "\n")
+
+
+@data.command("stats")
+def data_stats(
+    dataset: Annotated[str, typer.Argument(help=DATASET)],
+    output: Annotated[Path, option("--output", help="Folder of the feature files.")],
+    protocol: Annotated[
+        str | None, option("--protocol", help="Protocol; the dataset's own by default, else strict.")
+    ] = None,
+    metrics: Annotated[str, option("--metrics", help="Comma-separated; all of the protocol by default.")] = "",
+    num_real: Annotated[int | None, option("--num-real", help="Real clips; the protocol's by default.")] = None,
+    manifest: Annotated[
+        Path | None, option("--manifest", help="List of the real clips to take, as a run writes it.")
+    ] = None,
+    weights: Annotated[
+        str, option("--weights", help="default, or random to try the path (not comparable).")
+    ] = "default",
+    extractor: Annotated[
+        list[str] | None, option("--extractor", help="LABEL=SPEC, e.g. \"i3d=i3d(dtype='bfloat16')\"; repeatable.")
+    ] = None,
+    device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
+    data_root: Annotated[Path | None, option("--data-root", help=ROOT)] = None,
+    smoke: Annotated[bool, option("--smoke", help="However few clips there are; not comparable.")] = False,
+) -> None:
+    """Keep the real features of a protocol in portable files, for whoever does not have the dataset."""
+    from vfbench import arguments, plugins
+    from vfbench.data import stats
+    from vfbench.measuring import Asked
+
+    asked = Asked(
+        protocol=protocol,
+        metrics=arguments.listed(metrics),
+        n_real=num_real,
+        manifest=manifest,
+        weights=weights,
+        extractors=extractor or (),
+        smoke=smoke,
+    )
+    spec = plugins.parse(dataset).merged({"root": str(data_root) if data_root else None})
+    made = stats.stats(spec, output, asked, device=device)
+    print(made.text())
+    for file in made.files:
+        next_command("score", "--real", file, "--fake", "FEATURES", *(["--smoke"] if smoke else []))

@@ -1,0 +1,89 @@
+"""Videos that are in a dataset more than once, and those that two splits share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
+
+from vfbench.data.findings import Case, Finding, finding
+from vfbench.data.items import Item
+from vfbench.data.looking import Seen, contents, identity
+from vfbench.folders import few
+from vfbench.interfaces import Split
+from vfbench.progress import Progress
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+def linked(items: Sequence[Item]) -> list[list[Item]]:
+    """The names of each file; links are told by the file system, and nothing is read."""
+    return list(_grouped((identity(item.entry), item) for item in items).values())
+
+
+def copied(files: Sequence[list[Item]], seen: Sequence[Seen]) -> list[list[list[Item]]]:
+    """Files of the same content, each with all its names. Only those of equal size are read, and hashed whole.
+
+    `seen` is what the first name of each file shows. Frame folders are equal if all their images are, in their order.
+    """
+    weights = ((one.weight, names) for one, names in zip(seen, files, strict=True) if one.weight and not one.trouble)
+    suspects = [names for same in _grouped(weights).values() if len(same) > 1 for names in same]
+    progress = Progress("files of equal size compared", len(suspects), "files")
+    digests = []
+    for digest in contents([names[0].entry for names in suspects]):
+        digests.append(digest)
+        progress.advance(1)
+    keyed = ((digest, names) for digest, names in zip(digests, suspects, strict=True) if digest)
+    return [same for same in _grouped(keyed).values() if len(same) > 1]
+
+
+def findings(items: Sequence[Item], seen: Sequence[Seen], origin: Callable[[str], str]) -> list[Finding]:
+    """What is there twice: links to one file, copies, and what two splits share, by content and by recording."""
+    first = {id(item): one for item, one in zip(items, seen, strict=True)}
+    files = linked(items)
+    copies = copied(files, [first[id(names[0])] for names in files])
+    twice = {id(names) for same in copies for names in same}
+    alike = [[item for names in same for item in names] for same in copies]
+    alone = [names for names in files if id(names) not in twice]
+    return [
+        *finding("links", [_together(names) for names in files if len(names) > 1]),
+        *finding("copies", [_together([names[0] for names in same]) for same in copies]),
+        *finding("shared", [case for names in [*alike, *alone] if (case := _across(names))]),
+        *(finding("recordings", _recordings(items, origin)) if origin is not str else []),
+    ]
+
+
+def _together(items: Sequence[Item]) -> Case:
+    names = tuple(item.name for item in items[1:])
+    return Case(items[0].name, f"also {few(names)}", names)
+
+
+def _across(items: Sequence[Item]) -> Case | None:
+    """Names of one content in two splits; None where they are in one."""
+    splits = _grouped((item.split, item) for item in items)
+    if len(splits) < 2:
+        return None
+    (split, (one, *_)), *rest = splits.items()
+    others = tuple(item.name for _, there in rest for item in there)
+    where = " and ".join(other for other, _ in rest)
+    return Case(one.name, f"in {split}; in {where}: {few(others)}", others)
+
+
+def _recordings(items: Sequence[Item], origin: Callable[[str], str]) -> list[Case]:
+    """The recordings with clips in two splits."""
+    found: dict[str, dict[Split, int]] = defaultdict(lambda: defaultdict(int))
+    for item in items:
+        found[origin(item.entry.name)][item.split] += 1
+    shared = {name: splits for name, splits in found.items() if len(splits) > 1}
+    return [
+        Case(name, ", ".join(f"{count:,} {split}" for split, count in splits.items()) + " clips")
+        for name, splits in shared.items()
+    ]
+
+
+def _grouped(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
+    groups: dict[Key, list[Value]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups

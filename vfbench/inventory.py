@@ -1,0 +1,55 @@
+"""What stands on disk of a dataset, found by names alone, and what should stand there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from vfbench import folders
+from vfbench.folders import DEEP, Depth, Found
+from vfbench.interfaces import Split
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The videos of a dataset by split, each with the class that its entry names as `group`.
+
+    `layout` says in words how the files lie, `copy` which known copy of the dataset this is. `listed` are the names
+    that official lists give a split, in their order; `extra` stand on disk and in no list. `origin` tells from a
+    video's name the recording that it was cut from: two splits must not share one. `depth` is that of `identity`.
+    What was prepared is `made_of` files that are elsewhere, the identity that each split had there, and `fitted` as
+    `vfbench.cut.Cut.fitting` says: it has that size and geometry, and no other.
+    """
+
+    dataset: str
+    layout: str
+    copy: str
+    splits: Mapping[Split, Found]
+    classes: tuple[str, ...]
+    listed: Mapping[Split, tuple[str, ...]] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
+    origin: Callable[[str], str] = str
+    notes: tuple[str, ...] = ()
+    depth: Depth = DEEP
+    made_of: Mapping[Split, str] = field(default_factory=dict)
+    fitted: str = ""
+
+    def identity(self, split: Split, decoder: str = "auto") -> str:
+        """What tells the pixels of a split from all others: its decoders, and the hash of its files."""
+        found = self.splits[split]
+        return self.made_of.get(split) or f"{folders.decoder(found, decoder)} {folders.manifest(found, self.depth)}"
+
+    def missing(self, split: Split) -> list[str]:
+        """The listed names that are not on disk."""
+        there = {entry.name for entry in self.splits[split].entries} if split in self.splits else set()
+        return [name for name in self.listed.get(split, ()) if name not in there]
+
+    @property
+    def note(self) -> str:
+        """What a reader must know of the copy, such as `5 of 9,537 listed train clips present`."""
+        partial = [
+            f"{len(names) - len(gone):,} of {len(names):,} listed {split} clips present"
+            for split, names in self.listed.items()
+            if (gone := self.missing(split))
+        ]
+        return "; ".join([*partial, *map(folders.printable, self.notes)])

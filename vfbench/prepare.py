@@ -1,0 +1,160 @@
+"""One pass over a dataset to a fast cache: every frame of every video, cropped and resized, in files that are mapped.
+
+Readers then give the same clips bit for bit, and the same fingerprint, as from the original files: `vfbench.prepared`.
+The frames stand in shards (`vfbench.shards`). The index is written when all are there; until then a mark tells the
+command that goes on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vfbench import archives, files, folders, plugins, shards, store
+from vfbench.cut import Cut
+from vfbench.errors import BadEnvironment, MissingData, UserError
+from vfbench.folders.arrays import shard_size
+from vfbench.inventory import Inventory
+from vfbench.plugins import Spec
+from vfbench.prepared import INDEX, MARK, SHARDS, write_index
+from vfbench.shards import Shard, Source
+
+
+def prepare(
+    dataset: str,
+    output: Path,
+    *,
+    data_root: Path | None = None,
+    sources: Sequence[Path] = (),
+    height: int | None = None,
+    width: int | None = None,
+    workers: int | None = None,
+) -> Path:
+    """Prepare a dataset, such as `ucf101` or `sky_timelapse(filter='lanczos')`, in the folder `output`; returns it.
+
+    The dataset lies in `data_root`, or in archives (`sources`) that are unpacked beside `output` meanwhile. `workers`
+    are threads, by default one a core. Whole shards of an earlier call are kept. Raises `MissingData` naming every
+    video that cannot be decoded, or files that changed meanwhile; `UserError` where `output` is within the dataset or
+    holds something else; and `BadEnvironment` where it cannot be written or the disk is too small.
+    """
+    spec = plugins.parse(dataset).merged({"height": height, "width": width})
+    given = [("--data-root", data_root)] if data_root else [("--archive", path) for path in sources]
+    words = [str(spec), *(str(word) for pair in given for word in pair), "--output", str(output)]
+    command = shlex.join(["python", "-m", "vfbench", "data", "prepare", *words])
+    workers = workers or os.cpu_count() or 1
+    store.require_writable(output)
+    if not sources:
+        source = _source(spec, data_root, command)
+        _require_apart(output, data_root, source.inventory)
+        with files.held(output):
+            return _prepared(source, output, workers)
+    if data_root is not None:
+        raise UserError(f"--archive {sources[0]} or --data-root {data_root}: which holds the dataset? Give one of them")
+    with files.held(output), archives.unpacked(sources, output.with_name(f".{output.name}.unpacked")) as folder:
+        return _prepared(_source(spec, folder, command), output, workers)
+
+
+def _source(spec: Spec, root: Path | None, command: str) -> Source:
+    """The files of a dataset, and the options that have to do with them."""
+    data = plugins.load("dataset", spec.merged({"root": str(root) if root else None}))
+    inventory = getattr(data, "inventory", None)
+    if not isinstance(inventory, Inventory):
+        raise UserError(f"{spec.name} has no video files to prepare: it can be read as it is")
+    if inventory.fitted:
+        where = next(iter(inventory.splits.values())).root
+        raise UserError(f"{where} is prepared already, as {inventory.fitted}: give the folder of the original files")
+    options = {**plugins.options("dataset", spec.name), **spec.options}
+    fit = {name: options[name] for name in ("geometry", "filter", "antialias")}
+    chosen = inspect.signature(plugins.module("dataset", spec.name).find).parameters.keys() - {"root"}
+    cut = Cut(data.name, data.shape, **fit)
+    return Source(inventory, cut, options["decoder"], {name: options[name] for name in sorted(chosen)}, command)
+
+
+def _require_apart(output: Path, data_root: Path | None, inventory: Inventory) -> None:
+    """Raise `UserError` where the dataset's own folder would be written to."""
+    place = output.expanduser().resolve()
+    for folder in [*filter(None, [data_root]), *(found.base for found in inventory.splits.values())]:
+        if place.is_relative_to(folder.expanduser().resolve()):
+            raise UserError(f"--output {output} is within the dataset's own folder {folder}: choose one outside")
+
+
+def _prepared(source: Source, output: Path, workers: int) -> Path:
+    _claim(source, output)
+    made_of, planned = source.made_of(), shards.plan(source, output / SHARDS)
+    _tidy(output / SHARDS, planned)
+    keyed = [(shard, source.key(shard, made_of)) for shard in planned]
+    todo = [(shard, key) for shard, key in keyed if not shards.whole(shard, key)]
+    if todo:
+        _require_space(output, sum(shard_size(shard.frames, *source.sides) for shard, _ in todo))
+        (output / INDEX).unlink(missing_ok=True)  # it would be untrue from here on
+        shards.make(source, todo, workers, sum(shard.frames for shard in planned))
+    if changed := [split for split, identity in source.made_of().items() if identity != made_of[split]]:
+        raise MissingData(f"files of split {changed[0]} changed while they were prepared; give the same command again")
+    write_index(output, {**source.about, **_index(source, planned), "made_of": made_of})
+    (output / MARK).unlink(missing_ok=True)
+    return output
+
+
+def _claim(source: Source, output: Path) -> None:
+    """Mark the folder as being prepared; raises `UserError` where it holds something else."""
+    names = [path.name for path in output.iterdir() if path.name != ".lock"]
+    begun = next((name for name in (MARK, INDEX) if name in names), None)
+    if names and begun is None:
+        raise UserError(f"{output} holds other files ({folders.few(sorted(names))}): choose an empty --output")
+    found = files.read_json(output / begun) if begun else source.about
+    for name, value in source.about.items():
+        if found.get(name) != value:
+            said = f"{name} {found.get(name)} there, {value} asked for"
+            raise UserError(f"{output} was prepared otherwise ({said}): choose another --output, or remove the folder")
+    files.write_json(output / MARK, {**source.about, "command": source.command})
+
+
+def _tidy(folder: Path, planned: Sequence[Shard]) -> None:
+    """Remove what a killed process left unfinished, and shards that are no longer part of the plan."""
+    folder.mkdir(exist_ok=True)
+    wanted = {path for shard in planned for path in (shard.path, shard.path.with_suffix(".json"))}
+    for path in set(folder.iterdir()) - wanted:
+        path.unlink()
+
+
+def _require_space(output: Path, needed: int) -> None:
+    free = shutil.disk_usage(output).free
+    if free < needed:
+        raise BadEnvironment(
+            f"{output} needs {needed / 1e6:,.0f} MB more and its disk has {free / 1e6:,.0f} MB free: "
+            "choose another --output, or a smaller --height and --width"
+        )
+
+
+def _index(source: Source, planned: Sequence[Shard]) -> dict[str, Any]:
+    """What a reader must know of the dataset, and where the frames of each video are."""
+    inventory = source.inventory
+    videos: dict[str, list[Any]] = {split: [] for split in inventory.splits}
+    for number, shard in enumerate(planned):
+        row = 0
+        for split, entry, frames, height, width in shard.videos:
+            videos[split].append([entry.name, entry.group, frames, height, width, number, row])
+            row += frames
+    records = [files.read_json(shard.path.with_suffix(".json")) for shard in planned]
+    return {
+        "command": source.command,
+        "vfbench": store.code_version(),
+        "layout": inventory.layout,
+        "copy": inventory.copy,
+        "notes": list(inventory.notes),
+        "classes": list(inventory.classes),
+        "listed": {split: list(names) for split, names in inventory.listed.items()},
+        "extra": len(inventory.extra),
+        "height": source.sides[0],
+        "width": source.sides[1],
+        "shards": [
+            {"name": shard.path.name, "frames": shard.frames, "sha256": record["sha256"]}
+            for shard, record in zip(planned, records, strict=True)
+        ],
+        "videos": videos,
+    }

@@ -1,0 +1,73 @@
+"""Which decoder reads a video file, and what it reads."""
+
+from __future__ import annotations
+
+import os
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from vfbench.errors import unknown
+from vfbench.video import others, pyav
+from vfbench.video.wanted import Wanted
+
+DECODERS = ("auto", "pyav", *others.NAMES)
+
+
+def decode(
+    path: str | os.PathLike[str],
+    *,
+    start: int = 0,
+    frames: int | None = None,
+    stride: int = 1,
+    stream: int | None = None,
+    decoder: str = "auto",
+) -> UInt8[Tensor, "frames 3 height width"]:
+    """Frames `start`, `start + stride`, ... of a video file, turned as its display matrix says: uint8 (T, 3, H, W).
+
+    `frames` is exact: fewer raise `MissingData` with the file's name and `declared N, decoded M`, as does a file that
+    is missing, empty, damaged before the last frame asked for, or no video. None reads to the end. `stream` is a
+    stream index of the file, by default its first video. `decoder` is one of `DECODERS`; see `chosen`. The pixels are
+    those of swscale's rgb24, the reference of every PyAV reader; others may differ by 2 of 255 levels. They lie in
+    memory as they come, channels last: `contiguous` puts them into the order of their axes.
+    """
+    if start < 0 or stride < 1 or (frames is not None and frames < 1):
+        raise ValueError(f"start={start}, frames={frames}, stride={stride}: start counts from 0, the others from 1")
+    wanted = Wanted(start, frames, stride)
+    if (name := chosen(path, decoder, stream=stream)) == "pyav":
+        return pyav.read(path, wanted, stream)
+    return others.read(path, wanted, name)
+
+
+def count_frames(path: str | os.PathLike[str], *, stream: int | None = None) -> int:
+    """How many frames the file decodes to, found by decoding: the counts in file headers are often wrong.
+
+    Raises `MissingData` where `decode` would. A file that was cut off may just have fewer, without any error.
+    """
+    return pyav.count(path, stream)
+
+
+def chosen(path: str | os.PathLike[str], decoder: str = "auto", *, stream: int | None = None) -> str:
+    """The name of the decoder that reads this file: `auto` is PyAV for every file, on every machine.
+
+    It is the reference, and with the jumps of `vfbench.video.pyav` no other is faster where it is right
+    (benchmarks/decode_speed.py). A decoder asked for by name is used for plain files, which it is known to read right.
+    Raises `UserError` naming what is not plain in a file, or a decoder that does not exist, and `BadEnvironment` with
+    the mending command where the decoder is not installed.
+    """
+    if decoder not in DECODERS:
+        raise unknown("decoder", decoder, DECODERS)
+    if decoder in ("auto", "pyav"):
+        return "pyav"
+    others.check(path, decoder, stream)
+    return decoder
+
+
+def version(name: str) -> str:
+    """Name and versions of a decoder, the part of a fingerprint that says how files became pixels.
+
+    Raises `BadEnvironment` where it is not installed.
+    """
+    if name not in DECODERS[1:]:
+        raise unknown("decoder", name, DECODERS[1:])
+    return pyav.version() if name == "pyav" else others.version(name)

@@ -1,0 +1,38 @@
+"""Which frames of a file are asked for, and the error for a file that does not have them."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from vfbench.errors import MissingData
+from vfbench.video.header import header
+
+
+class Wanted(NamedTuple):
+    """Frames `start`, `start + stride`, ...: `frames` of them, or all to the end where that is None."""
+
+    start: int = 0
+    frames: int | None = None
+    stride: int = 1
+
+    def __contains__(self, number: object) -> bool:
+        return isinstance(number, int) and number >= self.start and (number - self.start) % self.stride == 0
+
+    def __str__(self) -> str:
+        count = "all" if self.frames is None else self.frames
+        return f"{count} frames from {self.start}" + f" at stride {self.stride}" * (self.stride > 1)
+
+    @property
+    def stop(self) -> int | None:
+        """One more than the last frame asked for."""
+        return None if self.frames is None else self.start + (self.frames - 1) * self.stride + 1
+
+
+def unreadable(path: str | os.PathLike[str], wanted: Wanted, decoded: int, reason: str) -> MissingData:
+    """The error for a file that ends, or is damaged, behind its first `decoded` frames."""
+    try:
+        found = f"declared {header(path).frames}, decoded {decoded}"
+    except MissingData:  # it declares nothing
+        found = f"decoded {decoded}"
+    return MissingData(f"{os.fspath(path)}: needs {wanted}, {found} ({reason}); get this file again or take it out")
