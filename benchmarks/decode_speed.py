@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import platform
 import random
 import shlex
 import statistics
@@ -24,6 +23,7 @@ from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
+from machine import processor
 from torch import Tensor
 
 from vfbench import video
@@ -51,7 +51,7 @@ def main() -> None:
     used = dict.fromkeys("pyav" if _module(name) == "av" else _module(name) for name in loops)
     print("; ".join([*(video.version(name) for name in used), f"torch {torch.__version__}"]))
     drawn = _drawn(sorted(arguments.folder.rglob("*.avi")), arguments.clips)
-    print(f"{_processor()}, {os.cpu_count()} cores, {arguments.repeats} repeats")
+    print(f"{processor()}, {os.cpu_count()} cores, {arguments.repeats} repeats")
     for right, clips in _grouped(loops, drawn).items():
         print(f"\n{len(clips)} clips that are read right by {', '.join(right)}")
         for threads in arguments.threads:
@@ -168,14 +168,6 @@ def _show(threads: int, found: Mapping[str, list[float]]) -> None:
     for name, values in found.items():
         median, spread = statistics.median(values), f"{min(values):.2f}, {max(values):.2f}"
         print(f"{name:24} {median:9.2f} {spread:>16} {median / ours:10.2f}")
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

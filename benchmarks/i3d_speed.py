@@ -12,15 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
+from machine import processor
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -82,19 +81,11 @@ def _measured(device: torch.device, count: int, repeats: int) -> dict[str, objec
         "share_of_matmul_rate": round(rate * flops / product, 2),
         "clips": count,
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),  # a busy machine is slower, and not alike for both
         "torch": torch.__version__,
     }
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _timed(work: Callable[[], Result]) -> tuple[float, Result]:

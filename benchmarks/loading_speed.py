@@ -81,11 +81,11 @@ def _loops(root: Path, output: Path, side: int) -> dict[str, Make]:
 
 def _drawing(dataset: Videos) -> Make:
     """Batches as the trainer has them."""
-    size = dataset.size("train")
+    size, crop = dataset.size("train"), "centre" if dataset.inventory.fitted else "random"
 
     def make(step: int) -> object:
         seeds = [derive_seed(0, step * BATCH + i) for i in range(BATCH)]
-        return dataset.draw("train", [seed % size for seed in seeds], seeds)
+        return dataset.draw("train", [seed % size for seed in seeds], seeds, crop=crop)
 
     return make
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
-from pathlib import Path
 
 import torch
+from machine import processor
 
 from vfbench.datasets import shapes
 
@@ -35,7 +34,7 @@ def main() -> None:
         "shape": str(data.shape),
         "clips": arguments.clips,
         "threads": torch.get_num_threads(),
-        "machine": _processor(),
+        "machine": processor(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),  # a busy machine renders slower
         "torch": torch.__version__,
@@ -47,14 +46,6 @@ def _rate(data: shapes.Shapes, clips: int) -> float:
     started = time.perf_counter()
     data.clips("train", range(clips))
     return clips / (time.perf_counter() - started)
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

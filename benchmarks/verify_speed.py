@@ -32,11 +32,13 @@ from typing import Any, TypeVar
 
 import av
 import torch
+from machine import processor
 
 from vfbench import plugins, selection
 from vfbench.data import parallel
 from vfbench.data.looking import Seen, look
 from vfbench.data.verify import examine
+from vfbench.device import cores
 from vfbench.folders import Entry
 from vfbench.protocol import Protocol
 from vfbench.rules import rules
@@ -50,7 +52,7 @@ N_REAL = 2048
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", type=int, default=400, help="copies of real clips that are decoded")
-    parser.add_argument("--workers", type=int, default=parallel.cores())
+    parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     data = Path(os.environ.get("VFBENCH_TEST_DATA", "../shared/data")).resolve() / "ucf101"
@@ -177,7 +179,7 @@ def _memory() -> float:
 
 def _machine() -> dict[str, object]:
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),  # a busy machine is slower
         "python": platform.python_version(),
@@ -185,14 +187,6 @@ def _machine() -> dict[str, object]:
         "torch": torch.__version__,
         "command": shlex.join(["python", *sys.argv]),
     }
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

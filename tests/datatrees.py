@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vfbench.data.report import Report
+
 CLASSES = ("ApplyEyeMakeup", "HandstandPushups", "YoYo")
-TRAIN = tuple(f"{name}/v_{name}_g{group:02}_c01.avi" for name in CLASSES for group in (8, 9))
-TEST = tuple(f"{name}/v_{name}_g01_c01.avi" for name in CLASSES)
+FILES = {"HandstandPushups": "HandStandPushups"}  # spelled otherwise than their folder
+TRAIN = tuple(f"{name}/v_{FILES.get(name, name)}_g{group:02}_c01.avi" for name in CLASSES for group in (8, 9))
+TEST = tuple(f"{name}/v_{FILES.get(name, name)}_g01_c01.avi" for name in CLASSES)
 FRAMES = 20
 
 
@@ -60,3 +63,8 @@ def ucf101(root: Path) -> Path:
     for seed, name in enumerate((*TRAIN, *TEST)):
         write(root / "UCF-101" / name, avi(seed=seed))
     return root
+
+
+def found(report: Report) -> dict[str, list[tuple[str, str]]]:
+    """Name and detail of every case, by kind."""
+    return {one.kind: [(case.name, case.detail) for case in one.cases] for one in report.findings}

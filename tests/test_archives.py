@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import stat
@@ -12,10 +13,11 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import contents
 
-from vfbench import archives
+from vfbench import archives, rar
 from vfbench.errors import BadEnvironment, MissingData, UserError
 
 FILES = {"UCF-101/a b.avi": b"one", "UCF-101/-c.avi": b"two", "lists/t.txt": b""}
@@ -79,12 +81,30 @@ def test_parts_come_together(unpack: Unpack, tmp_path: Path) -> None:
         unpack(*parts, parts[0])
 
 
-def test_what_a_killed_process_left_is_removed(unpack: Unpack, tmp_path: Path) -> None:
-    (tmp_path / "out.unpacked" / "unpacked").mkdir(parents=True)
-    (tmp_path / "out.unpacked" / "unpacked" / "old").touch()
-    path = make_zip(tmp_path / "a.zip")
-    with archives.unpacked([path], tmp_path / "out.unpacked") as folder:
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    path, place = make_zip(tmp_path / "a.zip"), tmp_path / "out.unpacked"
+    with archives.unpacked([path], place) as folder:
+        (folder / "old").touch()
+        shutil.copytree(place, tmp_path / "left")
+    (tmp_path / "left").rename(place)
+    with archives.unpacked([path], place) as folder:
         assert contents(folder) == FILES
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_what_the_user_has_there_is_left_alone(tmp_path: Path, kind: str) -> None:
+    path, place, mine = make_zip(tmp_path / "a.zip"), tmp_path / "out.unpacked", tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("mine")
+    if kind == "link":
+        place.symlink_to(mine)
+    else:
+        (mine if kind == "folder" else mine / "thesis.tex").rename(place)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"out\.unpacked is in the way"), archives.unpacked([path], place):
+        pass
+    assert contents(tmp_path) == before
+    assert place.is_symlink() == (kind == "link")
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
@@ -146,9 +166,83 @@ def test_two_members_of_one_name_are_refused(unpack: Unpack, tmp_path: Path) -> 
     for path in (
         make_zip(tmp_path / "a.zip", [("d/a", b"1"), ("d/a", b"2")]),
         make_tar(tmp_path / "a.tar", info("d/a"), info("./d//a")),
+        make_tar(tmp_path / "a.tar", info("a"), info("a", tarfile.DIRTYPE)),
+        make_tar(tmp_path / "a.tar", info("a", tarfile.DIRTYPE), info("a", tarfile.SYMTYPE, "b")),
     ):
         with pytest.raises(MissingData, match=r"its member '.*a' is there twice"):
             unpack(path)
+
+
+@pytest.mark.parametrize(("one", "two"), [("d/a", "D/a"), ("\u00e9", "e\u0301"), ("d/\u00df", "d/SS")])
+def test_names_that_are_one_to_some_disk_are_refused(unpack: Unpack, tmp_path: Path, one: str, two: str) -> None:
+    for path in (
+        make_zip(tmp_path / "a.zip", [(one, b"1"), (two, b"2")]),
+        make_tar(tmp_path / "a.tar", info(one), info(two)),
+    ):
+        with pytest.raises(MissingData, match=r"its member '.*' is there twice"):
+            unpack(path)
+    parts = make_zip(tmp_path / "a.zip", [(one, b"")]), make_zip(tmp_path / "b.zip", [(two, b"")])
+    with pytest.raises(MissingData, match=r"b\.zip: .* is in another of the archives"):
+        unpack(*parts)
+
+
+BELOW = "stands below a file or a link"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [info("a"), info("a/evil")],
+        [info("a/evil"), info("A")],
+        [info("d", tarfile.SYMTYPE, "e"), info("d/x")],
+        [info("d/x/y"), info("d", tarfile.SYMTYPE, "e")],
+    ],
+)
+def test_what_stands_below_a_file_or_a_link_is_refused(
+    unpack: Unpack, tmp_path: Path, members: list[tarfile.TarInfo]
+) -> None:
+    with pytest.raises(MissingData, match=BELOW):
+        unpack(make_tar(tmp_path / "a.tar", *members))
+    if len({member.name for member in members}) == 2 and members[0].isfile():
+        parts = [make_tar(tmp_path / f"{i}.tar", member) for i, member in enumerate(sorted(members, key=len_of_name))]
+        with pytest.raises(MissingData, match=rf"1\.tar: .*{BELOW}"):
+            unpack(*parts)
+
+
+def len_of_name(member: tarfile.TarInfo) -> int:
+    return len(member.name)
+
+
+def test_a_folder_after_its_files_is_kept(unpack: Unpack, tmp_path: Path) -> None:
+    members = [info("d/t"), info("d", tarfile.DIRTYPE), info("d/", tarfile.DIRTYPE)]
+    assert unpack(make_tar(tmp_path / "a.tar", *members)) == {"d/t": b""}
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar"])
+def test_a_disk_that_fills_up_is_no_damage(
+    unpack: Unpack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = (make_zip if name.endswith("zip") else make_tar)(tmp_path / name)
+    for archive in (zipfile.ZipFile, tarfile.TarFile):
+        monkeypatch.setattr(archive, "extract", full)
+    with pytest.raises(BadEnvironment, match=r"cannot be unpacked \(No space left on device\): .* another --output"):
+        unpack(path)
+
+
+@pytest.mark.parametrize("kind", ["xz", "bz2", "gz"])
+def test_a_packed_tar_that_is_damaged_within_is_named(unpack: Unpack, tmp_path: Path, kind: str) -> None:
+    member, path = tarfile.TarInfo("a"), tmp_path / f"a.tar.{kind}"
+    member.size = 1 << 20
+    with tarfile.open(path, f"w:{kind}") as archive:  # type: ignore[call-overload]  # not known to be one of them
+        archive.addfile(member, io.BytesIO(np.random.default_rng(0).bytes(member.size)))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 500] = bytes(500)
+    path.write_bytes(content)
+    with pytest.raises(MissingData, match=rf"a\.tar\.{kind}: cannot be unpacked .*; get this archive again"):
+        unpack(path)
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar"])
@@ -192,11 +286,12 @@ def programs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     return folder
 
 
-def stand_in(programs: Path, listing: str, work: str) -> None:
-    """An `unrar` that lists so, and does so in the folder it is to unpack in."""
+def stand_in(programs: Path, members: Sequence[tuple[str, str]], work: str) -> None:
+    """An `unrar` that lists such names and types, and does so in the folder it is to unpack in."""
+    listing = "".join(f"\n        Name: {name}\n        Type: {kind}\n        Size: 5\n" for name, kind in members)
     script = f"""#!{sys.executable}
 import os, pathlib, sys
-if sys.argv[1] == "lb":
+if sys.argv[1] == "lt":
     print({listing!r})
 else:
     assert sys.argv[1] == "x" and sys.argv[-2].startswith("/")
@@ -208,33 +303,34 @@ else:
     path.chmod(0o755)
 
 
+A_FILE = [("a", "File")]
 WRITE = "[(pathlib.Path(p).parent.mkdir(exist_ok=True), pathlib.Path(p).write_text(p)) for p in {!r}]"
 
 
 @pytest.fixture
-def rar(tmp_path: Path) -> Path:
+def rar_file(tmp_path: Path) -> Path:
     path = tmp_path / "-UCF $(touch x).rar"
     path.write_bytes(b"Rar!")
     return path
 
 
-def test_rar_is_left_to_a_program(unpack: Unpack, programs: Path, rar: Path) -> None:
-    stand_in(programs, "UCF-101\nUCF-101/a\n", WRITE.format(["UCF-101/a"]))
-    assert unpack(rar) == {"UCF-101/a": b"UCF-101/a"}
+def test_rar_is_left_to_a_program(unpack: Unpack, programs: Path, rar_file: Path) -> None:
+    stand_in(programs, [("UCF-101/a", "File"), ("UCF-101", "Directory")], WRITE.format(["UCF-101/a"]))
+    assert unpack(rar_file) == {"UCF-101/a": b"UCF-101/a"}
 
 
-def test_without_a_program_it_is_said_how_to_get_one(unpack: Unpack, programs: Path, rar: Path) -> None:
+def test_without_a_program_it_is_said_how_to_get_one(unpack: Unpack, programs: Path, rar_file: Path) -> None:
     with pytest.raises(BadEnvironment, match=r"nothing is installed .*: apt install unar, or brew install unar"):
-        unpack(rar)
+        unpack(rar_file)
 
 
 @pytest.mark.parametrize("name", CLIMBING)
 def test_rar_that_lists_a_path_outside_is_not_unpacked(
-    unpack: Unpack, programs: Path, rar: Path, tmp_path: Path, name: str
+    unpack: Unpack, programs: Path, rar_file: Path, tmp_path: Path, name: str
 ) -> None:
-    stand_in(programs, f"fine\n{name}", f"pathlib.Path({str(tmp_path / 'done')!r}).touch()")
+    stand_in(programs, [("fine", "File"), (name, "File")], f"pathlib.Path({str(tmp_path / 'done')!r}).touch()")
     with pytest.raises(MissingData, match="leads outside"):
-        unpack(rar)
+        unpack(rar_file)
 
 
 @pytest.mark.parametrize(
@@ -245,27 +341,109 @@ def test_rar_that_lists_a_path_outside_is_not_unpacked(
         ("open('../b', 'w')", "'b' was unpacked outside of its folder"),
     ],
 )
-def test_what_a_program_left_is_looked_at(unpack: Unpack, programs: Path, rar: Path, work: str, why: str) -> None:
-    stand_in(programs, "a", work)
+def test_what_a_program_left_is_looked_at(unpack: Unpack, programs: Path, rar_file: Path, work: str, why: str) -> None:
+    stand_in(programs, A_FILE, work)
     with pytest.raises(MissingData, match=f"its member {why}"):
-        unpack(rar)
+        unpack(rar_file)
 
 
-def test_a_program_that_fails_is_quoted(unpack: Unpack, programs: Path, rar: Path) -> None:
-    stand_in(programs, "a", "sys.exit('Checksum error')")
+@pytest.mark.parametrize("kind", ["Unix symbolic link", "Hard link", "File reference", "File\n        Type: Unix", ""])
+def test_rar_with_a_link_is_not_unpacked(
+    unpack: Unpack, programs: Path, rar_file: Path, tmp_path: Path, kind: str
+) -> None:
+    stand_in(programs, [("d", kind), ("d/evil", "File")], f"pathlib.Path({str(tmp_path / 'done')!r}).touch()")
+    with pytest.raises(MissingData, match="its member 'd' is a link"):
+        unpack(rar_file)
+
+
+def test_a_program_that_fills_the_disk_is_no_damage(
+    unpack: Unpack, programs: Path, rar_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(programs, A_FILE, "sys.exit('Write error')")
+    monkeypatch.setattr(rar, "FULL", 1 << 60)
+    with pytest.raises(BadEnvironment, match=r"the disk of .*out\.unpacked is full: make room"):
+        unpack(rar_file)
+
+
+def test_a_program_that_knows_no_rar_is_no_damage(unpack: Unpack, programs: Path, rar_file: Path) -> None:
+    stand_in(programs, A_FILE, "sys.exit('ERROR: Unsupported Method : a')")
+    with pytest.raises(BadEnvironment, match="cannot unpack rar: apt install unar"):
+        unpack(rar_file)
+
+
+def test_a_program_that_fails_is_quoted(unpack: Unpack, programs: Path, rar_file: Path) -> None:
+    stand_in(programs, A_FILE, "sys.exit('Checksum error')")
     with pytest.raises(MissingData, match=r"rar: unrar cannot read it \(Checksum error\); get it again"):
-        unpack(rar)
+        unpack(rar_file)
 
 
-@pytest.mark.parametrize("name", sorted(archives.UNPACKERS))
+def only(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Leave one program to be used, if it is here."""
+    unpacker = rar.UNPACKERS[name]
+    if not (shutil.which(unpacker.listing[0]) and shutil.which(unpacker.unpacking[0])):
+        pytest.skip(f"{name} is not installed")
+    monkeypatch.setattr(rar, "UNPACKERS", {name: unpacker})
+
+
+@pytest.mark.parametrize("name", ["7z", "unar", "bsdtar"])  # unrar reads nothing but rar, which nothing free writes
 def test_each_program_lists_and_unpacks(
     unpack: Unpack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    unpacker = archives.UNPACKERS[name]
-    if name == "unrar" or not (shutil.which(unpacker.listing[0]) and shutil.which(unpacker.unpacking[0])):
-        pytest.skip(f"{name} is not installed, or reads nothing but rar")
-    monkeypatch.setattr(archives, "UNPACKERS", {name: unpacker})
+    only(monkeypatch, name)
     path = make_zip(tmp_path / "zip.zip").rename(tmp_path / "a.rar")  # they look at the content, not at the name
-    listed = {member.name.rstrip("/") for member in archives.members(path)}
-    assert set(FILES) <= listed <= {*FILES, "UCF-101", "lists"}
+    listed = {member.name.rstrip("/"): member.size for member in archives.members(path)}
+    assert set(FILES) <= listed.keys() <= {*FILES, "UCF-101", "lists"}
+    assert name == "bsdtar" or {file: listed[file] for file in FILES} == {file: len(FILES[file]) for file in FILES}
     assert unpack(path) == FILES
+
+
+@pytest.mark.parametrize("name", ["7z", "unar"])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_each_program_tells_links(
+    unpack: Unpack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: bytes
+) -> None:
+    only(monkeypatch, name)
+    folder = info("f", tarfile.DIRTYPE)
+    folder.mode = 0o755
+    path = make_tar(tmp_path / "a.tar", folder, info("d/t"), info("d/link", kind, "d/t")).rename(tmp_path / "a.rar")
+    kinds = {member.name: member.kind for member in archives.members(path)}
+    assert {file: kinds[file] for file in ("f", "d/t", "d/link")} == {"f": "folder", "d/t": "file", "d/link": "link"}
+    with pytest.raises(MissingData, match="its member 'd/link' is a link"):
+        unpack(path)
+
+
+def test_the_listing_of_unrar() -> None:
+    """As unrar 6.21 prints it."""
+    listed = rar.UNPACKERS["unrar"].members(UNRAR)
+    assert [tuple(member)[:3] for member in listed] == [
+        ("sub/with space/a: b.txt", "file", 8),
+        ("data_link", "link", 8),
+        ("sub", "folder", 0),
+    ]
+
+
+UNRAR = """
+UNRAR 6.21 freeware      Copyright (c) 1993-2023 Alexander Roshal
+
+Archive: a.rar
+Details: RAR 4
+
+        Name: sub/with space/a: b.txt
+        Type: File
+        Size: 8
+ Packed size: 8
+       mtime: 2020-07-20 21:02:17,499892000
+  Attributes: -rw-r--r--
+     Host OS: Unix
+
+        Name: data_link
+        Type: Unix symbolic link
+      Target: data.txt
+        Size: 8
+  Attributes: lrwxrwxrwx
+
+        Name: sub
+        Type: Directory
+ Packed size: 0
+  Attributes: drwxr-xr-x
+"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,12 +14,11 @@ import numpy as np
 import pytest
 from clipfiles import pictures, write_frames
 from conftest import Command, contents, flip
-from datatrees import CLASSES, FRAMES, TEST, TRAIN, avi, declaring, ucf101, write, write_lists
+from datatrees import CLASSES, FRAMES, TEST, TRAIN, avi, declaring, found, ucf101, write, write_lists
 
 from vfbench import prepare
 from vfbench.data import duplicates, looking, parallel
 from vfbench.data.findings import KINDS
-from vfbench.data.report import Report
 from vfbench.data.verify import require, verify
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.folders import Entry
@@ -31,11 +31,6 @@ Plant = Callable[[Path], object]
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return ucf101(tmp_path / "data")
-
-
-def found(report: Report) -> dict[str, list[tuple[str, str]]]:
-    """Name and detail of every case, by kind."""
-    return {one.kind: [(case.name, case.detail) for case in one.cases] for one in report.findings}
 
 
 def clip(root: Path, name: str) -> Path:
@@ -170,6 +165,29 @@ def test_content_in_two_splits_leaks(root: Path) -> None:
     }
 
 
+def test_decoding_hides_no_copy_and_no_leak(root: Path) -> None:
+    content = declaring(avi(seed=2), 25)
+    for name in (TRAIN[2], TRAIN[3], TEST[0]):
+        clip(root, name).write_bytes(content)
+    quick, full = (found(verify("ucf101", root, full=full)) for full in (False, True))
+    assert quick["copies"] == full["copies"] == [(TRAIN[2], f"also {TRAIN[3]}, {TEST[0]}")]
+    assert quick["shared"] == full["shared"] == [(TRAIN[2], f"in train; in test: {TEST[0]}")]
+
+
+def test_a_clip_in_the_folders_of_two_splits_leaks(tmp_path: Path) -> None:
+    ucf101(tmp_path)
+    for split, names in (("train", TRAIN), ("test", TEST)):
+        for name in names:
+            write(tmp_path / "ucf101" / split / name, clip(tmp_path, name).read_bytes())
+    write(tmp_path / "ucf101/test" / TRAIN[0], avi(seed=77))  # its content does not tell
+    shutil.rmtree(tmp_path / "UCF-101")
+    report = verify("ucf101", tmp_path)
+    assert found(report) == {"shared": [(TRAIN[0], "in the folders of train and test, used for train")]}
+    assert f"in folders of both splits, used as listed: 1 ({TRAIN[0]})" in report.text()
+    [used] = [item.entry.path for item in report.items if item.entry.name == TRAIN[0]]
+    assert used == tmp_path / "ucf101/train" / TRAIN[0]
+
+
 def test_equal_sizes_alone_are_no_copies(root: Path) -> None:
     content = clip(root, TRAIN[0]).read_bytes()
     clip(root, TEST[0]).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -222,8 +240,24 @@ def test_a_group_in_two_splits_leaks(root: Path) -> None:
 
 def test_more_frames_declared_than_there_are(root: Path) -> None:
     clip(root, TRAIN[4]).write_bytes(declaring(avi(seed=4), 25))
+    assert found(verify("ucf101", root)) == {"count": [(TRAIN[4], "declared 25, indexed 20")]}
+    assert found(verify("ucf101", root, full=True)) == {"count": [(TRAIN[4], "declared 25, indexed 20, decoded 20")]}
+
+
+def test_fewer_frames_declared_than_there_are(root: Path) -> None:
+    clip(root, TRAIN[4]).write_bytes(declaring(avi(seed=4), 18))
+    report = verify("ucf101", root)
+    assert found(report) == {"count": [(TRAIN[4], "declared 18, indexed 20")]}
+    with pytest.raises(MissingData, match="1 with another number of frames than declared"):
+        require(report)
+
+
+def test_a_genuine_clip_that_declares_fewer_frames(root: Path, real_data: Path) -> None:
+    content = (real_data / "ucf101/UCF-101/Basketball/v_Basketball_g01_c01.avi").read_bytes()
+    clip(root, TRAIN[4]).write_bytes(content)
     assert "count" not in found(verify("ucf101", root))
-    assert found(verify("ucf101", root, full=True)) == {"count": [(TRAIN[4], "declared 25, decoded 20")]}
+    clip(root, TRAIN[4]).write_bytes(declaring(content, 100))
+    assert found(verify("ucf101", root))["count"] == [(TRAIN[4], "declared 100, indexed 141")]
 
 
 def test_a_cut_off_clip_says_how_much_of_it_decodes(real_data: Path) -> None:
@@ -276,9 +310,14 @@ def test_a_process_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_prepared_videos_are_held_against_the_lists_and_their_hashes(root: Path, tmp_path: Path) -> None:
     clip(root, TRAIN[0]).unlink()
+    extra = write(clip(root, TRAIN[0].replace("g08", "g25")), avi(seed=99))
     made = prepare.prepare("ucf101", tmp_path / "made", data_root=root, height=16, width=16)
     report = verify("ucf101", made, full=True)
-    assert found(report) == {"missing": [(TRAIN[0], "in the train list")]}
+    assert found(report) == {
+        "missing": [(TRAIN[0], "in the train list")],
+        "extra": [(f"{CLASSES[0]}/{extra.name}", "")],
+    }
+    assert "at 25 frames/s: 8" in report.text()
     assert [one.decoded for one in report.seen] == [FRAMES] * 8
     shard = next(made.glob("shards/*.npy"))
     flip(shard, -1)
@@ -325,7 +364,7 @@ def test_frame_folders(tmp_path: Path) -> None:
     quick, full = (found(verify("folder", tmp_path, full=full, frames=15)) for full in (False, True))
     assert quick == {
         "empty": [("v2", "0005.png has 0 bytes")],
-        "gaps": [("v3", "0005, then 0007")],
+        "gaps": [("v3", "0005.png, then 0007.png")],
         "copies": [("v0", "also v5")],
     }
     assert [name for name, _ in full["undecodable"]] == ["v1"]
@@ -400,6 +439,15 @@ def test_nothing_is_written_into_the_dataset(root: Path, vfbench: Command) -> No
     done = vfbench("data", "verify", "ucf101", "--data-root", root, "--output", root / "UCF-101/found.json")
     assert (done.code, done.out) == (2, "")
     assert "which is only read: choose another --output" in done.err
+    assert contents(root) == before
+
+
+@pytest.mark.parametrize("named", [("ucf101", "--data-root", "{}"), ("ucf101(root='{}')",)])
+def test_nor_beside_it_in_the_folder_that_was_named(root: Path, vfbench: Command, named: tuple[str, ...]) -> None:
+    before = contents(root)
+    done = vfbench("data", "verify", *(word.format(root) for word in named), "--output", root / "found.json")
+    assert (done.code, done.out) == (2, "")
+    assert f"found.json is within the dataset's own folder {root}, which is only read" in done.err
     assert contents(root) == before
 
 

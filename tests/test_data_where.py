@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
-from datatrees import ucf101
+from datatrees import TRAIN, ucf101
 
 from vfbench import plugins
 from vfbench.data import sources
@@ -41,6 +41,13 @@ def test_it_says_who_named_the_folder(
 ) -> None:
     monkeypatch.setenv(variable, str(ucf101(tmp_path)))
     assert f"ucf101: found in {tmp_path} ({told})" in vfbench("data", "where", "ucf101").out
+
+
+def test_of_a_dataset_that_is_here_in_part_the_steps_are_told(tmp_path: Path, vfbench: Command) -> None:
+    ucf101(tmp_path)
+    assert "crcv.ucf.edu" not in vfbench("data", "where", "ucf101", "--data-root", tmp_path).out
+    (tmp_path / "UCF-101" / TRAIN[0]).unlink()
+    assert "crcv.ucf.edu" in vfbench("data", "where", "ucf101", "--data-root", tmp_path).out
 
 
 def test_a_folder_that_holds_something_else_is_told_with_the_steps(tmp_path: Path, vfbench: Command) -> None:

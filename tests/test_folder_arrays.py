@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +61,27 @@ def test_an_array_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
         np.savez_compressed(tmp_path / "a.npz", np.full((1, 3, 4, 4, 3), value, np.uint8))
         os.utime(tmp_path / "a.npz", ns=(value, value))
         assert folders.clips(folders.detect(tmp_path), [0], frames=3).max() == value
+
+
+def test_a_file_that_cannot_be_mapped_is_read_once_for_all_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "a.npz", stack())
+    found, loads, second = folders.detect(tmp_path), [], threading.Event()
+    load = np.load
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        loads.append(arguments)
+        if len(loads) > 1:
+            second.set()
+        second.wait(0.3)  # for another to come in
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(np, "load", slow)
+    with ThreadPoolExecutor(8) as pool:
+        clips = list(pool.map(lambda i: folders.clip(found, i % 3, frames=3), range(8)))
+    assert len(loads) == 1
+    assert torch.equal(clips[4], torch.from_numpy(stack()[1, :3]).permute(0, 3, 1, 2))
 
 
 ZEROS = np.zeros

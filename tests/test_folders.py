@@ -24,10 +24,13 @@ from clipfiles import (
     write_list,
     write_video,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from vfbench import folders
 from vfbench.errors import MissingData, UserError
+from vfbench.folders.scan import Scan, _add_frames, gap, natural
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 
@@ -73,6 +76,34 @@ def test_order_of_frames_is_natural_and_says_where_that_differs(tmp_path: Path) 
     found = folders.detect(tmp_path)
     assert found.notes == ("natural order of frames differs from lexicographic order in 1: a",)
     assert levels(folders.clip(found, 0, frames=12)) == [10.0 * k for k in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        (["1.png", "2.png", "3.png"], ""),
+        (["1.png", "2.png", "4.png"], "2.png, then 4.png"),
+        (["f2_8.png", "f2_9.png", "f2_10.png"], ""),  # the last number counts
+        (["0.png", "3.png", "6.png"], ""),  # every third frame
+        (["0.png", "3.png", "9.png", "12.png"], "3.png, then 9.png"),
+        (["4.png", "0.png", "1.png"], "1.png, then 4.png"),
+        (["a.png", "1.png", "3.png", "4.png"], ""),  # not every frame has a number
+        (["a1.png", "b1.png", "a3.png"], ""),  # nor one of its own
+        (["7.png"], ""),
+        ([], ""),
+    ],
+)
+def test_a_gap_is_a_step_larger_than_the_others(frames: list[str], said: str) -> None:
+    assert gap(frames) == said
+
+
+@settings(derandomize=True, deadline=None, database=None)
+@given(st.lists(st.text("09a1_.", min_size=1, max_size=5), min_size=1, max_size=5, unique=True))
+def test_the_quick_look_at_the_order_of_frames_is_right(stems: list[str]) -> None:
+    frames = [f"x{stem}.png" for stem in stems]
+    found = Scan(Path())
+    _add_frames(found, "v", frames)
+    assert bool(found.unordered) == (sorted(frames) != sorted(frames, key=natural))
 
 
 def test_what_is_no_clip_is_not_entered_or_is_named(tmp_path: Path) -> None:

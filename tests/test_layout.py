@@ -18,6 +18,7 @@ LAYERS = {
     "tools": (
         *("protocol", "files", "video", "resize", "weights", "pretrained", "diffusion", "nets", "progress", "device"),
         *("presets", "folders", "cut", "windows", "inventory", "manifest", "prepared", "prefetch", "archives"),
+        *("members", "rar"),
     ),
     "plug-ins": ("datasets", "models", "baselines", "metrics"),
     "registry": ("plugins",),
@@ -25,6 +26,7 @@ LAYERS = {
         *(
             "plan",
             "measuring",
+            "networks",
             "rules",
             "generate",
             "selection",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import shutil
@@ -12,16 +13,22 @@ from pathlib import Path
 
 import pytest
 from clipfiles import touch
-from hypothesis import given, settings
+from datatrees import FRAMES, avi, write
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from vfbench import folders, selection
 from vfbench.datasets import folder, sky_timelapse, taichi_hd, ucf101
 from vfbench.datasets._ucf101_lists import CLASSES, SPELLED
 from vfbench.errors import MissingData
+from vfbench.interfaces import Dataset, Split
 from vfbench.inventory import Inventory
+from vfbench.manifest import Manifest
+from vfbench.protocol import Protocol
 
 quick = settings(derandomize=True, deadline=None, max_examples=25, database=None)
-SPLITS = ("train", "test")
+SPLITS: tuple[Split, ...] = ("train", "test")
 Told = Mapping[str, Mapping[str, str]]
 
 actions = st.sampled_from([*CLASSES[:3], "HandstandPushups", "HandstandWalking", "YoYo"])
@@ -45,9 +52,9 @@ def told(inventory: Inventory) -> Told:
 
 
 @st.composite
-def ucf101_videos(draw: st.DrawFn) -> dict[str, str]:
+def ucf101_videos(draw: st.DrawFn, least: int = 1) -> dict[str, str]:
     """Official names with the split that each is listed in."""
-    keys = draw(st.lists(st.tuples(actions, numbers, numbers), min_size=1, max_size=8, unique=True))
+    keys = draw(st.lists(st.tuples(actions, numbers, numbers), min_size=least, max_size=8, unique=True))
     names = [f"{action}/v_{SPELLED.get(action, action)}_g{group:02}_c{clip:02}.avi" for action, group, clip in keys]
     return {name: draw(st.sampled_from(SPLITS)) for name in names}
 
@@ -109,8 +116,7 @@ def test_ucf101_is_the_same_in_every_layout(
         found = told(inventory)[split]
         assert sorted(found) == sorted(expected)
         assert all(found[name] == name.split("/")[0] for name in expected)
-        if lists != "none":
-            assert list(found) == expected  # in the order of the lists
+        assert list(found) == sorted(expected, key=folders.natural)  # whatever the order of lists and disk
     assert inventory.classes == CLASSES
     assert (inventory.extra, [inventory.missing(split) for split in inventory.listed if inventory.missing(split)]) == (
         (),
@@ -152,6 +158,133 @@ def test_a_layout_is_called_by_its_name(layout: str, words: str) -> None:
         assert ucf101.find(str(root)).layout == words
 
 
+# What is scored
+
+
+PICTURE = io.BytesIO()
+Image.new("RGB", (32, 16)).save(PICTURE, "png")
+
+
+def write_videos(root: Path, paths: Mapping[str, str], shuffle: random.Random) -> None:
+    """The videos of these names at these paths, or as frames where these are images; each name has its content."""
+    seeds = {name: seed for seed, name in enumerate(sorted(paths))}
+    for name in shuffle.sample(sorted(paths), len(paths)):
+        if paths[name].endswith(".png"):
+            for k in range(FRAMES):
+                write(root / paths[name].format(k), PICTURE.getvalue() + bytes([seeds[name]]))
+        else:
+            write(root / paths[name], avi(seed=seeds[name]))
+
+
+def scored(dataset: Dataset, videos: int) -> tuple[Manifest, object]:
+    """Half of the videos drawn, the others as spare ones; labels and captions of every clip."""
+    halves = {"n_real": videos // 2, "n_fake": videos - videos // 2}
+    shape = {"frames": 4, "height": 8, "width": 8, "start": "hashed"}
+    fitting = {"geometry": "centre-crop", "filter": "bilinear", "antialias": True}
+    known = {"name": "x", "dataset": dataset.name, "data_fingerprint": "", "split": "both"}
+    protocol = Protocol(**{**known, **shape, **fitting, **halves, "measures": {}, "extractors": {}})  # type: ignore[arg-type]
+    told = [
+        (part, tell(part, range(dataset.size(part)))) for part in SPLITS for tell in (dataset.labels, dataset.captions)
+    ]
+    return selection.draw(dataset, protocol), told
+
+
+def compared(layouts: Mapping[str, tuple[Dataset, bool]], videos: int) -> None:
+    """All layouts give the same clips; those of files, and those of frames, have one fingerprint each."""
+    told = {name: scored(dataset, videos) for name, (dataset, _) in layouts.items()}
+    (first, _), *_ = told.values()
+    assert (len(first.places(0, "real")), len(first.places(0, "spare"))) == (videos // 2, videos - videos // 2)
+    assert [name for name, found in told.items() if found != next(iter(told.values()))] == []
+    prints = {kind: {data.fingerprint for data, framed in layouts.values() if framed == kind} for kind in (False, True)}
+    assert [len(found) for found in prints.values()] == [1, 1]
+    assert prints[False] != prints[True]
+
+
+SCORED: Mapping[str, tuple[str, str]] = {  # where the videos are, and the lists if any
+    "official, lists beside": ("ucf101/UCF-101/{action}/{stem}.avi", "ucf101/ucfTrainTestlist"),
+    "official, lists inside": ("UCF-101/{action}/{stem}.avi", "UCF-101/ucfTrainTestlist"),
+    "official, lists among the videos": ("UCF-101/{action}/{stem}.avi", "UCF-101"),
+    "flat": ("{stem}.avi", "ucfTrainTestlist"),
+    "train and test": ("ucf101/{split}/{action}/{stem}.avi", ""),
+    "train and test, with lists": ("{split}/{action}/{stem}.avi", "ucfTrainTestlist"),
+    "frames": ("{stem}/{{:04}}.png", "ucfTrainTestlist"),
+    "frames by split and class": ("{split}/{action}/{stem}/{{:04}}.png", ""),
+}
+fewer = settings(quick, max_examples=5, phases=[Phase.generate])  # to shrink would take minutes
+
+
+@fewer
+@given(ucf101_videos(least=4), st.randoms(use_true_random=False))
+def test_ucf101_is_scored_alike_in_every_layout(videos: dict[str, str], shuffle: random.Random) -> None:
+    pytest.importorskip("av")
+    with fresh() as root:
+        layouts = {}
+        for layout, (pattern, lists) in SCORED.items():
+            parts = {name: name.removesuffix(".avi").split("/") for name in videos}
+            paths = {
+                name: pattern.format(split=videos[name], action=action, stem=stem)
+                for name, (action, stem) in parts.items()
+            }
+            write_videos(root / layout, paths, shuffle)
+            if lists:
+                write_lists(root / layout / lists, dict(shuffle.sample(sorted(videos.items()), len(videos))))
+            dataset = ucf101.build(root=str(root / layout), frames=4, height=8, width=8)
+            layouts[layout] = dataset, "png" in pattern
+        compared(layouts, len(videos))
+
+
+@fewer
+@given(
+    st.dictionaries(st.tuples(ids, numbers), st.sampled_from(SPLITS), min_size=4, max_size=6),
+    st.randoms(use_true_random=False),
+)
+def test_sky_timelapse_is_scored_alike_in_every_layout(
+    videos: dict[tuple[str, int], str], shuffle: random.Random
+) -> None:
+    pytest.importorskip("av")
+    patterns = (
+        "{2}/{0}/{0}_{1}/{{:04}}.png",
+        "sky_{2}/{0}_{1}/{{:04}}.png",
+        "sky_{2}/{0}/{0}_{1}.mp4",
+        "{2}/{0}_{1}.mp4",
+    )
+    with fresh() as root:
+        layouts = {}
+        for number, pattern in enumerate(patterns):
+            paths = {f"{key}": pattern.format(*key, split) for key, split in videos.items()}
+            write_videos(root / str(number), paths, shuffle)
+            dataset = sky_timelapse.build(root=str(root / str(number)), frames=4, height=8, width=8)
+            layouts[pattern] = dataset, "png" in pattern
+        compared(layouts, len(videos))
+
+
+@fewer
+@given(
+    st.dictionaries(
+        st.tuples(ids, st.integers(0, 999), st.integers(0, 999)), st.sampled_from(SPLITS), min_size=4, max_size=6
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_taichi_hd_is_scored_alike_in_every_layout(
+    videos: dict[tuple[str, int, int], str], shuffle: random.Random
+) -> None:
+    pytest.importorskip("av")
+    names = {f"{video}#{first:06}#{last:06}.mp4": split for (video, first, last), split in videos.items()}
+    with fresh() as root:
+        layouts = {}
+        for number, pattern in enumerate(("{1}/{0}", "{0}", "{1}/{0}/{{:04}}.png", "{0}/{{:04}}.png")):
+            paths = {name: pattern.format(name, split) for name, split in names.items()}
+            write_videos(root / str(number), paths, shuffle)
+            if "{1}" not in pattern:
+                rows = [f"{video},{first},{last},25,{split}" for (video, first, last), split in videos.items()]
+                shuffle.shuffle(rows)
+                text = "\n".join(["video_id,start,end,fps,partition", *rows])
+                (root / str(number) / "taichi-metadata.csv").write_text(text)
+            dataset = taichi_hd.build(root=str(root / str(number)), frames=4, height=8, width=8)
+            layouts[pattern] = dataset, "png" in pattern
+        compared(layouts, len(videos))
+
+
 # Partial copies and wrong folders
 
 
@@ -190,13 +323,24 @@ def test_videos_of_which_no_list_knows_one_are_refused(tmp_path: Path) -> None:
         ucf101.find(str(tmp_path))
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_of_a_video_in_the_folders_of_two_splits_the_listed_one_counts(tmp_path: Path, split: str) -> None:
+    touch(tmp_path, "train/YoYo/v_YoYo_g01_c01.avi", "test/YoYo/v_YoYo_g01_c01.avi")
+    write_lists(tmp_path / "ucfTrainTestlist", {"YoYo/v_YoYo_g01_c01.avi": split})
+    inventory = ucf101.find(str(tmp_path))
+    assert inventory.leaked == ("YoYo/v_YoYo_g01_c01.avi",)
+    assert [entry.path for found in inventory.splits.values() for entry in found.entries] == [
+        tmp_path / split / "YoYo/v_YoYo_g01_c01.avi"
+    ]
+
+
 def test_a_video_in_two_places_or_of_two_kinds_is_refused(tmp_path: Path) -> None:
-    touch(tmp_path / "a", "train/YoYo/v_YoYo_g01_c01.avi", "test/YoYo/v_YoYo_g01_c01.avi")
-    write_lists(tmp_path / "a/ucfTrainTestlist", {"YoYo/v_YoYo_g01_c01.avi": "train"})
-    with pytest.raises(
-        MissingData, match=r"v_YoYo_g01_c01\.avi twice, t\w+/YoYo/v_YoYo_g01_c01\.avi and t\w+/YoYo/v_YoYo"
-    ):
-        ucf101.find(str(tmp_path / "a"))
+    touch(tmp_path / "a", "train/YoYo/v_YoYo_g01_c01.avi", "YoYo/v_YoYo_g01_c01.avi")
+    for listed in (False, True):
+        if listed:
+            write_lists(tmp_path / "a/ucfTrainTestlist", {"YoYo/v_YoYo_g01_c01.avi": "train"})
+        with pytest.raises(MissingData, match=r"01\.avi twice, (train/)?YoYo/v_YoYo_g01_c01\.avi and (train/)?YoYo/v"):
+            ucf101.find(str(tmp_path / "a"))
     touch(tmp_path / "b", "YoYo/v_YoYo_g01_c01.avi", "jpegs/v_YoYo_g01_c01/1.jpg")
     with pytest.raises(MissingData, match=r"holds videos \(YoYo/.*\) and frames \(jpegs/.*\): which are meant"):
         ucf101.find(str(tmp_path / "b"))

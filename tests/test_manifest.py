@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from clipfiles import pictures, write_video
@@ -145,10 +147,16 @@ def test_a_list_survives_its_file(root: Path, tmp_path: Path) -> None:
     assert hashlib.sha256((tmp_path / "m.csv").read_bytes()).hexdigest() == written.sha256
 
 
-@pytest.mark.parametrize("name", [*NAMES, "", " x ", "é", "日本", "\udcff", "a\r\nb", '"', ",,"])
+@pytest.mark.parametrize("name", [*NAMES, "", " x ", "é", "日本", "\udcff", "a\r\nb", "a\rb", '"', ",,"])
 def test_any_name_survives_its_file(name: str, tmp_path: Path) -> None:
     written = Manifest(tuple(some(name, "z")))
     written.write(tmp_path / "m.csv")
+    assert manifest.read(tmp_path / "m.csv") == written
+
+
+def test_what_spreadsheets_add_does_no_harm(tmp_path: Path) -> None:
+    written = Manifest(tuple(some("a", "b")))
+    (tmp_path / "m.csv").write_bytes(b"\xef\xbb\xbf" + written.text.replace("\n", "\r\n").encode())
     assert manifest.read(tmp_path / "m.csv") == written
 
 
@@ -161,15 +169,19 @@ GOOD = "0,real,train,a.avi,3,1,0,0,8,8"
     [
         ([], "its first line is ''"),
         (["a,b"], "its first line is 'a,b'"),
-        ([HEADER], "draws have 0 real clips"),
+        ([HEADER], "real clips in its draws: none; needed: as many in each"),
         ([HEADER, GOOD, "0,real,train,a.avi,3"], "clip 2: 5 columns, not 10"),
         ([HEADER, GOOD.replace("real", "fake")], "clip 1: role is 'fake', not one of real, spare"),
         ([HEADER, GOOD.replace("train", "val")], "clip 1: split is 'val'"),
-        ([HEADER, GOOD.replace("3", "x")], "clip 1: a number is none"),
+        ([HEADER, GOOD.replace("3", "x")], "clip 1: 'x' is no whole number"),
         ([HEADER, GOOD.replace("3", "-3")], "a number is too small"),
         ([HEADER, GOOD.replace("8,8", "8,0")], "a number is too small"),
         ([HEADER, GOOD, GOOD], "a.avi from 3 on stands there twice"),
-        ([HEADER, GOOD, GOOD.replace("0,real", "2,real")], "its draws have 1, 0, 1 real clips"),
+        (["x" * 200_000], "no list of clips"),
+        ([HEADER, f'"{"x" * 200_000}"'], "no list of clips .field larger than field limit"),
+        ([HEADER, GOOD.replace("0,real", "2000000000,real")], "real clips in its draws: 1 in 2000000000; needed"),
+        ([HEADER, GOOD, GOOD.replace("real", "spare")], "a.avi: a video is both scored and spare"),
+        ([HEADER, GOOD, GOOD.replace("0,real", "2,real")], "real clips in its draws: 1 in 0, 1 in 2; needed"),
     ],
 )
 def test_what_is_no_list_is_refused(lines: Sequence[str], message: str, tmp_path: Path) -> None:
@@ -190,14 +202,14 @@ def test_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_clips_that_are_not_here_are_named(root: Path) -> None:
     data = build(root)
     place = selection.draw(data, protocol(data)).places(0, "real")[0]
-    with pytest.raises(MissingData, match=r"folder: 1 of 1 videos are not here: gone\.avi"):
+    with pytest.raises(MissingData, match=r"1 of 1 videos are not in .*: gone\.avi of train"):
         data.at([place._replace(video="gone.avi")])
     with pytest.raises(UserError, match=r"are 3 apart in the list of clips, 1 here: say folder\(stride=3\)"):
         data.at([place._replace(stride=3)])
-    with pytest.raises(MissingData, match="declared"):
-        data.at([place._replace(start=FRAMES)]).clips("train", [0])
-    with pytest.raises(MissingData, match=r"the crop \(4, 0, 8, 8\) does not lie within"):
-        data.at([place._replace(crop=(4, 0, 8, 8))]).clips("train", [0])
+    with pytest.raises(MissingData, match=r"24 frames of 10x8, needs frames 30 to 33, cropped to 8x8 at \(1, 0\)"):
+        data.at([place._replace(start=FRAMES)])
+    with pytest.raises(MissingData, match=r"frames of 10x8, needs .*, cropped to 8x8 at \(4, 0\): take"):
+        data.at([place._replace(crop=(4, 0, 8, 8))])
 
 
 def test_another_crop_is_followed(root: Path) -> None:
@@ -214,7 +226,10 @@ COMMAND = ("run", "--model", "noise", "--smoke", "--device", "cpu", "--num-real"
 def test_a_list_repeats_its_run(root: Path, tmp_path: Path, vfbench: Command) -> None:
     spec = "folder(frames=16,height=16,width=16,start='hashed')"
     command = (*COMMAND, "--dataset", spec, "--data-root", root)
-    assert vfbench(*command, "--output", tmp_path / "a").code == 2  # a folder has no test split for the prompts
+    assert vfbench(*command, "--output", tmp_path / "a").code == 0  # a flat folder: labels are those of train clips
+    alone = results(tmp_path / "a")
+    assert alone["protocol"]["prompts"] == "train"
+    assert "labels and captions are those of train clips" in alone["note"]
     both = tmp_path / "both"
     both.mkdir()
     for split in ("train", "test"):
@@ -241,3 +256,50 @@ def test_a_list_repeats_its_run(root: Path, tmp_path: Path, vfbench: Command) ->
     refused = vfbench(*command, "--manifest", other, "--output", tmp_path / "e")
     assert refused.code == 2
     assert "--num-real 5: --manifest" in refused.err
+
+
+def test_spare_clips_follow_names_whatever_the_order_of_the_videos(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where all clips are needed, to tell which of them are spare."""
+    data, other = build(root), build(root)
+    backwards = {split: replace(found, entries=found.entries[::-1]) for split, found in other._found.items()}
+    monkeypatch.setattr(other, "_found", backwards)
+    for fields in ({"n_real": 4, "n_fake": 4}, {"n_real": 4, "n_fake": 4, "selection": "sorted"}):
+        rules = protocol(data, **fields)
+        drawn = selection.draw(data, rules)
+        assert len(drawn.places(0, "spare")) == 4
+        assert drawn == selection.draw(other, rules)
+        assert drawn.places(0, "spare") != sorted(drawn.places(0, "spare"))
+
+
+def test_leaving_out_short_videos_counts_only_where_there_are_any(root: Path) -> None:
+    assert build(root, short="skip").fingerprint == build(root).fingerprint
+    long = {"frames": 25, "short": "skip"}
+    left = build(root, **long)
+    assert left.size("train") == 6
+    assert "left out: 2 of 8 train videos have fewer frames than the 25" in left.note
+    assert left.fingerprint != build(root, frames=25).fingerprint
+    with pytest.raises(MissingData, match=r"2 of 8 train videos have fewer .*: j\.avi \(24\), k\.avi \(23\); take"):
+        build(root, frames=25, start="every")
+    empty = build(root, frames=99, short="skip")
+    assert empty.size("train") == 0
+    assert "left out: 8 of 8" in empty.note
+
+
+@pytest.mark.parametrize("command", [("run", "--model", "noise"), ("train", "--model", "vdm", "--steps", 1)])
+def test_nothing_is_written_among_the_videos(
+    root: Path, tmp_path: Path, command: tuple[object, ...], vfbench: Command
+) -> None:
+    """Nor are the folders of a score, which would be taken for clips the next time."""
+    before = sorted(root.iterdir())
+    spec = ("--dataset", "folder(frames=16,height=16,width=16)", "--data-root", root, "--device", "cpu")
+    smoke = ("--smoke",) if command[0] == "run" else ()
+    done = vfbench(*command, *spec, *smoke, "--output", root / "runs" / "a")
+    assert done.code == 2
+    assert f"{root / 'runs' / 'a'} is within the dataset's own folder" in done.err
+    np.save(tmp_path / "fake.npy", np.full((8, 16, 16, 16, 3), 9, np.uint8))
+    real = f"folder(root={str(root)!r},frames=16,height=16,width=16)"
+    scored = ("--real", real, "--fake", tmp_path / "fake.npy", "--smoke", "--metrics", "kvd", "--device", "cpu")
+    done = vfbench("score", *scored, "--output", root / "runs")
+    assert done.code == 2
+    assert f"{root / 'runs'} is within the dataset's own folder" in done.err
+    assert sorted(root.iterdir()) == before

@@ -122,4 +122,4 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
 ) -> None:
     (tmp_path / "cache").touch()
     assert counts(clips) == [5, 6, 7]
-    assert "what was found of videos is not kept" in capsys.readouterr().err
+    assert "what was found out is not kept" in capsys.readouterr().err

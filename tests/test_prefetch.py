@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import count
 
 import pytest
 
-from vfbench.prefetch import ahead
+from vfbench import device
+from vfbench.prefetch import InTurn, ahead
 
 PATIENCE = 30.0  # seconds until a test that hangs fails
 
@@ -110,3 +114,53 @@ def test_a_consumer_that_stops_leaves_no_thread_and_begins_no_more(error: type[B
 def test_bounds_that_make_no_sense_are_refused(workers: int, depth: int) -> None:
     with pytest.raises(ValueError, match=f"workers={workers}, depth={depth}"):
         ahead(str, range(2), workers=workers, depth=depth)
+
+
+# Parts of one iterator.
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+@pytest.mark.parametrize("size", [1, 3, 50])
+def test_parts_are_taken_in_turn(workers: int, size: int) -> None:
+    parts = InTurn(iter(range(20)))
+    taken = ahead(lambda i: parts.take(i * size, size), range(-(-20 // size)), workers=workers, depth=9)
+    assert list(taken) == [list(range(20))[i : i + size] for i in range(0, 20, size)]
+
+
+def test_a_later_part_waits_for_those_before_it() -> None:
+    parts, later = InTurn(iter("abcdef")), threading.Event()
+
+    def last() -> list[str]:
+        later.set()
+        return parts.take(4, 2)
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(last)
+        assert later.wait(PATIENCE)
+        assert pool.submit(parts.take, 0, 4).result(PATIENCE) == list("abcd")
+        assert waiting.result(PATIENCE) == list("ef")
+
+
+def test_what_an_iterator_raises_all_later_parts_raise() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise ValueError("broken")
+
+    parts = InTurn(items())
+    assert parts.take(0, 2) == [0, 1]
+    for first in (2, 4, 8):  # not only the next
+        with pytest.raises(ValueError, match="broken"):
+            parts.take(first, 2)
+
+
+# How many workers there may be.
+
+
+def test_cores_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {5, 7, 9} if process == 0 else set(), raising=False)
+    assert device.cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert device.cores() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert device.cores() == 1

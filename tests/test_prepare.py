@@ -12,14 +12,16 @@ import pytest
 import torch
 from clipfiles import all_kinds, pictures, write_video
 from conftest import Command, contents, flip, resumes
+from datatrees import avi, declaring
 
-from vfbench import files, folders, plugins, prepared
+from vfbench import archives, files, folders, plugins, prepared
 from vfbench import shards as writing
 from vfbench.cut import Cut
 from vfbench.datasets._videos import Videos
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import ClipShape
 from vfbench.prepare import prepare
+from vfbench.video import pyav
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 
@@ -86,6 +88,7 @@ def assert_same(one: Videos, two: Videos) -> None:
     assert one.fingerprint == two.fingerprint
     assert (one.classes, one.words, one.shape, one.note) == (two.classes, two.words, two.shape, two.note)
     assert one.inventory.splits.keys() == two.inventory.splits.keys()
+    assert (one.inventory.extra, one.inventory.leaked) == (two.inventory.extra, two.inventory.leaked)
     for split in one.inventory.splits:
         assert one.size(split) == two.size(split)
         indices = range(one.size(split))
@@ -168,7 +171,7 @@ def test_a_shard_holds_all_frames_of_its_videos(original: Path, made: Path) -> N
     row = 0
     for split, videos in VIDEOS.items():
         for (name, count, height, width), entry in zip(videos, index["videos"][split], strict=True):
-            assert entry == [name, name.split("/")[0], count, height, width, 0, row]
+            assert entry == [name, name.split("/")[0], count, height, width, 0, row, 25.0]
             whole = folders.read(folders.Entry(name, original / "UCF-101" / name), range(count))
             assert torch.equal(frames[row : row + count], cut.fit(whole, name))
             row += count
@@ -181,6 +184,35 @@ def test_the_index_says_what_it_was_made_of(original: Path, made: Path) -> None:
     assert index["options"] == {"split_list": 1}
     assert index["made_of"] == {split: found.identity(split) for split in found.splits}
     assert load(made).inventory.layout == f"prepared from {found.layout}"
+
+
+def test_what_is_in_no_list_and_the_rates_are_kept(copied: Path, tmp_path: Path) -> None:
+    extra = "YoYo/v_YoYo_g25_c01.avi"
+    write_video(copied / "UCF-101" / extra, pictures(3))
+    out = prepare(SPEC, tmp_path / "out", data_root=copied)
+    assert load(out).inventory.extra == (extra,)
+    assert_same(load(copied), load(out))
+    assert {entry.rate for found in load(out).inventory.splits.values() for entry in found.entries} == {25.0}
+
+
+def test_a_video_is_decoded_once_from_one_opening(
+    monkeypatch: pytest.MonkeyPatch, original: Path, tmp_path: Path
+) -> None:
+    opened, decoded = [], []
+    real = pyav._frames
+
+    def counted(path: Any, *arguments: Any, **options: Any) -> Any:
+        opened.append(path)
+        for number, frame in real(path, *arguments, **options):
+            decoded.append(number)
+            yield number, frame
+
+    monkeypatch.setattr(pyav, "_frames", counted)
+    monkeypatch.setattr(writing, "PIECE", 1)
+    monkeypatch.setattr(writing, "GROUP", 2)
+    prepare(SPEC, tmp_path / "out", data_root=original, workers=3)
+    assert len(opened) == len(NAMES)
+    assert len(decoded) == 20 + 9 + 14 + 11 + 17
 
 
 def test_nothing_is_written_to_the_dataset(original: Path, tmp_path: Path) -> None:
@@ -197,8 +229,9 @@ def test_nothing_is_written_to_the_dataset(original: Path, tmp_path: Path) -> No
 def test_any_number_of_workers_makes_the_same_bytes(
     small: None, monkeypatch: pytest.MonkeyPatch, original: Path, tmp_path: Path
 ) -> None:
-    for name, workers, piece in (("one", 1, 1 << 27), ("four", 4, 1 << 27), ("pieces", 3, 3 * 3 * 16 * 24)):
+    for name, workers, piece in (("one", 1, 1 << 27), ("four", 4, 1 << 27), ("pieces", 3, 6 * 3 * 16 * 24)):
         monkeypatch.setattr(writing, "PIECE", piece)  # the third decodes few frames at a time
+        monkeypatch.setattr(writing, "GROUP", 3)
         prepare(SPEC, tmp_path / name, data_root=original, workers=workers)
     one, four, pieces = (contents(tmp_path / name / "shards") for name in ("one", "four", "pieces"))
     assert len(one) == 2 * 4
@@ -296,6 +329,20 @@ def test_a_flipped_byte_is_found(small: None, original: Path, tmp_path: Path, pl
     assert prepared.damaged(out) == []
 
 
+def test_no_clip_comes_from_a_shard_that_is_not_whole(
+    small: None, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its features would be kept as those of the files, whose fingerprint is the same."""
+    out = prepare(SPEC, tmp_path / "out", data_root=original)
+    load(out)
+    with monkeypatch.context() as patch:  # the second time nothing is read
+        patch.setattr(prepared, "sha256", lambda path: pytest.fail(f"{path} is read again"))
+        load(out)
+    flip(shards(out)[1], -1)
+    with pytest.raises(MissingData, match=r"000001\.npy: its bytes have changed since .*\n  python -m vfbench data"):
+        load(out)
+
+
 def test_a_flipped_byte_of_the_index_is_found(made: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(made, tmp_path / "out"))
     text = (out / "prepared.json").read_text()
@@ -303,8 +350,8 @@ def test_a_flipped_byte_of_the_index_is_found(made: Path, tmp_path: Path) -> Non
     for read in (load, prepared.damaged):
         with pytest.raises(MissingData, match=r"prepared\.json is damaged, it does not match its own hash"):
             read(out)
-    (out / "prepared.json").write_text(text.replace('"format": 1', '"format": 2'))
-    with pytest.raises(MissingData, match="has format 2, known: 1"):
+    (out / "prepared.json").write_text(text.replace('"format": 2', '"format": 1'))
+    with pytest.raises(MissingData, match="has format 1, known: 2"):
         load(out)
 
 
@@ -373,6 +420,26 @@ def damage(path: Path, frames: int) -> None:
     path.write_bytes(content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:])
 
 
+@pytest.mark.parametrize("piece", [1, 1 << 27])
+@pytest.mark.parametrize("declared", [10, 19, 21])
+def test_no_frame_is_left_out_where_a_head_declares_another_number(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, declared: int, piece: int
+) -> None:
+    monkeypatch.setattr(writing, "PIECE", piece)
+    monkeypatch.setattr(writing, "GROUP", 5)
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/a.avi").write_bytes(avi())
+    (tmp_path / "clips/b.avi").write_bytes(declaring(avi(seed=1), declared))
+    spec = "folder(frames=4, height=5, width=5)"
+    with pytest.raises(MissingData, match=rf"1 videos cannot .*\n.*b\.avi: .* declared {declared}, decoded 20"):
+        prepare(spec, tmp_path / "out", data_root=tmp_path / "clips")
+    assert not (tmp_path / "out/prepared.json").exists()
+    (tmp_path / "clips/b.avi").write_bytes(avi(seed=1))
+    assert_same(
+        load(tmp_path / "clips", spec), load(prepare(spec, tmp_path / "out", data_root=tmp_path / "clips"), spec)
+    )
+
+
 def test_every_file_that_is_no_video_is_named_before_the_work(copied: Path, tmp_path: Path) -> None:
     for name in NAMES[:2]:
         (copied / "UCF-101" / name).write_bytes(b"<html>not found</html>")
@@ -394,6 +461,43 @@ def test_archives_are_prepared_as_the_files_are(original: Path, made: Path, tmp_
     assert contents(tmp_path / "out" / "shards") == contents(made / "shards")
     assert_same(load(original), load(tmp_path / "out"))
     assert {path.name for path in tmp_path.iterdir()} == {"out", *(part.name for part in parts)}
+
+
+@pytest.mark.parametrize("words", [".", "../here", "deep/er"])
+def test_a_relative_output_stands_where_it_says(
+    monkeypatch: pytest.MonkeyPatch, original: Path, tmp_path: Path, words: str
+) -> None:
+    path = Path(shutil.make_archive(str(tmp_path / "a"), "zip", original))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    out = prepare(SPEC, Path(words), sources=[path])
+    assert out.is_absolute()
+    assert out.resolve() == (tmp_path / "here" / words).resolve()
+    assert_same(load(original), load(out))
+
+
+def test_an_output_at_home_stands_there(monkeypatch: pytest.MonkeyPatch, original: Path, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    prepare(SPEC, Path("~/out"), data_root=original)
+    assert_same(load(original), load(tmp_path / "out"))
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+def test_what_stands_in_the_way_is_said_before_the_unpacking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    monkeypatch.setattr(archives, "unpacked", None)
+    with pytest.raises(UserError, match=r"holds other files \(thesis\.tex\): choose an empty --output"):
+        prepare(SPEC, tmp_path, sources=[Path("a.zip")])
+
+
+def test_a_folder_of_the_user_beside_the_output_is_left_alone(original: Path, tmp_path: Path) -> None:
+    path = Path(shutil.make_archive(str(tmp_path / "a"), "zip", original))
+    (tmp_path / ".out.unpacked").mkdir()
+    (tmp_path / ".out.unpacked/thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=r"\.out\.unpacked is in the way"):
+        prepare(SPEC, tmp_path / "out", sources=[path])
+    assert (tmp_path / ".out.unpacked/thesis.tex").read_text() == "mine"
 
 
 def test_archives_without_the_dataset_leave_nothing(tmp_path: Path) -> None:
@@ -438,7 +542,7 @@ def test_ctrl_c_tells_the_command_that_goes_on(
 
 
 def test_another_size_is_refused_saying_which_there_is(made: Path) -> None:
-    fitted = r"prepared as 8x8 centre-crop bilinear antialias=True, asked for: 16x8 centre-crop lanczos"
+    fitted = r"prepared as 8x8 centre-crop bilinear antialias=True, decoder auto; asked for: 16x8 centre-crop lanczos"
     with pytest.raises(UserError, match=fitted):
         load(made, height=16, filter="lanczos")
 

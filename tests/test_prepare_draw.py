@@ -85,7 +85,9 @@ def test_what_is_not_asked_for_is_not_done(root: Path) -> None:
 def test_what_was_prepared_is_drawn_at_the_same_places_from_its_box(root: Path, tmp_path: Path) -> None:
     made = load(prepare(SPEC, tmp_path / "out", data_root=root))
     expected = load(root).draw("train", [0, 1] * 20, range(40), crop="centre")
-    assert torch.equal(made.draw("train", [0, 1] * 20, range(40)), expected)
+    assert torch.equal(made.draw("train", [0, 1] * 20, range(40), crop="centre"), expected)
+    with pytest.raises(UserError, match="crop='random': folder was prepared, and cropped: say crop='centre'"):
+        made.draw("train", [0], [0])
 
 
 def test_clips_of_a_video_that_has_several_are_drawn_from_all_of_it(root: Path) -> None:

@@ -101,6 +101,8 @@ def test_known_copies_are_told_by_layout_and_size(tmp_path: Path) -> None:
 def test_what_is_odd_is_in_the_notes(root: Path) -> None:
     touch(root, "sky_train/emptyempty0/", "__MACOSX/x.jpg", ".hidden/y.jpg", "sky_train/odd name $(x)/1.jpg")
     (root / "sky_test" / C / f"{C}_1/x_frames_00000004.png").unlink()
+    for k in range(1, 9, 2):  # every second frame is a rate, no gap
+        (root / "sky_train" / A / f"{A}_10/x_frames_{k:08}.png").unlink()
     inventory = find(str(root))
     for part in (
         "empty folders, no clips: 1 (sky_train/emptyempty0)",
@@ -130,7 +132,6 @@ def test_png_beside_jpeg_and_two_of_one_name_are_refused(root: Path) -> None:
         (("readme.txt",), "holds no clips (readme.txt)"),
         (("sky_timelapse.zip",), "unzip {root}/sky_timelapse.zip -d {root}"),
         (("a b/sky.rar",), "unrar x '{root}/a b/sky.rar' '{root}/a b'/"),
-        (("UCF-101/YoYo/v_YoYo_g01_c01.avi",), "looks like ucf101 (UCF-101/YoYo/v_YoYo_g01_c01.avi): say --dataset"),
         (("clips/a.mp4",), "holds no clip named as those of the dataset, but clips/a.mp4"),
         (("__MACOSX/a_1/1.jpg",), "holds no clips (__MACOSX)"),
     ],
@@ -143,6 +144,13 @@ def test_a_root_without_clips_says_what_is_there_and_how_to_get_them(
     assert told.format(root=tmp_path) in str(error.value)
     assert "1xWLiU-MBGN7MrsFHQm4_yXmfHBsMbJQo" in str(error.value)
     assert error.value.exit_code == 4
+
+
+def test_a_root_of_another_dataset_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(MissingData) as error:
+        find(str(touch(tmp_path, "UCF-101/YoYo/v_YoYo_g01_c01.avi")))
+    said = "holds ucf101 (UCF-101/YoYo/v_YoYo_g01_c01.avi): name that dataset, or give another --data-root"
+    assert str(error.value) == f"Sky Time-lapse: {tmp_path} {said}"
 
 
 def test_a_root_that_is_not_there_or_not_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
@@ -179,7 +187,7 @@ def test_a_folder_that_may_not_be_read_is_named(root: Path, monkeypatch: pytest.
         return scandir(place)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(MissingData, match=f"sky_train/{A}: Permission denied; give a folder that you may read"):
+    with pytest.raises(MissingData, match=f"sky_train/{A}: Permission denied; give a folder or file of clips"):
         find(str(root))
     with pytest.raises(MissingData, match=rf"{A}: Permission denied; needed: a folder(?s:.*)--data-root DIR"):
         find(str(root / "sky_train" / A))
@@ -203,10 +211,16 @@ def test_short_clips_are_left_out_and_counted(root: Path) -> None:
         make(root, short="refuse").clips("train", [1])
     with pytest.raises(MissingData, match=rf"1 of 3 train videos .*{A}_2 \(2\); take them out"):
         make(root, short="refuse", start="every")
-    with pytest.raises(MissingData, match=r"3 of 3 train videos have fewer frames than the 9"):
-        make(root, frames=9)
     with pytest.raises(UserError, match=r"sky_timelapse\(short='some'\)"):
         make(root, short="some")
+
+
+def test_training_clips_that_are_all_too_short_leave_those_for_testing(root: Path) -> None:
+    write_frames(root / "sky_test" / C / f"{C}_2", pictures(0, 9), "x_frames_{:08}.png")
+    dataset = make(root, frames=9)
+    assert (dataset.size("train"), dataset.names("test")) == (0, [f"{C}/{C}_2"])
+    assert levels(dataset.clips("test", [0])[0]) == [10 * k for k in range(9)]
+    assert "3 of 3 train videos have fewer frames than the 9" in dataset.note
 
 
 def test_the_official_counts_are_those_of_its_read_me(real_data: Path) -> None:

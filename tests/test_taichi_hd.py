@@ -106,13 +106,18 @@ def test_another_list_is_refused(tmp_path: Path, text: bytes, told: str) -> None
 def test_a_root_without_clips_says_what_is_there(tmp_path: Path) -> None:
     for there, told in (
         ("taichi-256-part.zip", "taichi-256-part.zip is not unpacked"),
-        ("taichi_hd/AbCdEfGhIjK_1/1.jpg", "looks like sky_timelapse"),
         ("other/x.mp4/", "holds no clips (other/x.mp4)"),
     ):
         place = touch(tmp_path / there.replace("/", "-"), there)
         with pytest.raises(MissingData, match=r"load_videos\.py") as error:
             find(str(place))
         assert told in str(error.value)
+
+
+def test_a_root_of_another_dataset_is_told_without_the_steps(tmp_path: Path) -> None:
+    with pytest.raises(MissingData, match=r"holds sky_timelapse \(AbCdEfGhIjK_1\): name that dataset") as error:
+        find(str(touch(tmp_path, "taichi_hd/AbCdEfGhIjK_1/1.jpg")))
+    assert "load_videos.py" not in str(error.value)
 
 
 # Clips

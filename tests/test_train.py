@@ -257,6 +257,21 @@ def test_what_was_prepared_is_trained_on_as_it_was_cropped(quiet: None, videos: 
         trained_on(real(out), tmp_path / "c", crop="random")
 
 
+@pytest.mark.parametrize("first", ["files", "prepared"])
+def test_a_run_goes_on_from_files_to_what_was_prepared_of_them_and_back(
+    quiet: None, monkeypatch: pytest.MonkeyPatch, videos: Path, tmp_path: Path, first: str
+) -> None:
+    out = preparing.prepare("folder(height=8, width=8)", tmp_path / "prepared", data_root=videos)
+    sides = [(real(videos), "centre"), (real(out), None)][:: 1 if first == "files" else -1]
+    with monkeypatch.context() as patch:
+        _stop_after(patch, 3)
+        with pytest.raises(Interrupted):
+            trained_on(sides[0][0], tmp_path / "parts", crop=sides[0][1])
+    train(tiny_vdm(), sides[1][0], replace(OPTIONS, crop=sides[1][1]), tmp_path / "parts", resume=True)
+    trained_on(real(videos), tmp_path / "whole", crop="centre")
+    assert_same(states(tmp_path / "whole"), states(tmp_path / "parts"))
+
+
 @pytest.mark.parametrize("option", [{"crop": "random"}, {"flip": False}], ids=str)
 def test_clips_that_are_not_cut_from_videos_take_no_crop(tmp_path: Path, option: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"--{next(iter(option))}: shapes has no videos to draw clips from"):

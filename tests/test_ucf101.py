@@ -83,7 +83,7 @@ def test_splits_labels_and_captions(root: Path) -> None:
     assert (dataset.size("train"), dataset.size("test"), dataset.note) == (3, 2, "")
     assert dataset.inventory.missing("train") == []
     assert dataset.labels("train", [0, 1, 2]) == [0, 1, 2]
-    assert dataset.labels("test", [1, 0]) == [1, 2]
+    assert dataset.labels("test", [1, 0]) == [2, 1]  # in the order of names, whatever that of the list
     assert dataset.captions("train", [0, 1, 2]) == ["apply eye makeup", "handstand pushups", "yo yo"]
     assert dataset.words == ("apply", "eye", "handstand", "makeup", "pushups", "yo")
 
@@ -110,17 +110,61 @@ def test_a_partial_copy_says_so(root: Path) -> None:
     assert dataset.note == "1 of 2 listed test clips present"
 
 
-@pytest.mark.parametrize("line", ["YoYo/v_YoYo_g08_c01.avi 2", "NoSuchClass/v_YoYo_g08_c01.avi 3", "YoYo/a b.avi 3"])
-def test_a_list_that_contradicts_the_classes_is_refused(root: Path, line: str) -> None:
-    write_lines(root / "ucfTrainTestlist/trainlist01.txt", [line])
-    with pytest.raises(MissingData, match=rf"trainlist01\.txt: '{line}' does not fit"):
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("YoYo/v_YoYo_g08_c01.avi 2", "classInd.txt gives YoYo the label 3"),
+        ("NoSuchClass/v_YoYo_g08_c01.avi 3", "names no clip, needed: CLASS/v_CLASS_g01_c01.avi"),
+        ("YoYo/a b.avi 3", "names no clip"),
+        ("<html>404</html>", "names no clip"),
+        ("YoYo 3", "names no clip"),
+    ],
+)
+def test_a_list_that_contradicts_the_classes_is_refused(root: Path, line: str, told: str) -> None:
+    write_lines(root / "ucfTrainTestlist/trainlist01.txt", [TRAIN[0], "", line])
+    with pytest.raises(MissingData) as error:
+        make(root)
+    assert f"trainlist01.txt: line 3, '{line}': {told}" in str(error.value)
+    assert "get UCF101TrainTestSplits-RecognitionTask.zip again" in str(error.value)
+    assert "7 GB" not in str(error.value)  # the videos are not at fault
+
+
+@pytest.mark.parametrize("lines", [["1 ApplyEyeMakeup", "3 YoYo"], ["1 ApplyEyeMakeup", "2"]])
+def test_a_class_list_that_is_another_names_the_line(root: Path, lines: list[str]) -> None:
+    write_lines(root / "ucfTrainTestlist/classInd.txt", lines)
+    with pytest.raises(MissingData, match=rf"classInd\.txt: line 2, '{lines[1]}': .*needed: '2 CLASS'"):
         make(root)
 
 
-def test_a_missing_list_is_named(root: Path) -> None:
-    (root / "ucfTrainTestlist/testlist01.txt").unlink()
-    with pytest.raises(MissingData, match=r"testlist01\.txt: cannot be read"):
+def test_lists_may_begin_with_a_byte_order_mark(root: Path) -> None:
+    expected = make(root)
+    for path in (root / "ucfTrainTestlist").iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert (make(root).classes, make(root).names("train")) == (expected.classes, expected.names("train"))
+    (root / "ucfTrainTestlist/classInd.txt").write_text("1 YoYo", "utf-16")
+    with pytest.raises(MissingData, match=r"classInd\.txt: cannot be read, it is no text in UTF-8"):
         make(root)
+
+
+@pytest.mark.parametrize("spelled", ["HandStandPushups", "handstandpushups"])
+@pytest.mark.parametrize("lists", [("trainlist01", "testlist01"), ("trainlist01", "testlist01", "classInd")])
+def test_lists_may_spell_a_class_as_its_files(root: Path, spelled: str, lists: tuple[str, ...]) -> None:
+    expected = make(root)
+    for name in lists:
+        path = root / f"ucfTrainTestlist/{name}.txt"
+        path.write_text(path.read_text().replace("HandstandPushups", spelled))
+    dataset = make(root)
+    assert (dataset.classes, dataset.fingerprint) == (expected.classes, expected.fingerprint)
+    assert dataset.names("train") == expected.names("train")
+    assert dataset.captions("test", [0, 1]) == ["handstand pushups", "yo yo"]
+
+
+@pytest.mark.parametrize("name", ["classInd.txt", "testlist01.txt"])
+def test_a_missing_list_is_named_once(root: Path, name: str) -> None:
+    (root / "ucfTrainTestlist" / name).unlink()
+    with pytest.raises(MissingData, match="cannot be read") as error:
+        make(root)
+    assert str(error.value).count(name) == 1
 
 
 # Where the dataset is
@@ -199,11 +243,11 @@ def test_a_damaged_clip_is_named_and_not_replaced(root: Path) -> None:
     for reason, content in damage.items():
         path.write_bytes(content)
         with pytest.raises(MissingData, match=rf"v_YoYo_g01_c01\.avi.*{reason}"):
-            make(root).clips("test", [0])
+            make(root).clips("test", [1])
     dataset = make(root)
     path.unlink()
     with pytest.raises(MissingData, match=r"v_YoYo_g01_c01\.avi: No such file"):
-        dataset.clips("test", [0])
+        dataset.clips("test", [1])
 
 
 # The other ways to cut
@@ -213,7 +257,7 @@ def test_every_window_of_a_video_is_a_clip(root: Path) -> None:
     dataset = make(root, frames=16, height=4, width=4, start="every")
     assert (dataset.size("train"), dataset.size("test"), dataset.note) == (15, 10, "")
     assert dataset.videos("train", range(15)) == [0] * 5 + [1] * 5 + [2] * 5
-    assert dataset.labels("test", [0, 4, 5, 9]) == [2, 2, 1, 1]
+    assert dataset.labels("test", [0, 4, 5, 9]) == [1, 1, 2, 2]
     assert dataset.captions("train", [4, 5]) == ["apply eye makeup", "handstand pushups"]
     frames = video.decode(root / "UCF-101" / TRAIN[1].split()[0])[..., 4:20]  # cropped to its grey middle
     for index, clip in enumerate(dataset.clips("train", range(5, 10))):
@@ -341,6 +385,7 @@ def test_genuine_list_lengths(real_data: Path, split_list: int, counts: tuple[in
     assert tuple(len(inventory.listed[split]) for split in ucf101.SPLITS) == counts
     there = [len(inventory.splits[split]) + len(inventory.missing(split)) for split in ucf101.SPLITS]
     assert tuple(there) == counts
+    assert tuple(inventory.official[split] for split in ucf101.SPLITS) == counts
 
 
 def test_the_class_names_known_without_lists_are_the_official_ones(real_data: Path) -> None:

@@ -1,68 +1,34 @@
 """Archives that datasets come in, unpacked so that nothing lands outside: .zip, .tar and its packed forms, and .rar.
 
-What an archive lists is looked at before anything is written. Python unpacks zip and tar; for rar, whose format is not
-free, one of `UNPACKERS` must be installed, and what it left is looked at again.
+What an archive lists is looked at before anything is written (`vfbench.members`). Python unpacks zip and tar; for rar
+one of some programs must be installed (`vfbench.rar`), and what it left is looked at again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import lzma
 import os
 import shutil
 import stat
-import subprocess
-import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
+from vfbench import rar
 from vfbench.errors import BadEnvironment, MissingData, UserError
+from vfbench.files import unwritable
+from vfbench.members import Member, check
 from vfbench.progress import Progress
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_DAMAGE = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
-
-
-class Member(NamedTuple):
-    """What an archive holds under a name; `target` is where a link leads, seen from the archive's top."""
-
-    name: str
-    kind: Literal["file", "folder", "link", "device"] = "file"
-    size: int = 0
-    target: str = ""
-
-
-class Unpacker(NamedTuple):
-    """A program that unpacks rar files: how it is asked for names and to unpack, and how its list of names is read."""
-
-    listing: tuple[str, ...]
-    unpacking: tuple[str, ...]
-    names: Callable[[str], list[str]]
-
-
-def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line]
-
-
-def _paths(text: str) -> list[str]:
-    return [line.removeprefix("Path = ") for line in text.splitlines() if line.startswith("Path = ")]
-
-
-def _contents(text: str) -> list[str]:
-    return [item["XADFileName"] for item in json.loads(text)["lsarContents"]]
-
-
-# In the order in which they are tried; {} is the archive, {folder} where to. No password is asked for.
-UNPACKERS = {
-    "unrar": Unpacker(("unrar", "lb", "-p-", "{}"), ("unrar", "x", "-idq", "-p-", "-o-", "{}", "{folder}/"), _lines),
-    "7z": Unpacker(("7z", "l", "-slt", "-ba", "-p", "{}"), ("7z", "x", "-bd", "-y", "-p", "-o{folder}", "{}"), _paths),
-    "unar": Unpacker(("lsar", "-j", "{}"), ("unar", "-q", "-D", "-s", "-o", "{folder}", "{}"), _contents),
-    "bsdtar": Unpacker(("bsdtar", "-tf", "{}"), ("bsdtar", "-xf", "{}", "-C", "{folder}"), _lines),
-}
+_DAMAGE = (
+    *(OSError, EOFError, RuntimeError, NotImplementedError),
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+)
+MARK = ".vfbench"  # in a temporary folder of ours
 
 
 @contextlib.contextmanager
@@ -70,18 +36,33 @@ def unpacked(sources: Sequence[Path], folder: Path) -> Iterator[Path]:
     """The archives unpacked together in a temporary `folder`, which is made anew, and removed in the end.
 
     Raises `MissingData` for an archive that is damaged, or that lists a path which is absolute or climbs, a link that
-    leads outside, a device, or two members of one name; `BadEnvironment` where nothing installed unpacks it, or the
-    disk is too small; and `UserError` for a file of another kind.
+    leads outside, a device, two members of one name, or one below a file or a link; `BadEnvironment` where nothing
+    installed unpacks it, or the disk is too small; and `UserError` for a file of another kind, or where there is such
+    a folder of another's.
     """
-    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
-    inside = folder / "unpacked"
+    _make(folder)
+    inside, before = folder / "unpacked", set[PurePosixPath]()
     try:
-        inside.mkdir(parents=True)
+        inside.mkdir()
         for source in sources:
-            _unpack(source.expanduser().absolute(), inside)
+            _unpack(source.expanduser().absolute(), inside, before)
         yield inside
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(folder: Path) -> None:
+    """Make the folder with our mark, without what a killed process left there; raises `UserError` for another's."""
+    try:
+        ours = folder.is_dir() and not folder.is_symlink() and ((folder / MARK).is_file() or not any(folder.iterdir()))
+        if ours:
+            shutil.rmtree(folder)
+        elif os.path.lexists(folder):
+            raise UserError(f"{folder} is in the way, and not of vfbench: move it, or choose another --output")
+        folder.mkdir(parents=True)
+        (folder / MARK).touch()
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def members(path: Path) -> list[Member]:
@@ -97,40 +78,21 @@ def members(path: Path) -> list[Member]:
             with tarfile.open(path) as tar:
                 return [_of_tar(info) for info in tar]
         if name.endswith(".rar"):
-            unpacker = _unpacker(path)
-            return [Member(name) for name in unpacker.names(_run(unpacker.listing, path))]
+            return rar.members(path)
     raise UserError(f"{path.name} is no archive that can be unpacked: known are .zip, .rar, {', '.join(TARS)}")
 
 
-def check(path: Path, found: Iterable[Member]) -> None:
-    """Raise `MissingData` naming the first member that no honest archive of a dataset has."""
-    names: set[PurePosixPath] = set()
-    for member in found:
-        name = PurePosixPath(member.name)
-        if _leads_out(member.name) or (member.kind == "link" and _leads_out(member.target)):
-            raise _refused(path, member, "leads outside of the folder it is unpacked in")
-        if member.kind == "device":
-            raise _refused(path, member, "is a device or a pipe")
-        if member.kind != "folder" and name in names:
-            raise _refused(path, member, "is there twice")
-        if member.kind != "folder":
-            names.add(name)
-
-
-def _unpack(path: Path, folder: Path) -> None:
+def _unpack(path: Path, folder: Path, before: set[PurePosixPath]) -> None:
+    """Unpack an archive; its members join those of the archives `before`."""
     found = members(path)
-    check(path, found)
-    if twice := [member.name for member in found if member.kind != "folder" and (folder / member.name).is_file()]:
-        raise MissingData(f"{path}: {twice[0]} is in another of the archives, too: give each part once")
+    before |= check(path, found, before)
     needed, free = max(sum(member.size for member in found), path.stat().st_size), shutil.disk_usage(folder).free
     if free < needed:
         said = f"{needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free"
         raise BadEnvironment(f"{path}: unpacked beside --output it takes {said}: choose another --output")
     with _reading(path):
         if path.name.lower().endswith(".rar"):
-            print(f"unpacking {path}", file=sys.stderr)
-            _run(_unpacker(path).unpacking, path, folder)
-            _look_again(path, folder)
+            rar.unpack(path, folder)
         else:
             _extract(path, folder, len(found))
 
@@ -168,59 +130,15 @@ def _of_tar(info: tarfile.TarInfo) -> Member:
     return Member(info.name, "folder" if info.isdir() else "file" if info.isfile() else "device", info.size)
 
 
-def _leads_out(name: str) -> bool:
-    """Whether a path is absolute, or climbs above where it begins, on any system."""
-    if name.startswith(("/", "\\")) or PureWindowsPath(name).drive or "\0" in name:
-        return True
-    depth = 0
-    for part in name.replace("\\", "/").split("/"):
-        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
-        if depth < 0:
-            return True
-    return False
-
-
-def _refused(path: Path, member: Member, why: str) -> MissingData:
-    return MissingData(f"{path}: its member {member.name!r} {why}; nothing of it is used: get the official archive")
-
-
-def _unpacker(path: Path) -> Unpacker:
-    """The first that is installed."""
-    for unpacker in UNPACKERS.values():
-        if shutil.which(unpacker.listing[0]) and shutil.which(unpacker.unpacking[0]):
-            return unpacker
-    raise BadEnvironment(
-        f"{path}: nothing is installed that unpacks rar files ({', '.join(UNPACKERS)}): "
-        "apt install unar, or brew install unar; or unpack it yourself and give the folder by --data-root"
-    )
-
-
-def _run(command: Sequence[str], path: Path, folder: Path | str = "") -> str:
-    words = [word.replace("{folder}", str(folder)) if "{folder}" in word else word for word in command]
-    words = [str(path) if word == "{}" else word for word in words]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True)  # noqa: S603  # no shell
-    if done.returncode:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
-        raise MissingData(f"{path}: {words[0]} cannot read it ({said[-1] if said else done.returncode}); get it again")
-    return done.stdout.decode(errors="surrogateescape")
-
-
-def _look_again(path: Path, folder: Path) -> None:
-    """Raise `MissingData` for whatever a program has unpacked that is no plain file or folder, or stands outside."""
-    if beside := [item.name for item in folder.parent.iterdir() if item != folder]:
-        raise _refused(path, Member(beside[0]), "was unpacked outside of its folder")
-    for above, names, others in os.walk(folder):
-        for name in [*names, *others]:
-            mode = (Path(above) / name).lstat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise _refused(path, Member(name), "is a link or a device")
-
-
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Whatever a damaged archive makes its reader raise, as `MissingData` that names it."""
     try:
         yield
     except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system; those of damage have no number
+            where = f" of {error.filename}" if error.filename else ""
+            said = f"{path}: cannot be unpacked ({error.strerror}{where})"
+            raise BadEnvironment(f"{said}: mend that, or choose another --output") from error
         reason = str(error).partition("\n")[0]
         raise MissingData(f"{path}: cannot be unpacked ({reason}); get this archive again") from error

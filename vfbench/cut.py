@@ -95,7 +95,7 @@ class Cut:
 
     def fit(
         self, frames: UInt8[Tensor, "frames 3 _ _"], name: str, box: Box | None = None
-    ) -> UInt8[Tensor, "frames 3 {self.shape.height} {self.shape.width}"]:
+    ) -> UInt8[Tensor, "frames 3 height width"]:
         """Frames (T, 3, H, W) of any size as the clip has them, on the CPU; of another `box` than the usual if given.
 
         Raises `MissingData` naming the video where nothing may be resampled and the size is another.
@@ -182,9 +182,7 @@ def resize(
     return sized.reshape(*clips.shape[:-2], height, width)
 
 
-def lanczos(
-    frames: UInt8[Tensor, "frames 3 _ _"], height: int, width: int
-) -> UInt8[Tensor, "frames 3 {height} {width}"]:
+def lanczos(frames: UInt8[Tensor, "frames 3 _ _"], height: int, width: int) -> UInt8[Tensor, "frames 3 tall wide"]:
     """Resize each frame by Pillow's Lanczos filter over three lobes, without keeping the aspect: uint8 to uint8.
 
     What the field's scripts call LANCZOS or ANTIALIAS; Pillow widens the filter when it shrinks. The same size comes

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,37 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise MissingData(f"{path} holds {type(content).__name__}, expected a JSON object")
     return content
+
+
+def recall(name: str) -> dict[str, Any]:
+    """What `remember` kept in the cache under a name; nothing, saying so, where the file cannot be read."""
+    path = cache() / name
+    if not path.exists():
+        return {}
+    try:
+        return read_json(path)
+    except MissingData as error:
+        print(f"{path} cannot be used: {error}; looking again", file=sys.stderr)
+        return {}
+
+
+def remember(name: str, found: Mapping[str, Any]) -> None:
+    """Keep what took long to find out; where that cannot be written, says so and goes on: it is found out again."""
+    path = cache() / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
+    except (OSError, BadEnvironment) as error:
+        print(f"warning: what was found out is not kept in {path} ({error})", file=sys.stderr)
+
+
+def stamp(path: Path) -> str:
+    """By which a file is known that has not changed: its place, size and time; raises `MissingData` naming it."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise MissingData(f"{path}: {error.strerror}; get this file again or take it out") from error
+    return f"{path.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}"
 
 
 @contextlib.contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from vfbench import folders
+from vfbench.errors import UserError
 from vfbench.folders import DEEP, Depth, Found
-from vfbench.interfaces import Split
+from vfbench.interfaces import Dataset, Split
 
 
 @dataclass(frozen=True)
@@ -15,10 +17,12 @@ class Inventory:
     """The videos of a dataset by split, each with the class that its entry names as `group`.
 
     `layout` says in words how the files lie, `copy` which known copy of the dataset this is. `listed` are the names
-    that official lists give a split, in their order; `extra` stand on disk and in no list. `origin` tells from a
-    video's name the recording that it was cut from: two splits must not share one. `depth` is that of `identity`.
+    that official lists give a split, in their order; `extra` stand on disk and in no list, `leaked` in the folders of
+    two splits, of which the lists name one. `official` is how many videos each split of the official copy has, where
+    that is known. `origin` tells from a video's name the recording that it was cut from: two
+    splits must not share one. `depth` is that of `identity`.
     What was prepared is `made_of` files that are elsewhere, the identity that each split had there, and `fitted` as
-    `vfbench.cut.Cut.fitting` says: it has that size and geometry, and no other.
+    `vfbench.cut.Cut.fitting` says: it has that size and geometry, and no other, and was read by `decoder`.
     """
 
     dataset: str
@@ -33,6 +37,9 @@ class Inventory:
     depth: Depth = DEEP
     made_of: Mapping[Split, str] = field(default_factory=dict)
     fitted: str = ""
+    decoder: str = "auto"
+    leaked: tuple[str, ...] = ()
+    official: Mapping[Split, int] = field(default_factory=dict)
 
     def identity(self, split: Split, decoder: str = "auto") -> str:
         """What tells the pixels of a split from all others: its decoders, and the hash of its files."""
@@ -53,3 +60,21 @@ class Inventory:
             if (gone := self.missing(split))
         ]
         return "; ".join([*partial, *map(folders.printable, self.notes)])
+
+
+def require_apart(output: Path, dataset: Dataset) -> None:
+    """The same for a dataset, whose files lie in folders if it has an inventory."""
+    if isinstance(inventory := getattr(dataset, "inventory", None), Inventory):
+        require_outside(output, inventory)
+
+
+def require_outside(output: Path, inventory: Inventory, *roots: Path | str | None) -> None:
+    """Raise `UserError` where `output` lies within the dataset's own folder, which is only read.
+
+    That is the folder of its files, and each of `roots`, in which the user had it looked for.
+    """
+    place = output.expanduser().resolve()
+    for folder in [*(Path(root) for root in roots if root), *(found.base for found in inventory.splits.values())]:
+        if place.is_relative_to(folder.expanduser().resolve()):
+            said = f"--output {output} is within the dataset's own folder {folder}"
+            raise UserError(f"{said}, which is only read: choose another --output")

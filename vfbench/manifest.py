@@ -9,10 +9,11 @@ that was published with somebody else's number.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from typing import Literal, NamedTuple, get_args
 
 from vfbench.errors import MissingData
 from vfbench.files import replacing
+from vfbench.folders import few
 from vfbench.interfaces import Place, Split
 
 Role = Literal["real", "spare"]
@@ -58,11 +60,8 @@ class Manifest:
     @cached_property
     def text(self) -> str:
         """The rows as CSV with a header, lines ending in a line feed on every machine."""
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows((row.draw, row.role, *row.place[:-1], *row.place.crop) for row in self.rows)
-        return file.getvalue()
+        rows = ((row.draw, row.role, *row.place[:-1], *row.place.crop) for row in self.rows)
+        return "".join(",".join(map(_cell, cells)) + "\n" for cells in (COLUMNS, *rows))
 
     @property
     def sha256(self) -> str:
@@ -78,19 +77,30 @@ class Manifest:
 def read(path: Path) -> Manifest:
     """A list of clips from its file.
 
-    Raises `MissingData` naming file, line and value for what is no such list, for a clip that stands there twice in one
-    draw, and where the draws do not have equally many real clips.
+    Raises `MissingData` naming the file, the clip by its number and the value for what is no such list, for a clip that
+    stands there twice, or a video on both sides, in one draw, and where draws have other numbers of real clips.
     """
     try:
-        text = path.read_bytes().decode(errors="surrogateescape")
+        text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
     except OSError as error:
         raise MissingData(f"--manifest {path}: {error.strerror}; a run writes such a file, manifest.csv") from error
     lines = csv.reader(io.StringIO(text, newline=""))
-    if (header := next(lines, None)) != list(COLUMNS):
-        raise MissingData(f"--manifest {path}: its first line is {','.join(header or [])!r}, not {','.join(COLUMNS)!r}")
-    manifest = Manifest(tuple(_rows(path, lines)))
+    try:
+        header = next(lines, [])
+        if header != list(COLUMNS):
+            said = few([",".join(header)[:80]])
+            raise MissingData(f"--manifest {path}: its first line is '{said}', not '{','.join(COLUMNS)}'")
+        manifest = Manifest(tuple(_rows(path, lines)))
+    except csv.Error as error:
+        raise MissingData(f"--manifest {path}: no list of clips ({error}); a run writes one, manifest.csv") from error
     _check(path, manifest)
     return manifest
+
+
+def _cell(value: object) -> str:
+    """A value as CSV has it; the standard library leaves a carriage return unquoted, which no reader takes."""
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
 
 
 def _rows(path: Path, lines: Iterator[list[str]]) -> Iterator[Row]:
@@ -106,10 +116,9 @@ def _row(where: str, cells: list[str]) -> Row:
     for name, value, words in (("role", role, get_args(Role)), ("split", split, get_args(Split))):
         if value not in words:
             raise MissingData(f"{where}: {name} is {value!r}, not one of {', '.join(words)}")
-    try:
-        first, start, stride, left, top, width, height = map(int, (draw, *numbers))
-    except ValueError as error:
-        raise MissingData(f"{where}: a number is none ({error}): {','.join(cells)!r}") from error
+    if odd := [cell for cell in (draw, *numbers) if not (cell.isascii() and cell.removeprefix("-").isdecimal())]:
+        raise MissingData(f"{where}: '{odd[0]}' is no whole number: {','.join(cells)!r}")
+    first, start, stride, left, top, width, height = map(int, (draw, *numbers))
     if min(first, start, left, top) < 0 or min(stride, width, height) < 1:
         raise MissingData(f"{where}: {','.join(cells)!r} is no place in a video: a number is too small")
     return Row(first, role, Place(split, video, start, stride, (left, top, width, height)))  # type: ignore[arg-type]
@@ -118,7 +127,15 @@ def _row(where: str, cells: list[str]) -> Row:
 def _check(path: Path, manifest: Manifest) -> None:
     if twice := [row.place for row, count in Counter(manifest.rows).items() if count > 1]:
         raise MissingData(f"--manifest {path}: {twice[0].video} from {twice[0].start} on stands there twice")
-    counts = [len(manifest.places(draw, "real")) for draw in range(manifest.draws)] if manifest.rows else [0]
-    if len(set(counts)) > 1 or not counts[0]:
-        found = ", ".join(map(str, counts))
-        raise MissingData(f"--manifest {path}: its draws have {found} real clips; needed: as many in each, from 0 on")
+    counts = Counter(row.draw for row in manifest.real)
+    if not counts or len(set(counts.values())) > 1 or {row.draw for row in manifest.rows} != set(range(len(counts))):
+        found = few([f"{counts[draw]} in {draw}" for draw in sorted({row.draw for row in manifest.rows})]) or "none"
+        raise MissingData(f"--manifest {path}: real clips in its draws: {found}; needed: as many in each, from 0 on")
+    sides: dict[tuple[int, Role], set[tuple[Split, str]]] = defaultdict(set)
+    for row in manifest.rows:
+        sides[row.draw, row.role].add((row.place.split, row.place.video))
+    if both := [video for draw in counts for _, video in sorted(sides[draw, "real"] & sides[draw, "spare"])]:
+        raise MissingData(
+            f"--manifest {path}: {few(both)}: a video is both scored and spare, so the floor would be too low; "
+            "keep it on one side"
+        )

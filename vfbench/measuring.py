@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from vfbench import manifest as manifests
-from vfbench import plugins, selection
+from vfbench import networks, plugins, selection
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.evaluate import require_enough
-from vfbench.interfaces import Dataset, Extractor, Metric, Request
+from vfbench.interfaces import Dataset, Extractor, Metric, Request, Split
 from vfbench.manifest import Manifest
 from vfbench.plugins import Spec
-from vfbench.protocol import SMOKE_CLIPS, Measure, Protocol, described
+from vfbench.protocol import SMOKE_CLIPS, Protocol, described
 from vfbench.rules import cut, departures, rules
 
 CLIPS = {"cpu": 256, "cuda": 2048}  # generated clips, where neither user nor protocol says how many
@@ -53,7 +53,7 @@ class Measuring:
     @property
     def outputs(self) -> dict[str, list[str]]:
         """What the metrics need of each extractor."""
-        return _outputs(self.protocol.measures, self.metrics)
+        return networks.outputs(self.protocol.measures, self.metrics)
 
     @property
     def note(self) -> str:
@@ -80,20 +80,24 @@ def prepare(spec: Spec, device: torch.device, asked: Asked) -> Measuring:
         raise unknown("choice of --weights", asked.weights, WEIGHTS)
     given = rules(spec, asked.protocol, smoke=asked.smoke)
     metrics, measures = _metrics(asked.metrics, given["measures"])
-    networks = _networks(asked, given, measures)
+    specs = networks.chosen(given, measures, asked.extractors, untrained=asked.weights == "random")
     fields = {**given, "measures": measures, "n_fake": _fakes(asked, given, device)}
     if not asked.smoke:
         require_enough(metrics, fields["n_fake"])
     dataset: Dataset = plugins.load("dataset", cut(spec, fields))
     listed = manifests.read(Path(asked.manifest)) if asked.manifest else None
     fields |= _reals(asked, fields, dataset, listed)
+    fields["prompts"] = _prompts(fields, dataset)
     if not asked.smoke:
         require_enough(metrics, fields["n_fake"], fields["n_real"])
     fields["name"] = _name(given, asked)
-    extractors = _load(networks, _outputs(measures, metrics), device)
-    protocol = _protocol(fields, dataset, networks, extractors, asked.smoke)
-    protocol, manifest = _chosen(protocol, dataset, listed)
-    return Measuring(dataset, protocol, metrics, extractors, manifest, asked.smoke, departures(given, spec))
+    extractors = networks.load(specs, networks.outputs(measures, metrics), device)
+    protocol = _protocol(fields, dataset, specs, extractors, asked.smoke)
+    protocol, manifest = _chosen(asked, protocol, dataset, listed)
+    other = f"labels and captions are those of {protocol.prompts} clips, since there are no others"
+    asked_otherwise = protocol.prompts != given.get("prompts", "test")
+    departed = "; ".join(filter(None, [departures(given, spec), other * asked_otherwise]))
+    return Measuring(dataset, protocol, metrics, extractors, manifest, asked.smoke, departed)
 
 
 def _metrics(
@@ -112,74 +116,13 @@ def _metrics(
         if name not in measures or spec.options:
             # By what its file names, else by what the first measure reads.
             source = getattr(plugins.module("metric", spec.name), "SOURCE", first)
-            measures[name] = {"source": source, **measures.get(name, {}), "metric": str(_whole("metric", spec, name))}
+            measures[name] = {
+                "source": source,
+                **measures.get(name, {}),
+                "metric": str(plugins.whole("metric", spec, name)),
+            }
         metrics[name] = plugins.load("metric", measures[name]["metric"])
     return metrics, measures
-
-
-def _whole(kind: plugins.Kind, spec: Spec, name: str) -> Spec:
-    """A spec with the options that were not given, as they are now: a later default must not pass for this one."""
-    return Spec(name, {**plugins.options(kind, spec.name), **spec.options})
-
-
-def _networks(asked: Asked, given: Mapping[str, Any], measures: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """The specs of all networks by their label: the protocol's, those that added metrics read, those the user says."""
-    labels, known = (
-        sorted({measure["source"].partition(".")[0] for measure in some.values()})
-        for some in (measures, given["measures"])
-    )
-    networks = {label: label if label in known else _network(label) for label in labels}
-    networks |= given.get("extractors", {})
-    for text in asked.extractors:
-        label, _, spec = (part.strip() for part in text.partition("="))
-        if label not in networks:
-            raise unknown("network to replace (--extractor LABEL=SPEC)", label, networks)
-        networks[label] = _network(spec)
-    if asked.weights != "random":
-        return networks
-    untrained = {label: _untrained(network) for label, network in networks.items()}
-    if untrained == networks:
-        raise UserError(f"--weights random: {', '.join(networks)} has no random weights; leave it out")
-    return untrained
-
-
-def _network(text: str) -> str:
-    spec = plugins.parse(text)
-    whole = _whole("extractor", spec, spec.name).options
-    usual = {name for name in ("weights",) if name not in spec.options}  # which ones they are, the standing tells
-    return str(Spec(spec.name, {name: value for name, value in whole.items() if name not in usual}))
-
-
-def _outputs(measures: Mapping[str, Any], metrics: Mapping[str, Metric]) -> dict[str, list[str]]:
-    """Of each network that the metrics need: what of it."""
-    needed: dict[str, set[str]] = {}
-    for name in metrics:
-        network, _, output = Measure.model_validate(measures[name]).source.partition(".")
-        needed.setdefault(network, set()).add(output)
-    return {network: sorted(outputs) for network, outputs in sorted(needed.items())}
-
-
-def _load(
-    networks: Mapping[str, str], outputs: Mapping[str, Sequence[str]], device: torch.device
-) -> dict[str, Extractor]:
-    """The networks that are needed; raises `UserError` where one has no such output."""
-    loaded: dict[str, Extractor] = {}
-    for label, wanted in outputs.items():
-        try:
-            loaded[label] = plugins.load("extractor", networks[label], device)
-        except MissingData as error:
-            raise MissingData(f"{error}\nor try the path without them: --weights random (not comparable)") from error
-        for output in wanted:
-            if output not in loaded[label].outputs:
-                raise unknown(f"output of extractor {networks[label]}", output, loaded[label].outputs)
-    return loaded
-
-
-def _untrained(spec: str) -> str:
-    """The spec of a network with random weights, where it can have such."""
-    network = plugins.parse(spec)
-    takes = "weights" in plugins.options("extractor", network.name)
-    return str(network.merged({"weights": "random"})) if takes else spec
 
 
 def _fakes(asked: Asked, fields: Mapping[str, Any], device: torch.device) -> int:
@@ -191,16 +134,28 @@ def _fakes(asked: Asked, fields: Mapping[str, Any], device: torch.device) -> int
     return int(count)
 
 
-def _chosen(protocol: Protocol, dataset: Dataset, listed: Manifest | None) -> tuple[Protocol, Manifest]:
+def _chosen(asked: Asked, protocol: Protocol, dataset: Dataset, listed: Manifest | None) -> tuple[Protocol, Manifest]:
     """The list of real clips, and the protocol, which is another one where it does not draw the clips of the list."""
     drawn = selection.draw(dataset, protocol)
     if listed is None or listed.real == drawn.real:
         return protocol, drawn
-    for number in range(listed.draws):
-        selection.located(dataset, protocol.split, listed.places(number, "real") + listed.places(number, "spare"))
+    try:
+        selection.located(dataset, protocol.split, [row.place for row in listed.rows])
+    except UserError as error:
+        raise type(error)(f"--manifest {asked.manifest}: {error}") from error
     own = {"selection": "manifest", "manifest": listed.sha256}
     name = str(plugins.parse(protocol.name).merged({"manifest": listed.sha256[:12]}))
     return protocol.model_copy(update={**own, "name": name}), listed
+
+
+def _prompts(fields: Mapping[str, Any], dataset: Dataset) -> Split:
+    """The split that labels and captions are taken from: the other one where the rules' has no clips.
+
+    A flat folder has one split only. The protocol records which it was, and the note says so.
+    """
+    wanted: Split = fields.get("prompts", "test")
+    other: Split = "test" if wanted == "train" else "train"
+    return wanted if dataset.size(wanted) or not dataset.size(other) else other
 
 
 def _reals(asked: Asked, fields: Mapping[str, Any], dataset: Dataset, listed: Manifest | None) -> dict[str, int]:
@@ -229,16 +184,16 @@ def _counted(asked: Asked, fields: Mapping[str, Any], dataset: Dataset) -> int:
         raise UserError(f"--num-real {wanted}: a score and its floor need at least {LEAST_REAL} real clips")
     if there < wanted or there < LEAST_REAL:
         few = "; --num-real N takes fewer, and says so in the protocol" if there >= LEAST_REAL else ""
-        raise MissingData(
-            f"{dataset.name} has {there:,} real clips here ({split}), and {max(wanted, LEAST_REAL):,} are needed{few}"
-        )
+        note: str = getattr(dataset, "note", "")
+        needed = f"{max(wanted, LEAST_REAL):,} are needed{few}{f' ({note})' if note else ''}"
+        raise MissingData(f"{dataset.name} has {there:,} real clips here ({split}), and {needed}")
     return int(wanted)
 
 
 def _protocol(
     fields: Mapping[str, Any],
     dataset: Dataset,
-    networks: Mapping[str, str],
+    specs: Mapping[str, str],
     loaded: Mapping[str, Extractor],
     smoke: bool,
 ) -> Protocol:
@@ -254,7 +209,7 @@ def _protocol(
             "width": shape.width,
             "stride": getattr(dataset, "stride", 1),
             "comparable": fields.get("comparable", True) and not (others or smoke),
-            "extractors": described(networks, loaded),
+            "extractors": described(specs, loaded),
         }
     )
 

@@ -20,6 +20,7 @@ from vfbench.cost import Cost, measure
 from vfbench.errors import UserError
 from vfbench.generate import Wanted, requests
 from vfbench.interfaces import ClipShape, Request, Sampler, Setting
+from vfbench.inventory import require_apart
 from vfbench.measuring import Asked, Measuring, prepare
 from vfbench.plugins import Spec
 from vfbench.progress import clock
@@ -131,6 +132,7 @@ def plan(options: RunOptions) -> Plan:
     wanted = Wanted(measuring.extractors, measuring.outputs, options.keep_clips, scored(protocol))
     specification = _specification(options, model, sampler, protocol, device, dtype, batch_size)
     folder = Path(options.output or RUNS / f"{model.name}-{measuring.dataset.name}-{specification['id'][:8]}")
+    require_apart(folder, measuring.dataset)
     disk = _disk(wanted, sampler.shape, len(asked))
     store.require_space(folder, disk)
     return Plan(
@@ -187,9 +189,8 @@ def _specification(
     dtype: torch.dtype,
     batch_size: int,
 ) -> dict[str, Any]:
-    whole = Spec(model.name, {**plugins.options("model", model.name), **model.options})  # what was not given, too
     determines = {
-        "model": str(whole),
+        "model": str(plugins.whole("model", model)),
         "weights": sampler.weights,
         "protocol": protocol.record(),
         "seed": options.seed,

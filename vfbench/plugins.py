@@ -114,6 +114,11 @@ def options(kind: Kind, name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
+def whole(kind: Kind, spec: Spec, name: str | None = None) -> Spec:
+    """A spec with the options that were not given, as they are now: a later default must not pass for this one."""
+    return Spec(name or spec.name, {**options(kind, spec.name), **spec.options})
+
+
 def _checked(kind: Kind, spec: Spec, found: ModuleType) -> dict[str, Any]:
     signature = inspect.signature(found.build, eval_str=True)
     known = {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from itertools import islice
+from typing import Generic, TypeVar
 
 Made = TypeVar("Made")
 
@@ -38,3 +40,29 @@ def _made_ahead(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class InTurn(Generic[Made]):
+    """What an iterator makes, in parts that several threads take: each waits until the parts before its own are taken.
+
+    Parts must be begun in their order, as by `ahead`: one that nobody begins would be waited for.
+    """
+
+    def __init__(self, items: Iterator[Made]) -> None:
+        self._items, self._taken, self._turn = items, 0, threading.Condition()
+        self._fault: Exception | None = None
+
+    def take(self, first: int, count: int) -> list[Made]:
+        """Items `first` to `first + count`, fewer at the end. What the iterator raises, later parts raise, too."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._fault or self._taken == first)
+            if self._fault:
+                raise self._fault
+            try:
+                return list(islice(self._items, count))
+            except Exception as error:
+                self._fault = error
+                raise
+            finally:
+                self._taken = first + count
+                self._turn.notify_all()

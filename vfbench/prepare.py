@@ -8,18 +8,17 @@ command that goes on.
 from __future__ import annotations
 
 import inspect
-import os
 import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vfbench import archives, files, folders, plugins, shards, store
+from vfbench import archives, device, files, folders, plugins, shards, store
 from vfbench.cut import Cut
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.folders.arrays import shard_size
-from vfbench.inventory import Inventory
+from vfbench.inventory import Inventory, require_outside
 from vfbench.plugins import Spec
 from vfbench.prepared import INDEX, MARK, SHARDS, write_index
 from vfbench.shards import Shard, Source
@@ -39,24 +38,28 @@ def prepare(
 
     The dataset lies in `data_root`, or in archives (`sources`) that are unpacked beside `output` meanwhile. `workers`
     are threads, by default one a core. Whole shards of an earlier call are kept. Raises `MissingData` naming every
-    video that cannot be decoded, or files that changed meanwhile; `UserError` where `output` is within the dataset or
-    holds something else; and `BadEnvironment` where it cannot be written or the disk is too small.
+    video that cannot be decoded or has another number of frames than it declares, or files that changed meanwhile;
+    `UserError` where `output` is within the dataset or holds something else; and `BadEnvironment` where it cannot be
+    written or the disk is too small.
     """
+    output = output.expanduser().absolute()
     spec = plugins.parse(dataset).merged({"height": height, "width": width})
     given = [("--data-root", data_root)] if data_root else [("--archive", path) for path in sources]
     words = [str(spec), *(str(word) for pair in given for word in pair), "--output", str(output)]
     command = shlex.join(["python", "-m", "vfbench", "data", "prepare", *words])
-    workers = workers or os.cpu_count() or 1
+    workers = workers or device.cores()
     store.require_writable(output)
     if not sources:
         source = _source(spec, data_root, command)
-        _require_apart(output, data_root, source.inventory)
+        require_outside(output, source.inventory, data_root)
         with files.held(output):
             return _prepared(source, output, workers)
     if data_root is not None:
         raise UserError(f"--archive {sources[0]} or --data-root {data_root}: which holds the dataset? Give one of them")
-    with files.held(output), archives.unpacked(sources, output.with_name(f".{output.name}.unpacked")) as folder:
-        return _prepared(_source(spec, folder, command), output, workers)
+    with files.held(output):
+        _begun(output)  # before the long work
+        with archives.unpacked(sources, output.parent / f".{output.name}.unpacked") as folder:
+            return _prepared(_source(spec, folder, command), output, workers)
 
 
 def _source(spec: Spec, root: Path | None, command: str) -> Source:
@@ -73,14 +76,6 @@ def _source(spec: Spec, root: Path | None, command: str) -> Source:
     chosen = inspect.signature(plugins.module("dataset", spec.name).find).parameters.keys() - {"root"}
     cut = Cut(data.name, data.shape, **fit)
     return Source(inventory, cut, options["decoder"], {name: options[name] for name in sorted(chosen)}, command)
-
-
-def _require_apart(output: Path, data_root: Path | None, inventory: Inventory) -> None:
-    """Raise `UserError` where the dataset's own folder would be written to."""
-    place = output.expanduser().resolve()
-    for folder in [*filter(None, [data_root]), *(found.base for found in inventory.splits.values())]:
-        if place.is_relative_to(folder.expanduser().resolve()):
-            raise UserError(f"--output {output} is within the dataset's own folder {folder}: choose one outside")
 
 
 def _prepared(source: Source, output: Path, workers: int) -> Path:
@@ -102,16 +97,22 @@ def _prepared(source: Source, output: Path, workers: int) -> Path:
 
 def _claim(source: Source, output: Path) -> None:
     """Mark the folder as being prepared; raises `UserError` where it holds something else."""
-    names = [path.name for path in output.iterdir() if path.name != ".lock"]
-    begun = next((name for name in (MARK, INDEX) if name in names), None)
-    if names and begun is None:
-        raise UserError(f"{output} holds other files ({folders.few(sorted(names))}): choose an empty --output")
+    begun = _begun(output)
     found = files.read_json(output / begun) if begun else source.about
     for name, value in source.about.items():
         if found.get(name) != value:
             said = f"{name} {found.get(name)} there, {value} asked for"
             raise UserError(f"{output} was prepared otherwise ({said}): choose another --output, or remove the folder")
     files.write_json(output / MARK, {**source.about, "command": source.command})
+
+
+def _begun(output: Path) -> str:
+    """The file that says what is being prepared here; empty for an empty folder. Raises `UserError` for any other."""
+    names = [path.name for path in output.iterdir() if path.name != ".lock"]
+    begun = next((name for name in (MARK, INDEX) if name in names), "")
+    if names and not begun:
+        raise UserError(f"{output} holds other files ({folders.few(sorted(names))}): choose an empty --output")
+    return begun
 
 
 def _tidy(folder: Path, planned: Sequence[Shard]) -> None:
@@ -135,12 +136,12 @@ def _index(source: Source, planned: Sequence[Shard]) -> dict[str, Any]:
     """What a reader must know of the dataset, and where the frames of each video are."""
     inventory = source.inventory
     videos: dict[str, list[Any]] = {split: [] for split in inventory.splits}
-    for number, shard in enumerate(planned):
-        row = 0
-        for split, entry, frames, height, width in shard.videos:
-            videos[split].append([entry.name, entry.group, frames, height, width, number, row])
-            row += frames
     records = [files.read_json(shard.path.with_suffix(".json")) for shard in planned]
+    for number, (shard, record) in enumerate(zip(planned, records, strict=True)):
+        row = 0
+        for (split, entry, frames, height, width), rate in zip(shard.videos, record["rates"], strict=True):
+            videos[split].append([entry.name, entry.group, frames, height, width, number, row, rate])
+            row += frames
     return {
         "command": source.command,
         "vfbench": store.code_version(),
@@ -149,7 +150,8 @@ def _index(source: Source, planned: Sequence[Shard]) -> dict[str, Any]:
         "notes": list(inventory.notes),
         "classes": list(inventory.classes),
         "listed": {split: list(names) for split, names in inventory.listed.items()},
-        "extra": len(inventory.extra),
+        "extra": list(inventory.extra),
+        "leaked": list(inventory.leaked),
         "height": source.sides[0],
         "width": source.sides[1],
         "shards": [

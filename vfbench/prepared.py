@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from vfbench.errors import MissingData, UserError
-from vfbench.files import read_json, write_json
+from vfbench.files import read_json, recall, remember, stamp, write_json
 from vfbench.folders import Entry, Found
 from vfbench.folders.arrays import shard_size
 from vfbench.inventory import Inventory
@@ -21,7 +22,8 @@ from vfbench.prefetch import ahead
 from vfbench.progress import Progress
 
 INDEX, MARK, SHARDS = "prepared.json", "preparing.json", "shards"
-FORMAT = 1
+WHOLE = "shards.json"  # in the cache: the shards that were seen whole
+FORMAT = 2
 HASHERS = 2  # threads; more would wait for the disk
 
 
@@ -50,6 +52,25 @@ def inventory(root: Path, dataset: str, *, origin: Callable[[str], str] = str, *
     return _inventory(root, index, origin)
 
 
+def require_whole(root: Path) -> None:
+    """Hash the shards of a prepared folder that were not seen whole before.
+
+    What was seen whole is known by its place, size and time, so that every byte is read only once. Raises `MissingData`
+    naming a shard that is not, with the command that makes it again.
+    """
+    index = read_index(root)
+    shards = index["shards"]
+    keys = [_seal({"stamp": stamp(root / SHARDS / shard["name"]), "sha256": shard["sha256"]}) for shard in shards]
+    known = recall(WHOLE)
+    todo = [number for number, key in enumerate(keys) if key not in known]
+    for number, fault in zip(todo, _faults(root, index, todo), strict=True):
+        if fault:
+            raise MissingData(f"{fault}; give the command again that made it\n  {index['command']}")
+        known[keys[number]] = shards[number]["name"]
+    if todo:
+        remember(WHOLE, known)
+
+
 def damaged(root: Path) -> list[str]:
     """What is wrong with the shards of a prepared folder, a line each: missing, cut off, or a byte that has changed.
 
@@ -57,12 +78,18 @@ def damaged(root: Path) -> list[str]:
     where there is no index, or it is damaged.
     """
     index = read_index(root)
-    progress = Progress("shards looked at", len(index["shards"]), "shards")
+    return [fault for fault in _faults(root, index, range(len(index["shards"]))) if fault]
+
+
+def _faults(root: Path, index: Mapping[str, Any], numbers: Sequence[int]) -> list[str]:
+    """What is wrong with each of these shards; empty where nothing is."""
+    progress = Progress("shards looked at", len(numbers), "shards")
     faults = []
-    for fault in ahead(lambda i: _fault(root, index, i), range(len(index["shards"])), workers=HASHERS, depth=HASHERS):
-        progress.advance(1)
-        faults.append(fault)
-    return [fault for fault in faults if fault]
+    with closing(ahead(lambda i: _fault(root, index, i), numbers, workers=HASHERS, depth=HASHERS)) as found:
+        for fault in found:
+            progress.advance(1)
+            faults.append(fault)
+    return faults
 
 
 def read_index(root: Path) -> dict[str, Any]:
@@ -90,8 +117,8 @@ def _inventory(root: Path, index: Mapping[str, Any], origin: Callable[[str], str
     splits: dict[Any, Found] = {}
     for split, videos in index["videos"].items():
         entries = (
-            Entry(name, shards[shard], row, group, "prepared", frames, (height, width))
-            for name, group, frames, height, width, shard, row in videos
+            Entry(name, shards[shard], row, group, "prepared", frames, (height, width), rate)
+            for name, group, frames, height, width, shard, row, rate in videos
         )
         splits[split] = Found(root, "prepared", tuple(entries))
     return Inventory(
@@ -101,10 +128,13 @@ def _inventory(root: Path, index: Mapping[str, Any], origin: Callable[[str], str
         splits,
         tuple(index["classes"]),
         {split: tuple(names) for split, names in index["listed"].items()},
+        tuple(index["extra"]),
         origin=origin,
         notes=tuple(index["notes"]),
         made_of=index["made_of"],
         fitted=index["fitted"],
+        decoder=index["decoder"],
+        leaked=tuple(index["leaked"]),
     )
 
 

@@ -31,10 +31,17 @@ class Progress:
 
     def _print(self, seconds: float, note: str) -> None:
         left = (self.total - self.done) / max(self.rate, 1e-9)
-        line = f"{self.title}: {self.done}/{self.total} {self.unit}, {self.rate:.3g} {self.unit}/s, {clock(left)} left"
+        line = (
+            f"{self.title}: {self.done}/{self.total} {self.unit}, {plain(self.rate)} {self.unit}/s, {clock(left)} left"
+        )
         line = f"{line}, {note}" if note else line
         end = "\n" if not self._terminal or self.done >= self.total else ""
         print(f"\r\x1b[2K{line}" if self._terminal else line, end=end, file=sys.stderr, flush=True)
+
+
+def plain(rate: float) -> str:
+    """A rate in three digits, or all that stand before the point: `0.25`, `12.5`, `1,910`."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def clock(seconds: float) -> str:

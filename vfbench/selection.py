@@ -7,6 +7,7 @@ from itertools import accumulate, count
 
 import numpy as np
 import torch
+from jaxtyping import UInt64
 from torch import Tensor
 
 from vfbench.errors import MissingData
@@ -51,7 +52,7 @@ def located(dataset: Dataset, split: RealSplit, places: Sequence[Place]) -> tupl
     Raises `MissingData` where the dataset has no such clip.
     """
     if beyond := [place for place in places if place.split not in SPLITS[split]]:
-        raise MissingData(f"the list of clips has {beyond[0].video} of split {beyond[0].split}, scored is {split}")
+        raise MissingData(f"{beyond[0].video} is of split {beyond[0].split}, and the protocol scores {split}")
     cut = getattr(dataset, "at", None)
     there: Dataset = cut(places) if cut else dataset
     ends = accumulate((there.size(part) for part in SPLITS[split]), initial=0)
@@ -61,7 +62,7 @@ def located(dataset: Dataset, split: RealSplit, places: Sequence[Place]) -> tupl
         return there, [next(counts[place.split]) for place in places]
     for place in places:
         if not (place.video.isdecimal() and int(place.video) < there.size(place.split)):
-            raise MissingData(f"{dataset.name} has no {place.split} clip {place.video}, which the list of clips names")
+            raise MissingData(f"{dataset.name} has no {place.split} clip {place.video}")
     return there, [starts[place.split] + int(place.video) for place in places]
 
 
@@ -84,11 +85,10 @@ def spares(dataset: Dataset, protocol: Protocol, chosen: Sequence[int], draw: in
     found: list[int] = []
     while len(found) < protocol.n_fake and count < size:
         count = min(size, 2 * count + protocol.n_fake)
-        more = [*chosen, *select(dataset, protocol, count, draw)]
+        rest = select(dataset, protocol, count, draw)
         if count == size:  # all in order, which is by class more often than not
-            more[len(chosen) :] = sorted(
-                more[len(chosen) :], key=lambda i: derive_seed(protocol.selection_seed, i, "spare")
-            )
+            rest = _shuffled(dataset, protocol, rest)
+        more = [*chosen, *rest]
         sources = videos(dataset, protocol.split, more)
         taken = set(sources[: len(chosen)])
         found = [index for index, video in zip(more, sources, strict=True) if video not in taken]
@@ -100,17 +100,29 @@ def select(dataset: Dataset, protocol: Protocol, count: int, draw: int) -> list[
 
     A dataset tells `names` and, for the draw, `keys`; one that does not has its clips taken, and drawn, by number.
     """
-    size, parts, seed = available(dataset, protocol.split), SPLITS[protocol.split], protocol.selection_seed + draw
+    size, seed = available(dataset, protocol.split), protocol.selection_seed + draw
     if protocol.selection in ("sorted", "all"):
         order = list(range(size))
         if tell := getattr(dataset, "names", None):
-            names = [name for part in parts for name in tell(part)]
+            names = [name for part in SPLITS[protocol.split] for name in tell(part)]
             order.sort(key=names.__getitem__)
         return order[:count]
-    if tell := getattr(dataset, "keys", None):
-        keys = np.concatenate([tell(part, seed) for part in parts])
-        return [int(index) for index in np.argsort(keys, kind="stable")[:count]]
-    return choose(size, count, seed)
+    keys = _keys(dataset, protocol, seed)
+    return choose(size, count, seed) if keys is None else [int(i) for i in np.argsort(keys, kind="stable")[:count]]
+
+
+def _keys(dataset: Dataset, protocol: Protocol, seed: int) -> UInt64[np.ndarray, " clips"] | None:
+    """What each clip is drawn by, if the dataset tells it."""
+    tell = getattr(dataset, "keys", None)
+    return np.concatenate([tell(part, seed) for part in SPLITS[protocol.split]]) if tell else None
+
+
+def _shuffled(dataset: Dataset, protocol: Protocol, indices: Sequence[int]) -> list[int]:
+    """The same clips in an order drawn by the seed: by what each is drawn by, or by its number."""
+    keys = _keys(dataset, protocol, derive_seed(protocol.selection_seed, 0, "spare"))
+    if keys is not None:
+        return sorted(indices, key=keys.__getitem__)
+    return sorted(indices, key=lambda index: derive_seed(protocol.selection_seed, index, "spare"))
 
 
 def videos(dataset: Dataset, split: RealSplit, chosen: Sequence[int]) -> list[tuple[Split, int]]:

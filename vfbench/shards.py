@@ -17,21 +17,23 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from torch import Tensor
 
 from vfbench import files, folders
+from vfbench import video as codec
 from vfbench.cut import Cut
 from vfbench.errors import MissingData
 from vfbench.folders import Entry
 from vfbench.folders.arrays import shard_header
 from vfbench.interfaces import Split
 from vfbench.inventory import Inventory
-from vfbench.prefetch import ahead
+from vfbench.prefetch import InTurn, ahead
 from vfbench.prepared import FORMAT, sha256
 from vfbench.progress import Progress
 
 SHARD = 1 << 28  # bytes of frames in a shard, unless one video has more
 PIECE = 1 << 27  # bytes of frames as decoded that a worker holds at a time
-GROUP = 32  # frames resized at a time: as floats they take four times the room
+GROUP = 32  # frames decoded, and resized, at a time: as floats they take four times the room
 
 
 class Video(NamedTuple):
@@ -48,11 +50,12 @@ Frames: TypeAlias = UInt8[np.ndarray, "frames 3 height width"]
 
 
 class Piece(NamedTuple):
-    """Frames `first` to `last` of a video, the last not included."""
+    """Frames `first` to `last` of a video, the last not included; those of one file have its `groups` of frames."""
 
     video: Video
     first: int
     last: int
+    groups: InTurn[Tensor]
 
 
 class Shard(NamedTuple):
@@ -171,21 +174,41 @@ def make(source: Source, todo: Sequence[tuple[Shard, str]], workers: int, frames
     """
     done = frames - sum(shard.frames for shard, _ in todo)
     progress = Progress(f"prepare {source.inventory.dataset}", frames, "frames", done=done)
-    pieces = [piece for shard, _ in todo for video in shard.videos for piece in _pieces(video)]
+    pieces = [piece for shard, _ in todo for video in shard.videos for piece in _pieces(source, video)]
     faults: dict[str, str] = {}
     with contextlib.closing(_fitted(source, pieces, workers)) as made:
         for shard, key in todo:
             if digest := _write(shard, source.sides, made, progress, faults):
-                record = {"key": key, "frames": shard.frames, "sha256": digest}
+                rates = [_rate(video.entry) for video in shard.videos]
+                record = {"key": key, "frames": shard.frames, "sha256": digest, "rates": rates}
                 files.write_json(shard.path.with_suffix(".json"), record)
     if faults:
         raise _unreadable(source.inventory, list(faults.values()))
 
 
-def _pieces(video: Video) -> list[Piece]:
-    """The frames of a video in parts that fit into memory."""
-    step = max(PIECE // (3 * video.height * video.width), 1)
-    return [Piece(video, first, min(first + step, video.frames)) for first in range(0, video.frames, step)]
+def _rate(entry: Entry) -> float | None:
+    """Frames a second, where a file says it."""
+    return codec.header(entry.path).rate if entry.kind == "videos" else None
+
+
+def _pieces(source: Source, video: Video) -> list[Piece]:
+    """The frames of a video in parts that fit into memory; a video without frames is a part, to be found out."""
+    step = max(PIECE // (3 * video.height * video.width) // GROUP, 1) * GROUP
+    groups = InTurn(_groups(source, video))
+    return [
+        Piece(video, first, min(first + step, video.frames), groups) for first in range(0, max(video.frames, 1), step)
+    ]
+
+
+def _groups(source: Source, video: Video) -> Iterator[Tensor]:
+    """All frames of a video, some at a time. A video file is opened once, and has as many as it declares."""
+    entry, base = video.entry, source.inventory.splits[video.split].base
+    if entry.kind == "videos":
+        codec.check_whole(entry.path)
+        yield from codec.frames(entry.path, group=GROUP, decoder=source.decoder)
+        return
+    for first in range(0, video.frames, GROUP):
+        yield folders.read(entry, range(first, min(first + GROUP, video.frames)), root=base)
 
 
 def _fitted(
@@ -193,15 +216,16 @@ def _fitted(
 ) -> Generator[tuple[Piece, Frames | MissingData], None, None]:
     """The frames of every piece as they are kept, or why there are none, in the order of the pieces.
 
-    Threads, not processes: decoders and resizing let other threads run.
+    Threads, not processes: decoders and resizing let other threads run. Of one video, the next piece is decoded while
+    this one is resized.
     """
 
     def fit(i: int) -> tuple[Piece, Frames | MissingData]:
-        video, first, last = pieces[i]
-        base = source.inventory.splits[video.split].base
+        video, first, last, groups = pieces[i]
+        name = str(source.inventory.splits[video.split].base / video.entry.name)
         try:
-            images = folders.read(video.entry, range(first, last), root=base, decoder=source.decoder)
-            parts = [source.cut.fit(part, str(base / video.entry.name)) for part in torch.split(images, GROUP)]
+            images = groups.take(first // GROUP, max(-(-(last - first) // GROUP), 1))
+            parts = [source.cut.fit(group, name) for group in images]
         except MissingData as error:
             return pieces[i], error
         return pieces[i], np.ascontiguousarray(torch.cat(parts).numpy())
@@ -226,7 +250,7 @@ def _write(
     with contextlib.suppress(_Broken), files.replacing(shard.path) as temporary, temporary.open("wb") as file:
         file.write(header)
         while left:
-            (video, first, last), found = next(made)
+            (video, first, last, _), found = next(made)
             left -= last - first
             if isinstance(found, MissingData):
                 faults.setdefault(video.entry.name, str(found))

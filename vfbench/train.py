@@ -28,6 +28,7 @@ from vfbench import files, plugins, video
 from vfbench.diffusion.model import DiffusionModel, DiffusionSampler
 from vfbench.errors import Interrupted, MissingData, UserError
 from vfbench.interfaces import Clips, Conditioning, Dataset, Request, Split, derive_seed
+from vfbench.inventory import require_apart
 from vfbench.prefetch import ahead
 from vfbench.progress import Progress
 
@@ -109,6 +110,7 @@ def train(
     `training.pt` (for `resume`). `stop` is asked after every step: when it says so, the run is saved and left.
     Ctrl-C likewise finishes the step at hand and saves, and raises `Interrupted` with the command that goes on.
     """
+    require_apart(output, dataset)
     with files.held(output):
         run = _Run(model, dataset, options, output)
         run.start(resume)
@@ -236,8 +238,7 @@ class _Run:
             return self.dataset.clips("train", indices, self.accelerator.device)
         first = step * len(indices)
         seeds = [derive_seed(self.options.seed, first + i, "clip") for i in range(len(indices))]
-        crop, flip = "centre" if self.drawn["crop"] == "prepared" else self.drawn["crop"], self.drawn["flip"]
-        return self.dataset.draw("train", indices, seeds, crop=crop, flip=flip)
+        return self.dataset.draw("train", indices, seeds, **self.drawn)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -289,7 +290,7 @@ def _drawn(dataset: Dataset, options: TrainOptions) -> dict[str, Any]:
         return {**_OF_DRAWN_CLIPS, **asked}
     if asked.get("crop") == "random":
         raise UserError(f"--crop random: {dataset.name} was prepared, and cropped: leave it out, or read its own files")
-    return {**_OF_DRAWN_CLIPS, **asked, "crop": "prepared"}
+    return {**_OF_DRAWN_CLIPS, **asked, "crop": "centre"}  # as of the files themselves
 
 
 @contextmanager

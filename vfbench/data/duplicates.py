@@ -11,6 +11,7 @@ from vfbench.data.items import Item
 from vfbench.data.looking import Seen, contents, identity
 from vfbench.folders import few
 from vfbench.interfaces import Split
+from vfbench.inventory import Inventory
 from vfbench.progress import Progress
 
 Key = TypeVar("Key", bound=Hashable)
@@ -25,9 +26,10 @@ def linked(items: Sequence[Item]) -> list[list[Item]]:
 def copied(files: Sequence[list[Item]], seen: Sequence[Seen]) -> list[list[list[Item]]]:
     """Files of the same content, each with all its names. Only those of equal size are read, and hashed whole.
 
-    `seen` is what the first name of each file shows. Frame folders are equal if all their images are, in their order.
+    `seen` is what the first name of each file shows; damaged files count as well as others. Frame folders are equal if
+    all their images are, in their order.
     """
-    weights = ((one.weight, names) for one, names in zip(seen, files, strict=True) if one.weight and not one.trouble)
+    weights = ((one.weight, names) for one, names in zip(seen, files, strict=True) if one.weight)
     suspects = [names for same in _grouped(weights).values() if len(same) > 1 for names in same]
     progress = Progress("files of equal size compared", len(suspects), "files")
     digests = []
@@ -38,7 +40,7 @@ def copied(files: Sequence[list[Item]], seen: Sequence[Seen]) -> list[list[list[
     return [same for same in _grouped(keyed).values() if len(same) > 1]
 
 
-def findings(items: Sequence[Item], seen: Sequence[Seen], origin: Callable[[str], str]) -> list[Finding]:
+def findings(items: Sequence[Item], seen: Sequence[Seen], inventory: Inventory) -> list[Finding]:
     """What is there twice: links to one file, copies, and what two splits share, by content and by recording."""
     first = {id(item): one for item, one in zip(items, seen, strict=True)}
     files = linked(items)
@@ -49,8 +51,8 @@ def findings(items: Sequence[Item], seen: Sequence[Seen], origin: Callable[[str]
     return [
         *finding("links", [_together(names) for names in files if len(names) > 1]),
         *finding("copies", [_together([names[0] for names in same]) for same in copies]),
-        *finding("shared", [case for names in [*alike, *alone] if (case := _across(names))]),
-        *(finding("recordings", _recordings(items, origin)) if origin is not str else []),
+        *finding("shared", [*_placed(items, inventory), *filter(None, map(_across, [*alike, *alone]))]),
+        *(finding("recordings", _recordings(items, inventory.origin)) if inventory.origin is not str else []),
     ]
 
 
@@ -68,6 +70,13 @@ def _across(items: Sequence[Item]) -> Case | None:
     others = tuple(item.name for _, there in rest for item in there)
     where = " and ".join(other for other, _ in rest)
     return Case(one.name, f"in {split}; in {where}: {few(others)}", others)
+
+
+def _placed(items: Sequence[Item], inventory: Inventory) -> list[Case]:
+    """Names that the folders have in both splits, and the lists in one."""
+    listed = {item.entry.name: item.split for item in items}
+    known = {name: f", used for {listed[name]}" if name in listed else "" for name in inventory.leaked}
+    return [Case(name, f"in the folders of train and test{used}") for name, used in known.items()]
 
 
 def _recordings(items: Sequence[Item], origin: Callable[[str], str]) -> list[Case]:

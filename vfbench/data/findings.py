@@ -22,9 +22,15 @@ class Kind(NamedTuple):
 
 
 AGAIN = "get these again, or take them out"
+ONE_COPY = "check which copy this is: sizes are resized by other steps"
 KINDS: Mapping[str, Kind] = {
     "missing": Kind(
         "error", "missing: listed, not on disk", "unpack the archive again, or: python -m vfbench data where {name}"
+    ),
+    "partial": Kind(
+        "error",
+        "incomplete copy: fewer videos than the official one",
+        "get the rest: python -m vfbench data where {name}",
     ),
     "unreadable": Kind("error", "unreadable", "let your user read these (chmod u+r), or look at the disk"),
     "empty": Kind("error", "empty", AGAIN),
@@ -34,6 +40,11 @@ KINDS: Mapping[str, Kind] = {
     "count": Kind("error", "with another number of frames than declared", AGAIN),
     "sizes": Kind("error", "with frames of several sizes", "make these again in one size, or take them out"),
     "damaged": Kind("error", "damaged since it was prepared", "give the command again that prepared the folder"),
+    "lists": Kind(
+        "warning",
+        "of the lists cut off or changed: of another length than the official one",
+        "get the lists again: python -m vfbench data where {name}",
+    ),
     "extra": Kind("warning", "extra: on disk, in no list", "these are never scored: take them out, or check the lists"),
     "short": Kind(
         "warning",
@@ -41,6 +52,11 @@ KINDS: Mapping[str, Kind] = {
         "no clip of {frames} frames can be cut from these: ask for shorter ones, or take these out",
     ),
     "gaps": Kind("warning", "with frames missing in between", "the motion jumps there: unpack these again"),
+    "rate": Kind(
+        "warning",
+        "with a variable frame rate",
+        "a clip takes frames by their number, so that its motion is uneven: make these again at one rate",
+    ),
     "links": Kind("warning", "more names of a file", "each name counts as a video: keep one of each"),
     "copies": Kind("warning", "copies of another", "each copy counts as a video: keep one of each"),
     "shared": Kind("warning", "leaked: in two splits by content", "keep each in one split"),
@@ -49,9 +65,8 @@ KINDS: Mapping[str, Kind] = {
         "recordings leaked: with clips in two splits",
         "keep each recording in one split, as official lists do",
     ),
-    "resolution": Kind(
-        "warning", "of another size than most", "check which copy this is: sizes are resized by other steps"
-    ),
+    "resolution": Kind("warning", "of another size than most", ONE_COPY),
+    "several": Kind("warning", "of several sizes, none that of most", ONE_COPY),
     "classes": Kind("warning", "classes without a clip", "check that the archive was unpacked whole"),
 }
 

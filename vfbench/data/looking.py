@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import itertools
 import os
-import re
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import NamedTuple
 from PIL import Image
 
 from vfbench import folders, video
-from vfbench.data import parallel
+from vfbench.data import avi, pace, parallel
 from vfbench.errors import MissingData
 from vfbench.folders import Entry
-from vfbench.folders.scan import frame_files
-from vfbench.progress import Progress
+from vfbench.folders.scan import frame_files, gap
+from vfbench.progress import Progress, plain
 
 BATCH = 16  # frames of a folder or array that are in memory at once
 
@@ -35,7 +35,8 @@ class Seen(NamedTuple):
     """What a video shows of itself: frames, size as shown, frames a second, and what is wrong with it, if anything.
 
     `weight` is equal for videos that may have the same content (the sizes of their files); None where that is not
-    compared. `gap` names frames between which others are missing; `decoded` counts frames that were read.
+    compared. `gap` names frames between which others are missing, `uneven` says how long frames last that do not last
+    equally long; `decoded` counts frames that were read.
     """
 
     frames: int = 0
@@ -44,6 +45,7 @@ class Seen(NamedTuple):
     rate: float | None = None
     weight: str | None = None
     gap: str = ""
+    uneven: str = ""
     decoded: int = 0
     trouble: Trouble | None = None
 
@@ -67,12 +69,12 @@ def look_at(entries: Sequence[Entry], *, full: bool = False) -> list[Seen]:
     found: dict[Identity, Seen] = {}
     progress = Progress("videos decoded" if full else "videos looked at", len(unique), "videos")
     results = parallel.each(partial(look, full=full), list(unique.values()), processes=full)
-    decoded = 0
+    decoded, start = 0, time.monotonic()
     for one, seen in zip(unique, results, strict=True):
         found[one] = seen
         decoded += seen.decoded
-        frames = decoded / max(progress.done + 1, 1) * progress.rate
-        progress.advance(1, f"{frames:,.0f} frames/s" if full else "")
+        frames = decoded / max(time.monotonic() - start, 1e-9)
+        progress.advance(1, f"{plain(frames)} frames/s" if decoded else "")
     return [found[one] for one in own]
 
 
@@ -98,13 +100,27 @@ def _video(entry: Entry, full: bool) -> Seen:
         header = video.header(path)
     except MissingData as error:
         return Seen(trouble=_trouble(error, path, "no video"))
-    trouble = None if header.frames else Trouble("empty", "no frame")
+    indexed = avi.counts(path)
+    seen = Seen(header.frames, header.height, header.width, header.rate, str(told.st_size))
+    if trouble := _wrong(path, header.frames, indexed):
+        seen = seen._replace(trouble=trouble)
+    elif full or not indexed:  # the rate of an AVI is in its head; to look whether frames are left out takes time
+        with contextlib.suppress(MissingData):  # damage is told by decoding
+            seen = seen._replace(uneven=pace.uneven(path, full=full))
+    return _decoded(path, seen) if full else seen
+
+
+def _wrong(path: Path, frames: int, indexed: tuple[int, int] | None) -> Trouble | None:
+    """What is wrong with a file of so many frames, as far as its size and, of an AVI, its index tell."""
     try:
         video.check_whole(path)
     except MissingData as error:
-        trouble = _trouble(error, path, "cut off")
-    seen = Seen(header.frames, header.height, header.width, header.rate, str(told.st_size), trouble=trouble)
-    return _decoded(path, seen) if full else seen
+        return _trouble(error, path, "cut off")
+    if frames == 0:
+        return Trouble("empty", "no frame")
+    if indexed and frames == indexed[0] != indexed[1]:  # the head was believed, and is wrong
+        return Trouble("count", f"declared {frames:,}, indexed {indexed[1]:,}")
+    return None
 
 
 def _decoded(path: Path, seen: Seen) -> Seen:
@@ -115,7 +131,8 @@ def _decoded(path: Path, seen: Seen) -> Seen:
         return seen._replace(trouble=seen.trouble or _trouble(error, path, "undecodable"))
     said = f"declared {seen.frames:,}, decoded {decoded:,}"
     if seen.trouble:
-        return seen._replace(decoded=decoded, trouble=seen.trouble._replace(detail=f"{seen.trouble.detail}; {said}"))
+        more = f", decoded {decoded:,}" if seen.trouble.kind == "count" else f"; {said}"
+        return seen._replace(decoded=decoded, trouble=seen.trouble._replace(detail=f"{seen.trouble.detail}{more}"))
     return seen._replace(decoded=decoded, trouble=Trouble("count", said) if decoded != seen.frames else None)
 
 
@@ -134,14 +151,14 @@ def _stills(entry: Entry, full: bool) -> Seen:
             width, height = image.size
     except (OSError, SyntaxError, ValueError) as error:  # whatever Pillow's readers raise for damage
         return Seen(len(files), trouble=Trouble("undecodable", f"{files[0].name}: no readable image ({error})"))
-    seen = Seen(len(files), height, width, None, weight, _gap([file.stem for file in files]))
+    seen = Seen(len(files), height, width, None, weight, gap([file.name for file in files]))
     return _read(entry, seen) if full else seen
 
 
 def _array(entry: Entry, full: bool) -> Seen:
     frames, height, width = folders.measure(entry)
     weight = f"{frames}x{height}x{width}" if entry.kind == "arrays" else None
-    seen = Seen(frames, height, width, None, weight)
+    seen = Seen(frames, height, width, entry.rate, weight)
     return _read(entry, seen) if full else seen
 
 
@@ -160,16 +177,6 @@ def _read(entry: Entry, seen: Seen) -> Seen:
             return seen._replace(decoded=start, trouble=Trouble("sizes", f"another size from frame {start} on"))
         size = images.shape[2:]
     return seen._replace(decoded=seen.frames)
-
-
-def _gap(stems: Sequence[str]) -> str:
-    """The first two neighbours that are further apart than the others, where frames are numbered."""
-    numbers = [int(found[-1]) for stem in stems if (found := re.findall("[0-9]+", stem))]
-    steps = [after - before for before, after in itertools.pairwise(numbers)]
-    if len(numbers) < len(stems) or len(set(steps)) < 2:
-        return ""
-    place = next(i for i, step in enumerate(steps) if step != min(steps))
-    return f"{stems[place]}, then {stems[place + 1]}"
 
 
 def _trouble(error: MissingData, path: Path, kind: str) -> Trouble:

@@ -70,10 +70,11 @@ class Report:
         yield "folder", str(self.root)
         for split in self.inventory.splits:
             yield split, self._said(split)
-        frames = sorted(one.frames for one in self.seen if one.frames)
+        frames = sorted(filter(None, ((one.decoded if self.full else one.frames) for one in self.seen)))
         if frames:
             middle = frames[len(frames) // 2]
-            yield "frames", f"{frames[0]:,} to {frames[-1]:,} a video, median {middle:,}, {sum(frames):,} in all"
+            total = f"{sum(frames):,} {'decoded' if self.full else 'in all'}"
+            yield "frames", f"{frames[0]:,} to {frames[-1]:,} a video, median {middle:,}, {total}"
         formats = self._formats().most_common()
         for (width, height, rate), count in formats[:ROWS]:
             yield "size", f"{width}x{height}" + (f" at {rate:g} frames/s" if rate else "") + f": {count:,}"

@@ -43,10 +43,3 @@ def names() -> list[str]:
 def readable(module: ModuleType) -> bool:
     """Whether a dataset's module finds files."""
     return hasattr(module, "find")
-
-
-def outside(path: Path, inventory: Inventory) -> None:
-    """Raise `UserError` for a place in the dataset's own folder, which is only read."""
-    for found in inventory.splits.values():
-        if path.resolve().is_relative_to(found.base.resolve()):
-            raise UserError(f"{path} lies in {found.base}, which is only read: choose another --output")

@@ -18,11 +18,11 @@ import torch
 
 from vfbench import device as devices
 from vfbench import measuring, store
-from vfbench.data import sources
 from vfbench.errors import UserError
 from vfbench.evaluate import Real, real_features
 from vfbench.files import held
 from vfbench.generate import Wanted
+from vfbench.inventory import require_apart
 from vfbench.manifest import Manifest
 from vfbench.measuring import Asked, Measuring
 from vfbench.plan import environment
@@ -59,8 +59,7 @@ def stats(spec: Spec, folder: Path | str, asked: Asked, *, device: str = "auto")
         )
     store.require_writable(place)
     ready = measuring.prepare(spec, chosen, asked)
-    if inventory := getattr(ready.dataset, "inventory", None):
-        sources.outside(place, inventory)
+    require_apart(place, ready.dataset)
     real = Manifest(tuple(row for row in ready.manifest.rows if row.role == "real"))
     about = _about(spec, ready, real, chosen)
     wanted = Wanted(ready.extractors, ready.outputs)

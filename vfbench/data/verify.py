@@ -1,25 +1,23 @@
 """Is a dataset on disk what it should be? Every file is looked at, and whatever is wrong is named with what mends it.
 
-Quickly: names against the official lists, headers, cut-off files, short clips, copies, what two splits share. Fully:
-every frame decoded besides, on all cores. A file that fails stops no other.
+Quickly: names against the official lists, headers, cut-off files, wrong counts, short clips, copies, what two splits
+share. Fully: every frame decoded besides, on all cores, and when each is shown. A file that fails stops no other.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from vfbench import prepared, store
-from vfbench.data import duplicates, sources
+from vfbench import plugins, prepared, store
+from vfbench.data import duplicates, names, sources
 from vfbench.data.findings import KINDS, Case, Finding, finding
 from vfbench.data.items import Item, items
 from vfbench.data.looking import Seen, look_at
 from vfbench.data.report import Report
 from vfbench.errors import MissingData, UserError
 from vfbench.files import write_json
-from vfbench.interfaces import Split
-from vfbench.inventory import Inventory
+from vfbench.inventory import Inventory, require_outside
 
 FRAMES = 16  # of a clip, in most protocols
 
@@ -42,7 +40,7 @@ def verify(
         raise UserError(f"--frames {frames}: a clip has at least 1 frame")
     inventory = sources.inventory(dataset, data_root)
     if output:
-        sources.outside(output, inventory)
+        require_outside(output, inventory, data_root, plugins.parse(dataset).options.get("root"))
         store.require_writable(output.parent)
     report = examine(inventory, full=full, frames=frames)
     if output:
@@ -56,12 +54,13 @@ def examine(inventory: Inventory, *, full: bool = False, frames: int = FRAMES) -
     there = items(inventory)
     seen = look_at([item.entry for item in there], full=full)
     found = [
-        *_names(inventory),
+        *names.findings(inventory),
         *_troubles(there, seen),
         *(_shards(inventory) if full else []),
         *_short(there, seen, frames),
         *finding("gaps", [Case(item.name, one.gap) for item, one in zip(there, seen, strict=True) if one.gap]),
-        *duplicates.findings(there, seen, inventory.origin),
+        *finding("rate", [Case(item.name, one.uneven) for item, one in zip(there, seen, strict=True) if one.uneven]),
+        *duplicates.findings(there, seen, inventory),
         *_sizes(there, seen),
     ]
     return Report(inventory, tuple(there), tuple(seen), tuple(sorted(found, key=_order)), full)
@@ -76,24 +75,6 @@ def require(report: Report) -> None:
 
 def _order(found: Finding) -> int:
     return list(KINDS).index(found.kind)
-
-
-def _names(inventory: Inventory) -> list[Finding]:
-    """What the lists name and the disk does not hold, and the other way round."""
-    missing = [Case(name, f"in the {split} list") for split in inventory.listed for name in inventory.missing(split)]
-    return [
-        *finding("missing", missing, name=inventory.dataset),
-        *finding("extra", [Case(name) for name in inventory.extra]),
-        *finding("classes", [case for split in inventory.splits for case in _bare(inventory, split)]),
-    ]
-
-
-def _bare(inventory: Inventory, split: Split) -> list[Case]:
-    """The classes without a clip in a split that has any; where lists name each clip, these are missing already."""
-    there = {entry.group for entry in inventory.splits[split].entries}
-    if not there or inventory.listed.get(split):
-        return []
-    return [Case(name, f"in {split}") for name in inventory.classes if name not in there]
 
 
 def _troubles(there: Sequence[Item], seen: Sequence[Seen]) -> list[Finding]:
@@ -123,13 +104,20 @@ def _short(there: Sequence[Item], seen: Sequence[Seen], frames: int) -> list[Fin
 
 
 def _sizes(there: Sequence[Item], seen: Sequence[Seen]) -> list[Finding]:
-    sizes = Counter((one.width, one.height) for one in seen if one.width)
-    if len(sizes) < 2:
+    """Videos of another size than most; where no size is that of more than half, all of them by their size."""
+    sizes: dict[str, list[Item]] = {}
+    for item, one in zip(there, seen, strict=True):
+        if one.width:
+            sizes.setdefault(f"{one.width}x{one.height}", []).append(item)
+    ordered = sorted(sizes.items(), key=lambda size: -len(size[1]))
+    if len(ordered) < 2:
         return []
-    (usual, _), *_ = sizes.most_common(1)
-    others = [
-        Case(item.name, f"{one.width}x{one.height}")
-        for item, one in zip(there, seen, strict=True)
-        if one.width and (one.width, one.height) != usual
-    ]
-    return finding("resolution", others)
+    if len(ordered[0][1]) * 2 > sum(map(len, sizes.values())):
+        usual = ordered[0][0]
+        others = {id(item): size for size, items in sizes.items() if size != usual for item in items}
+        return finding("resolution", [Case(item.name, others[id(item)]) for item in there if id(item) in others])
+    return finding("several", [_of_one_size(size, [item.name for item in items]) for size, items in ordered])
+
+
+def _of_one_size(size: str, called: Sequence[str]) -> Case:
+    return Case(size, f"{len(called):,}, such as {called[0]}", tuple(called))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vfbench import plugins
-from vfbench.data import sources
+from vfbench.data import names, sources
 from vfbench.errors import MissingData
 from vfbench.folders import printable
 from vfbench.inventory import Inventory
@@ -19,10 +19,12 @@ def where(
 ) -> dict[str, Any]:
     """The state of each dataset that can be got somewhere, or of one, as a record by name.
 
-    `origin` says where the folder was named. Raises `UserError` for a dataset that is unknown or not read from disk.
+    `origin` says where the folder was named. Of one that is here in part, how to get the rest is told if it is asked
+    for by name. Raises `UserError` for a dataset that is unknown or not read from disk.
     """
-    names = [dataset] if dataset else [name for name in sources.names() if _steps(name)]
-    return {name: _state(name, data_root, origin) for name in names}
+    if dataset:
+        return {dataset: _state(dataset, data_root, origin, rest=True)}
+    return {name: _state(name, data_root, origin) for name in sources.names() if _steps(name)}
 
 
 def text(states: dict[str, Any]) -> str:
@@ -30,14 +32,15 @@ def text(states: dict[str, Any]) -> str:
     return "\n\n".join("\n".join(_lines(name, state)) for name, state in states.items())
 
 
-def _state(name: str, data_root: Path | str | None, origin: str) -> dict[str, Any]:
+def _state(name: str, data_root: Path | str | None, origin: str, *, rest: bool = False) -> dict[str, Any]:
     looked = _looked(name, data_root, origin)
     try:
         inventory = sources.inventory(name, data_root)
     except MissingData as error:
         # With the steps to get the dataset, which stand in the error already, unless it is about one file.
         return {"found": False, **looked, "why": str(error).partition("\n")[0], "how_to_get": _steps(name)}
-    return {"found": True, **looked, **_there(inventory)}
+    steps = _steps(name) if rest and names.incomplete(inventory) else ""
+    return {"found": True, **looked, **_there(inventory), "how_to_get": steps}
 
 
 def _looked(name: str, data_root: Path | str | None, origin: str) -> dict[str, str]:
@@ -85,6 +88,7 @@ def _lines(name: str, state: dict[str, Any]) -> Iterator[str]:
         "note": state["note"],
     }
     yield from (f"  {key:<9} {printable(value)}" for key, value in told.items() if value)
+    yield from (f"  {line}" for line in state["how_to_get"].splitlines())
 
 
 def _steps(name: str) -> str:

@@ -47,14 +47,25 @@ class Named:
         others = f"not read, named otherwise: {len(self.strangers):,} ({folders.few(self.strangers)})"
         return [*([others] if self.strangers else []), *self.tree.notes()]
 
-    def names(self) -> dict[str, str]:
-        """The name of every video by its path; raises `MissingData` for one that stands in two splits' folders."""
-        paths: dict[str, str] = {}
-        for name, where in ((name, where) for side in self.sides.values() for name, where in side.items()):
-            if name in paths:
-                raise MissingData(f"{self.tree.root} holds {name} twice, {paths[name]} and {where}: keep one")
-            paths[name] = where
-        return {where: name for name, where in paths.items()}
+    @property
+    def leaked(self) -> list[str]:
+        """The names of the videos that stand in the folders of two splits, in natural order."""
+        return in_order(self.sides.get("train", {}).keys() & self.sides.get("test", {}).keys())
+
+    def paths(self, split: Split) -> dict[str, str]:
+        """The path of every video by its name, of one in the folders of two splits that in the folder of `split`.
+
+        Raises `MissingData` naming a video that stands both in such a folder and outside.
+        """
+        found = dict(self.sides.get("", {}))
+        for side in sorted(self.sides.keys() - {""}, key=lambda side: side == split):
+            if twice := next(iter(self.sides.get("", {}).keys() & self.sides[side].keys()), ""):
+                raise self._twice(twice, found[twice], self.sides[side][twice])
+            found |= self.sides[side]
+        return found
+
+    def _twice(self, name: str, *paths: str) -> MissingData:
+        return MissingData(f"{self.tree.root} holds {name} twice, {' and '.join(paths)}: keep one")
 
     def layout(self, classed: str) -> str:
         """The layout in words; `classed` says what one folder between root and videos makes of it."""
@@ -91,7 +102,7 @@ class Named:
         for name, where in self.sides.get("", {}).items():
             side = sides[(official or {}).get(name, "train")]
             if name in side:
-                raise MissingData(f"{self.tree.root} holds {name} twice, {side[name]} and {where}: keep one")
+                raise self._twice(name, side[name], where)
             side[name] = where
         ordered = {split: {name: side[name] for name in in_order(side)} for split, side in sides.items()}
         return {split: self.found(side, group) for split, side in ordered.items()}
@@ -117,7 +128,7 @@ def named(tree: Tree, dataset: str, title: str, call: Callable[[re.Match[str]], 
             raise MissingData(f"{title}: {tree.root} holds {name} twice, {side[name]} and {where}: keep one")
         side[name] = where
     if not there:
-        raise MissingData(f"{title}: {_instead(tree, dataset)}.\n{how}")
+        raise MissingData(f"{title}: " + (_another(tree) or f"{_instead(tree)}.\n{how}"))
     if len(there) > 1:
         firsts = " and ".join(f"{kind} ({_first(sides)})" for kind, sides in there.items())
         raise MissingData(f"{title}: {tree.root} holds {firsts}: which are meant? Give a folder with one kind")
@@ -166,23 +177,27 @@ def _first(sides: Mapping[Side, Mapping[str, str]]) -> str:
 
 def _one_codec(found: Named, title: str) -> Named:
     """Refuse frame folders that mix codecs."""
-    frames = found.tree.frames if found.kind == "frames" else {}
+    codecs = found.tree.there.codecs if found.kind == "frames" else {}
     for where in (where for side in found.sides.values() for where in side.values()):
-        if where in frames and len(frames[where].codecs) > 1:
+        if len(codecs.get(where, ())) > 1:
             place = found.tree.root / where
             raise MissingData(f"{title}: {place} holds png and jpeg images: which are the frames? Keep one kind")
     return found
 
 
-def _instead(tree: Tree, dataset: str) -> str:
-    """What a folder without videos of the dataset holds."""
-    there = [*tree.videos, *tree.frames]
+def _another(tree: Tree) -> str:
+    """Which known dataset a folder holds, and what to do about it; empty for none."""
     for other, pattern in NAMES.items():
-        if like := next((where for where in there if pattern.fullmatch(stem(where))), ""):
-            return f"{tree.root} looks like {other} ({like}): say --dataset {other}, or another --data-root"
+        if like := next((where for where in (*tree.videos, *tree.frames) if pattern.fullmatch(stem(where))), ""):
+            return f"{tree.root} holds {other} ({like}): name that dataset, or give another --data-root"
+    return ""
+
+
+def _instead(tree: Tree) -> str:
+    """What a folder without videos of a known dataset holds."""
+    there = [*tree.videos, *tree.frames]
     if tree.archives:
         return f"{tree.root} holds no clip of the dataset; {tree.unpack()}"
     if there:
         return f"{tree.root} holds no clip named as those of the dataset, but {folders.few(there)}"
-    beside = tree.other or sorted(tree.ignored) or tree.empty
-    return f"{tree.root} holds no clips ({folders.few(beside) or 'it is empty'})"
+    return f"{tree.root} holds no clips ({tree.beside() or 'it is empty'})"

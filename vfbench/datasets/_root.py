@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vfbench import prepared
-from vfbench.datasets._tree import is_folder, listing, plain
+from vfbench.datasets._tree import plain
 from vfbench.errors import MissingData
+from vfbench.folders.scan import is_folder, listing
 from vfbench.inventory import Inventory
 
 NESTED = 3  # an archive unpacked into a folder of its own name makes such a chain

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import threading
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,9 +15,10 @@ import torch
 from jaxtyping import UInt8, UInt64
 from torch import Tensor
 
-from vfbench import folders
+from vfbench import folders, prepared, video
 from vfbench.cut import Box, Cut, drawn, starts
-from vfbench.errors import MissingData, UserError
+from vfbench.device import cores
+from vfbench.errors import MissingData, UserError, unknown
 from vfbench.folders import Found
 from vfbench.interfaces import Clips, Place, Split, derive_seed
 from vfbench.inventory import Inventory
@@ -41,12 +41,11 @@ class Videos:
     def __init__(self, inventory: Inventory, cut: Cut, *, short: str = "refuse", decoder: str = "auto") -> None:
         if short not in SHORT:
             raise UserError(f"{cut.dataset}(short={short!r}): short must be one of {', '.join(SHORT)}")
-        if inventory.fitted not in ("", cut.fitting):
-            where = next(iter(inventory.splits.values())).root
-            raise UserError(
-                f"{where} was prepared as {inventory.fitted}, asked for: {cut.fitting}; say so in the options of "
-                f"{cut.dataset}, or prepare another folder (python -m vfbench data prepare --help)"
-            )
+        if decoder not in video.DECODERS:
+            raise unknown("decoder", decoder, video.DECODERS)
+        if inventory.fitted:
+            _require_fitted(inventory, cut, decoder)
+            prepared.require_whole(next(iter(inventory.splits.values())).root)
         self.name, self.shape, self.stride = cut.dataset, cut.shape, cut.stride
         self.inventory, self.classes = inventory, inventory.classes
         self.words = tuple(sorted({word for name in self.classes for word in folders.in_words(name).split()}))
@@ -54,6 +53,7 @@ class Videos:
         self._labels = {name: label for label, name in enumerate(self.classes)}
         self._found: dict[Split, Found] = dict(inventory.splits)
         self._windows: dict[Split, Windows | list[tuple[int, int, Box]]] = {}
+        self._left_out: list[tuple[Split, str]] = []
         notes = [inventory.note]
         if cut.several or short == "skip":
             notes += [self._lay_out(split) for split in inventory.splits]
@@ -68,8 +68,9 @@ class Videos:
             f"{len(short):,} of {len(there):,} {split} videos have fewer frames than the {self._cut.span} that a clip "
             f"needs: {folders.few(short)}"
         )
-        if short and (self._short == "refuse" or len(short) == len(there)):
+        if short and self._short == "refuse":
             raise MissingData(f"{self.name}: {said}; take them out or ask for fewer, since none is repeated")
+        self._left_out += [(split, entry.name) for entry, count in there if count < self._cut.span]
         there = [(entry, count) for entry, count in there if count >= self._cut.span]
         self._found[split] = replace(found, entries=tuple(entry for entry, _ in there))
         if self._cut.several:
@@ -90,7 +91,7 @@ class Videos:
         damaged or too short, and IndexError.
         """
         rows = [self._at(split, index) for index in indices]
-        workers = min(len(rows), os.cpu_count() or 1)
+        workers = min(len(rows), cores())
         with closing(
             ahead(lambda row: self._clip(split, *rows[row]), range(len(rows)), workers=workers, depth=2 * workers + 1)
         ) as made:
@@ -105,11 +106,13 @@ class Videos:
 
         A clip begins at any place with room for it and shows any part of the picture that is as large as the usual box,
         or that box itself with `crop` at `centre`; with `flip`, half of the clips are mirrored. What was prepared has
-        lost what stood around its box: there it is the usual one. Raises `MissingData` naming a video that is damaged
-        or too short, `UserError` for another `crop`, and IndexError.
+        lost what stood around its box. Raises `MissingData` naming a video that is damaged or too short, `UserError`
+        for another `crop`, or one at random of what was prepared, and IndexError.
         """
         if crop not in CROPS:
             raise UserError(f"crop={crop!r}: the crop of training clips must be one of {', '.join(CROPS)}")
+        if crop == "random" and self.inventory.fitted:
+            raise UserError(f"crop='random': {self.name} was prepared, and cropped: say crop='centre'")
         clips = [
             self._drawn(split, self._at(split, index)[0], seed, crop, flip)
             for index, seed in zip(indices, seeds, strict=True)
@@ -153,20 +156,25 @@ class Videos:
     def at(self, places: Sequence[Place]) -> Videos:
         """The same videos, of which each split has the clips at these places, in their order.
 
-        Raises `MissingData` naming videos that are not here, and `UserError` for frames that are otherwise apart.
+        Raises `MissingData` naming videos that are not here, or shorter or smaller than their clip, and `UserError` for
+        frames that are otherwise apart.
         """
         numbers = {
             (split, entry.name): number
             for split, side in self._found.items()
             for number, entry in enumerate(side.entries)
         }
-        if gone := [place.video for place in places if (place.split, place.video) not in numbers]:
-            raise MissingData(f"{self.name}: {len(gone):,} of {len(places):,} videos are not here: {folders.few(gone)}")
+        if gone := [f"{place.video} of {place.split}" for place in places if (place.split, place.video) not in numbers]:
+            where = next(iter(self._found.values())).root
+            raise MissingData(f"{len(gone):,} of {len(places):,} videos are not in {where}: {folders.few(gone)}")
         if other := [place for place in places if place.stride != self.stride]:
             raise UserError(
                 f"{self.name}: frames of {other[0].video} are {other[0].stride} apart in the list of clips, "
                 f"{self.stride} here: say {self.name}(stride={other[0].stride})"
             )
+        entries = [self._found[place.split].entries[numbers[place.split, place.video]] for place in places]
+        for place, size in zip(places, folders.measures(entries), strict=True):
+            self._require_within(place, *size)
         view = copy.copy(self)
         view._windows = {split: [] for split in self._found}
         for place in places:
@@ -174,13 +182,25 @@ class Videos:
             view._windows[place.split].append(window)  # type: ignore[union-attr]  # it is a list
         return view
 
+    def _require_within(self, place: Place, count: int, height: int, width: int) -> None:
+        left, top, wide, tall = place.crop
+        last = place.start + (self.shape.frames - 1) * place.stride
+        if last >= count or left + wide > width or top + tall > height:
+            raise MissingData(
+                f"{self._found[place.split].base / place.video} has {count} frames of {width}x{height}, needs frames "
+                f"{place.start} to {last}, cropped to {wide}x{tall} at ({left}, {top}): take it out, say "
+                f"{self.name}(short='skip'), or mend the list of clips"
+            )
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the files, of all that cuts and scales them, and of the decoder. Read when first asked.
 
         What can escape is said by `vfbench.folders.manifest`.
         """
-        digest = hashlib.sha256(f"{self._cut.text()}/{self._short}".encode())
+        digest = hashlib.sha256(self._cut.text().encode())
+        for split, name in self._left_out:
+            digest.update(f"\nwithout {split} {name}".encode(errors="surrogateescape"))
         for split in self.inventory.splits:
             digest.update(f"\n{split} {self.inventory.identity(split, self._decoder)}".encode())
         return digest.hexdigest()
@@ -196,7 +216,7 @@ class Videos:
                 f"clip needs: say {self.name}(short='skip'), or take it out, since none is repeated"
             )
         left, top, *sides = self._cut.box(height, width)
-        if crop == "random" and entry.kind != "prepared":
+        if crop == "random":
             left = derive_seed(seed, 0, "left") % (width - sides[0] + 1)
             top = derive_seed(seed, 0, "top") % (height - sides[1] + 1)
         start = places[derive_seed(seed, 0, "start") % len(places)]
@@ -238,3 +258,15 @@ class Videos:
         if box not in (None, cut.box(*entry.size)):
             raise UserError(f"{found.base / entry.name} was prepared with another crop than {box}: read its own files")
         return images
+
+
+def _require_fitted(inventory: Inventory, cut: Cut, decoder: str) -> None:
+    """Raise `UserError` where prepared videos are asked for otherwise than they are."""
+    where = next(iter(inventory.splits.values())).root
+    there, asked = (inventory.fitted, inventory.decoder), (cut.fitting, decoder)
+    if there != asked:
+        said = [", decoder ".join(each) for each in (there, asked)]
+        raise UserError(
+            f"{where} was prepared as {said[0]}; asked for: {said[1]}; say so in the options of {cut.dataset}, or "
+            "prepare another folder (python -m vfbench data prepare --help)"
+        )

@@ -11,6 +11,7 @@ Networks" (CVPR 2018), https://github.com/weixiong-ur/mdgan; the counts are thos
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from vfbench.cut import Cut
@@ -81,7 +82,7 @@ def find(root: str | None = None) -> Inventory:
     """
     visited = places(root, TITLE, (NAME,), HOW_TO_GET)
     if made := ready(visited, NAME, origin):
-        return made
+        return replace(made, official=COUNTS)
     there = named(look(visited, (NAME,)), NAME, TITLE, lambda match: f"{match['id']}/{match[0]}", HOW_TO_GET)
     splits = there.splits(lambda name: CLASS)
     return Inventory(
@@ -94,6 +95,7 @@ def find(root: str | None = None) -> Inventory:
         origin=origin,
         notes=(*_notes(there, splits), *there.notes),
         depth=LIGHT,
+        official=COUNTS,
     )
 
 

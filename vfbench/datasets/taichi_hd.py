@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +95,7 @@ def find(root: str | None = None) -> Inventory:
     """
     visited = places(root, TITLE, (NAME, "taichi"), HOW_TO_GET)
     if made := ready(visited, NAME, origin):
-        return made
+        return replace(made, official=COUNTS)
     tree = look(visited, ("taichi",))
     there = named(tree, NAME, TITLE, lambda match: official_name(*match.groups()), HOW_TO_GET)
     listing = _find_metadata(visited)
@@ -112,6 +113,7 @@ def find(root: str | None = None) -> Inventory:
         origin,
         (*_notes(there, splits, rows), *there.notes),
         LIGHT,
+        official=COUNTS,
     )
 
 

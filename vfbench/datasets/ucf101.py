@@ -11,7 +11,8 @@ Soomro, Zamir and Shah, "UCF101: A Dataset of 101 Human Actions Classes From Vid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ from vfbench.datasets._named import Named, in_order, named, official, size
 from vfbench.datasets._root import places, ready
 from vfbench.datasets._tree import look
 from vfbench.datasets._ucf101_lists import (
+    ARCHIVE,
     CLASS_LIST,
     CLASSES,
     LISTS,
+    PAGE,
     find_lists,
+    official_lengths,
     official_name,
     read_classes,
     read_list,
@@ -56,8 +60,8 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
 }
 
 HOW_TO_GET = f"""Get it once (7 GB; for research use):
-  1. from https://www.crcv.ucf.edu/data/UCF101.php download UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip
-  2. unpack both in one folder DIR: unrar x UCF101.rar DIR/ && unzip UCF101TrainTestSplits-RecognitionTask.zip -d DIR
+  1. from {PAGE} download UCF101.rar and {ARCHIVE}
+  2. unpack both in one folder DIR: unrar x UCF101.rar DIR/ && unzip {ARCHIVE} -d DIR
      so that DIR holds {VIDEOS}/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi and {LISTS}/{CLASS_LIST}
   3. repeat your command with --data-root DIR, or set VFBENCH_DATA=DIR"""
 
@@ -99,10 +103,10 @@ def find(root: str | None = None, *, split_list: int = 1) -> Inventory:
         raise UserError(f"ucf101(split_list={split_list}): UCF101 has split lists 1, 2 and 3, try ucf101(split_list=1)")
     visited = places(root, TITLE, (NAME,), HOW_TO_GET)
     if made := ready(visited, NAME, origin, split_list=split_list):
-        return made
+        return replace(made, official=official_lengths(made.classes, split_list))
     there = named(look(visited, (NAME,)), NAME, TITLE, lambda match: official_name(*match.groups()), HOW_TO_GET)
     lists = find_lists(visited)
-    return _listed(there, lists, split_list) if lists else _unlisted(there)
+    return _listed(there, lists, split_list) if lists else _unlisted(there, split_list)
 
 
 def origin(name: str) -> str:
@@ -112,22 +116,17 @@ def origin(name: str) -> str:
 
 def _listed(there: Named, lists: Path, split_list: int) -> Inventory:
     """The videos that the official lists name; the others are extra."""
-    classes = read_classes(lists / CLASS_LIST, HOW_TO_GET)
-    listed = {
-        split: tuple(read_list(lists / f"{split}list{split_list:02}.txt", classes, HOW_TO_GET)) for split in SPLITS
-    }
-    on_disk = {name.lower(): where for where, name in there.names().items()}
-    splits = {
-        split: there.found({name: on_disk[name.lower()] for name in names if name.lower() in on_disk}, _group)
-        for split, names in listed.items()
-    }
+    classes = read_classes(lists / CLASS_LIST)
+    listed = {split: tuple(read_list(lists / f"{split}list{split_list:02}.txt", classes)) for split in SPLITS}
+    splits = {split: there.found(_chosen(there, split, names), _group) for split, names in listed.items()}
     known = {name.lower() for names in listed.values() for name in names}
+    names = in_order(there.paths("train"))
     if not (count := sum(map(len, splits.values()))):
-        there_is = f"{there.tree.root} holds {folders.few(in_order(there.names().values()))}"
+        there_is = f"{there.tree.root} holds {folders.few(names)}"
         raise MissingData(f"{TITLE}: {there_is}, none of which {lists} names.\n{HOW_TO_GET}")
-    extra = (*in_order(name for name in there.names().values() if name.lower() not in known), *there.strangers)
+    extra = (*(name for name in names if name.lower() not in known), *there.strangers)
     inside = there.tree.root.resolve() in (lists.resolve(), *lists.resolve().parents)
-    notes = [*_gone(splits, classes), *_packed(there, count, len(known)), *there.notes]
+    notes = [*_leaked(there), *_gone(splits, classes), *_packed(there, count, len(known)), *there.notes]
     return Inventory(
         NAME,
         f"{_layout(there)}, lists {'inside' if inside else 'beside'}",
@@ -139,10 +138,18 @@ def _listed(there: Named, lists: Path, split_list: int) -> Inventory:
         origin,
         tuple(notes),
         LIGHT,
+        leaked=tuple(there.leaked),
+        official=official_lengths(classes, split_list),
     )
 
 
-def _unlisted(there: Named) -> Inventory:
+def _chosen(there: Named, split: Split, names: Iterable[str]) -> dict[str, str]:
+    """The paths of the listed videos that are there, by their names, in an order that is that of no list."""
+    on_disk = {name.lower(): where for name, where in there.paths(split).items()}
+    return {name: on_disk[name.lower()] for name in in_order(names) if name.lower() in on_disk}
+
+
+def _unlisted(there: Named, split_list: int) -> Inventory:
     """The videos as the folders have them: splits by folders `train` and `test`, classes by names."""
     splits = there.splits(_group)
     groups = {entry.group for found in splits.values() for entry in found.entries}
@@ -150,8 +157,18 @@ def _unlisted(there: Named) -> Inventory:
     sides = "as the folders have them" if len(there.sides) > 1 or "" not in there.sides else "all in train"
     notes = [f"no {LISTS} found, so splits are no official ones: {sides}", *_gone(splits, classes)]
     notes += [*_packed(there, sum(map(len, splits.values())), CLIPS), *there.notes]
-    copy, layout = _copy(there, splits), f"{_layout(there)}, no lists"
-    return Inventory(NAME, layout, copy, splits, classes, {}, there.strangers, origin, tuple(notes), LIGHT)
+    return Inventory(
+        NAME,
+        f"{_layout(there)}, no lists",
+        _copy(there, splits),
+        splits,
+        classes,
+        extra=there.strangers,
+        origin=origin,
+        notes=tuple(notes),
+        depth=LIGHT,
+        official=official_lengths(classes, split_list),
+    )
 
 
 def _group(name: str) -> str:
@@ -167,7 +184,7 @@ def _layout(there: Named) -> str:
 
 
 def _suffixes(there: Named) -> set[str]:
-    return {suffix(where) for where in there.names()}
+    return {suffix(where) for side in there.sides.values() for where in side.values()}
 
 
 def _copy(there: Named, splits: Mapping[Split, Found]) -> str:
@@ -176,6 +193,12 @@ def _copy(there: Named, splits: Mapping[Split, Found]) -> str:
     if there.kind == "videos" and _suffixes(there) == {".avi"} and seen == SIZE:
         return official(sum(map(len, splits.values())), CLIPS)
     return f"unknown copy, {seen}"
+
+
+def _leaked(there: Named) -> list[str]:
+    """The note on videos that the folders have in both splits."""
+    names = there.leaked
+    return [f"in folders of both splits, used as listed: {len(names):,} ({folders.few(names)})"] if names else []
 
 
 def _gone(splits: Mapping[Split, Found], classes: tuple[str, ...]) -> list[str]:

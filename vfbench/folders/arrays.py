@@ -10,6 +10,7 @@ import contextlib
 import functools
 import io
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ NAMES = ("clips", "videos", "features", "arr_0")  # which array is meant where a
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 NEEDED = "needed: clips as uint8 (B, T, H, W, 3) in 0..255, or features as floats (N, D)"
 _TYPES = {"U8": "uint8", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # of safetensors
+_OPENING = threading.Lock()  # threads that want one file would each read it into memory
 _LOCAL_HEADER = 30  # bytes before the name of a file within a ZIP archive (APPNOTE 4.3.7)
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, SafetensorError)
 
@@ -80,7 +82,8 @@ def rows(path: Path) -> np.ndarray:
     """The array of clips of a file, read where it is indexed: mapped, or kept for the next call where it cannot be."""
     with _reading(path):
         stat = path.stat()
-    return _open(path, (stat.st_size, stat.st_mtime_ns))
+    with _OPENING:
+        return _open(path, (stat.st_size, stat.st_mtime_ns))
 
 
 def shard(path: Path) -> UInt8[np.ndarray, "n 3 height width"]:

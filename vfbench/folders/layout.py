@@ -30,7 +30,8 @@ class Entry(NamedTuple):
     """A video or clip: its name below the folder (`samples.npz[3]` in an array file), its place, class and kind.
 
     `path` is a file or a frame folder, `row` the place in an array file. What `vfbench data prepare` made has `frames`
-    frames of its shard from `row` on, cropped and resized already; `size` is the height and width that they had.
+    frames of its shard from `row` on, cropped and resized already; `size` is the height and width that they had, and
+    `rate` how many a second, where the file said it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Entry(NamedTuple):
     kind: Kind = "videos"
     frames: int = 0
     size: tuple[int, int] = (0, 0)
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,9 @@ def detect(root: str | os.PathLike[str], *, listing: str | os.PathLike[str] | No
         raise _nothing(place, there)
     if len(layouts) > 1:
         both = " and ".join(f"{TITLES[layout]} ({len(names):,}: {few(names)})" for layout, names in layouts.items())
+        listed = "--list FILE, of a dataset by folder(listing='FILE')"
         raise MissingData(
-            f"{place} holds {both}: which are the clips? Give a folder with one kind, or name the clips by --list FILE"
+            f"{place} holds {both}: which are the clips? Give a folder with one kind, or name the clips by {listed}"
         )
     layout, names = next(iter(layouts.items()))
     notes = [*_order_notes(there, names), *notes, *there.notes()]

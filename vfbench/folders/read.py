@@ -45,7 +45,8 @@ def clips(
             other = f"{found.entries[index].name} has {images.shape[-1]}x{images.shape[-2]} pixels"
             raise MissingData(
                 f"{found.root}: {other}, the first clip {found.entries[0].name} {width}x{height}: clips of one "
-                "resolution are needed; bring them to one, or name those of one by --list FILE"
+                "resolution are needed; bring them to one, or name those of one by --list FILE, of a dataset by "
+                "folder(listing='FILE')"
             )
     batch = torch.stack(taken) if taken else torch.empty((0, frames, 3, height, width), dtype=torch.uint8)
     try:

@@ -21,6 +21,7 @@ from vfbench.evaluate import features, made_of, real_features, scores
 from vfbench.folders import Found
 from vfbench.generate import SHOWN, Wanted
 from vfbench.interfaces import derive_seed
+from vfbench.inventory import require_apart
 from vfbench.manifest import Manifest
 from vfbench.measuring import Asked, Measuring, prepare
 from vfbench.plugins import Spec
@@ -57,7 +58,7 @@ def look(options: ScoreOptions, fake: Found) -> Scoring:
     warnings = [*silent, *few, *alone, *_warnings(fake, real, fields, measuring)]
     # Clips of one prompt are no independent samples of all prompts; those of one class may be.
     sources = told if options.prompts and len(set(told)) > 1 else tuple(map(str, range(len(fake))))
-    return ready(
+    scoring = ready(
         options,
         fake,
         device,
@@ -65,6 +66,7 @@ def look(options: ScoreOptions, fake: Found) -> Scoring:
         lines=_lines(fake, real, measuring, warnings),
         about={
             "dataset": measuring.dataset.name,
+            "data": card.facts(measuring),
             "protocol": measuring.protocol.record(),
             "note": "; ".join(filter(None, [ELSEWHERE, measuring.remarks(clips.requests()), *warnings])),
             "fake": {
@@ -75,6 +77,8 @@ def look(options: ScoreOptions, fake: Found) -> Scoring:
         },
         work=partial(_work, clips, measuring, order, sources, device),
     )
+    require_apart(scoring.folder, measuring.dataset)
+    return scoring
 
 
 def real_spec(text: str, data_root: Path | str | None) -> Spec:

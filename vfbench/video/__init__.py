@@ -7,7 +7,7 @@ sorting by time stamp would shuffle the B-frames of AVI files. No frame is ever 
 from vfbench.video.header import Header, check_whole, header
 from vfbench.video.levels import checked, to_bytes, to_uint8
 from vfbench.video.pictures import FONT_SIZE, GAP, INK, PAPER, write_sheet, write_webp
-from vfbench.video.reading import DECODERS, chosen, count_frames, decode, version
+from vfbench.video.reading import DECODERS, chosen, count_frames, decode, frames, version
 from vfbench.video.upright import Pixels
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "chosen",
     "count_frames",
     "decode",
+    "frames",
     "header",
     "to_bytes",
     "to_uint8",

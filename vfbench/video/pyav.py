@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from vfbench.video import mpeg4
 from vfbench.video.header import check_file
 from vfbench.video.upright import Pixels, matrix, upright
 from vfbench.video.wanted import Wanted, unreadable
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MANY = 1024  # frames: a file that is asked for more by mistake gets its error, not that of a full memory
-CODED = 32  # bytes: a smaller packet of MPEG-4 may stand for a frame that is not coded, of which nothing comes
 
 
 def version() -> str:
@@ -46,6 +46,22 @@ def read(
     except _Unproven:
         images = _joined(_images(path, wanted, stream, jump=False), wanted.frames)
     return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def groups(path: str | os.PathLike[str], declared: int, size: int) -> Iterator[UInt8[Tensor, "_ 3 height width"]]:
+    """All frames from one opening of the file, `size` at a time; the last group may be smaller.
+
+    Raises `MissingData` before the last group where they are not as many as declared.
+    """
+    images = _images(path, Wanted(), None, jump=False)
+    for first in range(0, max(declared, 1), size):
+        wanted = min(size, declared - first)
+        group = list(islice(images, wanted))
+        if len(group) < wanted or first + wanted == declared:
+            decoded = first + len(group) + sum(1 for _ in images)
+            if decoded != declared:
+                raise unreadable(path, Wanted(), decoded, "another number")
+        yield torch.from_numpy(np.stack(group)).permute(0, 3, 1, 2)
 
 
 def count(path: str | os.PathLike[str], stream: int | None = None) -> int:
@@ -124,16 +140,22 @@ def _frames(
 def _keyframe(container: InputContainer, video: VideoStream, start: int) -> int:
     """The number of the last keyframe up to frame `start`, if decoding may begin there; 0 if that is not sure.
 
-    It is sure in an AVI with MPEG-4 without B-frames, whose index says that each packet up to there is a frame:
-    nothing is shown in another order, and nothing refers to what stands before an I-frame.
+    It is sure in an AVI with MPEG-4 without B-frames, each of whose packets before it says that it is one frame:
+    nothing is shown in another order, and nothing refers to what stands before an I-frame. Raises `_Unproven` where
+    packets were read that do not say so.
     """
     plain = container.format.name == "avi" and video.codec_context.name == "mpeg4"
     if start == 0 or not plain or video.codec_context.has_b_frames:
         return 0
     entries = video.index_entries[: start + 1]
-    if len(entries) <= start or any(entry.timestamp != i or entry.size < CODED for i, entry in enumerate(entries)):
-        return 0
-    return max((i for i, entry in enumerate(entries) if entry.is_keyframe), default=0)
+    first = max((i for i, entry in enumerate(entries) if entry.is_keyframe), default=0)
+    bits = mpeg4.time_bits(video.codec_context.extradata or b"")
+    # By the index alone, what is not coded looks like a frame, of which nothing comes.
+    for number, packet in enumerate(islice(container.demux(video), first)):
+        bits = mpeg4.one_frame(bytes(packet), bits)
+        if packet.dts != number or not bits:
+            raise _Unproven
+    return first
 
 
 def _follows(frame: VideoFrame, number: int, first: int) -> bool:

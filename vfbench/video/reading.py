@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from jaxtyping import UInt8
 from torch import Tensor
 
 from vfbench.errors import unknown
 from vfbench.video import others, pyav
+from vfbench.video.header import header
 from vfbench.video.wanted import Wanted
 
 DECODERS = ("auto", "pyav", *others.NAMES)
@@ -26,10 +28,12 @@ def decode(
     """Frames `start`, `start + stride`, ... of a video file, turned as its display matrix says: uint8 (T, 3, H, W).
 
     `frames` is exact: fewer raise `MissingData` with the file's name and `declared N, decoded M`, as does a file that
-    is missing, empty, damaged before the last frame asked for, or no video. None reads to the end. `stream` is a
-    stream index of the file, by default its first video. `decoder` is one of `DECODERS`; see `chosen`. The pixels are
-    those of swscale's rgb24, the reference of every PyAV reader; others may differ by 2 of 255 levels. They lie in
-    memory as they come, channels last: `contiguous` puts them into the order of their axes.
+    is missing, empty, no video, or damaged where it is decoded: from its beginning up to the last frame asked for, or
+    from a keyframe on where decoding may begin there (`vfbench.video.pyav`), which passes over damage before it that
+    changes none of these frames; `count_frames` finds all. None reads to the end. `stream` is a stream index of the
+    file, by default its first video. `decoder` is one of `DECODERS`; see `chosen`. The pixels are those of swscale's
+    rgb24, the reference of every PyAV reader; others may differ by 2 of 255 levels. They lie in memory as they come,
+    channels last: `contiguous` puts them into the order of their axes.
     """
     if start < 0 or stride < 1 or (frames is not None and frames < 1):
         raise ValueError(f"start={start}, frames={frames}, stride={stride}: start counts from 0, the others from 1")
@@ -37,6 +41,22 @@ def decode(
     if (name := chosen(path, decoder, stream=stream)) == "pyav":
         return pyav.read(path, wanted, stream)
     return others.read(path, wanted, name)
+
+
+def frames(
+    path: str | os.PathLike[str], *, group: int, decoder: str = "auto"
+) -> Iterator[UInt8[Tensor, "_ 3 height width"]]:
+    """All frames of a video file in groups of `group`, as `decode` gives them; the last group may be smaller.
+
+    The reference decodes the file once, from one opening. Raises `MissingData` where `decode` would, and before the
+    last group where the file has another number of frames than it declares, more or fewer.
+    """
+    declared, name = header(path).frames, chosen(path, decoder)
+    if name == "pyav":
+        yield from pyav.groups(path, declared, group)
+        return
+    for first in range(0, declared, group):
+        yield others.read(path, Wanted(first, min(group, declared - first)), name)
 
 
 def count_frames(path: str | os.PathLike[str], *, stream: int | None = None) -> int:
