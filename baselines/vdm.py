@@ -8,24 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
-
 from vfbench.diffusion import model as diffusion
-from vfbench.diffusion.model import DiffusionModel, DiffusionSampler, ModelConfig
+from vfbench.diffusion.model import DiffusionSampler, ModelConfig
+from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet
 from vfbench.diffusion.priors import Independent
-from vfbench.diffusion.schedule import Prediction, split, v_target
 from vfbench.interfaces import Conditioning, Dataset, Setting
-from vfbench.nets.embedding import Condition
-from vfbench.nets.unet import UNet, UNetConfig
 
-_COMMON = {"schedule": "cosine", "parametrisation": "v"}
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # 16x32x32 shapes. Shipped: FVD 52.8 (results/records).
-    "tiny": {**_COMMON, "network": {"channels": [32, 64, 112], "blocks": 1, "patch": 2, "attention": [1, 2]}},
-    "small": {
-        **_COMMON,
-        "network": {"channels": [112, 224, 288], "blocks": 1, "patch": 4, "attention": [1, 2], "embedding": 384},
-    },
+    "tiny": {**COMMON, "network": SIZES["tiny"]},  # shipped: FVD 52.8 on shapes (results/records)
+    "small": {**COMMON, "network": SIZES["small"]},
+    # For clips of one frame: an image model, to be VideoFusion's base generator.
+    "tiny-image": {**COMMON, "network": SIZES["tiny-image"]},
+    "small-image": {**COMMON, "network": SIZES["small-image"]},
 }
 
 
@@ -46,31 +40,8 @@ def create(dataset: Dataset, preset: str = "tiny") -> VDM:
     return VDM(ModelConfig.of("vdm", preset, PRESETS, dataset))
 
 
-class VDM(DiffusionModel):
+class VDM(OneUNet):
     """One U-Net over all frames."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        self.kind = config.options["parametrisation"]
-        self.prior = Independent()
-        network = UNetConfig(**config.options["network"])
-        self.condition = Condition(len(config.classes), config.words, network.embedding)
-        self.network = UNet(network, frames=config.shape.frames)
-
-    def networks(self) -> dict[str, nn.Module]:
-        """The one U-Net."""
-        return {"network": self.network}
-
-    def predict(self, z: Tensor, t: Tensor, condition: Tensor) -> Prediction:
-        """What the U-Net says of all frames."""
-        alpha_bar = self.schedule.at(t, z)
-        output = self.network(z, t, condition).to(z)
-        return split(output, z, alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), self.kind)
-
-    def losses(self, x: Tensor, noise: Tensor, t: Tensor, condition: Tensor) -> dict[str, Tensor]:
-        """Mean squared error of eps or v."""
-        alpha_bar = self.schedule.at(t, x)
-        z = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
-        output = self.network(z, t, condition).to(x)
-        target = noise if self.kind == "eps" else v_target(x, noise, alpha_bar)
-        return {"network": ((output - target) ** 2).mean()}
+        super().__init__(config, Independent())

@@ -112,7 +112,7 @@ def test_nothing_typed_is_a_usage_error_that_shows_the_commands(vfbench: Command
         (["ls", "modells"], "'modells' is not one of 'models'"),
         (["show", "model", "vdmm"], "did you mean 'vdm'"),
         (["table", "x", "--format", "markdwon"], "'markdwon' is not one of 'markdown'"),
-        (["train", "--model", "noise"], "'noise' cannot be trained; these can: vdm, videofusion"),
+        (["train", "--model", "noise"], "'noise' cannot be trained; these can: pyoco, vdit, vdm, videofusion"),
         (["train", "--preset", "tinny"], "no videofusion preset called 'tinny': did you mean 'tiny'"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

@@ -12,7 +12,7 @@ from helpers import randn
 from torch import Tensor
 
 from vfbench.diffusion.guidance import guided
-from vfbench.diffusion.priors import Decomposed, Independent, Normal, Prior, batched, per_clip
+from vfbench.diffusion.priors import Decomposed, Independent, Prior, batched
 from vfbench.diffusion.schedule import Parametrisation, Prediction, Schedule, clip, split, v_target
 from vfbench.diffusion.solvers import SOLVERS, Denoiser, solve
 from vfbench.errors import UserError
@@ -296,77 +296,3 @@ def test_guidance_mixes_linearly(weight: float) -> None:
     with_condition, without = predict(z, t, condition), predict(z, t, null)
     for got, yes, no in zip(found, with_condition, without, strict=True):
         assert torch.allclose(got, no + weight * (yes - no), atol=1e-5)
-
-
-# Noise priors.
-
-
-def noise_of(prior: Prior, frames: int, clips: int = 8000, seed: int = 0) -> Tensor:
-    """(3 * clips, frames) draws of one pixel in every frame."""
-    normal: Normal = batched(clips, torch.Generator().manual_seed(seed))
-    return prior.noise(normal, ClipShape(frames, 1, 1)).transpose(1, 2).reshape(-1, frames).double()
-
-
-@pytest.mark.parametrize("lam", [0.0, 0.25, 0.5, 0.9, 1.0])
-def test_frames_have_unit_variance_and_the_covariance_of_their_lambdas(lam: float) -> None:
-    prior = Decomposed(5, lam)
-    draws = noise_of(prior, 5)
-    roots = prior.lam.double().sqrt()
-    expected = roots[:, None] * roots
-    expected.fill_diagonal_(1.0)
-    error = ((1 + expected**2) / len(draws)) ** 0.5  # of a covariance of unit normals
-    assert ((torch.cov(draws.T) - expected).abs() < 5 * error).all()
-    assert (draws.mean(0).abs() < 5 / len(draws) ** 0.5).all()
-
-
-def test_independent_noise_has_no_covariance() -> None:
-    draws = noise_of(Independent(), 4)
-    error = ((1 + torch.eye(4)) / len(draws)) ** 0.5
-    assert ((torch.cov(draws.T) - torch.eye(4)).abs() < 5 * error).all()
-
-
-def test_lambda_1_shares_everything_and_lambda_0_nothing() -> None:
-    shape, seeds = ClipShape(4, 2, 2), [3, 4]
-    shared = Decomposed(4, 1.0).noise(per_clip(seeds, torch.device("cpu")), shape)
-    assert torch.equal(shared, shared[:, :1].expand_as(shared))
-    normal = per_clip(seeds, torch.device("cpu"))
-    base, residual = normal((1, 3, 2, 2)), normal((4, 3, 2, 2))
-    apart = Decomposed(4, 0.0).noise(per_clip(seeds, torch.device("cpu")), shape)
-    assert torch.equal(apart[:, 1], base[:, 0])
-    assert torch.equal(apart[:, [0, 2, 3]], residual[:, [0, 2, 3]])
-
-
-@pytest.mark.parametrize("lam", [-0.1, 1.1])
-def test_lambda_outside_0_to_1_is_refused(lam: float) -> None:
-    with pytest.raises(ValueError, match=str(lam)):
-        Decomposed(4, lam)
-
-
-@pytest.mark.parametrize(("frames", "base"), [(1, 0), (2, 0), (3, 0), (4, 1), (5, 1), (16, 7)])
-def test_the_base_frame_is_the_middle_counted_from_1(frames: int, base: int) -> None:
-    prior = Decomposed(frames)
-    assert prior.base == base
-    assert prior.lam.tolist() == [1.0 if i == base else 0.5 for i in range(frames)]
-
-
-def test_a_seed_fixes_the_base_noise_whatever_the_length() -> None:
-    long, short = (
-        Decomposed(frames).noise(per_clip([5, 6], torch.device("cpu")), ClipShape(frames, 4, 4)) for frames in (16, 4)
-    )
-    assert torch.equal(long[:, 7], short[:, 1])
-    assert not torch.equal(long[0, 7], long[1, 7])
-
-
-@pytest.mark.parametrize("prior", [Independent(), Decomposed(4)], ids=["independent", "decomposed"])
-def test_a_clips_noise_is_the_same_in_any_batch_and_order(prior: Prior) -> None:
-    shape = ClipShape(4, 3, 5)
-
-    def two_draws(*seeds: int) -> Tensor:
-        normal = per_clip(seeds, torch.device("cpu"))
-        return torch.stack([prior.noise(normal, shape), prior.noise(normal, shape)], dim=1)
-
-    together = two_draws(11, 12, 13)
-    assert together.shape == (3, 2, 4, 3, 3, 5)
-    assert torch.equal(two_draws(13, 11, 12), together[[2, 0, 1]])
-    assert torch.equal(two_draws(12)[0], together[1])
-    assert len(torch.unique(together[:, :, 0, 0, 0, 0])) == 6  # clips and draws differ

@@ -35,6 +35,7 @@ LAYERS = {
             "executors",
             "store",
             "cost",
+            "matching",
             "train",
         ),
         *("table", "render", "compare", "gate", "report", "calibrate", "score", "card", "data", "prepare", "shards"),

@@ -421,7 +421,7 @@ def test_a_dataset_without_clips_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_be_trained_is_refused_naming_those_that_can() -> None:
-    with pytest.raises(UserError, match=r"'noise' cannot be trained; these can: vdm, videofusion"):
+    with pytest.raises(UserError, match=r"'noise' cannot be trained; these can: pyoco, vdit, vdm, videofusion"):
         prepare("noise", "shapes", "tiny")
 
 

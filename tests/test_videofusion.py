@@ -18,6 +18,7 @@ from helpers import (
     clips_of,
     denoiser_of,
     embed,
+    perturb,
     randn,
     requests,
     setting,
@@ -27,19 +28,30 @@ from helpers import (
 )
 from torch import Tensor, nn
 
+from vfbench import train as training
 from vfbench import weights
-from vfbench.diffusion.model import DiffusionSampler
+from vfbench.baselines import vdm
+from vfbench.datasets.shapes import Shapes
+from vfbench.diffusion.model import DiffusionModel, DiffusionSampler, ModelConfig
 from vfbench.diffusion.priors import Decomposed, per_clip
-from vfbench.diffusion.schedule import Parametrisation
+from vfbench.diffusion.schedule import Parametrisation, v_target
 from vfbench.diffusion.solvers import solve
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Conditioning, Sampler, Setting
 from vfbench.models import videofusion
-from vfbench.models.videofusion import VideoFusion
+from vfbench.models.videofusion import OneNetworkVideoFusion, VideoFusion
+from vfbench.train import TrainOptions, train
 
 KINDS = ("eps", "v")
 TIMES = torch.tensor([300, 800])
 MIDDLE = 1  # the base frame of four
+SPLITS: dict[str, dict[str, Any]] = {
+    "as in the paper": {},
+    "linear from the first": {"lam": 0.8, "lam_schedule": "linear", "base_frame": "first"},
+    "cosine from the last": {"lam": 0.8, "lam_schedule": "cosine", "base_frame": "last"},
+    "a list": {"lam": [0.1, 1.0, 1.0, 0.0], "base_frame": 2},
+}
+every_split = pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
 
 
 def inputs_of(module: nn.Module) -> list[Tensor]:
@@ -49,7 +61,12 @@ def inputs_of(module: nn.Module) -> list[Tensor]:
     return seen
 
 
-def noisy(model: VideoFusion, x: Tensor, noise: Tensor, t: Tensor = TIMES) -> tuple[Tensor, Tensor]:
+def others_than(base: int) -> list[int]:
+    """The other frames of four."""
+    return [i for i in range(4) if i != base]
+
+
+def noisy(model: DiffusionModel, x: Tensor, noise: Tensor, t: Tensor = TIMES) -> tuple[Tensor, Tensor]:
     """z_t and a_t."""
     alpha_bar = model.schedule.at(t, x)
     return alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise, alpha_bar
@@ -74,7 +91,7 @@ def with_oracles(model: VideoFusion, x: Tensor, t: Tensor, seed: int = 5) -> tup
     z, alpha_bar = noisy(model, x, noise, t)
     signal, strength = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
     _, of_residual = model.prior.weights(x)
-    model.base = Oracle(x[:, MIDDLE, None], base, signal, strength, model.kind)  # type: ignore[assignment]
+    model.base = Oracle(x[:, model.prior.base, None], base, signal, strength, model.kind)  # type: ignore[assignment]
     model.residual = Oracle(x, residual, signal, strength * of_residual, model.kind)  # type: ignore[assignment]
     return z, noise
 
@@ -82,14 +99,16 @@ def with_oracles(model: VideoFusion, x: Tensor, t: Tensor, seed: int = 5) -> tup
 # The invariants of the method. (The covariances of the noise are tested with the priors.)
 
 
-def test_with_lambda_0_the_residual_network_sees_plain_diffusion() -> None:
-    model = tiny_videofusion(lam=0.0)
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("base", [0, MIDDLE, 3])
+def test_with_lambda_0_the_residual_network_sees_plain_diffusion(base: int, schedule: str) -> None:
+    model = tiny_videofusion(lam=0.0, lam_schedule=schedule, base_frame=base)
     seen = inputs_of(model.residual)
     z = clips_of(model)
     model.predict(z, TIMES, embed(model))
-    others = [0, 2, 3]
+    others = others_than(base)
     assert torch.equal(seen[0][:, others, :3], z[:, others])
-    assert not torch.isclose(seen[0][:, MIDDLE, :3], z[:, MIDDLE]).all()  # its lambda is 1: b is taken out
+    assert not torch.isclose(seen[0][:, base, :3], z[:, base]).all()  # its lambda is 1: b is taken out
 
 
 def test_with_lambda_one_half_the_base_noise_is_removed() -> None:
@@ -117,9 +136,10 @@ def test_with_lambda_1_the_residual_network_has_no_weight(kind: str, lam: float,
     assert all(g is None or not g.any() for g in gradients) == zero
 
 
+@every_split
 @pytest.mark.parametrize("kind", KINDS)
-def test_with_oracles_a_ddim_step_is_the_standard_one(kind: str) -> None:
-    model = tiny_videofusion(parametrisation=kind)
+def test_with_oracles_a_ddim_step_is_the_standard_one(kind: str, split: dict[str, Any]) -> None:
+    model = tiny_videofusion(parametrisation=kind, **split)
     x, now, then = clips_of(model).clamp(-1, 1), 500, 460
     t = torch.full((2,), now)
     z, noise = with_oracles(model, x, t)
@@ -140,9 +160,10 @@ def test_almost_pure_noise_costs_no_digits() -> None:
     assert torch.allclose(predicted.eps, noise, atol=1e-5)
 
 
+@every_split
 @pytest.mark.parametrize("kind", KINDS)
-def test_with_oracles_the_loss_is_zero(kind: str) -> None:
-    model = tiny_videofusion(parametrisation=kind, images=0)
+def test_with_oracles_the_loss_is_zero(kind: str, split: dict[str, Any]) -> None:
+    model = tiny_videofusion(parametrisation=kind, images=0, **split)
     x = clips_of(model).clamp(-1, 1)
     _, noise = with_oracles(model, x, TIMES)
     losses = model.losses(x, noise, TIMES, embed(model))
@@ -165,9 +186,10 @@ def test_the_image_loss_is_plain_diffusion_on_single_frames(kind: str) -> None:
     assert torch.allclose(loss, ((answers - target) ** 2).mean(), rtol=1e-4)
 
 
+@every_split
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_base_network_learns_from_the_base_frame_alone(kind: str) -> None:
-    model = tiny_videofusion(parametrisation=kind)
+def test_the_base_network_learns_from_the_base_frame_alone(kind: str, split: dict[str, Any]) -> None:
+    model = tiny_videofusion(parametrisation=kind, **split)
     losses = model.losses(clips_of(model), clips_of(model, seed=1), TIMES, embed(model))
     base, residual = list(model.base.parameters()), list(model.residual.parameters())
 
@@ -184,11 +206,13 @@ def test_the_base_network_learns_from_the_base_frame_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("frames", [4, 16])
-def test_the_base_network_is_called_once_a_step_on_one_frame(frames: int) -> None:
-    model = tiny_videofusion(frames)
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_the_base_network_is_called_once_a_step_on_one_frame(frames: int, place: str) -> None:
+    model = tiny_videofusion(frames, base_frame=place)
     base, residual = inputs_of(model.base), inputs_of(model.residual)
     solve(denoiser_of(model, embed(model)), clips_of(model), model.schedule, steps=2, solver="dpm++2m", fresh=unused)
     assert [b.shape for b in base] == [(2, 1, 3, 8, 8)] * 2
+    assert torch.equal(base[0], clips_of(model)[:, model.prior.base, None])
     assert [r.shape for r in residual] == [(2, frames, 6, 8, 8)] * 2
 
 
@@ -197,18 +221,147 @@ def unused() -> Tensor:
 
 
 @torch.no_grad()
+@every_split
 @pytest.mark.parametrize("solver", ["ddim", "dpm++2m"])
-def test_the_base_noise_alone_makes_the_base_frame(solver: str) -> None:
-    model = tiny_videofusion()
+def test_the_base_noise_alone_makes_the_base_frame(solver: str, split: dict[str, Any]) -> None:
+    model = tiny_videofusion(**split)
     base = randn(2, 1, 3, 8, 8, seed=1)
     clips = []
     for seed in (2, 3):
         z = model.prior.combine(base, randn(2, 4, 3, 8, 8, seed=seed))
         denoise = denoiser_of(model, embed(model))
         clips.append(solve(denoise, z, model.schedule, steps=4, solver=solver, fresh=unused))
-    assert torch.equal(clips[0][:, MIDDLE], clips[1][:, MIDDLE])  # bit for bit
-    for i in (0, 2, 3):
-        assert not torch.isclose(clips[0][:, i], clips[1][:, i]).all()
+    m = model.prior.base
+    assert torch.equal(clips[0][:, m], clips[1][:, m])  # bit for bit
+    for i in others_than(m):
+        shares_all = float(model.prior.lam[i]) == 1  # then only what R makes of the other frames differs
+        assert shares_all or not torch.isclose(clips[0][:, i], clips[1][:, i]).all()
+
+
+# The forms.
+
+
+def tiny_one(*, perturbed: bool = True, **options: Any) -> OneNetworkVideoFusion:
+    """The one-network form at the size of the other tiny models."""
+    config = ModelConfig.of("videofusion", "tiny-one", videofusion.PRESETS, tiny_dataset())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = OneNetworkVideoFusion(replace(config, options={**config.options, "network": UNET, **options}))
+    if perturbed:
+        perturb(model)
+    return model
+
+
+@every_split
+def test_one_network_predicts_the_whole_noise_under_the_same_prior(
+    monkeypatch: pytest.MonkeyPatch, split: dict[str, Any]
+) -> None:
+    model = tiny_one(**split)
+    assert isinstance(model.prior, Decomposed)
+    assert torch.equal(model.prior.lam, tiny_videofusion(**split).prior.lam)
+    x = clips_of(model).clamp(-1, 1)
+    noise = model.prior.noise(per_clip([1, 2], CPU), model.config.shape)
+    z, alpha_bar = noisy(model, x, noise)
+    monkeypatch.setattr(model.network, "forward", lambda *_: v_target(x, noise, alpha_bar))
+    assert float(model.losses(x, noise, TIMES, embed(model))["network"]) == 0
+    found = model.predict(z, TIMES, embed(model))
+    assert torch.allclose(found.x0, x, atol=1e-5)
+    assert torch.allclose(found.eps, noise, atol=1e-5)
+
+
+def test_the_one_network_form_goes_to_disk_and_samples_under_its_prior(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    saved = tiny_one(base_frame="last")
+    saved.save(tmp_path)
+    loaded = sampler(tmp_path)
+    assert isinstance(loaded.model, OneNetworkVideoFusion)
+    assert loaded.model.prior.base == 3  # type: ignore[attr-defined]  # Decomposed
+    assert set(loaded.networks) == {"condition", "network"}
+    assert all(torch.equal(tensor, loaded.model.state_dict()[name]) for name, tensor in saved.state_dict().items())
+    together = loaded.sample(requests(4, 5))
+    assert (together[1:].int() - loaded.sample(requests(5)).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_the_one_network_form_has_the_network_of_vdm(size: str) -> None:
+    with torch.device("meta"):
+        one, plain = videofusion.create(tiny_dataset(), f"{size}-one"), vdm.create(tiny_dataset(), size)
+    assert {n: t.shape for n, t in one.state_dict().items()} == {n: t.shape for n, t in plain.state_dict().items()}
+
+
+@pytest.mark.parametrize("preset", ["tiny", "tiny-one"])
+def test_options_of_the_split_reach_the_prior_and_the_checkpoint(preset: str, tmp_path: Path) -> None:
+    model = videofusion.create(tiny_dataset(), preset, lam=0.3, lam_schedule="linear", base_frame=3)
+    assert isinstance(model.prior, Decomposed)
+    assert model.prior.lam.tolist() == pytest.approx([0.3 / 4, 0.3 / 2, 0.3 * 3 / 4, 1])
+    model.save(tmp_path)
+    found = sampler(tmp_path).model.prior
+    assert isinstance(found, Decomposed)
+    assert torch.equal(found.lam, model.prior.lam)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"lam": 1.5}, r"lambda 1\.5: it must lie in \[0, 1\]"),
+        ({"lam": [0.5, 1.0]}, "2 values for a clip of 4 frames"),
+        ({"lam_schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"base_frame": 4}, "base frame 4: a clip of 4 frames has 0 to 3"),
+    ],
+    ids=str,
+)
+def test_a_split_that_does_not_fit_is_refused_naming_it(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        videofusion.create(tiny_dataset(), **options)
+
+
+def loss_of(model: DiffusionModel) -> float:
+    """The loss on one clip at many times."""
+    clip = tiny_dataset().clips("train", [0] * 32).float() / 127.5 - 1
+    with torch.no_grad():
+        losses = model.training_losses(clip, [0] * 32, [""] * 32, ["none"] * 32, torch.Generator().manual_seed(7))
+    return float(torch.stack(list(losses.values())).sum())
+
+
+class OneClip(Shapes):
+    """A dataset whose train split shows one clip over and over."""
+
+    def clips(self, split: Any, indices: Any, device: torch.device | None = None) -> Tensor:
+        return super().clips(split, [0] * len(indices) if split == "train" else indices, device)
+
+
+LEARNERS: dict[str, Callable[[], DiffusionModel]] = {
+    "two": lambda: tiny_videofusion(perturbed=False),
+    "one": lambda: tiny_one(perturbed=False),
+}
+
+
+@pytest.mark.parametrize("form", LEARNERS)
+def test_the_loss_falls_by_a_fifth_in_40_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str) -> None:
+    monkeypatch.setattr(training._Run, "show", lambda run: None)
+    model, data = LEARNERS[form](), OneClip(tiny_dataset().shape)
+    before = loss_of(model)
+    train(model, data, TrainOptions(steps=40, batch_size=2, lr=1e-2, warmup=2, ema=0.9), tmp_path)
+    assert loss_of(model) < 0.8 * before
+
+
+def test_the_one_network_form_resumes_as_if_it_had_never_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(training._Run, "show", lambda run: None)
+    options, data, asked = TrainOptions(steps=4, batch_size=2), tiny_dataset(), iter([False, True])
+    train(tiny_one(), data, options, tmp_path / "whole")
+    train(tiny_one(), data, options, tmp_path / "parts", stop=lambda: next(asked))
+    train(tiny_one(perturbed=False), data, options, tmp_path / "parts", resume=True)
+    whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_an_unknown_form_is_refused() -> None:
+    config = ModelConfig.of("videofusion", "tiny", videofusion.PRESETS, tiny_dataset())
+    with pytest.raises(UserError, match="known: one, two"):
+        videofusion._model(replace(config, options={**config.options, "form": "three"}))
 
 
 # The networks.
@@ -381,8 +534,6 @@ def test_saving_and_loading_gives_the_same_weights(checkpoint: Path) -> None:
 
 
 def _as_read(model: VideoFusion) -> Any:
-    from vfbench.diffusion.model import ModelConfig
-
     config = model.config
     options = json.loads(json.dumps(dict(config.options)))
     return ModelConfig(config.model, config.preset, config.dataset, config.shape, config.classes, config.words, options)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,15 +43,24 @@ def measure(sampler: Sampler, request: Request) -> Cost:
         for name, network in sampler.networks.items():
             handle = network.register_forward_pre_hook(_count(calls, name))
             stack.callback(handle.remove)
-        # The fused encoder layer does its products out of the counter's sight.
-        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)
-        counter = stack.enter_context(FlopCounterMode(display=False))
+        counter = stack.enter_context(counting())
         seconds = _timed(sampler, request)
     if seconds < PATIENCE:  # the first time also loads what later ones find ready, and the counter slows it down
         seconds = _timed(sampler, request)
     evaluations = max((n for name, n in calls.items() if name != "condition"), default=0)
     return Cost(sum(parameters.values()), counter.get_total_flops(), evaluations, calls, seconds)
+
+
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Within, torch's flop counter sees all products of matrices and all convolutions; a meta tensor costs the same."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer does its products out of its sight
+    try:
+        with FlopCounterMode(display=False) as counter:
+            yield counter
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _timed(sampler: Sampler, request: Request) -> float:

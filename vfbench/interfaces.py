@@ -133,7 +133,8 @@ class Dataset(Protocol):
 class Setting:
     """What the engine gives every model when it is built: where and on what it will work.
 
-    `quantise` is how a float becomes a byte: rounded, or cut off as some published protocols do.
+    `quantise` is how a float becomes a byte: rounded, or cut off as some published protocols do. `requests` are all
+    that it will be asked for, in order; empty where nobody knows.
     """
 
     dataset: Dataset
@@ -141,6 +142,7 @@ class Setting:
     dtype: torch.dtype = torch.float32
     checkpoint: Path | None = None
     quantise: Quantise = "round"
+    requests: Sequence[Request] = ()
 
 
 @runtime_checkable

@@ -126,7 +126,7 @@ def plan(options: RunOptions) -> Plan:
     protocol = measuring.protocol
     asked = requests(measuring.dataset, protocol.prompts, protocol.n_fake * protocol.repeats, options.seed)
     checkpoint = Path(options.checkpoint) if options.checkpoint else None
-    setting = Setting(measuring.dataset, device, dtype, checkpoint, protocol.quantise)
+    setting = Setting(measuring.dataset, device, dtype, checkpoint, protocol.quantise, asked)
     sampler: Sampler = plugins.load("model", model, setting)
     require_clips(model.name, sampler.shape, protocol)
     wanted = Wanted(measuring.extractors, measuring.outputs, options.keep_clips, scored(protocol))

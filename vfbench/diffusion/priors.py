@@ -6,12 +6,14 @@ frame is N(0, I) in all of them. Noise has the clip's shape (B, T, C, H, W).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from vfbench.errors import UserError, unknown
 from vfbench.interfaces import ClipShape
 
 Normal = Callable[[tuple[int, ...]], Tensor]  # shape without batch -> (B, *shape) of independent N(0, 1)
@@ -32,6 +34,7 @@ def batched(batch: int, generator: torch.Generator) -> Normal:
     return lambda shape: torch.randn((batch, *shape), generator=generator, device=generator.device)
 
 
+@runtime_checkable
 class Prior(Protocol):
     """What every noise prior offers."""
 
@@ -48,19 +51,64 @@ class Independent:
         return normal((shape.frames, 3, shape.height, shape.width))
 
 
+class Mixed:
+    """PYoCo's mixed noise (arXiv 2305.10474): eps^i = sqrt(s) b + sqrt(1 - s) r^i, with s = alpha^2 / (1 + alpha^2).
+
+    b is shared by all frames, so s is the correlation of any two of them. `alpha` is 0 (independent) or more; the paper
+    recommends 1.
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = _alpha(alpha)
+
+    def noise(self, normal: Normal, shape: ClipShape) -> Tensor:
+        """Noise (B, T, 3, H, W): what is shared is drawn first, so that a seed can fix it alone."""
+        shared = normal((1, 3, shape.height, shape.width))
+        own = normal((shape.frames, 3, shape.height, shape.width))
+        return (self.alpha * shared + own) / math.sqrt(1 + self.alpha**2)
+
+
+class Progressive:
+    """PYoCo's progressive noise (arXiv 2305.10474): eps^i = rho eps^{i-1} + sqrt(1 - rho^2) r^i from an eps^0 = r^0.
+
+    rho = alpha / sqrt(1 + alpha^2), so frames i and j have the correlation rho^|i-j|. `alpha` is 0 (independent) or
+    more; the paper recommends 2.
+    """
+
+    def __init__(self, alpha: float = 2.0) -> None:
+        self.alpha = _alpha(alpha)
+
+    def noise(self, normal: Normal, shape: ClipShape) -> Tensor:
+        """Noise (B, T, 3, H, W); the noise of a longer clip begins with that of a shorter one."""
+        first, *others = normal((shape.frames, 3, shape.height, shape.width)).unbind(1)
+        frames = [first]
+        for own in others:
+            frames.append((self.alpha * frames[-1] + own) / math.sqrt(1 + self.alpha**2))
+        return torch.stack(frames, dim=1)
+
+
 class Decomposed:
     """VideoFusion's split (arXiv 2303.08320): eps^i = sqrt(lam_i) b + sqrt(1 - lam_i) r^i, b shared by all frames.
 
-    lam_i = `lam` for every frame but the base frame, whose lam is 1. The paper counts frames from 1 and takes the
-    middle one, floor(N/2): index 7 (from 0) of 16.
+    `base` is the base frame, whose lam is 1: a place from 0 to T - 1, or `first`, `middle` or `last`. The paper counts
+    frames from 1 and takes the middle one, floor(N/2): index 7 (from 0) of 16.
+
+    `lam` is one value in [0, 1] for every other frame, or a list with the value of each frame, 1 for the base frame.
+    One value is weighted by `schedule`, which the paper does not have: `constant` by 1, as there, `linear` by 1 - d and
+    `cosine` by cos^2(d pi / 2), where d is the distance from the base frame over one more than the largest, so that
+    the farthest frames still share something. Raises `UserError` naming what does not fit.
     """
 
-    def __init__(self, frames: int, lam: float = 0.5) -> None:
-        if not 0 <= lam <= 1:
-            raise ValueError(f"lambda must lie in [0, 1], got {lam}")
-        self.base = max(frames // 2 - 1, 0)
-        self.lam = torch.full((frames,), lam, dtype=torch.float64)
-        self.lam[self.base] = 1.0
+    def __init__(
+        self,
+        frames: int,
+        lam: float | Sequence[float] = 0.5,
+        *,
+        base: int | str = "middle",
+        schedule: str = "constant",
+    ) -> None:
+        self.base = _base_frame(frames, base)
+        self.lam = _lambdas(frames, lam, self.base, schedule)  # (T,) in float64
 
     def weights(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(lam_i) and sqrt(1 - lam_i), shaped (1, T, 1, 1, 1), in the dtype and device of `like`."""
@@ -76,3 +124,62 @@ class Decomposed:
         """Noise (B, T, 3, H, W): the base noise is drawn first, so that a seed can fix it alone."""
         base = normal((1, 3, shape.height, shape.width))
         return self.combine(base, normal((shape.frames, 3, shape.height, shape.width)))
+
+
+def _alpha(alpha: float) -> float:
+    if not 0 <= alpha < math.inf:
+        raise UserError(f"alpha {alpha}: choose a finite number of at least 0, where 0 is independent noise")
+    return float(alpha)
+
+
+_PLACES: dict[str, Callable[[int], int]] = {
+    "first": lambda frames: 0,
+    "middle": lambda frames: max(frames // 2 - 1, 0),
+    "last": lambda frames: frames - 1,
+}
+_SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {  # of the distance d from the base frame, in [0, 1)
+    "constant": torch.ones_like,
+    "linear": lambda d: 1 - d,
+    "cosine": lambda d: torch.cos(d * math.pi / 2) ** 2,
+}
+
+
+def _base_frame(frames: int, base: int | str) -> int:
+    """The place of the base frame from 0."""
+    if isinstance(base, str):
+        if base not in _PLACES:
+            raise unknown("base frame", base, _PLACES)
+        return _PLACES[base](frames)
+    if not 0 <= base < frames:
+        raise UserError(f"base frame {base}: a clip of {frames} frames has 0 to {frames - 1}")
+    return base
+
+
+def _lambdas(frames: int, lam: float | Sequence[float], base: int, schedule: str) -> Tensor:
+    """lam_i of every frame, (T,) in float64."""
+    if schedule not in _SCHEDULES:
+        raise unknown("lambda schedule", schedule, _SCHEDULES)
+    if isinstance(lam, Sequence):
+        return _listed(frames, lam, base, schedule)
+    _check(lam)
+    distance = (torch.arange(frames, dtype=torch.float64) - base).abs()
+    found = lam * _SCHEDULES[schedule](distance / (distance.max() + 1))
+    found[base] = 1.0
+    return found
+
+
+def _listed(frames: int, lam: Sequence[float], base: int, schedule: str) -> Tensor:
+    if len(lam) != frames:
+        raise UserError(f"lambda {list(lam)} has {len(lam)} values for a clip of {frames} frames: give one a frame")
+    for i, one in enumerate(lam):
+        _check(one, f" of frame {i}")
+    if lam[base] != 1:
+        raise UserError(f"lambda {lam[base]} of frame {base}: that is the base frame, whose lambda is 1")
+    if schedule != "constant":
+        raise UserError(f"lambda schedule '{schedule}': a list says the lambda of every frame, give one value instead")
+    return torch.tensor(lam, dtype=torch.float64)
+
+
+def _check(lam: float, place: str = "") -> None:
+    if not 0 <= lam <= 1:
+        raise UserError(f"lambda {lam}{place}: it must lie in [0, 1]")

@@ -7,11 +7,18 @@ the denoised base frame as three more channels of every frame; both networks rea
 unless `parametrisation` is `eps`; all terms of the loss weigh the same; both networks share the embedding of the
 condition, which learns from all terms. The paper starts from a B pretrained on images; without one, B learns images
 beside the clips, from `images` single frames of each (0: the paper's loss alone), and `base_lr` is 1.
+
+Options of a model, beside its sizes: `lam`, `lam_schedule` and `base_frame` (`vfbench.diffusion.priors.Decomposed`);
+`base_init`, where B comes from: `scratch`, `finetune` (pretrained, learns at `base_lr` times the rate of R) or `frozen`
+(pretrained, and stays as it is); and `form`: `two` networks, or `one` that predicts the whole noise under the same
+prior, which isolates the prior from the second network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,26 +26,37 @@ from torch import Tensor, nn
 
 from vfbench.diffusion import model as diffusion
 from vfbench.diffusion.model import DiffusionModel, DiffusionSampler, ModelConfig
+from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet
 from vfbench.diffusion.priors import Decomposed
-from vfbench.diffusion.schedule import Prediction, split
+from vfbench.diffusion.schedule import Prediction, Schedule, split
+from vfbench.errors import unknown
 from vfbench.interfaces import Conditioning, Dataset, Setting
+from vfbench.models import _hub_base, _pretrained_base
+from vfbench.models._hub_base import HubBase, ImageKind
+from vfbench.models._pretrained_base import BaseInit
 from vfbench.nets.embedding import Condition
 from vfbench.nets.unet import UNet, UNetConfig
 
+# What a pretrained B changes unless told otherwise: the paper says a small rate, not which, and has no loss of images.
+_PRETRAINED = {"base_lr": 0.1, "images": 0}
+_UNSAID = {"form": "two", "lam_schedule": "constant", "base_frame": "middle", "base_init": "scratch"}
 _COMMON = {"schedule": "cosine", "parametrisation": "v", "lam": 0.5, "base_lr": 1.0, "images": 3}
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # 16x32x32 shapes; trained from scratch, so B learns at the full rate. Shipped: FVD 68 (results/records).
     "tiny": {
         **_COMMON,
-        "base": {"channels": [32, 64, 80], "blocks": 1, "patch": 2, "attention": []},
+        "base": SIZES["tiny-image"],
         "residual": {"channels": [40, 64, 72], "blocks": 1, "patch": 2, "attention": [1, 2]},
     },
     # 16x64x64, the resolution the paper trains at.
     "small": {
         **_COMMON,
-        "base": {"channels": [128, 256, 384], "blocks": 2, "patch": 4, "attention": [], "embedding": 384},
+        "base": SIZES["small-image"],
         "residual": {"channels": [96, 192, 256], "blocks": 1, "patch": 4, "attention": [1, 2], "embedding": 384},
     },
+    # One network, VDM's, under the same prior.
+    "tiny-one": {**COMMON, "form": "one", "lam": 0.5, "network": SIZES["tiny"]},
+    "small-one": {**COMMON, "form": "one", "lam": 0.5, "network": SIZES["small"]},
 }
 
 
@@ -52,13 +70,61 @@ def build(
 ) -> DiffusionSampler:
     """The sampler of a trained VideoFusion (see `vfbench.diffusion.model.sampler` for errors)."""
     return diffusion.sampler(
-        VideoFusion, "videofusion", setting, steps=steps, solver=solver, guidance=guidance, condition=condition
+        _model, "videofusion", setting, steps=steps, solver=solver, guidance=guidance, condition=condition
     )
 
 
-def create(dataset: Dataset, preset: str = "tiny") -> VideoFusion:
-    """An untrained model for a dataset."""
-    return VideoFusion(ModelConfig.of("videofusion", preset, PRESETS, dataset))
+def create(
+    dataset: Dataset,
+    preset: str = "tiny",
+    *,
+    lam: float | Sequence[float] | None = None,
+    lam_schedule: str | None = None,
+    base_frame: int | str | None = None,
+    base_init: BaseInit = "scratch",
+    base_from: Path | str | None = None,
+    base_lr: float | None = None,
+    schedule: str | None = None,
+) -> VideoFusion | OneNetworkVideoFusion:
+    """An untrained model for a dataset; None leaves what the preset says.
+
+    `base_from`, wanted by `finetune` and `frozen`, holds the pretrained B: the folder of a checkpoint of ours (a `vdm`
+    of one frame, or a `videofusion`, whose B and condition are taken), or a `UNet2DModel` of the diffusers hub, as a
+    folder or by its id; most of these were trained with the `schedule` `linear`. Raises `UserError` for options that
+    contradict each other and `MissingData` where B cannot be read.
+    """
+    asked = {"lam": lam, "lam_schedule": lam_schedule, "base_frame": base_frame, "base_lr": base_lr}
+    given = {name: value for name, value in {**asked, "schedule": schedule}.items() if value is not None}
+    config = ModelConfig.of("videofusion", preset, PRESETS, dataset)
+    _pretrained_base.check(config, base_init, base_from, base_lr)
+    if base_from is None:
+        return _model(replace(config, options={**config.options, **given}))
+    options = {**config.options, **_PRETRAINED, **given, "base_init": base_init}
+    found = _pretrained_base.read(base_from, replace(config, options=options))
+    model = _model(replace(config, options={**options, **found.options}))
+    found.fill(model)
+    return model
+
+
+def _model(config: ModelConfig) -> VideoFusion | OneNetworkVideoFusion:
+    """The model that a configuration describes."""
+    form = config.options.get("form", _UNSAID["form"])
+    if form not in ("one", "two"):
+        raise unknown("form of VideoFusion", form, ("one", "two"))
+    return OneNetworkVideoFusion(config) if form == "one" else VideoFusion(config)
+
+
+def _prior(config: ModelConfig) -> Decomposed:
+    options = {**_UNSAID, **config.options}
+    frames, base, schedule = config.shape.frames, options["base_frame"], options["lam_schedule"]
+    return Decomposed(frames, options["lam"], base=base, schedule=schedule)
+
+
+class OneNetworkVideoFusion(OneUNet):
+    """One U-Net that predicts the noise of all frames under the decomposed prior."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, _prior(config))
 
 
 class VideoFusion(DiffusionModel):
@@ -66,21 +132,32 @@ class VideoFusion(DiffusionModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        options, frames = config.options, config.shape.frames
-        self.kind, self.images = options["parametrisation"], options["images"]
-        self.prior: Decomposed = Decomposed(frames, options["lam"])
-        base, residual = UNetConfig(**options["base"]), UNetConfig(**options["residual"])
-        self.condition = Condition(len(config.classes), config.words, base.embedding)
-        self.base = UNet(base, frames=1)
+        options, frames = {**_UNSAID, **config.options}, config.shape.frames
+        self.kind, self.images, self.init = options["parametrisation"], options["images"], options["base_init"]
+        self.prior: Decomposed = _prior(config)
+        residual = UNetConfig(**options["residual"])
+        self.condition = Condition(len(config.classes), config.words, residual.embedding)
+        self.base: UNet | HubBase = _base(options["base"], residual.embedding, self.schedule)
+        self.base_kind: ImageKind = self.base.kind if isinstance(self.base, HubBase) else self.kind
         self.residual = UNet(residual, frames=frames, inputs=6)
+        if self.init == "frozen":
+            for part in (self.base, self.condition):  # what B reads, too: it would answer otherwise
+                part.requires_grad_(False)
 
     def networks(self) -> dict[str, nn.Module]:
         """B and R."""
         return {"base": self.base, "residual": self.residual}
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
-        """B learns at `base_lr` times the rate of R: small when B was pretrained on images (section 3.3)."""
-        base = list(self.base.parameters())  # in the module's order: an optimiser's state is restored by position
+        """B learns at `base_lr` times the rate of R: small when B was pretrained on images (section 3.3).
+
+        So does the condition where it was trained with B. A frozen B is in no group.
+        """
+        if self.init == "frozen":
+            return [{"params": list(self.residual.parameters()), "lr": lr}]
+        pretrained = [self.base, self.condition] if self.init == "finetune" else [self.base]
+        # In the module's order: an optimiser's state is restored by position.
+        base = [p for part in pretrained for p in part.parameters()]
         of_base = set(base)
         others = [p for p in self.parameters() if p not in of_base]
         return [{"params": others, "lr": lr}, {"params": base, "lr": lr * self.config.options["base_lr"]}]
@@ -102,7 +179,7 @@ class VideoFusion(DiffusionModel):
     def _denoise_image(self, frame: Tensor, t: Tensor, condition: Tensor) -> Prediction:
         alpha_bar = self.schedule.at(t, frame)
         output = self.base(frame, t, condition).to(frame)
-        return split(output, frame, alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), self.kind)
+        return _hub_base.read(output, frame, alpha_bar, self.base_kind)
 
     def denoise_rest(self, z: Tensor, t: Tensor, condition: Tensor, base: Tensor) -> tuple[Prediction, Tensor]:
         """R on all frames with the base noise removed: x0 and r (B, T, 3, H, W), and R's own output."""
@@ -126,23 +203,34 @@ class VideoFusion(DiffusionModel):
         z = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
         m = self.prior.base
         of_base, base = self.denoise_base(z, t, condition)
-        terms = {"base": self._error(noise[:, m, None] - of_base.eps, alpha_bar)}
-        if self.images:
-            terms["images"] = self._image_error(z, noise, t, condition)
+        terms = {}
+        if self.init != "frozen":
+            terms["base"] = _error(noise[:, m, None] - of_base.eps, alpha_bar, self.base_kind)
+            if self.images:
+                terms["images"] = self._image_error(z, noise, t, condition)
         detached = base.detach()  # used twice: in R's input and in its target
         of_rest, _ = self.denoise_rest(z, t, condition, detached)
         error = noise - self.prior.combine(detached, of_rest.eps)
         others = torch.arange(x.shape[1], device=x.device) != m
-        return {**terms, "residual": self._error(error[:, others], alpha_bar)}
+        return {**terms, "residual": _error(error[:, others], alpha_bar, self.kind)}
 
     def _image_error(self, z: Tensor, noise: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """B's error on single frames, evenly spread over the clip: each is an image in standard normal noise."""
         frames = torch.linspace(0, z.shape[1] - 1, self.images).long()
         z, noise = (x[:, frames].flatten(0, 1)[:, None] for x in (z, noise))
         t, condition = (x.repeat_interleave(self.images, dim=0) for x in (t, condition))
-        return self._error(noise - self._denoise_image(z, t, condition).eps, self.schedule.at(t, z))
+        error = noise - self._denoise_image(z, t, condition).eps
+        return _error(error, self.schedule.at(t, z), self.base_kind)
 
-    def _error(self, error: Tensor, alpha_bar: Tensor) -> Tensor:
-        """Mean square of an error of eps, or of v: larger by 1/sqrt(a_t)."""
-        weight = 1 / alpha_bar if self.kind == "v" else torch.ones_like(alpha_bar)
-        return (weight * error**2).mean()
+
+def _base(options: Mapping[str, Any], width: int, schedule: Schedule) -> UNet | HubBase:
+    """B by its options: those of our image U-Net, or of a hub model with its noise schedule."""
+    if "hub" in options:
+        return HubBase(options["hub"], options["scheduler"], width, schedule)
+    return UNet(UNetConfig(**options), frames=1)
+
+
+def _error(error: Tensor, alpha_bar: Tensor, kind: ImageKind) -> Tensor:
+    """Mean square of an error of eps; of v it is larger by 1 / sqrt(a_t), of x0 by sqrt(1 - a_t) / sqrt(a_t)."""
+    weights = {"eps": torch.ones_like(alpha_bar), "v": 1 / alpha_bar, "x0": (1 - alpha_bar) / alpha_bar}
+    return (weights[kind] * error**2).mean()

@@ -20,6 +20,7 @@ from vfbench import folders, plugins
 from vfbench.errors import MissingData, UserError
 from vfbench.folders import Found
 from vfbench.folders.scan import few
+from vfbench.folders.told import told as read_told
 from vfbench.interfaces import Clips, ClipShape, Request, Split
 from vfbench.plugins import Spec
 from vfbench.protocol import Protocol
@@ -106,7 +107,7 @@ def captions(found: Found, prompts: Path | None, *, listed: bool) -> tuple[str, 
     """
     if prompts is None:
         return tuple(folders.in_words(entry.group) for entry in found.entries) if found.groups else ()
-    told = _read(prompts)
+    told = read_told(prompts, "prompt")
     names = [entry.name for entry in found.entries]
     if lost := [name for name in names if name not in told]:
         raise MissingData(
@@ -155,21 +156,3 @@ def _instead(real: Spec, options: Mapping[str, Any]) -> str:
     """The flag that asks for other real clips, if the dataset can make them."""
     able = options.keys() <= plugins.options("dataset", real.name).keys()
     return f', or have real clips like them: --real "{real.merged(options)}"' if able else ""
-
-
-def _read(prompts: Path) -> dict[str, str]:
-    """The prompts of a file by the name of their clip."""
-    try:
-        lines = prompts.read_text("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MissingData(f"--prompts {prompts}: cannot be read as UTF-8 text ({error})") from error
-    told: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, _, prompt = (part.strip() for part in line.partition("\t"))
-        if not (name and prompt):
-            raise MissingData(f"{prompts}, line {number}: needed: path below the folder, a tab, the prompt: {line!r}")
-        if told.setdefault(name, prompt) != prompt:
-            raise MissingData(f"{prompts}, line {number}: {name} has two prompts; keep the one it was made from")
-    return told

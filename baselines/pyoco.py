@@ -1,0 +1,67 @@
+"""PYoCo (Ge et al., arXiv 2305.10474): one space-time U-Net, and noise that the frames of a clip have in common.
+
+The network is VDM's, preset by preset; only the noise differs, in training and in sampling, so that the comparison
+isolates correlated noise at no extra compute. The paper fine-tunes a large image model; here the network starts from
+scratch, as every model does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from vfbench.diffusion import model as diffusion
+from vfbench.diffusion.model import DiffusionSampler, ModelConfig
+from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet
+from vfbench.diffusion.priors import Mixed, Prior, Progressive
+from vfbench.errors import unknown
+from vfbench.interfaces import Conditioning, Dataset, Setting
+
+_PRIORS: Mapping[str, type[Mixed] | type[Progressive]] = {"mixed": Mixed, "progressive": Progressive}
+# What the paper recommends for each prior.
+_MIXED = {**COMMON, "prior": "mixed", "alpha": 1.0}
+_PROGRESSIVE = {**COMMON, "prior": "progressive", "alpha": 2.0}
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "tiny": {**_MIXED, "network": SIZES["tiny"]},
+    "tiny-progressive": {**_PROGRESSIVE, "network": SIZES["tiny"]},
+    "small": {**_MIXED, "network": SIZES["small"]},
+    "small-progressive": {**_PROGRESSIVE, "network": SIZES["small"]},
+}
+
+
+def build(
+    setting: Setting,
+    *,
+    steps: int = 25,
+    solver: str = "dpm++2m",
+    guidance: float = 1.0,
+    condition: Conditioning = "text",
+) -> DiffusionSampler:
+    """The sampler of a trained PYoCo (see `vfbench.diffusion.model.sampler` for errors)."""
+    return diffusion.sampler(
+        PYoCo, "pyoco", setting, steps=steps, solver=solver, guidance=guidance, condition=condition
+    )
+
+
+def create(dataset: Dataset, preset: str = "tiny", *, alpha: float | None = None) -> PYoCo:
+    """An untrained model for a dataset; `alpha` (at least 0) instead of the preset's.
+
+    Raises `UserError` for an alpha out of range and for an unknown preset.
+    """
+    config = ModelConfig.of("pyoco", preset, PRESETS, dataset)
+    given = {} if alpha is None else {"alpha": alpha}
+    return PYoCo(replace(config, options={**config.options, **given}))
+
+
+class PYoCo(OneUNet):
+    """One U-Net over all frames; the option `prior` is `mixed` or `progressive`, `alpha` how much frames share."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, _prior(config.options["prior"], config.options["alpha"]))
+
+
+def _prior(name: str, alpha: float) -> Prior:
+    if name not in _PRIORS:
+        raise unknown("PYoCo prior", name, _PRIORS)
+    return _PRIORS[name](alpha)

@@ -1,0 +1,154 @@
+"""Tiny random pipelines of diffusers, one of each family: nothing is fetched, and a clip takes some 20 ms."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+library: Any = importlib.import_module("diffusers")  # half of it has no types
+transformers: Any = importlib.import_module("transformers")
+
+WORDS = ("a", "small", "large", "red", "green", "blue", "circle", "triangle", "moves", "left", "right", "over")
+TEXT = 16  # dimensions of a prompt's embedding
+
+
+class Family(NamedTuple):
+    """How a family's pipeline is made, and the options under which it makes a small clip."""
+
+    make: Callable[[], Any]
+    options: Mapping[str, int]
+
+
+def save(family: str, folder: Path) -> Path:
+    """Make the pipeline of a family, the same on every call, and save it to a folder; returns the folder."""
+    for name in ("diffusers", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        FAMILIES[family].make().save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(length: int) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {word: number for number, word in enumerate(("<pad>", "</s>", "<unk>", *WORDS))}
+    tokens = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokens.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokens, model_max_length=length, **special)
+
+
+def _clip() -> dict[str, Any]:
+    sizes = {"hidden_size": TEXT, "intermediate_size": TEXT, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"vocab_size": 20, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0, "max_position_embeddings": 12}
+    text_encoder = transformers.CLIPTextModel(transformers.CLIPTextConfig(**sizes, **ids))
+    return {"text_encoder": text_encoder, "tokenizer": _tokenizer(12)}
+
+
+def _t5(length: int, kind: str = "T5") -> dict[str, Any]:
+    sizes = {"vocab_size": 20, "d_model": TEXT, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    config = getattr(transformers, f"{kind}Config")(**sizes)
+    return {"text_encoder": getattr(transformers, f"{kind}EncoderModel")(config), "tokenizer": _tokenizer(length)}
+
+
+def _image_vae() -> Any:
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    return library.AutoencoderKL(block_out_channels=(8, 8), latent_channels=4, norm_num_groups=4, **blocks)
+
+
+UNET = {"block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 4}
+
+
+def modelscope() -> Any:
+    """Frames of 16x16: the U-Net says 8, and the decoder doubles it."""
+    blocks = {
+        "down_block_types": ("DownBlock3D", "CrossAttnDownBlock3D"),
+        "up_block_types": ("CrossAttnUpBlock3D", "UpBlock3D"),
+    }
+    unet = library.UNet3DConditionModel(sample_size=8, cross_attention_dim=TEXT, **blocks, **UNET)
+    scheduler = library.DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False)
+    return library.TextToVideoSDPipeline(vae=_image_vae(), unet=unet, scheduler=scheduler, **_clip())
+
+
+def image_parts() -> dict[str, Any]:
+    """A text-to-image pipeline, as AnimateDiff takes it."""
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    }
+    unet = library.UNet2DConditionModel(sample_size=8, cross_attention_dim=TEXT, **blocks, **UNET)
+    return {
+        "vae": _image_vae(),
+        "unet": unet,
+        "scheduler": library.DDIMScheduler(steps_offset=1, clip_sample=False),
+        **_clip(),
+    }
+
+
+def motion_adapter() -> Any:
+    sizes = {"motion_layers_per_block": 1, "motion_norm_num_groups": 4, "motion_num_attention_heads": 2}
+    return library.MotionAdapter(block_out_channels=(8, 8), **sizes)
+
+
+def animatediff() -> Any:
+    return library.AnimateDiffPipeline(motion_adapter=motion_adapter(), **image_parts())
+
+
+def cogvideox() -> Any:
+    """9 frames of 32x32, as its transformer says."""
+    blocks = {"down_block_types": ("CogVideoXDownBlock3D",) * 4, "up_block_types": ("CogVideoXUpBlock3D",) * 4}
+    sizes = {"block_out_channels": (8,) * 4, "latent_channels": 4, "layers_per_block": 1, "norm_num_groups": 2}
+    vae = library.AutoencoderKLCogVideoX(**blocks, **sizes)
+    heads = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 1, "time_embed_dim": 4}
+    clip = {"in_channels": 4, "out_channels": 4, "sample_width": 4, "sample_height": 4, "sample_frames": 9}
+    network = library.CogVideoXTransformer3DModel(text_embed_dim=TEXT, **heads, **clip)
+    scheduler = library.CogVideoXDDIMScheduler()
+    return library.CogVideoXPipeline(vae=vae, transformer=network, scheduler=scheduler, **_t5(226))
+
+
+def ltx(kind: str = "LTXPipeline") -> Any:
+    widths = {"block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    depths = {"layers_per_block": (1,) * 5, "decoder_layers_per_block": (1,) * 5, "patch_size": 1, "patch_size_t": 1}
+    vae = library.AutoencoderKLLTXVideo(latent_channels=8, **widths, **depths)
+    heads = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 1, "cross_attention_dim": 16}
+    network = library.LTXVideoTransformer3DModel(in_channels=8, out_channels=8, caption_channels=TEXT, **heads)
+    scheduler = library.FlowMatchEulerDiscreteScheduler()
+    return getattr(library, kind)(vae=vae, transformer=network, scheduler=scheduler, **_t5(128))
+
+
+def ltx_from_image() -> Any:
+    return ltx("LTXImageToVideoPipeline")
+
+
+def wan() -> Any:
+    vae = library.AutoencoderKLWan(base_dim=3, z_dim=16, dim_mult=[1] * 4, num_res_blocks=1)
+    heads = {"num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 1, "ffn_dim": 16, "freq_dim": 32}
+    clip = {"in_channels": 16, "out_channels": 16, "text_dim": TEXT, "rope_max_seq_len": 32}
+    network = library.WanTransformer3DModel(**heads, **clip)
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    scheduler = library.UniPCMultistepScheduler(**flow)
+    return library.WanPipeline(vae=vae, transformer=network, scheduler=scheduler, **_t5(12, "UMT5"))
+
+
+def unconditional() -> Any:
+    """Images of 16x16 from noise alone: clips of one frame."""
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    unet = library.UNet2DModel(sample_size=16, **blocks, **UNET)
+    return library.DDPMPipeline(unet=unet, scheduler=library.DDPMScheduler())
+
+
+FAMILIES: Mapping[str, Family] = {
+    "modelscope": Family(modelscope, {"frames": 4}),
+    "animatediff": Family(animatediff, {"frames": 4}),
+    "cogvideox": Family(cogvideox, {}),
+    "ltx": Family(ltx, {"frames": 9, "height": 32, "width": 32}),
+    "ltx_from_image": Family(ltx_from_image, {"frames": 9, "height": 32, "width": 32}),
+    "wan": Family(wan, {"frames": 5, "height": 16, "width": 16}),
+    "unconditional": Family(unconditional, {}),
+}

@@ -1,0 +1,194 @@
+"""Presets are counted as the ledger counts a run, and widened until they cost what another model does."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import tiny_dataset
+
+from vfbench import cost, matching, plugins
+from vfbench.cost import measure
+from vfbench.datasets import shapes
+from vfbench.errors import UserError
+from vfbench.generate import requests
+from vfbench.interfaces import Setting
+from vfbench.matching import Size, create, describe, match
+
+TRAINABLE = [name for name in plugins.names("model") if hasattr(plugins.module("model", name), "create")]
+MODELS = ("vdm", "videofusion", "vdit")
+DATA = tiny_dataset(side=16)
+
+
+def networks(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: value for name, value in options.items() if isinstance(value, dict)}
+
+
+def fixed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options but the widths."""
+    widths = ("channels", "width", "hidden")
+    rest = {name: {k: v for k, v in value.items() if k not in widths} for name, value in networks(options).items()}
+    return {**options, **rest}
+
+
+def all_widths(options: Mapping[str, Any]) -> list[int]:
+    found: list[int] = []
+    for network in networks(options).values():
+        found += [*network.get("channels", []), *(network[k] for k in ("width", "hidden") if k in network)]
+    return found
+
+
+# Counting.
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_what_is_described_is_what_the_ledger_counts_of_a_run(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cost, "PATIENCE", 0.0)  # the time is not asked for
+    described = describe(name, "tiny", DATA)
+    create(described, DATA).save(tmp_path)
+    sampler = plugins.load("model", name, Setting(DATA, torch.device("cpu"), checkpoint=tmp_path))
+    found = measure(sampler, requests(DATA, "test", 1, 0)[0])
+    assert (described.parameters, described.flops_per_clip) == (found.parameters, found.flops_per_clip)
+
+
+def test_counting_computes_nothing_and_draws_nothing() -> None:
+    before = torch.get_rng_state()
+    large = describe("vdm", "small", shapes.build(frames=64, height=1024, width=1024))  # no machine's work of a second
+    assert large.flops_per_clip > 1e14
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_created_model_is_the_presets_own() -> None:
+    torch.manual_seed(3)
+    mine = create(describe("vdm", "tiny", DATA), DATA)
+    torch.manual_seed(3)
+    theirs = plugins.module("model", "vdm").create(DATA, "tiny")
+    assert mine.config == theirs.config
+    assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "preset", "side", "said"),
+    [
+        ("noise", "tiny", 16, "'noise' has no presets to count; these have: .*vdit, vdm, videofusion"),
+        ("vdm", "tinny", 16, "did you mean 'tiny'"),
+        ("vmd", "tiny", 16, "did you mean 'vdm'"),
+        ("vdit", "tiny", 18, "vdit preset 'tiny' does not fit shapes: clips of 4x18x18 cannot be cut into patches"),
+        ("vdm", "tiny", 17, "vdm tiny does not take clips of 4x17x17"),
+    ],
+)
+def test_what_cannot_be_counted_is_named(model: str, preset: str, side: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        describe(model, preset, tiny_dataset(side=side))
+
+
+# Matching.
+
+
+QUICK = [("vdm", "vdit", "tiny"), ("videofusion", "vdm", "tiny"), ("vdit", "videofusion", "tiny")]
+PAIRS = [
+    pytest.param(*pair, marks=[] if pair in QUICK else [pytest.mark.slow])
+    for pair in itertools.product(MODELS, MODELS, ("tiny", "small"))
+]
+
+
+@pytest.mark.parametrize(("model", "reference", "preset"), PAIRS)
+def test_each_model_is_brought_to_the_flops_of_each_other(model: str, reference: str, preset: str) -> None:
+    data, other = shapes.build(), "small" if preset == "tiny" else "tiny"
+    wanted, before = describe(reference, preset, data), describe(model, other, data)
+    found = match(model, other, data, wanted)
+    assert found.flops_per_clip == pytest.approx(wanted.flops_per_clip, rel=0.03)
+    assert fixed(found.options) == fixed(before.options)
+    grows = wanted.flops_per_clip > before.flops_per_clip
+    assert (sum(all_widths(found.options)) > sum(all_widths(before.options))) is grows
+    _check_widths(found.options)
+
+
+def _check_widths(options: Mapping[str, Any]) -> None:
+    assert all_widths(options)
+    assert all(width % 8 == 0 for width in all_widths(options))
+    for network in networks(options).values():
+        if "heads" in network:
+            assert network["width"] // network["heads"] % 8 == 0
+
+
+def test_what_is_matched_can_be_made_saved_and_loaded(tmp_path: Path) -> None:
+    wanted = describe("vdit", "tiny", DATA)
+    found = match("vdm", "small", DATA, wanted)
+    model = create(found, DATA)
+    assert model.config.preset == "small at the FLOPs of vdit tiny"
+    assert sum(p.numel() for p in model.parameters()) == found.parameters
+    model.save(tmp_path)
+    sampler = plugins.load("model", "vdm(steps=1)", Setting(DATA, torch.device("cpu"), checkpoint=tmp_path))
+    assert measure(sampler, requests(DATA, "test", 1, 0)[0]).parameters == found.parameters
+
+
+def test_a_preset_that_costs_the_same_already_stays_as_it_is() -> None:
+    data = shapes.build()
+    wanted = describe("vdm", "tiny", data)
+    assert match("vdit", "tiny", data, wanted).options == describe("vdit", "tiny", data).options
+    again = match("vdm", "tiny", data, replace(wanted, flops_per_clip=wanted.flops_per_clip * 199 // 200))
+    assert again.options == wanted.options
+
+
+def test_widths_keep_their_proportions_and_the_presets_themselves_are_left_alone() -> None:
+    before = str(plugins.module("model", "vdm").PRESETS)
+    wanted = describe("vdm", "tiny", DATA)
+    found = match("vdm", "tiny", DATA, replace(wanted, flops_per_clip=4 * wanted.flops_per_clip))
+    pairs = zip(all_widths(found.options), all_widths(wanted.options), strict=True)
+    ratios = [ours / theirs for ours, theirs in pairs]
+    assert 1.6 < min(ratios) < max(ratios) < 2.4  # four times the products: about twice the width
+    assert str(plugins.module("model", "vdm").PRESETS) == before
+
+
+@pytest.mark.parametrize(
+    ("factor", "tolerance", "nearest"), [(1e-4, 0.03, "the nearest is"), (1e6, 0.03, "the nearest is"), (1.5, 1e-9, "")]
+)
+def test_what_cannot_be_reached_is_told_with_what_can(factor: float, tolerance: float, nearest: str) -> None:
+    wanted = describe("vdit", "tiny", DATA)
+    far = replace(wanted, model="vdm", preset="x", flops_per_clip=round(factor * wanted.flops_per_clip))
+    with pytest.raises(UserError, match=f"vdit tiny cannot be scaled to the .* GFLOP a clip of vdm x .*{nearest}"):
+        match("vdit", "tiny", DATA, far, tolerance=tolerance)
+
+
+def test_a_model_without_widths_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "_steps", lambda options: {})
+    with pytest.raises(UserError, match="preset 'tiny' of vdm has no `channels`, `width` or `hidden`"):
+        match("vdm", "tiny", DATA, describe("vdm", "tiny", DATA))
+
+
+def test_widths_are_found_at_any_depth_and_heads_are_kept_in_mind() -> None:
+    options = {"lam": 0.5, "a": {"channels": [8, 16], "patch": 2, "b": {"width": 32, "heads": 4, "hidden": 64}}}
+    assert matching._steps(options) == {
+        ("a", "channels", 0): 8,
+        ("a", "channels", 1): 8,
+        ("a", "b", "width"): 32,
+        ("a", "b", "hidden"): 8,
+    }
+
+
+@pytest.mark.parametrize("wanted", [4321, 10**5])
+def test_single_steps_come_nearer_than_one_factor_alone(wanted: int) -> None:
+    before: dict[tuple[str | int, ...], int] = {("a",): 32, ("b",): 64}
+
+    def error(widths: Sequence[int]) -> float:
+        return math.log(sum(width**2 for width in widths) / wanted)
+
+    in_proportion = min(abs(error((8 * n, 16 * n))) for n in range(1, 100))
+    a, b = matching._nearest(before, {("a",): 8, ("b",): 16}, error, 1e-6)
+    assert a % 8 == b % 16 == 0
+    assert abs(error((a, b))) < in_proportion
+
+
+def test_a_size_says_what_it_was_scaled_to() -> None:
+    size = Size("vdm", "tiny", {}, 1, 2)
+    assert size.label == "tiny"
+    assert replace(size, reference="vdit small").label == "tiny at the FLOPs of vdit small"

@@ -1,0 +1,242 @@
+"""VideoFusion's base generator from a checkpoint: taken over whole, then fine-tuned at its own rate or left alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jaxtyping
+import pytest
+import torch
+from helpers import NO_TIME, UNET, clips_of, embed, perturb, setting, tiny_dataset, tiny_vdm, tiny_videofusion
+from torch import Tensor
+
+from vfbench import train as training
+from vfbench import weights
+from vfbench.baselines import vdm
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.errors import MissingData, UserError
+from vfbench.models import videofusion
+from vfbench.models.videofusion import VideoFusion
+from vfbench.train import TrainOptions, train
+
+TIMES = torch.tensor([300, 800])
+OPTIONS = TrainOptions(steps=4, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
+PRETRAINED = ("finetune", "frozen")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The preset `tiny` is smaller still, and a training makes no sample sheets."""
+    sizes = {"base": NO_TIME, "residual": UNET}
+    monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **sizes})
+    monkeypatch.setattr(training._Run, "show", lambda run: None)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A checkpoint of an image model: a VDM of one frame."""
+    return saved(tiny_vdm(1, network=NO_TIME), tmp_path / "images")
+
+
+def saved(model: DiffusionModel, folder: Path) -> Path:
+    perturb(model)  # so that it is not what any new model begins with
+    model.save(folder)
+    return folder
+
+
+def created(source: Path | None, init: str = "finetune", **options: Any) -> VideoFusion:
+    model = videofusion.create(tiny_dataset(), base_init=init, base_from=source, **options)  # type: ignore[arg-type]
+    assert isinstance(model, VideoFusion)
+    return model
+
+
+def state_of(folder: Path) -> dict[str, Tensor]:
+    return weights.read(folder / "model.safetensors")
+
+
+# What is taken over.
+
+
+@pytest.mark.parametrize("init", PRETRAINED)
+def test_an_image_model_becomes_the_base_generator(images: Path, init: str) -> None:
+    model, state = created(images, init), state_of(images)
+    for name, tensor in model.state_dict().items():
+        if not name.startswith("residual."):
+            assert torch.equal(tensor, state[name.replace("base.", "network.", 1)]), name
+    teacher = tiny_vdm(1, network=NO_TIME)
+    teacher.load_state_dict(state)
+    frame, condition = clips_of(model)[:, :1], embed(teacher, "text")
+    assert torch.equal(embed(model, "text"), condition)
+    with torch.no_grad():
+        assert torch.equal(
+            model._denoise_image(frame, TIMES, condition).x0, teacher.predict(frame, TIMES, condition).x0
+        )
+
+
+def test_the_size_of_the_base_generator_is_that_of_the_checkpoint(tmp_path: Path) -> None:
+    wide = saved(tiny_vdm(1, network={**NO_TIME, "channels": [24, 32]}), tmp_path)
+    assert created(wide).config.options["base"]["channels"] == [24, 32]
+
+
+def test_a_videofusion_hands_on_its_base_generator(tmp_path: Path) -> None:
+    model, state = created(saved(tiny_videofusion(), tmp_path)), state_of(tmp_path)
+    handed = [name for name, tensor in model.state_dict().items() if torch.equal(tensor, state[name])]
+    assert {name for name in state if not name.startswith("residual.")} <= set(handed)
+    assert not torch.equal(model.residual.frame, state["residual.frame"])
+
+
+def test_the_checkpoint_remembers_where_the_base_generator_came_from(images: Path, tmp_path: Path) -> None:
+    model = created(images, "frozen", lam=0.3)
+    model.save(tmp_path / "model")
+    loaded = videofusion.build(setting(tmp_path / "model")).model
+    assert loaded.config.options["base_init"] == "frozen"
+    assert loaded.config.options["base_sha256"] == model.config.options["base_sha256"]
+    other = created(saved(tiny_vdm(1, network=NO_TIME, perturbed=False), tmp_path / "other"))
+    assert other.config.options["base_sha256"] != model.config.options["base_sha256"]
+    assert all(torch.equal(t, loaded.state_dict()[n]) for n, t in model.state_dict().items())
+
+
+# How it learns.
+
+
+def trained(model: VideoFusion, folder: Path, **options: Any) -> dict[str, Tensor]:
+    """Weights after a few steps, not averaged."""
+    train(model, tiny_dataset(), replace(OPTIONS, **options), folder)
+    return model.state_dict()
+
+
+def test_a_frozen_base_generator_stays_as_it_was_and_so_does_what_it_reads(images: Path, tmp_path: Path) -> None:
+    model = created(images, "frozen")
+    (group,) = model.groups(1e-3)
+    assert [id(p) for p in group["params"]] == [id(p) for p in model.residual.parameters()]
+    # Gradients that no step uses would add up from step to step, and weigh in the clipping of those that are used.
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"residual"}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    after = trained(model, tmp_path / "run")
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert all(name.startswith("residual.") for name in changed)
+    assert set(model.losses(clips_of(model), clips_of(model, seed=1), TIMES, embed(model))) == {"residual"}
+
+
+def test_a_pretrained_base_generator_learns_at_its_own_rate(images: Path, tmp_path: Path) -> None:
+    others, base = created(images).groups(1e-3)
+    assert (others["lr"], base["lr"]) == (1e-3, pytest.approx(1e-4))  # a tenth unless told otherwise
+    model = created(images, base_lr=0.01)
+    others, base = model.groups(1e-3)
+    assert base["lr"] == pytest.approx(1e-5)
+    assert [id(p) for p in others["params"]] == [id(p) for p in model.residual.parameters()]
+    assert [id(p) for p in base["params"]] == [id(p) for p in [*model.base.parameters(), *model.condition.parameters()]]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    after = trained(model, tmp_path / "run", steps=1)
+    # The first step of Adam is as long as the rate.
+    steps = {
+        part: (after[f"{part}.head.bias"] - before[f"{part}.head.bias"]).abs().max() for part in ("base", "residual")
+    }
+    assert float(steps["base"] / steps["residual"]) == pytest.approx(0.01, rel=0.01)
+
+
+def test_a_pretrained_base_generator_needs_no_loss_of_images(images: Path) -> None:
+    for source, init, terms in (
+        (images, "finetune", {"base", "residual"}),
+        (None, "scratch", {"base", "residual", "images"}),
+    ):
+        model = created(source, init)
+        assert set(model.losses(clips_of(model), clips_of(model, seed=1), TIMES, embed(model))) == terms
+
+
+@pytest.mark.parametrize("init", PRETRAINED)
+def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(images: Path, tmp_path: Path, init: str) -> None:
+    asked = iter([False, True])
+    for name in ("whole", "parts"):
+        torch.manual_seed(0)
+        stop = (lambda: next(asked)) if name == "parts" else (lambda: False)
+        train(created(images, init), tiny_dataset(), OPTIONS, tmp_path / name, stop=stop)
+    train(created(images, init), tiny_dataset(), OPTIONS, tmp_path / "parts", resume=True)
+    whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_an_image_model_is_trained_as_the_message_says(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"makes clips of 4 frames.*\n.*--preset tiny-image .*'shapes\(frames=1\)'"):
+        created(saved(tiny_vdm(), tmp_path / "clips"))
+    model, data = training.prepare("vdm", "shapes(frames=1, height=8, width=8)", "tiny-image")
+    train(model, data, replace(OPTIONS, steps=2), tmp_path / "model")
+    assert vdm.PRESETS["tiny-image"]["network"] == model.config.options["network"]
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("init", "given", "options", "named"),
+    [
+        ("finetune", False, {}, "base init 'finetune' needs base_from"),
+        ("frozen", False, {}, "base init 'frozen' needs base_from"),
+        ("scratch", True, {}, "base init 'scratch' does not read"),
+        ("frozen", True, {"base_lr": 0.1}, "none for a frozen"),
+        ("finetune", True, {"base_lr": 0.0}, r"base_lr 0\.0: more than 0"),
+        ("freeze", True, {}, "did you mean 'frozen'"),
+        ("finetune", True, {"preset": "tiny-one"}, "preset tiny-one has one network"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    monkeypatch: pytest.MonkeyPatch, images: Path, init: str, given: bool, options: dict[str, Any], named: str
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(UserError, match=named):
+        created(images if given else None, init, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"parametrisation": "eps"}, "parametrisation eps, preset tiny here has v"),
+        ({"schedule": "linear"}, "schedule linear, preset tiny here has cosine"),
+        ({"network": {**NO_TIME, "embedding": 32}}, "embedding 32, preset tiny here has 16"),
+    ],
+    ids=str,
+)
+def test_an_image_model_of_another_kind_is_refused_naming_what_differs(
+    tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UserError, match=named) as caught:
+        created(saved(tiny_vdm(1, **{"network": NO_TIME, **change}), tmp_path))
+    assert str(tmp_path) in str(caught.value)
+
+
+def _edit(folder: Path, **fields: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_an_image_model_of_other_classes_is_refused(images: Path) -> None:
+    _edit(images, classes=["cat", "dog"])
+    with pytest.raises(UserError, match=r"trained with classes \('cat', 'dog'\)"):
+        created(images)
+
+
+def test_a_checkpoint_of_a_model_without_image_network_is_refused(images: Path) -> None:
+    _edit(images, model="vdit")
+    with pytest.raises(UserError, match="checkpoint of 'vdit': a base generator is one of vdm, pyoco"):
+        created(images)
+
+
+def test_damaged_weights_are_refused_naming_the_file(images: Path) -> None:
+    state = state_of(images)
+    weights.write(images / "model.safetensors", {name: tensor + 1 for name, tensor in state.items()})
+    with pytest.raises(MissingData, match=r"model.safetensors is damaged or of another training"):
+        created(images)
+
+
+def test_a_missing_tensor_is_named(images: Path) -> None:
+    state = state_of(images)
+    del state["network.head.bias"]
+    weights.write(images / "model.safetensors", state)
+    _edit(images, sha256="")
+    with pytest.raises(MissingData, match=r"lacks 'head\.bias'"):
+        created(images)

@@ -1,0 +1,121 @@
+"""A base generator that was trained before: found in a folder or on the hub, checked, and put into VideoFusion."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from torch import Tensor, nn
+
+from vfbench import files, weights
+from vfbench.diffusion.model import ModelConfig
+from vfbench.errors import MissingData, UserError, unknown
+from vfbench.models import _hub_base
+from vfbench.nets.unet import UNetConfig
+
+BaseInit = Literal["scratch", "finetune", "frozen"]
+_IMAGES = ("vdm", "pyoco")  # their U-Net of one frame is the image U-Net that B is
+
+
+class Pretrained(NamedTuple):
+    """What to add to the options of a VideoFusion, and weights by their names in it."""
+
+    options: Mapping[str, Any]
+    state: Mapping[str, Tensor]
+
+    def fill(self, model: nn.Module) -> None:
+        """Put the weights into a model that was built with the options; raises `MissingData` where one is missing."""
+        state = model.state_dict()
+        wanted = [n for n in state if n.startswith("base.") and not n.startswith(_hub_base.ADDED)]
+        if missing := [name for name in wanted if name not in self.state]:
+            raise MissingData(f"the pretrained base generator lacks '{missing[0].removeprefix('base.')}'")
+        model.load_state_dict({**state, **self.state})
+
+
+def check(config: ModelConfig, init: BaseInit, source: Path | str | None, rate: float | None) -> None:
+    """Raise `UserError` where what is said of the base generator, and of its learning rate, does not fit together."""
+    if init not in get_args(BaseInit):
+        raise unknown("base init", init, get_args(BaseInit))
+    if config.options.get("form") == "one" and (init != "scratch" or source is not None or rate is not None):
+        raise UserError(f"preset {config.preset} has one network and no base generator: choose a preset with two")
+    if init == "scratch" and source is not None:
+        raise UserError(f"base init 'scratch' does not read {source}: choose finetune or frozen, or leave it out")
+    if init != "scratch" and source is None:
+        raise UserError(f"base init '{init}' needs base_from: the folder of a pretrained base generator, or its hub id")
+    if rate is not None and (init == "frozen" or not rate > 0):
+        raise UserError(f"base_lr {rate}: more than 0, and none for a frozen base generator")
+
+
+def read(source: Path | str, config: ModelConfig) -> Pretrained:
+    """The base generator in a folder, or else of the hub by its id, for the VideoFusion that `config` describes."""
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = _hub_base.fetched(str(source))
+    path = folder / "config.json"
+    if path.is_file() and "model" in files.read_json(path):
+        return _ours(folder, str(files.read_json(path)["model"]), config)
+    return _of_hub(folder, config)
+
+
+def _of_hub(folder: Path, config: ModelConfig) -> Pretrained:
+    found = _hub_base.load(folder, config.shape)
+    base = {"hub": dict(found.model), "scheduler": dict(found.scheduler)}
+    state = {f"base.network.{name}": tensor for name, tensor in found.state.items()}
+    return Pretrained({"base": base, "base_sha256": _digest(state)}, state)
+
+
+def _ours(folder: Path, model: str, config: ModelConfig) -> Pretrained:
+    """From a checkpoint of ours, with the condition that it was trained with."""
+    if model not in (*_IMAGES, "videofusion"):
+        raise UserError(f"{folder} is a checkpoint of '{model}': a base generator is one of {', '.join(_IMAGES)}")
+    found = ModelConfig.read(folder / "config.json", model)
+    part = "network" if "network" in found.options else "base"
+    if part == "network" and found.shape.frames != 1:
+        asked = f"--model vdm --preset {config.preset}-image --dataset '{config.dataset}(frames=1)'"
+        raise UserError(
+            f"{folder} makes clips of {found.shape.frames} frames, a base generator images: train it with\n"
+            f"  python -m vfbench train {asked}"
+        )
+    base = found.options[part]
+    _check(folder, found, config, UNetConfig(**found.options.get("residual", base)).embedding)
+    names = {f"{part}.": "base.", "condition.": "condition."}
+    tensors = _tensors(folder / "model.safetensors", found.sha256)
+    state = {
+        new + name.removeprefix(old): tensor.float()
+        for name, tensor in tensors.items()
+        for old, new in names.items()
+        if name.startswith(old)
+    }
+    return Pretrained({"base": base, "base_sha256": _digest(state)}, state)
+
+
+def _check(folder: Path, found: ModelConfig, config: ModelConfig, embedding: int) -> None:
+    """Raise `UserError` naming the first thing in which the base generator and R would not understand each other."""
+    pairs = {
+        "classes": (found.classes, config.classes),
+        "words": (found.words, config.words),
+        "schedule": (found.options["schedule"], config.options["schedule"]),
+        "parametrisation": (found.options["parametrisation"], config.options["parametrisation"]),
+        "embedding": (embedding, UNetConfig(**config.options["residual"]).embedding),
+    }
+    for name, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            raise UserError(f"{folder} was trained with {name} {theirs}, preset {config.preset} here has {ours}")
+
+
+def _tensors(path: Path, expected: str) -> dict[str, Tensor]:
+    tensors, found = weights.read(path), weights.sha256(path)
+    if expected and found != expected:
+        raise MissingData(f"{path} is damaged or of another training: its SHA-256 is {found}, expected {expected}")
+    return tensors
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names and values, which a checkpoint records."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        found.update(name.encode())
+        found.update(state[name].contiguous().cpu().numpy().tobytes())
+    return found.hexdigest()
