@@ -192,3 +192,24 @@ def test_a_size_says_what_it_was_scaled_to() -> None:
     size = Size("vdm", "tiny", {}, 1, 2)
     assert size.label == "tiny"
     assert replace(size, reference="vdit small").label == "tiny at the FLOPs of vdit small"
+
+
+def test_the_models_of_the_study_at_equal_compute_cost_the_same() -> None:
+    """Parameters, FLOPs a clip and FLOPs of a training step, forward and backward, within 3 % of VDM's."""
+
+    def training(size: Size) -> int:
+        with torch.device("meta"):
+            model, t = create(size, data), torch.zeros(2, dtype=torch.long)
+            x, condition = torch.empty(2, 16, 3, 32, 32), model.condition([0, 0], ["", ""], ["none", "none"])
+            with cost.counting() as counter:
+                torch.stack(list(model.losses(x, x, t, condition).values())).sum().backward()
+        return int(counter.get_total_flops())
+
+    data = shapes.build()
+    wanted = describe("vdm", "tiny", data)
+    studied = [("pyoco", "tiny"), ("pyoco", "tiny-progressive"), ("videofusion", "tiny-equal"), ("vdit", "tiny")]
+    for model, preset in studied:
+        found = describe(model, preset, data)
+        assert found.parameters == pytest.approx(wanted.parameters, rel=0.03), model
+        assert found.flops_per_clip == pytest.approx(wanted.flops_per_clip, rel=0.03), model
+        assert training(found) == pytest.approx(training(wanted), rel=0.03), model
