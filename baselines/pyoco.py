@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vfbench.diffusion import model as diffusion
-from vfbench.diffusion.model import DiffusionSampler, ModelConfig
+from vfbench.diffusion.model import ModelConfig
 from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet
 from vfbench.diffusion.priors import Mixed, Prior, Progressive
+from vfbench.diffusion.sampler import builder
 from vfbench.errors import unknown
-from vfbench.interfaces import Conditioning, Dataset, Setting
+from vfbench.interfaces import Dataset
 
 _PRIORS: Mapping[str, type[Mixed] | type[Progressive]] = {"mixed": Mixed, "progressive": Progressive}
 # What the paper recommends for each prior.
@@ -28,20 +28,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "small": {**_MIXED, "network": SIZES["small"]},
     "small-progressive": {**_PROGRESSIVE, "network": SIZES["small"]},
 }
-
-
-def build(
-    setting: Setting,
-    *,
-    steps: int = 25,
-    solver: str = "dpm++2m",
-    guidance: float = 1.0,
-    condition: Conditioning = "text",
-) -> DiffusionSampler:
-    """The sampler of a trained PYoCo (see `vfbench.diffusion.model.sampler` for errors)."""
-    return diffusion.sampler(
-        PYoCo, "pyoco", setting, steps=steps, solver=solver, guidance=guidance, condition=condition
-    )
 
 
 def create(dataset: Dataset, preset: str = "tiny", *, alpha: float | None = None) -> PYoCo:
@@ -65,3 +51,6 @@ def _prior(name: str, alpha: float) -> Prior:
     if name not in _PRIORS:
         raise unknown("PYoCo prior", name, _PRIORS)
     return _PRIORS[name](alpha)
+
+
+build = builder("pyoco", PYoCo)

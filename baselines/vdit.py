@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vfbench.diffusion import model as diffusion
-from vfbench.diffusion.model import DiffusionSampler, ModelConfig
+from vfbench.diffusion.model import ModelConfig
 from vfbench.diffusion.one_network import COMMON, OneNetwork
 from vfbench.diffusion.priors import Independent
-from vfbench.interfaces import Conditioning, Dataset, Setting
+from vfbench.diffusion.sampler import builder
+from vfbench.interfaces import Dataset
 from vfbench.nets.embedding import Condition
 from vfbench.nets.transformer import Transformer, TransformerConfig
 
@@ -31,18 +31,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def build(
-    setting: Setting,
-    *,
-    steps: int = 25,
-    solver: str = "dpm++2m",
-    guidance: float = 1.0,
-    condition: Conditioning = "text",
-) -> DiffusionSampler:
-    """The sampler of a trained VDiT (see `vfbench.diffusion.model.sampler` for errors)."""
-    return diffusion.sampler(VDiT, "vdit", setting, steps=steps, solver=solver, guidance=guidance, condition=condition)
-
-
 def create(dataset: Dataset, preset: str = "tiny") -> VDiT:
     """An untrained model for a dataset; raises `ValueError` where its clips cannot be cut into patches."""
     return VDiT(ModelConfig.of("vdit", preset, PRESETS, dataset))
@@ -57,3 +45,6 @@ class VDiT(OneNetwork):
         network = TransformerConfig(**config.options["network"])
         self.condition = Condition(len(config.classes), config.words, network.embedding)
         self.network = Transformer(network, shape=config.shape)
+
+
+build = builder("vdit", VDiT)

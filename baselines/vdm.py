@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vfbench.diffusion import model as diffusion
-from vfbench.diffusion.model import DiffusionSampler, ModelConfig
+from vfbench.diffusion.model import ModelConfig
 from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet
 from vfbench.diffusion.priors import Independent
-from vfbench.interfaces import Conditioning, Dataset, Setting
+from vfbench.diffusion.sampler import builder
+from vfbench.interfaces import Dataset
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {**COMMON, "network": SIZES["tiny"]},  # shipped: FVD 52.8 on shapes (results/records)
@@ -21,18 +21,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny-image": {**COMMON, "network": SIZES["tiny-image"]},
     "small-image": {**COMMON, "network": SIZES["small-image"]},
 }
-
-
-def build(
-    setting: Setting,
-    *,
-    steps: int = 25,
-    solver: str = "dpm++2m",
-    guidance: float = 1.0,
-    condition: Conditioning = "text",
-) -> DiffusionSampler:
-    """The sampler of a trained VDM (see `vfbench.diffusion.model.sampler` for errors)."""
-    return diffusion.sampler(VDM, "vdm", setting, steps=steps, solver=solver, guidance=guidance, condition=condition)
 
 
 def create(dataset: Dataset, preset: str = "tiny") -> VDM:
@@ -45,3 +33,6 @@ class VDM(OneUNet):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, Independent())
+
+
+build = builder("vdm", VDM)

@@ -28,7 +28,8 @@ import torch
 
 from vfbench import files, plugins
 from vfbench.device import choose, precision
-from vfbench.diffusion.model import DiffusionModel, DiffusionSampler
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.interfaces import Dataset, Extractor, Request, derive_seed
 from vfbench.train import TrainOptions, prepare, train
 
@@ -127,7 +128,7 @@ def _captions(data: Dataset, count: int) -> list[tuple[int, str]]:
 
 
 def _sampler(network: DiffusionModel, device: torch.device, dtype: torch.dtype) -> DiffusionSampler:
-    return DiffusionSampler(network.to(device).eval(), "none", device, dtype, 25, "dpm++2m", 1.0, "text")
+    return DiffusionSampler(network.to(device).eval(), "none", device, dtype)
 
 
 def _matmul(device: torch.device) -> dict[str, float]:

@@ -32,8 +32,9 @@ from vfbench import train as training
 from vfbench import weights
 from vfbench.baselines import vdm
 from vfbench.datasets.shapes import Shapes
-from vfbench.diffusion.model import DiffusionModel, DiffusionSampler, ModelConfig
+from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.diffusion.priors import Decomposed, per_clip
+from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.diffusion.schedule import Parametrisation, v_target
 from vfbench.diffusion.solvers import solve
 from vfbench.errors import MissingData, UserError

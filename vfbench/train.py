@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vfbench import files, plugins, video
-from vfbench.diffusion.model import DiffusionModel, DiffusionSampler
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.errors import Interrupted, MissingData, UserError
 from vfbench.interfaces import Clips, Conditioning, Dataset, Request, Split, derive_seed
 from vfbench.inventory import require_apart
@@ -271,7 +272,7 @@ class _Run:
         if not requests:
             return
         device = self.accelerator.device
-        sampler = DiffusionSampler(self.ema, "none", device, torch.float32, 25, "dpm++2m", 1.0, "text")
+        sampler = DiffusionSampler(self.ema, "none", device)
         clips = sampler.sample(requests)
         name = self.output / "samples" / f"step_{self.step:06d}"
         video.write_sheet(name.with_suffix(".png"), clips, captions=captions, scale=2)

@@ -1,8 +1,8 @@
-"""What every built-in diffusion model shares: configuration, conditioning, files on disk, and the sampler."""
+"""What every built-in diffusion model shares: configuration, conditioning, losses, and files on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfbench import files, video, weights
-from vfbench.diffusion import guidance, schedule
-from vfbench.diffusion.priors import Normal, Prior, batched, per_clip
+from vfbench import files, weights
+from vfbench.diffusion.priors import Normal, Prior, batched
 from vfbench.diffusion.schedule import Prediction, Schedule
-from vfbench.diffusion.solvers import solve
-from vfbench.errors import MissingData, UserError, unknown
-from vfbench.interfaces import Clips, ClipShape, Conditioning, Dataset, Quantise, Request, Setting
-from vfbench.nets.embedding import MODES, Condition
+from vfbench.errors import MissingData, unknown
+from vfbench.interfaces import ClipShape, Conditioning, Dataset
+from vfbench.nets.embedding import Condition
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,13 @@ class DiffusionModel(nn.Module):
         """Parameter groups for the optimiser, each with its learning rate."""
         return [{"params": list(self.parameters()), "lr": lr}]
 
+    def conditioned(
+        self, labels: Sequence[int], captions: Sequence[str], modes: Sequence[Conditioning], normal: Normal
+    ) -> Tensor:
+        """The condition of each clip to be made, (B, width); `normal` draws whatever of it is left to chance."""
+        vectors: Tensor = self.condition(labels, captions, modes)
+        return vectors
+
     def training_losses(
         self,
         x: Tensor,
@@ -100,100 +105,3 @@ class DiffusionModel(nn.Module):
         state, path = self.state_dict(), folder / "model.safetensors"
         weights.write(path, weights.halved(state) if half else state)
         files.write_json(folder / "config.json", {**asdict(self.config), "sha256": weights.sha256(path)})
-
-
-@dataclass
-class DiffusionSampler:
-    """Any `DiffusionModel` behind the common interface."""
-
-    model: DiffusionModel
-    weights: str
-    device: torch.device
-    dtype: torch.dtype
-    steps: int
-    solver: str
-    guidance: float
-    conditioning: Conditioning
-    quantise: Quantise = "round"
-
-    @property
-    def shape(self) -> ClipShape:
-        """The clip shape the model was trained for."""
-        return self.model.config.shape
-
-    @property
-    def networks(self) -> Mapping[str, nn.Module]:
-        """The model's networks, for the cost ledger."""
-        return {"condition": self.model.condition, **self.model.networks()}
-
-    @torch.inference_mode()
-    def sample(self, requests: Sequence[Request]) -> Clips:
-        """One clip a request, uint8 (B, T, 3, H, W) on the CPU."""
-        normal = per_clip([r.seed for r in requests], self.device)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            x = solve(
-                self._denoiser(requests),
-                self.model.prior.noise(normal, self.shape),
-                self.model.schedule,
-                steps=self.steps,
-                solver=self.solver,
-                fresh=lambda: self.model.prior.noise(normal, self.shape),
-            )
-        return video.to_uint8(x.float() / 2 + 0.5, self.quantise).cpu()
-
-    def _denoiser(self, requests: Sequence[Request]) -> Callable[[Tensor, int], Prediction]:
-        labels, prompts = [r.label for r in requests], [r.prompt for r in requests]
-        condition = self.model.condition(labels, prompts, [self.conditioning] * len(requests))
-        null = self.model.condition(labels, prompts, ["none"] * len(requests))
-
-        def denoise(z: Tensor, t: int) -> Prediction:
-            times = torch.full((len(z),), t, device=z.device)
-            prediction = guidance.guided(self.model.predict, z, times, condition, null, self.guidance)
-            prediction = Prediction(prediction.x0.float(), prediction.eps.float())
-            return schedule.clip(prediction, z, self.model.schedule.at(times, z))
-
-        return denoise
-
-
-def sampler(
-    build: Callable[[ModelConfig], DiffusionModel],
-    model: str,
-    setting: Setting,
-    *,
-    steps: int,
-    solver: str,
-    guidance: float,
-    condition: Conditioning,
-) -> DiffusionSampler:
-    """The sampler of a trained model: from `setting.checkpoint`, or from the checkpoint shipped for the dataset."""
-    if condition not in MODES:
-        raise unknown("conditioning", condition, MODES)
-    if steps < 1:
-        raise UserError(f"--steps {steps}: choose at least 1")
-    folder = setting.checkpoint or weights.shipped(setting.dataset.name, model)
-    if folder is None:
-        raise MissingData(
-            f"no checkpoint of '{model}' for '{setting.dataset.name}' is shipped: train one with\n"
-            f"  python -m vfbench train --model {model} --dataset {setting.dataset.name} --output DIR\n"
-            f"and pass it as --checkpoint DIR"
-        )
-    config = ModelConfig.read(folder / "config.json", model)
-    if (config.classes, config.words) != (setting.dataset.classes, setting.dataset.words):
-        raise MissingData(f"{folder} was trained with other classes or words than {setting.dataset.name} has now")
-    if (config.dataset, config.shape) != (setting.dataset.name, setting.dataset.shape):
-        raise MissingData(
-            f"{folder} was trained on {config.dataset} at {config.shape}, "
-            f"but {setting.dataset.name} at {setting.dataset.shape} is asked for"
-        )
-    try:
-        network = build(config)
-    except (KeyError, TypeError, ValueError) as error:
-        raise MissingData(f"{folder / 'config.json'} does not describe a {model} ({error})") from error
-    digest = weights.load_into(network, folder / "model.safetensors", config.sha256)
-    network.to(setting.device).eval()
-    return DiffusionSampler(
-        network, digest, setting.device, setting.dtype, steps, solver, guidance, condition, setting.quantise
-    )
-
-
-__all__ = ["DiffusionModel", "DiffusionSampler", "ModelConfig", "Normal", "sampler"]

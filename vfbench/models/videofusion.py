@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfbench.diffusion import model as diffusion
-from vfbench.diffusion.model import DiffusionModel, DiffusionSampler, ModelConfig
+from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet
 from vfbench.diffusion.priors import Decomposed
+from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import Prediction, Schedule, split
 from vfbench.errors import unknown
-from vfbench.interfaces import Conditioning, Dataset, Setting
+from vfbench.interfaces import Dataset
 from vfbench.models import _hub_base, _pretrained_base
 from vfbench.models._hub_base import HubBase, ImageKind
 from vfbench.models._pretrained_base import BaseInit
@@ -65,20 +65,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny-one": {**COMMON, "form": "one", "lam": 0.5, "network": SIZES["tiny"]},
     "small-one": {**COMMON, "form": "one", "lam": 0.5, "network": SIZES["small"]},
 }
-
-
-def build(
-    setting: Setting,
-    *,
-    steps: int = 25,
-    solver: str = "dpm++2m",
-    guidance: float = 1.0,
-    condition: Conditioning = "text",
-) -> DiffusionSampler:
-    """The sampler of a trained VideoFusion (see `vfbench.diffusion.model.sampler` for errors)."""
-    return diffusion.sampler(
-        _model, "videofusion", setting, steps=steps, solver=solver, guidance=guidance, condition=condition
-    )
 
 
 def create(
@@ -241,3 +227,6 @@ def _error(error: Tensor, alpha_bar: Tensor, kind: ImageKind) -> Tensor:
     """Mean square of an error of eps; of v it is larger by 1 / sqrt(a_t), of x0 by sqrt(1 - a_t) / sqrt(a_t)."""
     weights = {"eps": torch.ones_like(alpha_bar), "v": 1 / alpha_bar, "x0": (1 - alpha_bar) / alpha_bar}
     return (weights[kind] * error**2).mean()
+
+
+build = builder("videofusion", _model)
