@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -45,7 +44,6 @@ class Pipeline:
         self.shape = self._cut.shape if self._cut else self.own
         self._negative: str | None = asked.get("negative")
         self._call = _arguments(pipe, self._takes, asked)
-        self._most = 1 if self._looks else sys.maxsize  # clips at once
         parts = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
         # The U-Net holds a copy of the motion adapter, which itself is never called.
         self.networks: Mapping[str, nn.Module] = {name: parts[name] for name in parts if name != "motion_adapter"}
@@ -56,31 +54,10 @@ class Pipeline:
     def sample(self, requests: Sequence[Request]) -> Clips:
         """One clip a request, uint8 (B, T, 3, H, W) on the CPU.
 
-        Where the GPU has too little memory for a batch it is halved, then and later; the clips stay the same. Raises
-        `UserError` where the pipeline draws noise from elsewhere than from a clip's own generator.
+        Raises `UserError` where the pipeline draws noise from elsewhere than from a clip's own generator.
         """
-        found: list[Clips] = []
-        while (done := sum(map(len, found))) < len(requests):
-            clips = self._tried(requests[done : done + self._most])
-            if clips is None:
-                torch.cuda.empty_cache()  # here, where nothing of the failed batch is held any more
-            else:
-                found.append(clips)
-        return torch.cat(found)
-
-    def _tried(self, batch: Sequence[Request]) -> Clips | None:
-        """The clips of a batch, or None where it was too large for the memory, so that the next one is smaller."""
-        try:
-            return self._made(batch)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            self._most = len(batch) // 2
-            print(
-                f"the GPU has too little memory for {len(batch)} clips at once: {self._most} from now on",
-                file=sys.stderr,
-            )
-            return None
+        most = 1 if self._looks else len(requests)  # a pipeline that looks at an image takes one
+        return torch.cat([self._made(requests[i : i + most]) for i in range(0, len(requests), most)])
 
     def _made(self, batch: Sequence[Request]) -> Clips:
         name, device = type(self.pipe).__name__, self._setting.device
@@ -95,6 +72,12 @@ class Pipeline:
         if pictures is None:
             raise UserError(f"{name} gives neither frames nor images: it is no pipeline of video")
         clips = to_clips(pictures, self._setting.quantise)
+        made = ClipShape(clips.shape[1], *clips.shape[3:])
+        if made != self.own:
+            raise UserError(
+                f"{name} makes clips of {made} where {self.own} is asked for: ask for a size that it can make, "
+                f"diffusers(frames={made.frames}, height={made.height}, width={made.width})"
+            )
         return torch.stack([self._cut.fit(clip, "a clip") for clip in clips]) if self._cut else clips
 
     def _arguments(self, batch: Sequence[Request]) -> dict[str, Any]:
@@ -153,7 +136,8 @@ def _own(pipe: Any, takes: Takes, side: str) -> int:
         return 1  # it makes images
     network = pipe.components.get("unet") or pipe.components.get("transformer")
     config: Mapping[str, Any] = network.config if network is not None else {}
-    size = config.get(f"sample_{side}") or config.get("sample_size")
+    others = "num_frames" if side == "frames" else "sample_size"
+    size = config.get(f"sample_{side}") or config.get(others)
     if size is None:
         raise UserError(f"{type(pipe).__name__} does not say its {side}: give it, diffusers(id=..., {side}=N)")
     if side == "frames":

@@ -7,6 +7,7 @@ transformers themselves, and a folder that brings code of its own is refused.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vfbench import files, video, weights
-from vfbench.errors import BadEnvironment, MissingData, UserError
+from vfbench.errors import BadEnvironment, MissingData, UserError, unknown
 from vfbench.interfaces import Clips, Quantise
 
 READ = ("*.safetensors", "*.json", "*.txt", "*.model")  # all that a pipeline is made of
@@ -77,32 +78,45 @@ def _folder(name: str, revision: str | None, fetch: Callable[[], Path]) -> Path:
     except (OSError, ValueError) as error:  # what the hub raises: no network, no such id, no safetensors
         from huggingface_hub import constants
 
+        why = str(error.__cause__ or error).strip().split("\n")[0]  # diffusers hides the cause behind its own words
         wanted = " ".join([name, *(["--revision", revision] if revision else [])])
         patterns = " ".join(f"--include '{pattern}'" for pattern in READ)
         raise MissingData(
             f"'{name}' is not in the Hugging Face cache {constants.HF_HUB_CACHE} (HF_HOME is {constants.HF_HOME}), "
-            f"and cannot be fetched ({error}); where there is a network, run\n"
+            f"and cannot be fetched ({why}); where there is a network, run\n"
             f"  hf download {wanted} {patterns}\n"
             "and set HF_HOME to where that put it, or name a folder that holds it: id='FOLDER'"
         ) from error
 
 
-def kind(folder: Path) -> Any:
-    """The pipeline class that `model_index.json` names; raises `MissingData` for code that is not diffusers' own."""
+def kind(folder: Path, wanted: str | None = None) -> Any:
+    """The pipeline class that `model_index.json` names, or the one that is wanted in its place.
+
+    Raises `MissingData` for code that is not diffusers' own, and `UserError` where it has no class that is wanted.
+    """
     index = folder / "model_index.json"
     if not index.is_file():
         raise MissingData(f"{folder} holds no pipeline: it has no model_index.json; give the folder that has it")
     content, own = files.read_json(index), library()
     named = content.get("_class_name")
-    found = getattr(own, named, None) if isinstance(named, str) else None
-    if not (isinstance(found, type) and issubclass(found, own.DiffusionPipeline)):
+    if (found := _class(named)) is None:
         raise MissingData(f"{index}: {named!r} is no pipeline of diffusers {own.__version__}; foreign code is not run")
     for part, told in content.items():
         if isinstance(told, list) and len(told) == 2 and isinstance(told[0], str) and not _trusted(told[0]):
             raise MissingData(f"{index}: its {part} is of {told[0]!r}, not of diffusers or transformers: it is not run")
         if code := next((folder / part).glob("*.py"), None):
             raise MissingData(f"{code}: a pipeline with code of its own is not opened; take the file out if you can")
+    if wanted is None:
+        return found
+    if (found := _class(wanted)) is None:
+        raise unknown("pipeline of diffusers", wanted, (name for name in dir(own) if name.endswith("VideoPipeline")))
     return found
+
+
+def _class(name: Any) -> Any:
+    """The pipeline class of that name, or None where diffusers has none."""
+    found = getattr(library(), name, None) if isinstance(name, str) else None
+    return found if isinstance(found, type) and issubclass(found, library().DiffusionPipeline) else None
 
 
 def _trusted(origin: str) -> bool:
@@ -119,14 +133,21 @@ def digest(*folders: Path) -> str:
     return found.hexdigest()
 
 
-def load(folder: Path, dtypes: Mapping[str, torch.dtype], variant: str | None, adapter: Path | None) -> Any:
+def load(
+    folder: Path,
+    dtypes: Mapping[str, torch.dtype],
+    variant: str | None,
+    adapter: Path | None,
+    wanted: str | None = None,
+) -> Any:
     """The pipeline of a folder on the CPU, each component in its type of `dtypes` (`default` is that of the others).
 
-    With an `adapter` it is AnimateDiff: the folder is an image pipeline, whose scheduler becomes the one that the
-    documentation of diffusers gives AnimateDiff. Raises `MissingData` naming the folder where it is damaged, lacks a
-    tensor or holds no safetensors, and `BadEnvironment` where a library is missing.
+    `wanted` names the class to open it as, where the folder serves several. With an `adapter` it is AnimateDiff: the
+    folder is an image pipeline, whose scheduler becomes the one that the documentation of diffusers gives AnimateDiff.
+    Raises `MissingData` naming the folder where it is damaged, lacks a tensor or holds no safetensors, and
+    `BadEnvironment` where a library is missing.
     """
-    found = kind(folder)
+    found = kind(folder, wanted)
     try:
         with _quiet():
             parts = _text_parts(folder, dtypes, variant)
@@ -138,11 +159,20 @@ def load(folder: Path, dtypes: Mapping[str, torch.dtype], variant: str | None, a
     except ImportError as error:
         raise BadEnvironment(f'{folder} needs a library ({error}): pip install "vfbench[diffusers]"') from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise MissingData(f"{folder}: this pipeline cannot be opened ({error}); fetch or save it again") from error
+        pickled = [path for path in folder.rglob("*.bin") if not next(path.parent.glob("*.safetensors"), None)]
+        mend = f"{pickled[0]} is a pickle, which is never opened: save as safetensors" if pickled else "fetch it again"
+        raise MissingData(f"{folder}: this pipeline cannot be opened ({error}); {mend}") from error
+    _require_cleaner(found)
     for name, part in pipe.components.items():
         if isinstance(part, nn.Module):  # diffusers leaves a tensor that it has not found without a place
             _require_whole(folder / name, [name for name, tensor in part.named_parameters() if tensor.is_meta])
     return pipe
+
+
+def _require_cleaner(found: Any) -> None:
+    """Raise `BadEnvironment` for a pipeline that mends prompts by ftfy where that is there, else does not or breaks."""
+    if hasattr(source := inspect.getmodule(found), "is_ftfy_available") and not hasattr(source, "ftfy"):
+        raise BadEnvironment(f'{found.__name__} cleans prompts with ftfy: pip install "vfbench[diffusers]"')
 
 
 def _text_parts(folder: Path, dtypes: Mapping[str, torch.dtype], variant: str | None) -> dict[str, Any]:
@@ -193,7 +223,7 @@ def _quiet() -> Iterator[None]:
     both = (library().utils.logging, transformers.utils.logging)
     before = [(logging.get_verbosity(), logging.is_progress_bar_enabled()) for logging in both]
     for logging in both:
-        logging.set_verbosity_error()
+        logging.set_verbosity(logging.CRITICAL)  # what fails is raised as well, and told once
         logging.disable_progress_bar()
     try:
         yield

@@ -16,6 +16,7 @@ with independent noise for every frame (its authors: github.com/modelscope/model
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,11 @@ from vfbench.interfaces import Setting
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OFFLOADS = ("none", "model", "sequential")
 FITS = ("centre-crop", "squash")
+_LTX: Mapping[str, Any] = {
+    **{"id": "Lightricks/LTX-Video", "dtype": "bfloat16", "steps": 50, "guidance": 3.0},
+    "negative": "worst quality, inconsistent motion, blurry, jittery, distorted",
+    **{"frames": 161, "height": 480, "width": 704},
+}
 # Settings of the examples in diffusers 0.42 (in the file of each pipeline) or, where it says so, of its documentation.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # TextToVideoSDPipeline, 8 frames a second; steps, guidance and frames are the defaults of its call.
@@ -47,11 +53,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         **{"frames": 49, "height": 480, "width": 720},
     },
     # LTXPipeline, 24 frames a second; guidance is the default of its call.
-    "ltx": {
-        **{"id": "Lightricks/LTX-Video", "dtype": "bfloat16", "steps": 50, "guidance": 3.0},
-        "negative": "worst quality, inconsistent motion, blurry, jittery, distorted",
-        **{"frames": 161, "height": 480, "width": 704},
-    },
+    "ltx": _LTX,
+    # LTXImageToVideoPipeline of the same id: its example has the same settings.
+    "ltx-image": {"pipeline": "LTXImageToVideoPipeline", **_LTX},
     # WanPipeline, 16 frames a second; steps are the default of its call. Its example has a long negative prompt, too.
     "wan": {
         **{"id": "Wan-AI/Wan2.1-T2V-14B-Diffusers", "dtype": "bfloat16", "vae_dtype": "float32", "shift": 5.0},
@@ -71,6 +75,7 @@ def build(
     id: str | None = None,
     revision: str | None = None,
     variant: str | None = None,
+    pipeline: str | None = None,
     adapter: str | None = None,
     dtype: str | None = None,
     vae_dtype: str | None = None,
@@ -86,8 +91,9 @@ def build(
 ) -> Pipeline:
     """The sampler of a pipeline; an option that is not given is the preset's, else the pipeline's own.
 
-    `id` is an id of the Hugging Face hub or a folder, `revision` and `variant` (such as fp16) are those of the hub, and
-    `adapter` is AnimateDiff's motion adapter for the image pipeline `id`. `dtype` of the weights is that of the run if
+    `id` is an id of the Hugging Face hub or a folder, `revision` and `variant` (such as fp16) are those of the hub.
+    `pipeline` names the class to open it as, where one id serves several (`LTXImageToVideoPipeline`), and `adapter` is
+    AnimateDiff's motion adapter for the image pipeline `id`. `dtype` of the weights is that of the run if
     nobody says it. `shift` is that of flow-matching schedulers. `offload` keeps whole networks (`model`) or single
     layers (`sequential`) off the GPU until they are called. Raises `UserError` for what the pipeline does not take,
     `MissingData` for a pipeline that is not there or not to be trusted, and `BadEnvironment` without the library.
@@ -101,7 +107,8 @@ def build(
     dtypes = {"default": own, "vae": _dtype("vae_dtype", asked, own)}
     folders = [_pipelines.pipeline_folder(asked["id"], asked.get("revision"), asked.get("variant"))]
     folders += [_pipelines.adapter_folder(asked["adapter"])] if "adapter" in asked else []
-    pipe = _pipelines.load(folders[0], dtypes, asked.get("variant"), folders[1] if folders[1:] else None)
+    adapted = folders[1] if folders[1:] else None
+    pipe = _pipelines.load(folders[0], dtypes, asked.get("variant"), adapted, asked.get("pipeline"))
     if "shift" in asked:
         _shift(pipe, asked["shift"])
     sampler = Pipeline(pipe, setting, asked, _pipelines.digest(*folders))
@@ -111,12 +118,16 @@ def build(
 
 def _check(asked: Mapping[str, Any], setting: Setting) -> None:
     """Raise `UserError` for options that make no sense, before anything is loaded."""
-    if "id" not in asked:
+    if not asked.get("id"):
         presets = ", ".join(PRESETS)
         raise UserError(f"diffusers: which pipeline? Give id='OWNER/NAME', id='FOLDER' or preset= one of {presets}")
     for name in ("steps", "frames", "height", "width"):
         if asked.get(name, 1) < 1:
             raise UserError(f"diffusers({name}={asked[name]}): {name} must be at least 1")
+    if not 0 <= asked.get("guidance", 1) < math.inf:
+        raise UserError(f"diffusers(guidance={asked['guidance']}): choose a finite number of at least 0; 1 is none")
+    if not 0 < asked.get("shift", 1) < math.inf:
+        raise UserError(f"diffusers(shift={asked['shift']}): choose a finite number above 0")
     for name, words in {"fit": FITS, "offload": OFFLOADS}.items():
         if asked.get(name, words[0]) not in words:
             raise unknown(f"{name} of diffusers", asked[name], words)

@@ -6,6 +6,7 @@ import importlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -100,16 +101,21 @@ def animatediff() -> Any:
     return library.AnimateDiffPipeline(motion_adapter=motion_adapter(), **image_parts())
 
 
-def cogvideox() -> Any:
+def cogvideox(kind: str = "CogVideoXPipeline") -> Any:
     """9 frames of 32x32, as its transformer says."""
     blocks = {"down_block_types": ("CogVideoXDownBlock3D",) * 4, "up_block_types": ("CogVideoXUpBlock3D",) * 4}
     sizes = {"block_out_channels": (8,) * 4, "latent_channels": 4, "layers_per_block": 1, "norm_num_groups": 2}
     vae = library.AutoencoderKLCogVideoX(**blocks, **sizes)
     heads = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 1, "time_embed_dim": 4}
-    clip = {"in_channels": 4, "out_channels": 4, "sample_width": 4, "sample_height": 4, "sample_frames": 9}
+    inputs = 8 if "Image" in kind else 4  # an image stands beside the noise
+    clip = {"in_channels": inputs, "out_channels": 4, "sample_width": 4, "sample_height": 4, "sample_frames": 9}
     network = library.CogVideoXTransformer3DModel(text_embed_dim=TEXT, **heads, **clip)
     scheduler = library.CogVideoXDDIMScheduler()
-    return library.CogVideoXPipeline(vae=vae, transformer=network, scheduler=scheduler, **_t5(226))
+    return getattr(library, kind)(vae=vae, transformer=network, scheduler=scheduler, **_t5(226))
+
+
+def cogvideox_from_image() -> Any:
+    return cogvideox("CogVideoXImageToVideoPipeline")
 
 
 def ltx(kind: str = "LTXPipeline") -> Any:
@@ -126,14 +132,52 @@ def ltx_from_image() -> Any:
     return ltx("LTXImageToVideoPipeline")
 
 
+def _clip_vision(kind: str, side: int) -> tuple[Any, Any]:
+    """What sees an image, and what prepares it; `side` is that of the image it sees."""
+    sizes = {"hidden_size": TEXT, "intermediate_size": TEXT, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.CLIPVisionConfig(image_size=side, patch_size=side // 4, projection_dim=TEXT, **sizes)
+    crop = {"crop_size": side, "size": {"shortest_edge": side}}
+    return getattr(transformers, kind)(config), transformers.CLIPImageProcessor(**crop)
+
+
 def wan() -> Any:
+    return _wan("WanPipeline")
+
+
+def wan_from_image() -> Any:
+    encoder, processor = _clip_vision("CLIPVisionModel", 16)
+    parts = {"image_encoder": encoder, "image_processor": processor}
+    return _wan("WanImageToVideoPipeline", {"in_channels": 36, "image_dim": TEXT}, parts)
+
+
+def _wan(kind: str, inputs: Mapping[str, int] = MappingProxyType({"in_channels": 16}), parts: Any = None) -> Any:
     vae = library.AutoencoderKLWan(base_dim=3, z_dim=16, dim_mult=[1] * 4, num_res_blocks=1)
     heads = {"num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 1, "ffn_dim": 16, "freq_dim": 32}
-    clip = {"in_channels": 16, "out_channels": 16, "text_dim": TEXT, "rope_max_seq_len": 32}
-    network = library.WanTransformer3DModel(**heads, **clip)
+    clip = {"out_channels": 16, "text_dim": TEXT, "rope_max_seq_len": 32}
+    network = library.WanTransformer3DModel(**heads, **clip, **inputs)
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
     scheduler = library.UniPCMultistepScheduler(**flow)
-    return library.WanPipeline(vae=vae, transformer=network, scheduler=scheduler, **_t5(12, "UMT5"))
+    found = {"vae": vae, "transformer": network, "scheduler": scheduler, **_t5(12, "UMT5"), **(parts or {})}
+    return getattr(library, kind)(**found)
+
+
+def svd() -> Any:
+    """6 frames, as its U-Net says; it takes no text."""
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+    }
+    sizes = {"block_out_channels": (32, 32), "layers_per_block": 1, "num_attention_heads": 2, "sample_size": 8}
+    said = {"cross_attention_dim": TEXT, "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 24}
+    unet = library.UNetSpatioTemporalConditionModel(num_frames=6, **blocks, **sizes, **said)
+    vae = library.AutoencoderKLTemporalDecoder(
+        block_out_channels=(32, 32), latent_channels=4, down_block_types=("DownEncoderBlock2D",) * 2
+    )
+    encoder, processor = _clip_vision("CLIPVisionModelWithProjection", 224)
+    noise = {"prediction_type": "v_prediction", "timestep_type": "continuous", "sigma_min": 0.002, "sigma_max": 700.0}
+    scheduler = library.EulerDiscreteScheduler(use_karras_sigmas=True, **noise)
+    parts = {"vae": vae, "unet": unet, "scheduler": scheduler, "image_encoder": encoder, "feature_extractor": processor}
+    return library.StableVideoDiffusionPipeline(**parts)
 
 
 def unconditional() -> Any:
@@ -147,8 +191,11 @@ FAMILIES: Mapping[str, Family] = {
     "modelscope": Family(modelscope, {"frames": 4}),
     "animatediff": Family(animatediff, {"frames": 4}),
     "cogvideox": Family(cogvideox, {}),
+    "cogvideox_from_image": Family(cogvideox_from_image, {"frames": 9}),
     "ltx": Family(ltx, {"frames": 9, "height": 32, "width": 32}),
     "ltx_from_image": Family(ltx_from_image, {"frames": 9, "height": 32, "width": 32}),
     "wan": Family(wan, {"frames": 5, "height": 16, "width": 16}),
+    "wan_from_image": Family(wan_from_image, {"frames": 5, "height": 16, "width": 16}),
+    "svd": Family(svd, {"height": 16, "width": 16}),
     "unconditional": Family(unconditional, {}),
 }
