@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vfbench.diffusion.model import ModelConfig
-from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet
+from vfbench.diffusion.model import ModelConfig, embedding_options
+from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet, sides
 from vfbench.diffusion.priors import Mixed, Prior, Progressive
 from vfbench.diffusion.sampler import builder
 from vfbench.errors import unknown
@@ -25,17 +25,25 @@ _PROGRESSIVE = {**COMMON, "prior": "progressive", "alpha": 2.0}
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {**_MIXED, "network": SIZES["tiny"]},
     "tiny-progressive": {**_PROGRESSIVE, "network": SIZES["tiny"]},
+    "tiny-prior": {**_MIXED, "network": SIZES["tiny"], "embedding": embedding_options()},
     "small": {**_MIXED, "network": SIZES["small"]},
     "small-progressive": {**_PROGRESSIVE, "network": SIZES["small"]},
+    **sides("base", {**_MIXED, "network": SIZES["base"]}),
+    **sides("base-progressive", {**_PROGRESSIVE, "network": SIZES["base"]}),
+    **sides("paper", {**_MIXED, "network": SIZES["paper"]}),
+    **sides("paper-progressive", {**_PROGRESSIVE, "network": SIZES["paper"]}),
 }
 
 
-def create(dataset: Dataset, preset: str = "tiny", *, alpha: float | None = None) -> PYoCo:
+def create(
+    dataset: Dataset, preset: str = "tiny", *, alpha: float | None = None, embedding: str | None = None
+) -> PYoCo:
     """An untrained model for a dataset; `alpha` (at least 0) instead of the preset's.
 
+    `embedding` is that of a frame as a condition, see `ModelConfig.with_embedding`.
     Raises `UserError` for an alpha out of range and for an unknown preset.
     """
-    config = ModelConfig.of("pyoco", preset, PRESETS, dataset)
+    config = ModelConfig.of("pyoco", preset, PRESETS, dataset).with_embedding(embedding)
     given = {} if alpha is None else {"alpha": alpha}
     return PYoCo(replace(config, options={**config.options, **given}))
 

@@ -8,24 +8,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vfbench.diffusion.model import ModelConfig
-from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet
+from vfbench.diffusion.model import ModelConfig, embedding_options
+from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet, sides
 from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.sampler import builder
 from vfbench.interfaces import Dataset
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {**COMMON, "network": SIZES["tiny"]},  # shipped: FVD 52.8 on shapes (results/records)
+    "tiny-prior": {**COMMON, "network": SIZES["tiny"], "embedding": embedding_options()},
     "small": {**COMMON, "network": SIZES["small"]},
+    "small-star": {**COMMON, "network": SIZES["small-star"]},
+    **sides("base", {**COMMON, "network": SIZES["base"]}),
+    **sides("paper", {**COMMON, "network": SIZES["paper"]}),
     # For clips of one frame: an image model, to be VideoFusion's base generator.
     "tiny-image": {**COMMON, "network": SIZES["tiny-image"]},
     "small-image": {**COMMON, "network": SIZES["small-image"]},
 }
 
 
-def create(dataset: Dataset, preset: str = "tiny") -> VDM:
-    """An untrained model for a dataset."""
-    return VDM(ModelConfig.of("vdm", preset, PRESETS, dataset))
+def create(dataset: Dataset, preset: str = "tiny", *, embedding: str | None = None) -> VDM:
+    """An untrained model for a dataset.
+
+    `embedding` is that of a frame as a condition, see `ModelConfig.with_embedding`.
+    """
+    return VDM(ModelConfig.of("vdm", preset, PRESETS, dataset).with_embedding(embedding))
 
 
 class VDM(OneUNet):

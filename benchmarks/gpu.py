@@ -3,7 +3,9 @@
     tests      the tests marked cuda
     judge      train the judge of Moving Shapes
     train      train the checkpoints that are shipped (16x32x32)
-    study      VideoFusion against VDM at equal compute and steps, 32 and then 64 pixels
+    study      all models at equal compute, data order and steps, three seeds at 32 pixels, then one at 64
+    scores     what the study trained is scored; few sampling steps of what is shipped, too
+    efficiency VideoFusion against VDM of its base generator's width: FLOPs, seconds, memory
     speed      sampling and extraction against the eager float32 baseline and the measured matrix-multiply rate
 
 Each step writes small files to DIR and takes up where it stopped when called again. Without a GPU everything runs
@@ -36,8 +38,18 @@ from vfbench.train import TrainOptions, prepare, train
 ROOT = Path(__file__).parent.parent
 GPU = torch.cuda.is_available()
 MODELS = ("videofusion", "vdm")
+STUDY = {  # name -> model and preset; at 32 pixels parameters and FLOPs are within 3 %, at 64 FLOPs are made to be
+    "vdm": ("vdm", "tiny"),
+    "pyoco-mixed": ("pyoco", "tiny"),
+    "pyoco-progressive": ("pyoco", "tiny-progressive"),
+    "videofusion": ("videofusion", "tiny-equal"),
+    "vdit": ("vdit", "tiny"),
+}
+ROUNDS = ((0, 32), (1, 32), (2, 32), (0, 64))  # seed and pixels
+FEW_STEPS = (5, 10, 25, 50, 100)
 STEPS = {"train": 40_000, "study": 20_000} if GPU else {"train": 4, "study": 2}
 BATCH = 64 if GPU else 2
+FINISHED = "finished"  # a file in the folder of a training that came to its end
 LIMIT = 450.0  # seconds a step may train; the rest is for the next call
 
 
@@ -73,26 +85,41 @@ def _judge(out: Path) -> None:
 def _train(out: Path) -> None:
     deadline = time.monotonic() + LIMIT
     for name in MODELS:
-        _train_until(deadline, out / f"train-{name}", name, "shapes", STEPS["train"])
+        _train_until(deadline, out / f"train-{name}", (name, "tiny"), 0, 32, STEPS["train"])
 
 
 def _study(out: Path) -> None:
     deadline = time.monotonic() + LIMIT
-    for side in (32, 64):
-        for name in MODELS:
-            dataset = f"shapes(height={side}, width={side})"
-            _train_until(deadline, out / f"study-{side}-{name}", name, dataset, STEPS["study"])
+    for seed, side in ROUNDS:
+        for name, made_of in STUDY.items():
+            _train_until(deadline, _studied(out, name, seed, side), made_of, seed, side, STEPS["study"])
 
 
-def _train_until(deadline: float, folder: Path, model: str, dataset: str, steps: int) -> None:
+def _studied(out: Path, name: str, seed: int, side: int) -> Path:
+    return out / f"study-{side}-{seed}-{name}"
+
+
+def _data(side: int) -> str:
+    return f"shapes(height={side}, width={side})"
+
+
+def _train_until(deadline: float, folder: Path, made_of: tuple[str, str], seed: int, side: int, steps: int) -> None:
     """Train, or go on, until the deadline; what is left is for the next call."""
-    if time.monotonic() > deadline:
+    if time.monotonic() > deadline or (folder / FINISHED).exists():
         return
     device = choose("auto")
-    network, data = prepare(model, dataset, "tiny")
+    model, preset = made_of
+    matched = None if side == 32 else "vdm:tiny"
+    network, data = prepare(model, _data(side), preset, seed=seed, match_flops=matched)
     dtype = str(precision("auto", device)).removeprefix("torch.")
     options = TrainOptions(
-        steps=steps, batch_size=BATCH, device=device.type, dtype=dtype, half=True, save_every=max(steps // 20, 1)
+        steps=steps,
+        batch_size=BATCH,
+        seed=seed,
+        device=device.type,
+        dtype=dtype,
+        half=True,
+        save_every=max(steps // 20, 1),
     )
     train(
         network,
@@ -102,6 +129,37 @@ def _train_until(deadline: float, folder: Path, model: str, dataset: str, steps:
         resume=(folder / "training.pt").exists(),
         stop=lambda: time.monotonic() > deadline,
     )
+    if time.monotonic() < deadline:
+        (folder / FINISHED).touch()
+
+
+def _scores(out: Path) -> None:
+    """What the study finished, and the shipped models with few steps; a run that is done answers at once."""
+    deadline = time.monotonic() + LIMIT
+    for seed, side in ROUNDS:
+        for name, (model, _) in STUDY.items():
+            folder = _studied(out, name, seed, side)
+            if (folder / FINISHED).exists():
+                _run_until(deadline, out / f"scores-{folder.name}", model, _data(side), "--checkpoint", str(folder))
+    for model in MODELS:
+        for steps in FEW_STEPS:
+            _run_until(deadline, out / f"few-{model}-{steps:03d}", model, "shapes", "--steps", str(steps))
+
+
+def _run_until(deadline: float, folder: Path, model: str, dataset: str, *flags: str) -> None:
+    if time.monotonic() > deadline:
+        return
+    command = [sys.executable, "-m", "vfbench", "run", "--model", model, "--dataset", dataset, *flags]
+    smaller = [] if GPU else ["--smoke"]
+    subprocess.run([*command, "--output", str(folder), *smaller], cwd=ROOT, check=True)  # noqa: S603  # our own
+
+
+def _efficiency(out: Path) -> None:
+    script = str(ROOT / "benchmarks" / "efficiency.py")
+    smaller = [] if GPU else ["--side", "16", "--steps", "1", "--repeats", "1"]
+    done = subprocess.run([sys.executable, script, *smaller], cwd=ROOT, check=True, capture_output=True, text=True)  # noqa: S603
+    (out / "efficiency.jsonl").write_text(done.stdout)
+    print(done.stdout)
 
 
 def _speed(out: Path) -> None:
@@ -158,6 +216,8 @@ _STEPS: dict[str, Callable[[Path], None]] = {
     "judge": _judge,
     "train": _train,
     "study": _study,
+    "scores": _scores,
+    "efficiency": _efficiency,
     "speed": _speed,
 }
 

@@ -62,7 +62,9 @@ def test_the_test_of_imports_can_fail() -> None:
     assert imported("-c", "import vfbench.cli, numpy") & HEAVY == {"numpy"}
 
 
-@pytest.mark.parametrize("verb", ["run", "score", "train", "table", "compare", "calibrate", "gate", "ls", "show"])
+@pytest.mark.parametrize(
+    "verb", ["run", "generate", "score", "train", "table", "compare", "calibrate", "gate", "ls", "show"]
+)
 def test_every_command_has_help(verb: str, vfbench: Command) -> None:
     done = vfbench(verb, "--help")
     assert (done.code, done.err) == (0, "")
@@ -71,8 +73,8 @@ def test_every_command_has_help(verb: str, vfbench: Command) -> None:
 
 def test_commands_are_shown_in_the_order_of_work(vfbench: Command) -> None:
     shown = vfbench("--help").out.partition("Commands:\n")[2]
-    order = ["run", "score", "train", "table", "compare", "calibrate", "gate"]
-    order += ["ls", "show", "diff-protocols", "data", "weights"]
+    order = ["run", "generate", "score", "train", "table", "compare", "calibrate", "gate"]
+    order += ["ls", "show", "diff-protocols", "data", "weights", "hub"]
     assert [line.split()[0] for line in shown.splitlines()] == order
 
 
@@ -131,7 +133,7 @@ def test_what_does_not_exist_is_named_with_what_is_near(arguments: list[str], sa
     [
         (["--solver", "dpm++3m"], "no solver called 'dpm++3m': did you mean 'dpm++2m'"),
         (["--steps", "0"], "--steps 0"),
-        (["--guidance", "nan"], "clips 0 to 0 cannot be scored: .*NaN"),
+        (["--guidance", "nan"], "guidance nan: choose a finite number"),
     ],
 )
 def test_sampling_options_are_refused_by_the_model(
@@ -228,12 +230,12 @@ def garbled(folder: Path) -> None:
         (cut, r"model\.safetensors is damaged or not a safetensors file"),
         (pickled, r"model\.safetensors is damaged or not a safetensors file"),
         (of_another_size, r"model\.safetensors does not fit this model"),
-        (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors$"),
-        (of_another_model, r"config\.json is a checkpoint of 'videofusion', not of 'vdm'"),
+        (lambda folder: (folder / "model.safetensors").unlink(), r"no model\.safetensors: copy that file too"),
+        (of_another_model, r"is a checkpoint of 'videofusion', not of 'vdm'"),
         (of_another_dataset, "was trained on ucf101"),
         (garbled, r"config\.json cannot be read"),
-        (lambda folder: (folder / "config.json").unlink(), r"config\.json cannot be read"),
-        (shutil.rmtree, r"config\.json cannot be read"),
+        (lambda folder: (folder / "config.json").unlink(), r"holds no config\.json: give the --output of"),
+        (shutil.rmtree, "does not exist: give the --output of"),
     ],
 )
 def test_a_checkpoint_that_is_not_right_is_named(
@@ -460,7 +462,7 @@ def test_show_tells_options_and_presets(kind: str, name: str, vfbench: Command) 
     done = vfbench("show", kind, name)
     assert done.code == 0
     assert {"vdm": "  steps = 25", "ucf101": "  frames = 16", "is": "  splits = 1"}[name] in done.out.splitlines()
-    assert ("preset tiny: {" in done.out) is (name == "vdm")
+    assert any(line.startswith("tiny ") for line in done.out.splitlines()) is (name == "vdm")
 
 
 def test_a_broken_plugin_breaks_only_itself(vfbench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

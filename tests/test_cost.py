@@ -8,15 +8,24 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from embedded import EMBEDDING, MODELS, saved_clip
+from helpers import clips_of, tiny_dataset, tiny_vdm, tiny_videofusion
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vfbench import video, weights
-from vfbench.cost import measure, peak_memory
+from vfbench import plugins, video, weights
+from vfbench.cost import counting, measure, peak_memory, training_flops
 from vfbench.datasets import shapes
+from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.diffusion.one_network import OneNetwork
+from vfbench.diffusion.priors import Independent
 from vfbench.generate import requests
 from vfbench.interfaces import Clips, ClipShape, Conditioning, Request, Setting
 from vfbench.models import videofusion
+from vfbench.nets.embedding import Condition
 from vfbench.plan import RunOptions, plan
+
+TRAINABLE = [name for name in plugins.names("model") if hasattr(plugins.module("model", name), "create")]
 
 
 class Convolution:
@@ -72,3 +81,79 @@ def test_controls_cost_nothing(control: str) -> None:
 
 def test_the_peak_of_memory_is_in_bytes() -> None:
     assert 1e8 < peak_memory(torch.device("cpu")) < 1e12
+
+
+# Training.
+
+
+class Frames(nn.Module):
+    """One convolution over each frame, which reads no condition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, z: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        output: Tensor = self.layer(z.flatten(0, 1)).view_as(z)
+        return output
+
+
+class OneConvolution(OneNetwork):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.prior, self.network = Independent(), Frames()
+        self.condition = Condition(len(config.classes), (), 8)
+
+
+def counted(model: DiffusionModel) -> int:
+    """What the counter sees of one real step of two clips; a fused attention would compute its scores twice."""
+    with sdpa_kernel(SDPBackend.MATH), counting() as counter:
+        captions = ["a small red circle moves left over blue stripes"] * 2
+        losses = model.training_losses(clips_of(model), [3, 4], captions, ["text", "text"], torch.Generator())
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]  # torch has no type
+    return int(counter.get_total_flops())
+
+
+def test_training_flops_are_those_of_a_count_by_hand() -> None:
+    config = ModelConfig("x", "x", "x", ClipShape(2, 4, 4), ("a",), (), {"schedule": "cosine", "parametrisation": "v"})
+    # Forward, and backward for the weights alone: nobody asks for the gradient of the clip.
+    assert training_flops(OneConvolution(config)) == 2 * 2 * 2 * (3 * 3 * 3) * (3 * 4 * 4)
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_training_flops_are_those_of_a_real_step(name: str) -> None:
+    model = plugins.module("model", name).create(tiny_dataset(side=16), "tiny")
+    assert 2 * training_flops(model) == counted(model)
+
+
+def test_a_frozen_base_generator_is_not_counted_backward() -> None:
+    frozen, learning = tiny_videofusion(base_init="frozen", images=0), tiny_videofusion(images=0)
+    assert 2 * training_flops(frozen) == counted(frozen)
+    assert training_flops(frozen) < 0.9 * training_flops(learning)
+
+
+def test_a_base_generator_of_the_hub_is_counted() -> None:
+    pytest.importorskip("diffusers", reason="a base generator of the hub needs diffusers, which is an extra")
+    sizes = {"sample_size": 8, "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
+    blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "in_channels": 3}
+    hub = {**sizes, **blocks, "out_channels": 3, "class_embed_type": None, "num_class_embeds": None}
+    model = tiny_videofusion(base={"hub": hub, "scheduler": {"prediction_type": "epsilon"}})
+    assert 2 * training_flops(model) == counted(model)
+    assert training_flops(model) != training_flops(tiny_videofusion())
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_the_embedding_of_a_frame_and_its_prior_are_counted(clip: bool, tmp_path: Path) -> None:
+    found = saved_clip(tmp_path) / weights.TENSORS if clip else None
+    of_clip = {"encoder": str(tmp_path), "size": 6, "sha256": weights.sha256(found)} if found else {}
+    model = MODELS["vdm"]({**EMBEDDING, **of_clip})
+    assert 2 * training_flops(model) == counted(model)
+    assert training_flops(model) > training_flops(tiny_vdm())
+
+
+def test_counting_a_training_step_leaves_the_model_and_chance_alone() -> None:
+    model = tiny_vdm()
+    before, state = {name: p.clone() for name, p in model.named_parameters()}, torch.get_rng_state()
+    training_flops(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], p) and p.grad is None for name, p in model.named_parameters())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from helpers import randn
@@ -139,6 +140,38 @@ def test_clip_limits_x0_and_lets_the_noise_explain_the_rest() -> None:
     assert not torch.isclose(clipped.eps[~inside], eps[~inside]).any()
 
 
+def far_out(batch: int = 3) -> tuple[Prediction, Tensor]:
+    """A prediction at a = 0.36 of clips that leave [-1, 1] the further the later they come, and its z."""
+    x0 = randn(batch, 4, 3, 2, 2, seed=1, dtype=F64) * torch.logspace(-1, 1, batch, dtype=F64).view(-1, 1, 1, 1, 1)
+    x0[0] = x0[0].clamp(-0.9, 0.9)
+    eps = randn(batch, 4, 3, 2, 2, seed=2, dtype=F64)
+    return Prediction(x0, eps), 0.6 * x0 + 0.8 * eps
+
+
+A36 = torch.tensor(0.36, dtype=F64)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5, 0.9, 0.995])
+def test_thresholding_keeps_x0_in_range_and_explains_z(threshold: float | None) -> None:
+    prediction, z = far_out()
+    found = clip(prediction, z, A36, threshold)
+    assert found.x0.abs().max() <= 1
+    assert torch.allclose(0.6 * found.x0 + 0.8 * found.eps, z)
+    assert torch.equal(found.x0[0], prediction.x0[0])  # was in range
+    assert torch.allclose(found.eps[0], prediction.eps[0])
+
+
+def test_dynamic_thresholding_is_the_published_rule_clip_by_clip() -> None:
+    prediction, z = far_out()
+    found = clip(prediction, z, A36, 0.9).x0
+    for x0, got in zip(prediction.x0.numpy(), found, strict=True):
+        s = max(float(np.quantile(np.abs(x0), 0.9)), 1.0)
+        assert torch.allclose(got, torch.from_numpy(np.clip(x0, -s, s) / s))
+    alone = torch.cat([clip(Prediction(x0[None], x0[None]), x0[None], A36, 0.9).x0 for x0 in prediction.x0])
+    assert torch.equal(alone, found)
+    assert not torch.isclose(found[2], clip(prediction, z, A36).x0[2]).all()
+
+
 # Solvers.
 
 
@@ -199,6 +232,60 @@ def _slope_to(solver: str, steps: int) -> float:
         return math.sqrt((a * STD**2 + 1 - a) / (start * STD**2 + 1 - start))
     solve(denoise, torch.ones(1, dtype=F64), COSINE, steps=steps, solver=solver, fresh=refused)
     return float(seen[t])
+
+
+def arrival(solver: str, steps: int, eta: float | None = None) -> tuple[float, float]:
+    """Mean and variance of the samples of a solver with a linear denoiser, exact: each noise is followed apart."""
+    calls = iter(range(2, steps + 2))
+
+    def fresh() -> Tensor:
+        return torch.eye(steps + 2, dtype=F64)[next(calls)].view(-1, 1)
+
+    z = torch.eye(steps + 2, dtype=F64)[1].view(-1, 1)  # row 0 without any noise, row 1 with that of the beginning
+    x = solve(gaussian(COSINE), z, COSINE, steps=steps, solver=solver, eta=eta, fresh=fresh).flatten()
+    return float(x[0]), float(((x[1:] - x[0]) ** 2).sum())
+
+
+@pytest.mark.parametrize(
+    ("solver", "eta"), [("ddim", None), ("ddim", 0.3), ("ddim", 0.7), ("ddpm", None), ("dpm++2m", None)]
+)
+def test_more_steps_come_closer_to_the_data_distribution(solver: str, eta: float | None) -> None:
+    found = [arrival(solver, steps, eta) for steps in (5, 10, 50, 100, 500)]
+    wrong = [abs(variance / STD**2 - 1) for _, variance in found]
+    assert all(fine < coarse for coarse, fine in pairwise(wrong))
+    assert wrong[0] < 0.7  # five steps are not nonsense either
+    assert wrong[-1] < 0.02
+    assert [mean for mean, _ in found] == pytest.approx([MEAN] * len(found), abs=0.02)
+
+
+def test_25_steps_of_the_default_solver_do_better_than_500_of_the_others() -> None:
+    wrong = {solver: abs(arrival(solver, 500)[1] / STD**2 - 1) for solver in ("ddim", "ddpm")}
+    assert abs(arrival("dpm++2m", 25)[1] / STD**2 - 1) < min(wrong.values()) / 5
+
+
+@pytest.mark.parametrize(("eta", "same"), [(0.0, "ddim"), (1.0, "ddpm")])
+def test_eta_leads_from_ddim_to_ddpm(eta: float, same: str) -> None:
+    def solved(solver: str, eta: float | None) -> Tensor:
+        fresh = standard_normal(1, 4, 1)
+        return solve(gaussian(COSINE), randn(4, 1, dtype=F64), COSINE, steps=9, solver=solver, eta=eta, fresh=fresh)
+
+    assert torch.equal(solved("ddim", eta), solved(same, None))
+    assert not torch.isclose(solved("ddim", 0.5), solved(same, None)).any()
+
+
+@pytest.mark.parametrize(
+    ("solver", "eta", "named"),
+    [
+        ("ddim", -0.1, r"eta -0\.1: it must lie in \[0, 1\]"),
+        ("ddim", 1.5, r"eta 1\.5"),
+        ("ddim", math.nan, "eta nan"),
+        ("dpm++2m", 0.5, r"solver dpm\+\+2m has none to choose, it solves an equation"),
+        ("ddpm", 0.5, "solver ddpm has none to choose, it is ddim at eta 1"),
+    ],
+)
+def test_an_eta_that_means_nothing_is_refused(solver: str, eta: float, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        solve(gaussian(COSINE), torch.zeros(1), COSINE, steps=2, solver=solver, eta=eta, fresh=refused)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import runpy
 import shlex
@@ -16,12 +17,16 @@ from typing import Any
 import pytest
 import torch
 import typer.main
+from conftest import Command
 from contract import check_dataset, check_fingerprint, check_metric, check_sampler
+from helpers import perturb
 
 import vfbench
 from vfbench import arguments, errors, plugins
+from vfbench import train as training
 from vfbench.cli import app
 from vfbench.datasets import shapes
+from vfbench.diffusion.priors import per_clip
 from vfbench.interfaces import ClipShape, Request, Setting
 from vfbench.measuring import CLIPS
 from vfbench.plan import RunOptions
@@ -208,13 +213,11 @@ def test_readme_lists_the_exit_codes_of_every_error() -> None:
     assert listed == sorted({0, *(kind.exit_code for kind in kinds)})
 
 
-def test_readme_numbers_come_from_the_records() -> None:
-    script = runpy.run_path(str(ROOT / "benchmarks" / "readme_table.py"))
-    block = script["BLOCK"].search(README)[0]
-    if list(script["RECORDS"].glob("*.json")):
-        assert block == script["made"](), "run python benchmarks/readme_table.py"
-    else:
-        assert "|" not in block, "a table without records"
+def test_the_numbers_of_the_pages_come_from_the_records() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
+    for page, blocks in script["PAGES"].items():
+        for name, make in blocks.items():
+            assert script["block"](name).search(page.read_text())[0] == make(), f"{page}: run benchmarks/tables.py"
 
 
 def test_changelog_lines_are_short() -> None:
@@ -257,7 +260,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_there_is_an_example_of_each_kind() -> None:
-    names = {"baselines/wash.py", "vfbench/datasets/ramps.py", "metrics/mean_shift.py"}
+    names = {"baselines/wash.py", "baselines/slide.py", "vfbench/datasets/ramps.py", "metrics/mean_shift.py"}
     assert examples().keys() == names
     assert len(code(CONTRIBUTING, "python")) == len(names), "an example that no test would find"
 
@@ -273,6 +276,40 @@ def test_the_model_keeps_the_contract(package: Path) -> None:
     )
     assert (bright[:, -1] == bright[:, 0]).all()
     assert (dark[:, -1] == 0).all()
+
+
+def test_the_trainable_model_slides_its_noise_and_keeps_the_contract(package: Path, tmp_path: Path) -> None:
+    data = plugins.load("dataset", "shapes(frames=4, height=16, width=16)")
+    module = plugins.module("model", "my_package.slide")
+    for preset, speed in {"tiny": 1, "fast": 3}.items():
+        prior = module.create(data, preset).prior
+        noise = prior.noise(per_clip([1, 2], torch.device("cpu")), data.shape)
+        assert torch.equal(noise[:, 2], noise[:, 0].roll(2 * speed, dims=-1))
+        assert not torch.equal(noise[:, 2], noise[:, 0])
+    model = module.create(data)
+    perturb(model)
+    model.save(tmp_path / "model")
+    setting = Setting(data, torch.device("cpu"), checkpoint=tmp_path / "model")
+    requests = [Request(i, 100 + i, i, caption) for i, caption in enumerate(data.captions("test", [0, 7, 19]))]
+    check_sampler(plugins.load("model", "my_package.slide(steps=2)", setting), requests)
+
+
+@pytest.mark.slow
+def test_the_trainable_model_trains_and_runs_as_the_page_says(
+    package: Path, tmp_path: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's own commands, short: two steps of training without a sheet of samples, and a few clips."""
+    monkeypatch.setattr(training._Run, "show", lambda run: None)
+    monkeypatch.chdir(tmp_path)
+    (block,) = (block for block in code(CONTRIBUTING, "sh") if "my_package.slide" in block)
+    train, run = (shlex.split(line)[3:] for line in block.splitlines())
+    short = {"train": ["--steps", "2", "--batch-size", "2"], "run": ["--smoke", "--num-samples", "8", "--steps", "2"]}
+    for given in (train, run):
+        done = vfbench(*given, *short[given[0]], "--device", "cpu")
+        assert done.code == 0, done.err
+    assert json.loads(Path("runs/slide/config.json").read_text())["options"]["speed"] == 3
+    (result,) = Path("runs").glob("*/results.json")
+    assert json.loads(result.read_text())["model"] == "my_package.slide"
 
 
 def test_the_dataset_keeps_the_contract(package: Path) -> None:

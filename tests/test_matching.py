@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_dataset
+from helpers import NO_TIME, UNET, tiny_dataset, tiny_vdm
 
-from vfbench import cost, matching, plugins
+from vfbench import cost, matching, plugins, weights, widths
 from vfbench.cost import measure
 from vfbench.datasets import shapes
 from vfbench.errors import UserError
 from vfbench.generate import requests
 from vfbench.interfaces import Setting
-from vfbench.matching import Size, create, describe, match
+from vfbench.matching import create, describe, match
 
 TRAINABLE = [name for name in plugins.names("model") if hasattr(plugins.module("model", name), "create")]
 MODELS = ("vdm", "videofusion", "vdit")
@@ -47,16 +47,18 @@ def all_widths(options: Mapping[str, Any]) -> list[int]:
 # Counting.
 
 
-@pytest.mark.parametrize("name", TRAINABLE)
+@pytest.mark.parametrize(("name", "preset"), [*((name, "tiny") for name in TRAINABLE), ("videofusion", "tiny-prior")])
 def test_what_is_described_is_what_the_ledger_counts_of_a_run(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, preset: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cost, "PATIENCE", 0.0)  # the time is not asked for
-    described = describe(name, "tiny", DATA)
+    described = describe(name, preset, DATA)
     create(described, DATA).save(tmp_path)
     sampler = plugins.load("model", name, Setting(DATA, torch.device("cpu"), checkpoint=tmp_path))
     found = measure(sampler, requests(DATA, "test", 1, 0)[0])
     assert (described.parameters, described.flops_per_clip) == (found.parameters, found.flops_per_clip)
+    if preset == "tiny":
+        assert described.evaluations == found.evaluations
 
 
 def test_counting_computes_nothing_and_draws_nothing() -> None:
@@ -160,14 +162,14 @@ def test_what_cannot_be_reached_is_told_with_what_can(factor: float, tolerance: 
 
 
 def test_a_model_without_widths_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching, "_steps", lambda options: {})
+    monkeypatch.setattr(widths, "steps", lambda options: {})
     with pytest.raises(UserError, match="preset 'tiny' of vdm has no `channels`, `width` or `hidden`"):
         match("vdm", "tiny", DATA, describe("vdm", "tiny", DATA))
 
 
 def test_widths_are_found_at_any_depth_and_heads_are_kept_in_mind() -> None:
     options = {"lam": 0.5, "a": {"channels": [8, 16], "patch": 2, "b": {"width": 32, "heads": 4, "hidden": 64}}}
-    assert matching._steps(options) == {
+    assert widths.steps(options) == {
         ("a", "channels", 0): 8,
         ("a", "channels", 1): 8,
         ("a", "b", "width"): 32,
@@ -183,27 +185,19 @@ def test_single_steps_come_nearer_than_one_factor_alone(wanted: int) -> None:
         return math.log(sum(width**2 for width in widths) / wanted)
 
     in_proportion = min(abs(error((8 * n, 16 * n))) for n in range(1, 100))
-    a, b = matching._nearest(before, {("a",): 8, ("b",): 16}, error, 1e-6)
+    a, b = widths.nearest(before, {("a",): 8, ("b",): 16}, error, 1e-6)
     assert a % 8 == b % 16 == 0
     assert abs(error((a, b))) < in_proportion
 
 
 def test_a_size_says_what_it_was_scaled_to() -> None:
-    size = Size("vdm", "tiny", {}, 1, 2)
+    size = describe("vdm", "tiny", DATA)
     assert size.label == "tiny"
     assert replace(size, reference="vdit small").label == "tiny at the FLOPs of vdit small"
 
 
 def test_the_models_of_the_study_at_equal_compute_cost_the_same() -> None:
     """Parameters, FLOPs a clip and FLOPs of a training step, forward and backward, within 3 % of VDM's."""
-
-    def training(size: Size) -> int:
-        with torch.device("meta"):
-            model, t = create(size, data), torch.zeros(2, dtype=torch.long)
-            x, condition = torch.empty(2, 16, 3, 32, 32), model.condition([0, 0], ["", ""], ["none", "none"])
-            with cost.counting() as counter:
-                torch.stack(list(model.losses(x, x, t, condition).values())).sum().backward()  # type: ignore[no-untyped-call]  # torch has no type
-        return int(counter.get_total_flops())
 
     data = shapes.build()
     wanted = describe("vdm", "tiny", data)
@@ -212,4 +206,158 @@ def test_the_models_of_the_study_at_equal_compute_cost_the_same() -> None:
         found = describe(model, preset, data)
         assert found.parameters == pytest.approx(wanted.parameters, rel=0.03), model
         assert found.flops_per_clip == pytest.approx(wanted.flops_per_clip, rel=0.03), model
-        assert training(found) == pytest.approx(training(wanted), rel=0.03), model
+        assert found.training_flops == pytest.approx(wanted.training_flops, rel=0.03), model
+
+
+# Options of a model, and references by name.
+
+
+def test_options_of_a_model_are_its_own_and_stay() -> None:
+    found = describe("pyoco", "tiny", DATA, {"alpha": 2})
+    assert (found.options["alpha"], found.given) == (2.0, {"alpha": 2})
+    assert create(found, DATA).config.options["alpha"] == 2.0
+    matched = create(match("pyoco", "tiny", DATA, found, options={"alpha": 2}), DATA)
+    assert (matched.config.options["alpha"], matched.config.preset) == (2.0, "tiny at the FLOPs of pyoco tiny")
+    assert describe("pyoco", "tiny", DATA).options["alpha"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"alhpa": 2}, "no option of model pyoco called 'alhpa': did you mean 'alpha'"),
+        ({"alpha": "2"}, "option alpha='2' of model pyoco must be float or None"),
+        ({"alpha": -1}, "alpha"),
+    ],
+)
+def test_an_option_that_a_model_does_not_take_is_named(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        describe("pyoco", "tiny", DATA, options)
+
+
+def test_a_step_of_training_is_counted_as_the_ledger_does() -> None:
+    found = describe("vdm", "tiny", DATA)
+    assert found.training_flops == cost.training_flops(create(found, DATA)) > found.flops_per_clip / 25
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "preset", "options"),
+    [
+        ("vdm", "vdm", "tiny", {}),
+        (" vdm:small ", "vdm", "small", {}),
+        ("pyoco(alpha=3):tiny-progressive", "pyoco", "tiny-progressive", {"alpha": 3.0}),
+        ("pyoco(alpha=3)", "pyoco", "tiny", {"alpha": 3.0}),
+    ],
+)
+def test_a_reference_is_a_model_and_perhaps_its_preset(
+    text: str, model: str, preset: str, options: dict[str, Any]
+) -> None:
+    found = matching.reference(text, DATA, "tiny")
+    assert (found.model, found.preset) == (model, preset)
+    assert found == describe(model, preset, DATA, found.given)
+    assert {name: found.options[name] for name in options} == options
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("vmd", "did you mean 'vdm'"),
+        ("vdm:smal", "no vdm preset called 'smal': did you mean 'small'"),
+        ("vdm:", "cannot read 'vdm:'"),
+        ("", "cannot read ''"),
+        ("noise", "'noise' has no presets to count"),
+        ("pyoco(alhpa=3):tiny", "did you mean 'alpha'"),
+    ],
+)
+def test_a_reference_that_is_none_is_named(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"reference '{text.replace('(', '.').replace(')', '.')}': .*{said}"):
+        matching.reference(text, DATA, "tiny")
+
+
+def test_a_reference_without_a_preset_has_that_of_the_model_or_says_how_to_name_one() -> None:
+    assert matching.reference("vdm", DATA, "small").preset == "small"
+    with pytest.raises(UserError, match=r"no vdm preset called 'tiny-equal'.*MODEL:PRESET, such as vdm:small"):
+        matching.reference("vdm", DATA, "tiny-equal")
+
+
+# A part that was trained before.
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint of an image model, for a VideoFusion that is smaller than its preset."""
+    presets = plugins.module("model", "videofusion").PRESETS
+    monkeypatch.setitem(presets, "tiny", {**presets["tiny"], "base": NO_TIME, "residual": UNET})
+    model = tiny_vdm(1, network=NO_TIME)
+    model.save(tmp_path / "images")
+    return tmp_path / "images"
+
+
+def test_a_pretrained_part_is_counted_and_is_in_what_is_created(images: Path) -> None:
+    data, given = tiny_dataset(), {"base_from": str(images), "base_init": "finetune"}
+    before = torch.get_rng_state()
+    found = describe("videofusion", "tiny", data, given)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert found.parameters == describe("videofusion", "tiny", data).parameters
+    made, theirs = create(found, data).state_dict(), weights.read(images / "model.safetensors")
+    assert torch.equal(made["base.stem.weight"], theirs["network.stem.weight"])
+
+
+def test_a_pretrained_part_has_its_widths_and_is_not_scaled(images: Path) -> None:
+    data = tiny_dataset()
+    given = {"base_from": str(images), "base_init": "finetune"}
+    with pytest.raises(UserError, match=r"begins with .*images, whose widths are what they are.*leave out base_from"):
+        match("videofusion", "tiny", data, describe("vdm", "tiny", data), options=given)
+
+
+# Models of others.
+
+
+OTHERS = {
+    "no_steps": "def build(setting): ...\n",
+    "no_model": "class Own: ...\ndef create(dataset, preset): return Own()\ndef build(setting, *, steps=25): ...\n",
+    "own": "build = builder('own', vdm.VDM)\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("no_steps", "takes no option 'steps'"), ("no_model", "makes a Own: only a DiffusionModel")]
+)
+def test_a_model_of_others_that_cannot_be_counted_says_why(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _package(name, tmp_path, monkeypatch)
+    with pytest.raises(UserError, match=f"'others_{name}.model' {said}"):
+        describe(f"others_{name}.model", "tiny", DATA)
+
+
+def test_a_model_of_others_is_counted_by_its_dotted_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _package("own", tmp_path, monkeypatch)
+    found, theirs = describe("others_own.model", "tiny", DATA), describe("vdm", "tiny", DATA)
+    assert (found.model, found.flops_per_clip) == ("others_own.model", theirs.flops_per_clip)
+    assert match("others_own.model", "tiny", DATA, theirs).label == "tiny at the FLOPs of vdm tiny"
+
+
+def _package(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package with a model; what it does not say itself is VDM's."""
+    (folder / f"others_{name}").mkdir()
+    (folder / f"others_{name}" / "__init__.py").write_text("")
+    usual = "from vfbench.baselines import vdm\nfrom vfbench.diffusion.sampler import builder\n"
+    usual += "PRESETS = vdm.PRESETS\ndef create(dataset, preset): return vdm.create(dataset, preset)\n"
+    (folder / f"others_{name}" / "model.py").write_text(usual + OTHERS[name])
+    monkeypatch.syspath_prepend(folder)
+
+
+# Which clips a preset is shown for.
+
+
+def test_a_preset_made_for_one_shape_has_clips_of_that_shape() -> None:
+    presets = plugins.module("model", "videofusion").PRESETS
+    declared = {name: tuple(options["clips"]) for name, options in presets.items() if "clips" in options}
+    assert declared
+    for name, clips in declared.items():
+        shape = matching.clips_for("videofusion", name).shape
+        assert (shape.frames, shape.height, shape.width) == clips
+    assert matching.clips_for("vdm", "tiny").shape == shapes.build().shape
+    assert matching.clips_for("vdm", "tiny", "shapes(height=8)").shape.height == 8
+    with pytest.raises(UserError, match="'noise' has no presets"):
+        matching.clips_for("noise", "tiny")

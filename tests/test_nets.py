@@ -10,6 +10,8 @@ import torch
 from helpers import NO_TIME, UNET, perturb, randn
 from torch import Tensor
 
+from vfbench.errors import UserError
+from vfbench.interfaces import Conditioning
 from vfbench.nets.embedding import LENGTH, Caption, Condition, sinusoidal
 from vfbench.nets.unet import Attention, FrameConvolution, Layer, ResidualBlock, UNet, UNetConfig
 
@@ -220,3 +222,27 @@ def test_conditions_are_chosen_clip_by_clip() -> None:
     assert torch.equal(mixed[0], condition.null)
     assert torch.equal(mixed[1], condition.label.weight[1])
     assert torch.allclose(mixed[2], condition(labels, captions, ["text"] * 3)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("classes", "words", "label", "mode", "said"),
+    [
+        (5, WORDS, 5, "class", "class 5: the model has classes 0 to 4"),
+        (5, WORDS, -1, "class", "class -1"),
+        (0, WORDS, 0, "class", "trained without classes"),
+        (5, (), 0, "text", "trained without captions"),
+    ],
+)
+def test_what_a_model_was_not_told_of_is_refused(
+    classes: int, words: tuple[str, ...], label: int, mode: Conditioning, said: str
+) -> None:
+    condition = Condition(classes, words, 16)
+    with pytest.raises(UserError, match=said):
+        condition([0, label], [" ".join(words[:1])] * 2, ["none", mode])
+
+
+def test_labels_that_nobody_reads_may_be_any() -> None:
+    condition = Condition(0, WORDS, 16)
+    asked = condition([999, 999], [WORDS[0]] * 2, ["none", "text"])
+    assert torch.equal(asked[0], condition.null)
+    assert not torch.equal(asked[1], condition.null)

@@ -197,7 +197,7 @@ def test_options_of_the_right_type_are_passed(third_party: str, options: str, bu
     [
         ("rate=True", "float"),
         ("rate='1'", "float"),
-        ("path=1", "str or NoneType"),
+        ("path=1", "str or None"),
         ("flag=1", "bool"),
         ("flag=None", "bool"),
         ("many=False", "int"),

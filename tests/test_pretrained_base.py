@@ -10,6 +10,7 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+from embedded import EMBEDDING
 from helpers import NO_TIME, UNET, clips_of, embed, perturb, setting, tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor
 
@@ -240,3 +241,50 @@ def test_a_missing_tensor_is_named(images: Path) -> None:
     _edit(images, sha256="")
     with pytest.raises(MissingData, match=r"lacks 'head\.bias'"):
         created(images)
+
+
+# A base generator that reads the embedding of its frame.
+
+
+EMBEDDED: dict[str, Any] = {"embedding": EMBEDDING}
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The preset `tiny` conditions on the embedding of the base frame."""
+    monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **EMBEDDED})
+
+
+def test_an_image_model_hands_on_the_embedding_that_it_reads(reads: None, tmp_path: Path) -> None:
+    model, state = created(saved(tiny_vdm(1, network=NO_TIME, **EMBEDDED), tmp_path)), state_of(tmp_path)
+    handed = {name for name, tensor in model.state_dict().items() if name in state and torch.equal(tensor, state[name])}
+    assert {name for name in state if name.startswith("frame_embedding.")} <= handed
+
+
+def test_an_image_model_that_reads_none_answers_as_it_did(reads: None, images: Path) -> None:
+    model, frame = created(images), clips_of(created(images))[:, :1]
+    added, _ = model.frame_embedding.shown(frame, torch.tensor([True, False]))  # type: ignore[union-attr]  # it has one
+    assert not added.any()  # until the projection has learnt
+
+
+@pytest.mark.parametrize("changed", [{"size": 16}, None], ids=["another", "none here"])
+def test_another_embedding_than_the_image_models_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: dict[str, Any] | None
+) -> None:
+    options = {} if changed is None else {"embedding": {**EMBEDDED["embedding"], **changed}}
+    monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **options})
+    with pytest.raises(UserError, match=r"was trained with the embedding .*'size': 8.* preset tiny here has"):
+        created(saved(tiny_vdm(1, network=NO_TIME, **EMBEDDED), tmp_path))
+
+
+def test_an_embedding_of_frames_of_another_size_is_refused(reads: None, tmp_path: Path) -> None:
+    folder = saved(tiny_vdm(1, network=NO_TIME, **EMBEDDED), tmp_path)
+    _edit(folder, shape={"frames": 1, "height": 16, "width": 16})
+    with pytest.raises(UserError, match="trained on 1x16x16, with an embedding of frames; here are 4x8x8"):
+        created(folder)
+
+
+def test_a_frozen_base_generator_cannot_learn_to_read_an_embedding(reads: None, images: Path) -> None:
+    with pytest.raises(UserError, match=r"base init 'frozen': .* choose finetune, or embedding none"):
+        created(images, "frozen")
+    assert created(images, "frozen", embedding="none").frame_embedding is None

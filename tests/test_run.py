@@ -30,7 +30,7 @@ from vfbench.selection import choose
 from vfbench.store import RunFolder, read_tensors, write_tensors
 
 COUNT, BATCH = 70, 16  # three chunks: 32, 32 and 6 clips, in batches of 16, 16; 16, 16; 6
-KEYS = {"cost", "data", "dataset", "environment", "model", "model_spec", "note", "protocol", "reference"}
+KEYS = {"cost", "data", "dataset", "environment", "model", "model_spec", "note", "preset", "protocol", "reference"}
 KEYS |= {"run_dir", "run_id", "schema", "scores", "seed", "weights"}
 SCORE = {
     "error",
@@ -308,12 +308,12 @@ def test_clips_that_are_none_are_named(answer: Tensor, said: str) -> None:
 
 
 def test_a_gpu_that_is_too_small_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def too_small(*_: object) -> Clips:
+    def too_small(*_: object) -> None:  # where fewer clips at once are no help
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     planned = plan(RunOptions(model="noise", smoke=True, device="cpu", output=tmp_path / "run"))
-    monkeypatch.setattr(Noise, "sample", too_small)
-    with pytest.raises(BadEnvironment, match=r"batches of 32: .* smaller --batch-size"):
+    monkeypatch.setattr("vfbench.run.real_features", too_small)
+    with pytest.raises(BadEnvironment, match=r"run keeps what is done\) does not fit .*--dtype bfloat16"):
         start(planned)
 
 
@@ -441,7 +441,7 @@ def test_python_gets_what_is_written(tmp_path: Path) -> None:
 def test_python_gets_its_mistakes_as_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'noise'"):
         package.benchmark(model="nois")
-    with pytest.raises(MissingData, match=r"none/config\.json"):
+    with pytest.raises(MissingData, match=r"none does not exist"):
         package.benchmark(model="vdm", checkpoint=str(tmp_path / "none"), smoke=True)
     held = RunFolder.hold(tmp_path / "run", plan(RunOptions(model="noise", smoke=True, device="cpu")).specification)
     with held, pytest.raises(BadEnvironment, match="in use"):

@@ -158,6 +158,17 @@ def test_same_models_are_told_apart_by_specification_then_by_run() -> None:
     assert labels(table)[:4] == ["vdm(steps=25), run aaaa", "vdm(steps=25), run bbbb", "vdm(steps=5)", "dit"]
 
 
+def test_runs_of_one_model_are_told_apart_by_their_presets_where_these_differ() -> None:
+    runs = [
+        record("pyoco", 40, run="aaaa") | {"preset": "tiny"},
+        record("pyoco", 41, run="bbbb") | {"preset": "tiny-progressive"},
+        record("pyoco", 42, run="cccc") | {"preset": "tiny"},
+        record("vdm", 43) | {"preset": "tiny"},
+    ]
+    assert labels(build(runs[:2] + runs[3:]))[:3] == ["pyoco(steps=25) tiny", "pyoco(steps=25) tiny-progressive", "vdm"]
+    assert "pyoco(steps=25) tiny, run cccc" in labels(build(runs))
+
+
 def test_nothing_to_show_is_an_error() -> None:
     for results in ([], [record("vdm") | {"scores": {}}]):
         with pytest.raises(UserError, match="no results to show"):

@@ -31,6 +31,8 @@ from vfbench.errors import BadEnvironment, Interrupted, MissingData, UserError
 from vfbench.interfaces import Clips, Dataset, Setting, Split
 from vfbench.models import videofusion
 from vfbench.train import TrainOptions, prepare, train
+from vfbench.training.batches import CONDITIONED
+from vfbench.training.team import Team
 
 OPTIONS = TrainOptions(steps=6, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 STEPS = 60
@@ -50,8 +52,9 @@ class Nothing(Shapes):
 
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No sample sheets: they take longer than a tiny training."""
+    """No sample sheets and no counting of FLOPs: they take longer than a tiny training."""
     monkeypatch.setattr(training._Run, "show", lambda run: None)
+    monkeypatch.setattr(training._Run, "_flops", 1)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +112,7 @@ def test_the_folder_holds_what_the_text_promises(trained: tuple[Path, VDM]) -> N
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != ".lock"
     )
     sheets = [f"samples/step_{STEPS:06d}.{suffix}" for suffix in ("png", "webp")]
-    assert files == ["config.json", "log.jsonl", "model.safetensors", *sheets, "training.pt"]
+    assert files == ["README.md", "config.json", "log.jsonl", "model.safetensors", *sheets, "training.pt"]
 
 
 def test_the_log_is_a_record_a_line(trained: tuple[Path, VDM]) -> None:
@@ -458,11 +461,11 @@ def test_every_step_has_clipped_gradients_and_its_own_rate(
 
 
 def test_a_batch_shows_real_clips_in_range_with_their_own_words(tmp_path: Path) -> None:
-    run = training._Run(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=200), tmp_path)
-    clips, labels, captions, modes, _ = next(run.batches)
+    run = training._Run(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=200), tmp_path, Team("cpu"))
+    ((clips, labels, captions, modes, *_),) = next(run.batches)
     assert (clips.shape, clips.dtype) == ((200, 4, 3, 8, 8), torch.uint8)
     assert clips.float().std() > 32
     names = run.dataset.classes
     assert all(names[label].split()[0] in caption for label, caption in zip(labels, captions, strict=True))
-    shares = {mode: sum(m == mode for m in modes) / 200 for mode in training.CONDITIONED}
-    assert shares == pytest.approx(training.CONDITIONED, abs=0.1)
+    shares = {mode: sum(m == mode for m in modes) / 200 for mode in CONDITIONED}
+    assert shares == pytest.approx(CONDITIONED, abs=0.1)

@@ -567,24 +567,37 @@ def _widen(folder: Path) -> None:
 
 
 def _forget_option(folder: Path) -> None:
+    _configured(folder, lambda config: config["options"].pop("lam"))
+
+
+def _configured(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text())
-    del config["options"]["lam"]
+    change(config)
     path.write_text(json.dumps(config))
+
+
+def _optioned(**options: Any) -> Damage:
+    return lambda folder: _configured(folder, lambda config: config["options"].update(options))
 
 
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
         (_truncate, "model.safetensors is damaged"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "no weights at .*model.safetensors"),
-        (lambda folder: (folder / "config.json").unlink(), "config.json cannot be read"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "a config.json and no model.safetensors"),
+        (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
         (lambda folder: (folder / "config.json").write_text("[]"), "config.json holds list"),
         (lambda folder: (folder / "config.json").write_text('{"model": "videofusion"}'), "config.json is not"),
         (_rename_model, "checkpoint of 'vdm', not of 'videofusion'"),
         (_widen, "has shape"),
         (_forget_option, "config.json does not describe a videofusion .*lam"),
+        (_optioned(lam=2.0), r"config.json does not describe a videofusion \(lambda 2"),
+        (_optioned(parametrisation="epsilon"), "config.json does not describe .*no parametrisation called 'epsilon'"),
+        (_optioned(base_init="thawed"), "config.json does not describe .*no base init called 'thawed'"),
+        (_optioned(base={"channels": [-32, 64]}), "config.json does not describe a videofusion"),
+        (lambda folder: _configured(folder, lambda config: config.pop("sha256")), "records no SHA-256"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_naming_the_file(tmp_path: Path, damage: Damage, named: str) -> None:
@@ -631,8 +644,9 @@ def test_an_unknown_preset_is_refused_and_each_known_one_describes_a_model() -> 
     with pytest.raises(UserError, match="did you mean 'tiny'"):
         videofusion.create(tiny_dataset(), "tinny")
     with torch.device("meta"):
-        for preset in videofusion.PRESETS:
-            assert sum(p.numel() for p in videofusion.create(tiny_dataset(), preset).parameters()) > 100_000
+        for preset, options in videofusion.PRESETS.items():
+            data = Shapes(ClipShape(*options.get("clips", (4, 8, 8))))
+            assert sum(p.numel() for p in videofusion.create(data, preset).parameters()) > 100_000
 
 
 def test_presets_survive_json_so_that_a_checkpoint_can_describe_itself() -> None:

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import tiny_vdm, tiny_videofusion
 from torch import Tensor, nn
 
 from vfbench import files, weights
-from vfbench.errors import BadEnvironment, MissingData
+from vfbench.diffusion.model import ModelConfig
+from vfbench.errors import BadEnvironment, MissingData, UserError
+from vfbench.models.videofusion import VideoFusion
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2], dtype=torch.int64)}
 
@@ -130,6 +133,10 @@ def test_loading_fills_a_module_in_its_own_dtype(tmp_path: Path) -> None:
         ({"weight": torch.zeros(2, 3)}, "'bias' is missing"),
         ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "extra": torch.zeros(1)}, "'extra' is not part"),
         ({"weight": torch.zeros(3, 2), "bias": torch.zeros(2)}, r"'weight' has shape \(3, 2\), needed \(2, 3\)"),
+        (
+            {"weight": torch.zeros(2, 3), "bias": torch.zeros(2, dtype=torch.int64)},
+            r"'bias' holds torch.int64, needed torch.float32",
+        ),
     ],
 )
 def test_loading_refuses_what_does_not_fit_naming_it(tmp_path: Path, tensors: dict[str, Tensor], named: str) -> None:
@@ -140,6 +147,134 @@ def test_loading_refuses_what_does_not_fit_naming_it(tmp_path: Path, tensors: di
         weights.load_into(module, path)
     assert str(path) in str(caught.value)
     assert torch.equal(module.weight, before)  # nothing is half loaded
+
+
+def test_the_most_telling_difference_is_named_first(tmp_path: Path) -> None:
+    """Each file also has another hash than the one expected: that alone would say too little."""
+    path, module = tmp_path / "w.safetensors", nn.Linear(3, 2)
+    fits = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
+    weights.write(path, fits)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4])
+    with pytest.raises(MissingData, match="is damaged or not a safetensors file"):
+        weights.load_into(module, path, "ab" * 32)
+    weights.write(path, {**fits, "weight": torch.zeros(9, 3)})
+    with pytest.raises(MissingData, match=r"'weight' has shape \(9, 3\), needed \(2, 3\)"):
+        weights.load_into(module, path, "ab" * 32)
+    path.write_bytes(whole)
+    with pytest.raises(MissingData, match=f"its SHA-256 is {weights.sha256(path)}, expected {'ab' * 32}"):
+        weights.load_into(module, path, "ab" * 32)
+    assert weights.load_into(module, path, weights.sha256(path)) == weights.sha256(path)
+
+
+def test_a_swapped_file_of_another_model_names_the_first_tensor_that_differs(tmp_path: Path) -> None:
+    model = tiny_vdm()
+    model.save(tmp_path)
+    tiny_videofusion().save(tmp_path / "other")
+    swapped = (tmp_path / "other" / weights.TENSORS).read_bytes()
+    (tmp_path / weights.TENSORS).write_bytes(swapped)
+    with pytest.raises(MissingData, match=r"does not fit this model: 'base\.[\w.]+' is not part of the model"):
+        weights.load_into(model, tmp_path / weights.TENSORS, model.config.sha256)
+
+
+# Which folder is meant.
+
+
+def _run(folder: Path, used: str) -> None:
+    files.write_json(folder / "run.json", {"options": {"checkpoint": {"value": used, "origin": "default"}}})
+
+
+def _without(name: str) -> Any:
+    def make(folder: Path) -> None:
+        tiny_vdm().save(folder)
+        (folder / name).unlink()
+
+    return make
+
+
+STRANGERS = {
+    "empty": (lambda folder: None, "here is empty: give the --output of a `python -m vfbench train`"),
+    "pictures": (lambda folder: (folder / "a.png").write_text(""), r"here holds no config\.json: give the --output"),
+    "a run": (lambda folder: _run(folder, "None"), "the folder of a run, .*: leave out --checkpoint, as it did"),
+    "a run of mine": (lambda folder: _run(folder, "runs/me"), "a run, .*no weights: say --checkpoint runs/me, as it"),
+    "a pipeline": (
+        lambda folder: files.write_json(folder / "model_index.json", {}),
+        r"pipeline of diffusers: say --model \"diffusers\(id='.*here'\)\"",
+    ),
+    "of diffusers": (
+        lambda folder: files.write_json(folder / "config.json", {"_class_name": "UNet2DModel"}),
+        r"config\.json describes a 'UNet2DModel' of another library",
+    ),
+    "of transformers": (
+        lambda folder: files.write_json(folder / "config.json", {"model_type": "bert"}),
+        r"config\.json describes a 'bert' of another library",
+    ),
+    "nothing": (lambda folder: files.write_json(folder / "config.json", {}), r"config\.json names no model"),
+    "another": (lambda folder: tiny_videofusion().save(folder), "a checkpoint of 'videofusion', .*--model videofusion"),
+    "half copied": (_without("model.safetensors"), r"has a config\.json and no model\.safetensors: copy that file"),
+}
+
+
+@pytest.mark.parametrize(("make", "said"), STRANGERS.values(), ids=STRANGERS)
+def test_a_folder_that_is_no_checkpoint_is_told_what_it_is(make: Any, said: str, tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    make(folder)
+    with pytest.raises(MissingData, match=said):
+        weights.require_checkpoint(folder, "vdm")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("saved/model.safetensors", "is a file of a checkpoint: give its folder, .*saved$"),
+        ("saved/config.json", "is a file of a checkpoint: give its folder, .*saved$"),
+        ("clip.mp4", r"is a file: a checkpoint is a folder with config\.json and model\.safetensors"),
+        ("gone", "gone does not exist: give the --output of a `python -m vfbench train`$"),
+    ],
+)
+def test_what_is_no_folder_is_told_so(given: str, said: str, tmp_path: Path) -> None:
+    tiny_vdm().save(tmp_path / "saved")
+    (tmp_path / "clip.mp4").write_text("")
+    with pytest.raises(MissingData, match=said):
+        weights.require_checkpoint(tmp_path / given, "vdm")
+    weights.require_checkpoint(tmp_path / "saved", "vdm")
+    weights.require_checkpoint(tmp_path / "saved")
+
+
+def test_what_looks_like_a_name_of_the_hub_is_offered_as_one() -> None:
+    with pytest.raises(MissingData, match="or hub:someone/videos for one of the hub"):
+        weights.require_checkpoint(Path("someone/videos"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"lam": 1.5}, r"lambda 1\.5"),
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"base_frame": 9}, "base frame 9|base_frame 9"),
+        ({"base": {"wings": 2}}, "wings"),
+    ],
+)
+def test_a_value_out_of_range_in_a_configuration_names_the_file(
+    changed: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    tiny_videofusion().save(tmp_path)
+    path = tmp_path / weights.CONFIG
+    content = files.read_json(path)
+    files.write_json(path, {**content, "options": {**content["options"], **changed}})
+    config = ModelConfig.read(path, "videofusion")
+    with (
+        pytest.raises(MissingData, match=rf"config\.json does not describe a videofusion \(.*({said})"),
+        weights.describing(path, "videofusion"),
+    ):
+        VideoFusion(config)
+
+
+@pytest.mark.parametrize("error", [BadEnvironment("diffusers is missing"), MissingData("another file")])
+def test_what_is_not_about_a_value_stays_as_it_is(error: UserError, tmp_path: Path) -> None:
+    with pytest.raises(type(error), match=str(error)), weights.describing(tmp_path, "vdm"):
+        raise error
 
 
 def test_halving_keeps_integers_and_halves_the_file(tmp_path: Path) -> None:
@@ -164,3 +299,10 @@ def test_shipped_finds_only_whole_folders(tmp_path: Path, monkeypatch: pytest.Mo
     assert weights.shipped("shapes", "vdm") is None
     files.write_json(folder / "config.json", {})
     assert weights.shipped("shapes", "vdm") == folder
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    layer = nn.Linear(2, 2)
+    weights.write(tmp_path / "w.safetensors", {"weight": torch.full((2, 2), float("nan")), "bias": torch.zeros(2)})
+    with pytest.raises(MissingData, match=r"holds NaN or infinity in 'weight'"):
+        weights.load_into(layer, tmp_path / "w.safetensors")

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from vfbench.diffusion.model import DiffusionModel
 from vfbench.generate import sample
-from vfbench.interfaces import Request, Sampler
+from vfbench.interfaces import Conditioning, Request, Sampler
 
 PATIENCE = 10.0  # seconds a clip may take that is sampled once more only to tell the time
 
@@ -61,6 +62,32 @@ def counting() -> Iterator[FlopCounterMode]:
             yield counter
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+def training_flops(model: DiffusionModel) -> int:
+    """FLOPs of one clip in one training step, forward and backward, with a caption where the model reads words.
+
+    A multiply-add counts two. The optimiser's own work is not counted, nor what fused attention or activation
+    checkpointing compute a second time. What is counted is a copy of meta tensors, made from the model's configuration:
+    nothing is computed, and no global random number drawn. Raises RuntimeError where clips of the configured shape do
+    not pass through the network.
+    """
+    bare, words, shape = _without_values(model), model.config.words, model.config.shape
+    mode: Conditioning = "text" if words else "none"
+    x = torch.empty(1, shape.frames, 3, shape.height, shape.width, device="meta")
+    with counting() as counter:
+        losses = bare.training_losses(x, [0], list(words[:1]) or [""], [mode], torch.Generator())
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]  # torch has no type
+    return int(counter.get_total_flops())
+
+
+def _without_values(model: DiffusionModel) -> DiffusionModel:
+    """An untrained copy whose parameters and buffers are meta tensors; what is no part of a module keeps its values."""
+    from accelerate import init_empty_weights
+
+    with torch.random.fork_rng(devices=[]), init_empty_weights():
+        bare = type(model)(model.config)
+    return bare.to("meta")
 
 
 def _timed(sampler: Sampler, request: Request) -> float:

@@ -124,3 +124,7 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing came of it
+            with contextlib.suppress(OSError):  # another process took it up
+                (folder / ".lock").unlink()
+                folder.rmdir()

@@ -1,35 +1,87 @@
 """Sampler + requests -> clips -> features, chunk by chunk, resumable and timed.
 
-A clip needs no disk: its features are taken in the pass that makes it. Clips are kept when asked for, lossless.
+A clip needs no disk: its features are taken in the pass that makes it. Clips are kept when asked for, lossless. Where
+the GPU's memory is full, fewer clips are made or scored at once: that changes none of them.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from vfbench import video
-from vfbench.errors import UserError
+from vfbench.errors import BadEnvironment, UserError
 from vfbench.interfaces import Clips, ClipShape, Dataset, Extractor, Request, Sampler, Split, derive_seed
 from vfbench.progress import Progress
 from vfbench.store import RunFolder, read_tensors, write_tensors
 
 SHOWN = 8  # clips in samples/
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+@dataclass
+class Batches:
+    """At most `size` at once, halved for good, and told so, where the GPU has too little memory for as many."""
+
+    size: int = sys.maxsize
+
+    def each(
+        self, items: Sequence[Item], work: Callable[[Sequence[Item]], Made], named: Callable[[Sequence[Item]], str]
+    ) -> Iterator[tuple[Sequence[Item], Made]]:
+        """Batches of `items`, each with what `work` makes of it; `named` says what a batch is.
+
+        Raises `BadEnvironment` where there is too little memory for a single one.
+        """
+        start = 0
+        while start < len(items):
+            batch = items[start : start + self.size]
+            try:
+                made = work(batch)
+            except torch.OutOfMemoryError as error:
+                self._halve(len(batch), named(batch), error)
+            else:
+                yield batch, made
+                start += len(batch)
+                continue
+            torch.cuda.empty_cache()  # here, where the error is gone, and with it what it held of the failed batch
+
+    def _halve(self, count: int, named: str, error: torch.OutOfMemoryError) -> None:
+        if count == 1:
+            raise no_memory(named) from error
+        self.size = count // 2
+        said = f"{named} do not fit into the memory of the GPU: batches of {self.size} from here on"
+        print(said, file=sys.stderr)
+
+
+def no_memory(what: str) -> BadEnvironment:
+    """The error for what does not fit into the GPU's memory however few clips are made at once."""
+    offload = "--model \"diffusers(offload='model')\""
+    return BadEnvironment(
+        f"{what} does not fit into the memory of the GPU, even alone: end what else runs there, compute in half "
+        f"precision (--dtype bfloat16), keep the networks of a pipeline off the GPU ({offload}), or take --device cpu"
+    )
+
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be kept of each clip: outputs of extractors, of its frames that are scored, and the clip itself."""
+    """What is to be kept of each clip: outputs of extractors, of its frames that are scored, and the clip itself.
+
+    `batches` says how many clips each extractor has found to fit into the memory.
+    """
 
     extractors: Mapping[str, Extractor]
     outputs: Mapping[str, Sequence[str]]
     clips: bool = False
     frames: slice = field(default_factory=lambda: slice(None))
+    batches: dict[str, Batches] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def features(self, clips: Clips, requests: Sequence[Request]) -> dict[str, Tensor]:
         """All asked outputs as `extractor.output`, each from one pass of its network.
@@ -37,8 +89,8 @@ class Wanted:
         Raises `UserError` naming the clip for NaN or infinity: no score is made of it, and no file keeps it.
         """
         found = {}
-        for name, extractor in self.extractors.items():
-            for output, value in extractor(clips, requests, self.outputs[name]).items():
+        for name in self.extractors:
+            for output, value in self._outputs(name, clips, requests).items():
                 if len(bad := (~torch.isfinite(value).all(1)).nonzero()):
                     broken = requests[int(bad[0])].index
                     raise UserError(
@@ -46,6 +98,21 @@ class Wanted:
                     )
                 found[f"{name}.{output}"] = value
         return found
+
+    def _outputs(self, name: str, clips: Clips, requests: Sequence[Request]) -> dict[str, Tensor]:
+        """The asked outputs of one extractor, from one pass of its network or from as many as its memory wants."""
+        extractor, outputs = self.extractors[name], self.outputs[name]
+
+        def run(rows: Sequence[int]) -> Mapping[str, Tensor]:
+            part = slice(rows[0], rows[-1] + 1)
+            return extractor(clips[part], requests[part], outputs)
+
+        def named(rows: Sequence[int]) -> str:
+            return f"{name}: {len(rows)} clip{'s' * (len(rows) > 1)}"
+
+        batches = self.batches.setdefault(name, Batches())
+        found = [part for _, part in batches.each(range(len(requests)), run, named)]
+        return {output: torch.cat([part[output] for part in found]) for output in found[0]}
 
     @property
     def names(self) -> set[str]:
@@ -69,7 +136,7 @@ def requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Requ
 
 def sample(sampler: Sampler, batch: Sequence[Request]) -> Clips:
     """The sampler's clips for a batch; raises `UserError` naming the requests where they are no clips to score."""
-    named = f"clips {batch[0].index} to {batch[-1].index}"
+    named = _named(batch)
     try:
         clips = video.checked(sampler.sample(batch))
     except ValueError as error:  # NaN, most often
@@ -80,6 +147,10 @@ def sample(sampler: Sampler, batch: Sequence[Request]) -> Clips:
     return clips
 
 
+def _named(batch: Sequence[Request]) -> str:
+    return f"clips {batch[0].index} to {batch[-1].index}" if len(batch) > 1 else f"clip {batch[0].index}"
+
+
 def generate(folder: RunFolder, sampler: Sampler, asked: Sequence[Request], wanted: Wanted, batch_size: int) -> float:
     """Make every chunk that is not whole on disk; returns the seconds that all chunks took, earlier ones included."""
     chunks = _chunks(folder, asked)
@@ -88,9 +159,9 @@ def generate(folder: RunFolder, sampler: Sampler, asked: Sequence[Request], want
     done = sum(len(chunks[i]) for i in chunks if i not in missing)
     if done:
         print(f"resumed: {done} of {len(asked)} clips are already there", file=sys.stderr)
-    progress = Progress("generate", len(asked), "clips", done=done)
+    progress, batches = Progress("generate", len(asked), "clips", done=done), Batches(batch_size)
     for i in missing:
-        seconds[i] = _make(folder, i, sampler, chunks[i], wanted, batch_size, progress)
+        seconds[i] = _make(folder, i, sampler, chunks[i], wanted, batches, progress)
     return sum(spent or 0.0 for spent in seconds.values())
 
 
@@ -135,16 +206,19 @@ def _make(
     sampler: Sampler,
     part: Sequence[Request],
     wanted: Wanted,
-    batch_size: int,
+    batches: Batches,
     progress: Progress,
 ) -> float:
     rows: list[dict[str, Tensor]] = []
     seconds = 0.0
-    for start in range(0, len(part), batch_size):
-        batch = part[start : start + batch_size]
+
+    def timed(batch: Sequence[Request]) -> tuple[Clips, float]:
         began = time.monotonic()
         clips = sample(sampler, batch)
-        seconds += time.monotonic() - began
+        return clips, time.monotonic() - began
+
+    for batch, (clips, spent) in batches.each(part, timed, _named):
+        seconds += spent
         rows.append({**wanted.features(clips[:, wanted.frames], batch), "clips": clips})
         progress.advance(len(batch))
     tensors = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

@@ -63,6 +63,8 @@ class Request:
     """One clip to be generated. The clip depends on its own request alone, never on its batch or worker.
 
     `source` is the real clip that label and prompt were taken from, an index into `split`; only controls look at it.
+    `base` is the seed of the noise that all frames share, where it is another clip's: the same content, moving
+    otherwise. Only a model that says `shares_base = True` can do it.
     """
 
     index: int
@@ -71,6 +73,12 @@ class Request:
     prompt: str
     source: int = 0
     split: Split = "test"
+    base: int | None = None
+
+    @property
+    def base_seed(self) -> int:
+        """The seed of what all frames share: noise, and whatever of the content is left to chance."""
+        return self.seed if self.base is None else self.base
 
 
 def derive_seed(run_seed: int, index: int, purpose: str = "") -> int:

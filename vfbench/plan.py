@@ -15,11 +15,11 @@ from typing import Any, Literal
 import torch
 
 from vfbench import device as devices
-from vfbench import plugins, store
+from vfbench import estimate, hub, plugins, store
 from vfbench.cost import Cost, measure
 from vfbench.errors import UserError
-from vfbench.generate import Wanted, requests
-from vfbench.interfaces import ClipShape, Request, Sampler, Setting
+from vfbench.generate import Wanted, no_memory, requests
+from vfbench.interfaces import ClipShape, Dataset, Request, Sampler, Setting
 from vfbench.inventory import require_apart
 from vfbench.measuring import Asked, Measuring, prepare
 from vfbench.plugins import Spec
@@ -27,6 +27,7 @@ from vfbench.progress import clock
 from vfbench.protocol import Protocol
 
 CHUNK = {"cpu": 32, "cuda": 256}
+SAMPLING = ("steps", "solver", "guidance", "eta", "threshold")  # options of models that have flags of their own
 RUNS = Path("runs")  # where a run goes that is not told where
 SLACK = 20_000_000  # bytes for samples, tables and what a file system takes for itself
 VERSIONED = ("vfbench", "torch", "torchvision", "numpy", "scipy", "safetensors")
@@ -49,6 +50,8 @@ class RunOptions:
     steps: int | None = None
     solver: str | None = None
     guidance: float | None = None
+    eta: float | None = None
+    threshold: float | None = None
     batch_size: int | Literal["auto"] = "auto"
     device: str = "auto"
     dtype: str = "auto"
@@ -112,23 +115,36 @@ class Plan:
 
 def plan(options: RunOptions) -> Plan:
     """Load and check everything a run needs, the cheap first; raises a `UserError` for whatever would stop it later."""
+    try:
+        return _plan(options)
+    except torch.OutOfMemoryError as error:
+        raise no_memory(f"{options.model}, or a network that scores,") from error
+
+
+def _plan(options: RunOptions) -> Plan:
     device = devices.choose(options.device)
     dtype = devices.precision(options.dtype, device)
     batch_size = _batch_size(options.batch_size, device)
-    given = {"steps": options.steps, "solver": options.solver, "guidance": options.guidance}
+    given = {name: getattr(options, name) for name in SAMPLING}
     model = plugins.parse(options.model).merged(given)
     root = str(options.data_root) if options.data_root else None
-    dataset = plugins.parse(options.dataset).merged({"root": root})
-    for kind, spec in {"model": model, "dataset": dataset}.items():
-        plugins.module(kind, spec.name)  # type: ignore[arg-type]  # two of its kinds
+    clips = plugins.parse(options.dataset)
+    dataset = clips.merged({"root": root})
+    plugins.accepted("model", model)
+    plugins.accepted("dataset", dataset)
     store.require_writable(Path(options.output or RUNS))
+    if not options.checkpoint:
+        estimate.require_trained(model, clips, root, options.protocol, smoke=options.smoke)
     measuring = prepare(dataset, device, options.measured)
     protocol = measuring.protocol
     asked = requests(measuring.dataset, protocol.prompts, protocol.n_fake * protocol.repeats, options.seed)
-    checkpoint = Path(options.checkpoint) if options.checkpoint else None
+    checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint else None
     setting = Setting(measuring.dataset, device, dtype, checkpoint, protocol.quantise, asked)
     sampler: Sampler = plugins.load("model", model, setting)
+    if options.checkpoint and sampler.weights == "none":
+        raise UserError(f"{model.name} has no weights: leave out --checkpoint, or name the model that it is of")
     require_clips(model.name, sampler.shape, protocol)
+    require_said(model.name, sampler, measuring.dataset)
     wanted = Wanted(measuring.extractors, measuring.outputs, options.keep_clips, scored(protocol))
     specification = _specification(options, model, sampler, protocol, device, dtype, batch_size)
     folder = Path(options.output or RUNS / f"{model.name}-{measuring.dataset.name}-{specification['id'][:8]}")
@@ -161,6 +177,21 @@ def require_clips(model: str, shape: ClipShape, protocol: Protocol) -> None:
             f"{model} makes clips of {shape}, and protocol {protocol.name} scores {wanted}: choose a model of that "
             f"size, or have real clips as the model's: --dataset '{protocol.dataset}({size})'"
         )
+
+
+def require_said(model: str, sampler: Sampler, dataset: Dataset) -> None:
+    """Raise `UserError` where a model wants to be told what the dataset does not say: classes, or captions."""
+    if getattr(sampler, "reference", False):  # it looks at real clips
+        return
+    said = {"class": ("classes", dataset.classes), "text": ("captions", dataset.words)}
+    name, there = said.get(sampler.conditioning, ("", ("nothing is asked",)))
+    if there:
+        return
+    others = [way for way, (_, words) in said.items() if words] + ["none"]
+    ways = " or ".join(f"--model \"{model}(condition='{way}')\"" for way in others)
+    able = "condition" in plugins.options("model", model)
+    mend = f"ask it otherwise: {ways}" if able else f"choose a dataset with {name}, or another model"
+    raise UserError(f"{model} goes by {name}, and {dataset.name} has none: {mend}")
 
 
 def scored(protocol: Protocol) -> slice:

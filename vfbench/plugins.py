@@ -12,12 +12,13 @@ import importlib
 import inspect
 import re
 import warnings
-from collections.abc import Mapping
+from collections import abc
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, get_args
+from types import ModuleType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from vfbench.errors import UserError, unknown
 
@@ -102,16 +103,41 @@ def module(kind: Kind, name: str) -> ModuleType:
 def load(kind: Kind, spec: Spec | str, *context: Any) -> Any:
     """Import a plug-in and call its `build(*context, **options)`, with the options checked against its signature."""
     spec = parse(spec) if isinstance(spec, str) else spec
-    found = module(kind, spec.name)
-    if not hasattr(found, "build"):
-        raise UserError(f"{kind} '{spec.name}' ({found.__name__}) has no function `build`")
-    return found.build(*context, **_checked(kind, spec, found))
+    return _function(kind, spec.name, "build")(*context, **accepted(kind, spec))
 
 
-def options(kind: Kind, name: str) -> dict[str, Any]:
-    """The options a plug-in takes, with their defaults."""
-    parameters = inspect.signature(module(kind, name).build).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+def accepted(kind: Kind, spec: Spec, function: str = "build") -> dict[str, Any]:
+    """The options of a spec as a function of the plug-in's file takes them: a whole number is a float where one is
+    wanted.
+
+    Raises `UserError` for a name that the function does not know, offering the nearest, and for a value of another
+    type than its annotation. What a word of a `Literal` means, the plug-in knows, and checks itself.
+    """
+    known = _keywords(_function(kind, spec.name, function))
+    result = {}
+    for name, value in spec.options.items():
+        if name not in known:
+            raise _elsewhere(kind, spec.name, name, function) or unknown(f"option of {kind} {spec.name}", name, known)
+        result[name] = _fitted(value, known[name].annotation)
+        if result[name] is _MISFIT:
+            wanted = _words(known[name].annotation)
+            raise UserError(f"option {name}={value!r} of {kind} {spec.name} must be {wanted}")
+    return result
+
+
+def _elsewhere(kind: Kind, plugin: str, option: str, function: str) -> UserError | None:
+    """The error for an option that another function of the plug-in's file takes."""
+    other = {"build": "create", "create": "build"}[function]
+    if not hasattr(module(kind, plugin), other) or option not in options(kind, plugin, other):
+        return None
+    if other == "create":
+        return UserError(f"option {option} of {kind} {plugin} is chosen when it is trained: its checkpoint has its own")
+    return UserError(f"option {option} of {kind} {plugin} is of sampling, not of training: give it to `run`")
+
+
+def options(kind: Kind, name: str, function: str = "build") -> dict[str, Any]:
+    """The options that a function of a plug-in's file takes, with their defaults."""
+    return {key: p.default for key, p in _keywords(_function(kind, name, function)).items()}
 
 
 def whole(kind: Kind, spec: Spec, name: str | None = None) -> Spec:
@@ -119,24 +145,60 @@ def whole(kind: Kind, spec: Spec, name: str | None = None) -> Spec:
     return Spec(name or spec.name, {**options(kind, spec.name), **spec.options})
 
 
-def _checked(kind: Kind, spec: Spec, found: ModuleType) -> dict[str, Any]:
-    signature = inspect.signature(found.build, eval_str=True)
-    known = {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
-    result = {}
-    for name, value in spec.options.items():
-        if name not in known:
-            raise unknown(f"option of {kind} {spec.name}", name, known)
-        wanted = known[name].annotation
-        accepted = tuple(a for a in (get_args(wanted) or (wanted,)) if isinstance(a, type))
-        if float in accepted and type(value) is int:
-            value = float(value)
-        # A Literal is checked by the plug-in itself, which knows what its words mean.
-        if accepted and not (isinstance(value, accepted) and (type(value) is not bool or bool in accepted)):
-            raise UserError(
-                f"option {name}={value!r} of {kind} {spec.name} must be {' or '.join(a.__name__ for a in accepted)}"
-            )
-        result[name] = value
-    return result
+def _function(kind: Kind, name: str, function: str) -> Callable[..., Any]:
+    found = module(kind, name)
+    if not hasattr(found, function):
+        raise UserError(f"{kind} '{name}' ({found.__name__}) has no function `{function}`")
+    called: Callable[..., Any] = getattr(found, function)
+    return called
+
+
+def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+_MISFIT = object()
+
+
+def _fitted(value: Any, annotation: Any) -> Any:
+    """The value as the annotation has it, or `_MISFIT`; what cannot be told of a literal fits."""
+    kinds = _alternatives(annotation)
+    if annotation in (Any, inspect.Parameter.empty) or type(value) in kinds:
+        return value
+    if float in kinds and type(value) is int:
+        return float(value)
+    if type(value) is bool:  # an int to Python, and to nobody else
+        return _MISFIT
+    for kind in kinds:
+        plain = get_origin(kind) or kind
+        if plain is abc.Sequence:
+            if isinstance(value, list | tuple):
+                items = [_fitted(item, get_args(kind)[0]) for item in value]
+                return _MISFIT if _MISFIT in items else type(value)(items)
+        elif isinstance(plain, type) and isinstance(value, plain):
+            return value
+    return _MISFIT
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The members of a union; of a `Literal`, the types of its words."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return [kind for member in get_args(annotation) for kind in _alternatives(member)]
+    return list({type(word): 0 for word in get_args(annotation)}) if origin is Literal else [annotation]
+
+
+def _words(annotation: Any) -> str:
+    """An annotation in words: `float, a list of float or None`."""
+    names = [_word(kind) for kind in _alternatives(annotation) if kind is not Path]  # which nobody can type
+    return " or ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
+
+
+def _word(kind: Any) -> str:
+    if get_origin(kind) is abc.Sequence:
+        return f"a list of {_words(get_args(kind)[0])}"
+    return "None" if kind is type(None) else getattr(kind, "__name__", str(kind))
 
 
 def _files(kind: Kind) -> list[Path]:

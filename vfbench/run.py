@@ -11,9 +11,9 @@ from torch import Tensor
 
 from vfbench import card, files, render, table
 from vfbench.cost import peak_memory
-from vfbench.errors import BadEnvironment, MissingData
+from vfbench.errors import MissingData
 from vfbench.evaluate import made_of, real_features, scores
-from vfbench.generate import generate, load
+from vfbench.generate import generate, load, no_memory
 from vfbench.plan import Plan
 from vfbench.store import SCORED, RunFolder, read_tensors, write_tensors
 
@@ -29,10 +29,7 @@ def run(plan: Plan) -> dict[str, Any]:
         try:
             return _run(plan, folder)
         except torch.OutOfMemoryError as error:
-            raise BadEnvironment(
-                f"the GPU has too little memory for batches of {plan.batch_size}: "
-                f"give the same command with a smaller --batch-size; {folder.path} keeps what is done"
-            ) from error
+            raise no_memory(f"a clip of this run ({folder.path} keeps what is done)") from error
 
 
 def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
@@ -54,6 +51,7 @@ def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
         "run_dir": str(folder.path),
         "model": plan.model.name,
         "model_spec": str(plan.model),
+        "preset": str(getattr(plan.sampler, "preset", "")),
         "reference": bool(getattr(plan.sampler, "reference", False)),
         "weights": plan.sampler.weights,
         "dataset": measuring.dataset.name,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -182,12 +182,17 @@ def _refusal(results: Sequence[Record], main: Record) -> UserError:
 
 
 def _labels(records: Sequence[Record]) -> list[str]:
-    """Model names; where two are the same, their specifications; where these are too, the run's id as well."""
+    """Model names; where two are the same, what tells them apart: specification, then preset, then the run's id."""
     labels = [str(record["model"]) for record in records]
-    counts = Counter(labels)
-    labels = [r.get("model_spec", x) if counts[x] > 1 else x for r, x in zip(records, labels, strict=True)]
-    counts = Counter(labels)
-    return [f"{x}, run {r.get('run_id', '?')}" if counts[x] > 1 else x for r, x in zip(records, labels, strict=True)]
+    longer: list[Callable[[Record, str], str]] = [
+        lambda record, label: str(record.get("model_spec", label)),
+        lambda record, label: f"{label} {preset}" if (preset := record.get("preset")) else label,
+        lambda record, label: f"{label}, run {record.get('run_id', '?')}",
+    ]
+    for tell in longer:
+        counts = Counter(labels)
+        labels = [tell(r, x) if counts[x] > 1 else x for r, x in zip(records, labels, strict=True)]
+    return labels
 
 
 def number(fields: Mapping[str, Any] | None, key: str = "value") -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,16 +13,71 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from vfbench.errors import MissingData
-from vfbench.files import replacing
+from vfbench.errors import MissingData, UserError
+from vfbench.files import read_json, replacing
 
 SHIPPED = Path(__file__).parent / "checkpoints"
+CONFIG, TENSORS = "config.json", "model.safetensors"  # what a checkpoint is
+HUB_NAME = r"[\w-][\w.-]*/[\w-][\w.-]*"  # owner/name
 
 
 def shipped(dataset: str, name: str) -> Path | None:
     """The folder of a checkpoint that comes with vfbench, if there is one: `checkpoints/<dataset>/<name>`."""
     folder = SHIPPED / dataset / name
-    return folder if (folder / "config.json").is_file() else None
+    return folder if (folder / CONFIG).is_file() else None
+
+
+def require_checkpoint(folder: Path, model: str | None = None) -> None:
+    """Raise `MissingData` where a folder is not a checkpoint, or not that of `model`, with the command that mends it.
+
+    Only what stands there is looked at; `load_into` looks into it.
+    """
+    if not folder.is_dir():
+        raise MissingData(f"{folder} {_no_folder(folder)}")
+    if not (folder / CONFIG).is_file():
+        raise MissingData(f"{folder} {_another_folder(folder)}")
+    content = read_json(folder / CONFIG)
+    found, other = content.get("model"), content.get("_class_name") or content.get("model_type")
+    if not isinstance(found, str):
+        of = f"describes a '{other}' of another library" if other else "names no model"
+        raise MissingData(f"{folder / CONFIG} {of}: a checkpoint is what `vfbench train` writes")
+    if model and found != model:
+        raise MissingData(f"{folder} is a checkpoint of '{found}', not of '{model}': say --model {found}")
+    if not (folder / TENSORS).is_file():
+        raise MissingData(f"{folder} has a {CONFIG} and no {TENSORS}: copy that file too, or train again")
+
+
+def _no_folder(path: Path) -> str:
+    if path.name in (CONFIG, TENSORS) and path.is_file():
+        return f"is a file of a checkpoint: give its folder, {path.parent}"
+    if path.exists():
+        return f"is a file: a checkpoint is a folder with {CONFIG} and {TENSORS}"
+    of_hub = f", or hub:{path} for one of the hub" if re.fullmatch(HUB_NAME, str(path)) else ""
+    return f"does not exist: give the --output of a `python -m vfbench train`{of_hub}"
+
+
+def _another_folder(folder: Path) -> str:
+    """What a folder without configuration is."""
+    if (folder / "model_index.json").is_file():
+        return f"is a pipeline of diffusers: say --model \"diffusers(id='{folder}')\" and no --checkpoint"
+    if (folder / "run.json").is_file():
+        options = read_json(folder / "run.json").get("options", {})
+        used = options.get("checkpoint", {}).get("value", "None")
+        instead = "leave out --checkpoint, as it did" if used == "None" else f"say --checkpoint {used}, as it did"
+        return f"is the folder of a run, which holds scores and no weights: {instead}"
+    what = f"holds no {CONFIG}" if any(folder.iterdir()) else "is empty"
+    return f"{what}: give the --output of a `python -m vfbench train` that has saved"
+
+
+@contextmanager
+def describing(path: Path, model: str) -> Iterator[None]:
+    """Within, a model is built of what a file says: a value that is missing or out of range names the file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, UserError) as error:
+        if isinstance(error, UserError) and type(error) is not UserError:
+            raise  # not about a value: a library is missing, or another file
+        raise MissingData(f"{path} does not describe a {model} ({error})") from error
 
 
 def sha256(path: Path) -> str:
@@ -49,20 +106,38 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 def load_into(module: nn.Module, path: Path, expected: str | None = None) -> str:
     """Fill `module` from a safetensors file, in the module's own dtype, and return the file's SHA-256.
 
-    Every tensor must be there and fit, and the hash must be the `expected` one; else `MissingData` names what differs.
+    Raises `MissingData` naming what differs, the most telling first: a file that is damaged; the first tensor that is
+    missing, unknown, of another shape or of another kind of number, as in a file of another model; the hash, as in a
+    file of another training. Nothing is filled then.
     """
     tensors, wanted = read(path), module.state_dict()
     for name in sorted(wanted.keys() | tensors.keys()):
-        if name not in tensors or name not in wanted:
-            where = "is missing from" if name not in tensors else "is not part of the model but stands in"
-            raise MissingData(f"{path} does not fit this model: '{name}' {where} the file")
-        if tensors[name].shape != wanted[name].shape:
-            here, needed = tuple(tensors[name].shape), tuple(wanted[name].shape)
-            raise MissingData(f"{path} does not fit this model: '{name}' has shape {here}, needed {needed}")
+        if differs := _difference(tensors.get(name), wanted.get(name)):
+            raise MissingData(f"{path} does not fit this model: '{name}' {differs}")
+    found = verified(path, expected)
+    if strange := [n for n, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
+        raise MissingData(f"{path} holds NaN or infinity in '{strange[0]}': a training that diverged; train again")
+    module.load_state_dict({name: tensors[name].to(wanted[name].dtype) for name in wanted})
+    return found
+
+
+def _difference(here: Tensor | None, needed: Tensor | None) -> str:
+    """How a tensor of a file differs from the model's own; floating numbers may have any precision."""
+    if here is None:
+        return "is missing from the file"
+    if needed is None:
+        return "is not part of the model but stands in the file"
+    if here.shape != needed.shape:
+        return f"has shape {tuple(here.shape)}, needed {tuple(needed.shape)}"
+    floating = here.is_floating_point() and needed.is_floating_point()
+    return "" if floating or here.dtype == needed.dtype else f"holds {here.dtype}, needed {needed.dtype}"
+
+
+def verified(path: Path, expected: str | None) -> str:
+    """The SHA-256 of a file; raises `MissingData` where it is not the one that is expected, if any is."""
     found = sha256(path)
     if expected and found != expected:
         raise MissingData(f"{path} is damaged or of another training: its SHA-256 is {found}, expected {expected}")
-    module.load_state_dict({name: tensors[name].to(wanted[name].dtype) for name in wanted})
     return found
 
 

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from vfbench import arguments
-from vfbench.cli import data, look, results, run, score, train, weights
+from vfbench.cli import data, generate, hub, look, results, run, score, train, weights
 from vfbench.cli._shared import Context, option
 from vfbench.errors import GateFailed, Interrupted, UserError
 
@@ -63,6 +63,7 @@ def _main(
 # In the order in which --help shows them; groups come last.
 for command in (
     run.run,
+    generate.generate,
     score.score,
     train.train,
     results.table,
@@ -76,6 +77,7 @@ for command in (
     app.command()(command)
 app.add_typer(data.data, name="data")
 app.add_typer(weights.weights, name="weights")
+app.add_typer(hub.hub, name="hub")
 
 
 def main(given: list[str] | None = None) -> None:

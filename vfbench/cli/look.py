@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from vfbench.cli._shared import option
+from vfbench.errors import UserError
+
+if TYPE_CHECKING:
+    from vfbench.matching import Size
 
 
 def ls(
@@ -36,25 +41,108 @@ def ls(
 def show(
     kind: Annotated[Literal["model", "dataset", "metric", "protocol"], typer.Argument(help="What it is.")],
     name: Annotated[str, typer.Argument(help="Its name; see `vfbench ls`.")],
+    preset: Annotated[
+        str | None, option("--preset", help="Of a model: a preset with all its options, and what it costs.")
+    ] = None,
+    dataset: Annotated[
+        str | None, option("--dataset", help="Of a model: count for its clips; shapes, or what a preset is made for.")
+    ] = None,
+    data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
     as_json: Annotated[bool, option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show what a plug-in is, the options it takes and its presets; of a protocol, every field and its source."""
     from vfbench import files, plugins
 
+    if kind != "model" and (flag := "--preset" if preset else "--dataset" if dataset else ""):
+        raise UserError(f"{flag}: a {kind} has no presets; leave it out, or write: show model NAME {flag} ...")
     if kind == "protocol":
         _show_protocol(name, as_json)
+        return
+    if preset:
+        _show_preset(name, preset, dataset, data_root, as_json)
         return
     module = plugins.module(kind, name)
     text, options = (module.__doc__ or name).strip(), plugins.options(kind, name)
     presets = getattr(module, "PRESETS", {})
+    sizes = _sizes(name, dataset, data_root) if hasattr(module, "create") else {}
     if as_json:
-        print(files.as_json({"name": name, "text": text, "options": options, "presets": presets}), end="")
+        found = {"name": name, "text": text, "options": options, "presets": presets}
+        counted = {key: _plain(size) if size else None for key, size in sizes.items()}
+        print(files.as_json({**found, "sizes": counted}), end="")
         return
     print(text)
     for key, default in options.items():
         print(f"  {key} = {default!r}")
-    for preset, fields in presets.items():
-        print(f"preset {preset}: {json.dumps(fields)}")
+    settings = [] if sizes else [f"preset {preset}: {json.dumps(fields)}" for preset, fields in presets.items()]
+    for line in _table(sizes) if sizes else settings:
+        print(line)
+
+
+def _show_preset(model: str, preset: str, dataset: str | None, root: Path | None, as_json: bool) -> None:
+    from vfbench import estimate, files, matching, presets
+
+    size = matching.describe(model, preset, matching.clips_for(model, preset, dataset, root))
+    if as_json:
+        print(
+            files.as_json(
+                {
+                    "name": model,
+                    "preset": preset,
+                    **_plain(size),
+                    "training_flops": size.training_flops,
+                    "options": size.options,
+                }
+            ),
+            end="",
+        )
+        return
+    recipe = estimate.recipe(preset)
+    hours = estimate.told_hours(size.training_flops, recipe.steps, recipe.batch_size)
+    lines = {
+        "clips": str(size.shape),
+        "parameters": f"{size.parameters:,}",
+        "a clip": f"{size.flops_per_clip / 1e9:,.1f} GFLOP in {size.evaluations} evaluations of the network",
+        "training": f"{size.training_flops / 1e9:,.1f} GFLOP a clip and step",
+        "to train": f"{recipe.steps:,} steps of {recipe.batch_size} clips by our assumption, {hours}",
+    }
+    print("\n".join([f"{model} {preset}", *presets.columns([*lines.items(), *presets.flat(size.options)])]))
+
+
+def _sizes(model: str, dataset: str | None, root: Path | None) -> dict[str, Size | None]:
+    """What each preset costs, None for one that such clips do not fit."""
+    from vfbench import matching, plugins
+
+    found: dict[str, Size | None] = {}
+    for preset in plugins.module("model", model).PRESETS:
+        data = matching.clips_for(model, preset, dataset, root)
+        try:
+            found[preset] = matching.describe(model, preset, data)
+        except UserError:
+            found[preset] = None
+    return found
+
+
+def _plain(size: Size) -> dict[str, Any]:
+    """What a size says, for JSON."""
+    counted = ("parameters", "flops_per_clip", "evaluations")
+    return {"clips": str(size.shape), **{name: getattr(size, name) for name in counted}}
+
+
+def _table(sizes: Mapping[str, Size | None]) -> list[str]:
+    """A line a preset, its numbers below each other."""
+    rows = [("preset", "clips", "parameters", "GFLOP a clip", "evaluations")]
+    for preset, size in sizes.items():
+        if size is None:
+            rows.append((preset, "do not fit", "", "", ""))
+            continue
+        sampled = f"{size.flops_per_clip / 1e9:,.1f}"
+        rows.append((preset, str(size.shape), f"{size.parameters:,}", sampled, str(size.evaluations)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [
+        [cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(row)]
+        for row in (zip(row, widths, strict=True) for row in rows)
+    ]
+    return ["  ".join(row).rstrip() for row in padded]
 
 
 def _show_protocol(name: str, as_json: bool) -> None:

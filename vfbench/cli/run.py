@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from vfbench import arguments
-from vfbench.cli._shared import Context, next_command, option
-from vfbench.errors import UserError
+from vfbench.cli._shared import Context, next_command, option, whole
 
 
 def run(
@@ -36,12 +35,18 @@ def run(
     seed: Annotated[int, option("--seed", help="Seed of the run; clip i has its own, derived from (seed, i).")] = 0,
     steps: Annotated[int | None, option("--steps", help="Sampling steps.")] = None,
     solver: Annotated[str | None, option("--solver", help="ddim, ddpm or dpm++2m.")] = None,
+    eta: Annotated[float | None, option("--eta", help="Fresh noise of ddim: 0 is none, 1 as much as ddpm.")] = None,
     guidance: Annotated[float | None, option("--guidance", help="Classifier-free guidance weight; 1 is none.")] = None,
+    threshold: Annotated[
+        float | None, option("--threshold", help="Dynamic thresholding: a quantile of each clip, e.g. 0.995.")
+    ] = None,
     batch_size: Annotated[str, option("--batch-size", help="Clips per network call; never changes a clip.")] = "auto",
     device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, option("--dtype", help="auto, float32 or bfloat16 (auto on a GPU).")] = "auto",
     data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
-    checkpoint: Annotated[Path | None, option("--checkpoint", help="Folder that `train` wrote.")] = None,
+    checkpoint: Annotated[
+        str | None, option("--checkpoint", help="Folder that `train` wrote, or hub:owner/name[@revision].")
+    ] = None,
     output: Annotated[Path | None, option("--output", help="Run folder; runs/<model>-<dataset>-<id>.")] = None,
     keep_clips: Annotated[bool, option("--keep-clips", help="Keep every clip, lossless, in the chunks.")] = False,
     smoke: Annotated[bool, option("--smoke", help="A few clips through the whole path; not comparable.")] = False,
@@ -66,8 +71,10 @@ def run(
         seed=seed,
         steps=steps,
         solver=solver,
+        eta=eta,
         guidance=guidance,
-        batch_size=_whole(batch_size),
+        threshold=threshold,
+        batch_size=whole(batch_size),
         device=device,
         dtype=dtype,
         data_root=data_root,
@@ -131,12 +138,3 @@ def calibrate(
     print(
         render.to_markdown(tables.build(ladder.calibrate(options, arguments.listed(kinds)), allow_mixed=True)), end=""
     )
-
-
-def _whole(text: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    try:
-        return int(text)
-    except ValueError as error:
-        raise UserError(f"--batch-size {text}: a whole number, or auto") from error

@@ -12,16 +12,38 @@ from vfbench.cli._shared import next_command, option
 
 
 def train(
-    model: Annotated[str, option("--model", help="Model to train.")] = "videofusion",
+    model: Annotated[
+        str, option("--model", help='Model to train, also with options: "videofusion(lam=0.3)".')
+    ] = "videofusion",
     dataset: Annotated[str, option("--dataset", help="Dataset to train on.")] = "shapes",
     preset: Annotated[str, option("--preset", help="Size of the model; see `vfbench show model NAME`.")] = "tiny",
     steps: Annotated[int, option("--steps", help="Optimiser steps.")] = 3600,
     output: Annotated[
         Path | None, option("--output", help="Folder of the checkpoint; runs/train-<model>-<dataset>.")
     ] = None,
-    batch_size: Annotated[int, option("--batch-size", help="Clips a step.")] = 16,
+    batch_size: Annotated[
+        int, option("--batch-size", help="Clips a step, over all processes of `accelerate launch` together.")
+    ] = 16,
     lr: Annotated[float, option("--lr", help="Peak learning rate.")] = 1e-3,
+    warmup: Annotated[int, option("--warmup", help="Steps until the learning rate is reached.")] = 200,
+    weight_decay: Annotated[float, option("--weight-decay", help="Weight decay of AdamW.")] = 0.0,
+    clip_norm: Annotated[float, option("--clip-norm", help="Largest norm of the gradients.")] = 1.0,
+    ema: Annotated[float, option("--ema", help="How much of the weights' average stays after a step.")] = 0.999,
     seed: Annotated[int, option("--seed", help="Seed of weights, data and noise.")] = 0,
+    match_flops: Annotated[
+        str | None,
+        option("--match-flops", help="Widen the preset to another's FLOPs a clip: vdm, or vdm:small.", metavar="REF"),
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        option("--init-from", help="Begin with the weights of a checkpoint of the same model.", metavar="DIR"),
+    ] = None,
+    base_init: Annotated[
+        str | None, option("--base-init", help="Base generator of videofusion: scratch, finetune or frozen.")
+    ] = None,
+    base_from: Annotated[
+        str | None, option("--base-from", help="Folder or hub id of the pretrained base generator.", metavar="DIR")
+    ] = None,
     device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, option("--dtype", help="auto, float32 or bfloat16 (auto on a GPU).")] = "auto",
     data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
@@ -30,6 +52,13 @@ def train(
     resume: Annotated[bool, option("--resume", help="Go on where an earlier run stopped.")] = False,
     half: Annotated[bool, option("--half", help="Write the weights in half precision.")] = False,
     compile: Annotated[bool, option("--compile", help="Compile the networks: slow to start, then faster.")] = False,
+    accumulate: Annotated[
+        int, option("--accumulate", help="Parts of a batch, one after the other: the same step in less memory.")
+    ] = 1,
+    checkpoint_activations: Annotated[
+        bool,
+        option("--checkpoint-activations", help="Compute again what the backward pass needs: slower, in less memory."),
+    ] = False,
     crop: Annotated[
         str | None, option("--crop", help="Part of real videos to train on: random (the default) or centre.")
     ] = None,
@@ -42,32 +71,49 @@ def train(
             show_envvar=False,
         ),
     ] = None,
-    workers: Annotated[int, option("--workers", help="Threads that draw clips of real videos ahead.", min=0)] = 2,
+    workers: Annotated[int, option("--workers", help="Threads that draw clips of real videos ahead.")] = 2,
 ) -> None:
-    """Train a model; Ctrl-C saves, --resume goes on."""
+    """Train a model; Ctrl-C saves, --resume goes on.
+
+    On several GPUs or nodes: accelerate launch -m vfbench train ...
+    """
     from vfbench import device as devices
+    from vfbench import plugins
     from vfbench.train import TrainOptions, prepare
     from vfbench.train import train as start
+    from vfbench.training.team import first
 
-    network, data = prepare(model, dataset, preset, seed=seed, data_root=data_root)
     where = devices.choose(device)
     options = TrainOptions(
         steps=steps,
         batch_size=batch_size,
         lr=lr,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+        ema=ema,
         seed=seed,
         dtype=str(devices.precision(dtype, where)).removeprefix("torch."),
+        crop=crop,
+        flip=flip,
+        init_from=init_from,
         device=where.type,
         save_every=save_every,
         sample_every=sample_every,
         half=half,
         compile=compile,
-        crop=crop,
-        flip=flip,
         workers=workers,
+        accumulate=accumulate,
+        checkpoint_activations=checkpoint_activations,
     )
-    folder = output or Path("runs") / f"train-{model}-{data.name}"
+    of_model = {"base_init": base_init, "base_from": base_from}
+    network, data = prepare(
+        model, dataset, preset, seed=seed, data_root=data_root, match_flops=match_flops, options=of_model
+    )
+    name = plugins.parse(model).name
+    folder = output or Path("runs") / f"train-{name}-{data.name}"
     start(network, data, options, folder, resume=resume)
-    print(f"checkpoint: {folder}  samples: {folder}/samples", file=sys.stderr)
-    root = ["--data-root", data_root] if data_root else []
-    next_command("run", "--model", model, "--dataset", dataset, *root, "--checkpoint", folder)
+    if first():
+        print(f"checkpoint: {folder}  samples: {folder}/samples", file=sys.stderr)
+        root = ["--data-root", data_root] if data_root else []
+        next_command("run", "--model", name, "--dataset", dataset, *root, "--checkpoint", folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from vfbench import files, weights
-from vfbench.diffusion.priors import Normal, Prior, batched
+from vfbench.diffusion.frame_embedding import LEARNT, EmbeddingConfig, FrameEmbedding, kept
+from vfbench.diffusion.priors import Decomposed, Normal, Prior, batched
 from vfbench.diffusion.schedule import Prediction, Schedule
-from vfbench.errors import MissingData, unknown
+from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import ClipShape, Conditioning, Dataset
 from vfbench.nets.embedding import Condition
 
@@ -33,10 +34,32 @@ class ModelConfig:
 
     @classmethod
     def of(cls, model: str, preset: str, presets: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> ModelConfig:
-        """The configuration of a model's preset for a dataset."""
+        """The configuration of a model's preset for a dataset.
+
+        A preset that was made for clips of one shape says so in its option `clips`; the others take any. Raises
+        `UserError` for an unknown preset, and for one of another shape than the dataset's, naming those that fit.
+        """
         if preset not in presets:
             raise unknown(f"{model} preset", preset, presets)
+        if not _fits(presets[preset], dataset.shape):
+            made = ClipShape(*presets[preset]["clips"])
+            fitting = [name for name, options in presets.items() if _fits(options, dataset.shape)]
+            raise UserError(
+                f"{model} preset '{preset}' is made for clips of {made}, {dataset.name} has {dataset.shape}: "
+                f"choose one of {', '.join(fitting)}, or a dataset of that shape"
+            )
         return cls(model, preset, dataset.name, dataset.shape, dataset.classes, dataset.words, presets[preset])
+
+    def with_embedding(self, name: str | None) -> ModelConfig:
+        """With the embedding of a frame as a condition (`vfbench.diffusion.frame_embedding`).
+
+        `name` is `none`, `learnt` or a CLIP by its folder or its id on the hub; None leaves what the preset says.
+        Raises `MissingData` where CLIP cannot be read.
+        """
+        if name is None:
+            return self
+        options = {key: value for key, value in self.options.items() if key != "embedding"}
+        return replace(self, options=options if name == "none" else {**options, "embedding": embedding_options(name)})
 
     @classmethod
     def read(cls, path: Path, model: str) -> ModelConfig:
@@ -52,8 +75,21 @@ class ModelConfig:
             raise MissingData(f"{path} is not a model configuration of this version ({error})") from error
 
 
+def embedding_options(name: str = LEARNT) -> dict[str, Any]:
+    """The option `embedding` of a model whose encoder is `learnt`, or the CLIP of that folder or id."""
+    return asdict(EmbeddingConfig.of(name))
+
+
+def _fits(options: Mapping[str, Any], shape: ClipShape) -> bool:
+    return "clips" not in options or ClipShape(*options["clips"]) == shape
+
+
 class DiffusionModel(nn.Module):
-    """A prior, networks and a loss. A subclass sets `prior`, `condition` and its networks, and the three methods."""
+    """A prior, networks and a loss. A subclass sets `prior`, its conditions and networks, and the three methods.
+
+    Its conditions are `condition` alone, or by `_conditions` also the embedding of a frame, where the option
+    `embedding` asks for it.
+    """
 
     prior: Prior
     condition: Condition
@@ -62,6 +98,23 @@ class DiffusionModel(nn.Module):
         super().__init__()
         self.config = config
         self.schedule = Schedule(config.options["schedule"])
+        self.frame_embedding: FrameEmbedding | None = None
+
+    def _conditions(self, width: int) -> None:
+        """Make what clips are conditioned on, vectors of that width."""
+        config = self.config
+        self.condition = Condition(len(config.classes), config.words, width)
+        if "embedding" in config.options:
+            self.frame_embedding = FrameEmbedding(EmbeddingConfig(**config.options["embedding"]), config.shape, width)
+
+    def _embedding_networks(self) -> dict[str, nn.Module]:
+        """What of the embedding making a clip calls, for `networks`."""
+        return self.frame_embedding.networks() if self.frame_embedding else {}
+
+    def pictures(self) -> list[int]:
+        """The frames whose embeddings training shows: the base frame, which is the middle one in most models."""
+        prior, frames = self.prior, self.config.shape.frames
+        return [prior.base if isinstance(prior, Decomposed) else Decomposed(frames).base]
 
     def networks(self) -> dict[str, nn.Module]:
         """The networks that a denoising step calls, for the cost ledger."""
@@ -72,7 +125,10 @@ class DiffusionModel(nn.Module):
         raise TypeError(f"{type(self).__name__} must predict")
 
     def losses(self, x: Tensor, noise: Tensor, t: Tensor, condition: Tensor) -> dict[str, Tensor]:
-        """Named terms whose sum is minimised, for clean clips x in [-1, 1] and noise of the model's prior."""
+        """Named terms whose sum is minimised, for clean clips x in [-1, 1] and noise of the model's prior.
+
+        A model that has more than one of `pictures` takes a condition for each of them.
+        """
         raise TypeError(f"{type(self).__name__} must have losses")
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
@@ -83,8 +139,13 @@ class DiffusionModel(nn.Module):
         self, labels: Sequence[int], captions: Sequence[str], modes: Sequence[Conditioning], normal: Normal
     ) -> Tensor:
         """The condition of each clip to be made, (B, width); `normal` draws whatever of it is left to chance."""
-        vectors: Tensor = self.condition(labels, captions, modes)
-        return vectors
+        said: Tensor = self.condition(labels, captions, modes)
+        return said if self.frame_embedding is None else said + self.frame_embedding.drawn(said, normal)
+
+    def unconditioned(self, count: int) -> Tensor:
+        """What guidance leads away from, (count, width): nothing is said of a clip, and no frame of it is known."""
+        said: Tensor = self.condition([0] * count, [""] * count, ["none"] * count)
+        return said if self.frame_embedding is None else said + self.frame_embedding.projection.unknown
 
     def training_losses(
         self,
@@ -97,7 +158,12 @@ class DiffusionModel(nn.Module):
         """Draw times and noise for clips x (B, T, 3, H, W) in [-1, 1] and return the loss terms."""
         t = torch.randint(self.schedule.steps, (len(x),), generator=generator, device=generator.device).to(x.device)
         noise = self.prior.noise(batched(len(x), generator), self.config.shape).to(x.device)
-        return self.losses(x, noise, t, self.condition(labels, captions, modes))
+        said = self.condition(labels, captions, modes)
+        if self.frame_embedding is None:
+            return self.losses(x, noise, t, said)
+        added, embeddings = self.frame_embedding.shown(x[:, self.pictures()], kept(modes, generator).to(x.device))
+        terms = self.losses(x, noise, t, *(said[:, None] + added).unbind(1))
+        return {**terms, "prior": self.frame_embedding.loss(embeddings[:, 0], said, generator)}
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write `config.json` and `model.safetensors`, each atomically."""

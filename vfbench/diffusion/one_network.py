@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.diffusion.priors import Prior
-from vfbench.diffusion.schedule import Prediction, split, v_target
-from vfbench.nets.embedding import Condition
+from vfbench.diffusion.schedule import Prediction, parametrisation, split, v_target
 from vfbench.nets.unet import UNet, UNetConfig
 
 COMMON: Mapping[str, Any] = {"schedule": "cosine", "parametrisation": "v"}
@@ -25,7 +24,27 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     # Without attention over frames: the base generator of VideoFusion's presets of these sizes.
     "tiny-image": {"channels": [32, 64, 80], "blocks": 1, "patch": 2, "attention": []},
     "small-image": {"channels": [128, 256, 384], "blocks": 2, "patch": 4, "attention": [], "embedding": 384},
+    # As wide as that one, over all frames: what the paper's table of efficiency calls VDM*.
+    "small-star": {"channels": [128, 256, 384], "blocks": 2, "patch": 4, "attention": [1, 2], "embedding": 384},
+    # FLOPs a clip within 3 % of VideoFusion's presets of these names. How large the paper's VDM is, is not known.
+    "base": {"channels": [144, 288, 432, 432], "blocks": 2, "patch": 2, "attention": [1, 2, 3], "embedding": 640},
+    "paper": {"channels": [320, 640, 960, 1024], "blocks": 2, "patch": 2, "attention": [1, 2, 3], "embedding": 1280},
 }
+FRAMES = 16  # of the clips that the larger presets are made for
+
+
+def sides(name: str, options: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """A preset for clips of 64x64 pixels, and `<name>-128`: its networks on patches twice as large, at the same cost.
+
+    `clips` of a preset is the only shape that it takes. (The paper makes clips of 64x64 pixels, and larger ones of them
+    by super-resolution.)
+    """
+    parts = {key: part for key, part in options.items() if isinstance(part, Mapping) and "patch" in part}
+    larger = {key: {**part, "patch": 2 * part["patch"]} for key, part in parts.items()}
+    return {
+        name: {**options, "clips": [FRAMES, 64, 64]},
+        f"{name}-128": {**options, **larger, "clips": [FRAMES, 128, 128]},
+    }
 
 
 class OneNetwork(DiffusionModel):
@@ -35,11 +54,11 @@ class OneNetwork(DiffusionModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.kind = config.options["parametrisation"]
+        self.kind = parametrisation(config.options["parametrisation"])
 
     def networks(self) -> dict[str, nn.Module]:
-        """The one network."""
-        return {"network": self.network}
+        """The one network, and those of the embedding where there is one."""
+        return {"network": self.network, **self._embedding_networks()}
 
     def predict(self, z: Tensor, t: Tensor, condition: Tensor) -> Prediction:
         """What the network says of all frames."""
@@ -63,5 +82,5 @@ class OneUNet(OneNetwork):
         super().__init__(config)
         self.prior = prior
         network = UNetConfig(**config.options["network"])
-        self.condition = Condition(len(config.classes), config.words, network.embedding)
+        self._conditions(network.embedding)
         self.network: UNet = UNet(network, frames=config.shape.frames)

@@ -43,6 +43,36 @@ class Prior(Protocol):
         ...
 
 
+class Sharing:
+    """A prior with noise that all frames of a clip share, b, and noise that each has of its own, r^i.
+
+    Fixed b with fresh r is the same content moving otherwise (VideoFusion, arXiv 2303.08320, its discussion), and
+    windows of a long clip that share b hang together. A subclass says how the two are combined.
+    """
+
+    @property
+    def shares(self) -> bool:
+        """Whether b has any weight."""
+        return True
+
+    def combine(self, base: Tensor, residual: Tensor) -> Tensor:
+        """The noise of all frames from b (B, 1, C, H, W) and r (B, T, C, H, W)."""
+        raise TypeError(f"{type(self).__name__} must combine what is shared with what is not")
+
+    def joins(self, overlap: int) -> bool:
+        """Whether the last `overlap` frames of one clip and the first of the next can have one noise."""
+        return True
+
+    def parts(self, normal: Normal, shape: ClipShape) -> tuple[Tensor, Tensor]:
+        """b (B, 1, 3, H, W) and r (B, T, 3, H, W): b is drawn first, so that a seed can fix it alone."""
+        base = normal((1, 3, shape.height, shape.width))
+        return base, normal((shape.frames, 3, shape.height, shape.width))
+
+    def noise(self, normal: Normal, shape: ClipShape) -> Tensor:
+        """Noise (B, T, 3, H, W) made from independent normals."""
+        return self.combine(*self.parts(normal, shape))
+
+
 class Independent:
     """Every frame its own noise: the usual prior (VDM, arXiv 2204.03458)."""
 
@@ -51,7 +81,7 @@ class Independent:
         return normal((shape.frames, 3, shape.height, shape.width))
 
 
-class Mixed:
+class Mixed(Sharing):
     """PYoCo's mixed noise (arXiv 2305.10474): eps^i = sqrt(s) b + sqrt(1 - s) r^i, with s = alpha^2 / (1 + alpha^2).
 
     b is shared by all frames, so s is the correlation of any two of them. `alpha` is 0 (independent) or more; the paper
@@ -61,11 +91,14 @@ class Mixed:
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = _alpha(alpha)
 
-    def noise(self, normal: Normal, shape: ClipShape) -> Tensor:
-        """Noise (B, T, 3, H, W): what is shared is drawn first, so that a seed can fix it alone."""
-        shared = normal((1, 3, shape.height, shape.width))
-        own = normal((shape.frames, 3, shape.height, shape.width))
-        return (self.alpha * shared + own) / math.sqrt(1 + self.alpha**2)
+    @property
+    def shares(self) -> bool:
+        """Whether alpha is more than 0."""
+        return self.alpha > 0
+
+    def combine(self, base: Tensor, residual: Tensor) -> Tensor:
+        """The noise of all frames from b (B, 1, C, H, W) and r (B, T, C, H, W)."""
+        return (self.alpha * base + residual) / math.sqrt(1 + self.alpha**2)
 
 
 class Progressive:
@@ -87,7 +120,7 @@ class Progressive:
         return torch.stack(frames, dim=1)
 
 
-class Decomposed:
+class Decomposed(Sharing):
     """VideoFusion's split (arXiv 2303.08320): eps^i = sqrt(lam_i) b + sqrt(1 - lam_i) r^i, b shared by all frames.
 
     `base` is the base frame, whose lam is 1: a place from 0 to T - 1, or `first`, `middle` or `last`. The paper counts
@@ -120,10 +153,9 @@ class Decomposed:
         of_base, of_residual = self.weights(residual)
         return of_base * base + of_residual * residual
 
-    def noise(self, normal: Normal, shape: ClipShape) -> Tensor:
-        """Noise (B, T, 3, H, W): the base noise is drawn first, so that a seed can fix it alone."""
-        base = normal((1, 3, shape.height, shape.width))
-        return self.combine(base, normal((shape.frames, 3, shape.height, shape.width)))
+    def joins(self, overlap: int) -> bool:
+        """Whether the last `overlap` frames have the lambdas of the first, so that one noise can be that of both."""
+        return torch.equal(self.lam[len(self.lam) - overlap :], self.lam[:overlap])
 
 
 def _alpha(alpha: float) -> float:

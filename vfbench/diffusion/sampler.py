@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from vfbench import video, weights
-from vfbench.diffusion import guidance, schedule
+from vfbench.diffusion import guidance, schedule, solvers
+from vfbench.diffusion.long import Windows
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
-from vfbench.diffusion.priors import per_clip
+from vfbench.diffusion.priors import Sharing, per_clip
 from vfbench.diffusion.schedule import Prediction
-from vfbench.diffusion.solvers import solve
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Clips, ClipShape, Conditioning, Quantise, Request, Setting, derive_seed
 from vfbench.nets.embedding import MODES
@@ -21,23 +22,39 @@ from vfbench.nets.embedding import MODES
 
 @dataclass(frozen=True)
 class Sampling:
-    """How clips are made of a trained model: the options that every built-in model takes."""
+    """How clips are made of a trained model: the options that every built-in model takes.
+
+    `steps`, `solver` and `eta` are those of `vfbench.diffusion.solvers.solve`, `guidance` the weight of
+    `vfbench.diffusion.guidance`, `threshold` that of `vfbench.diffusion.schedule.clip` (None: static). `frames` asks
+    for clips longer than the model was trained for, of windows that share `overlap` frames
+    (`vfbench.diffusion.long`). Raises `UserError` naming what is out of range.
+    """
 
     steps: int = 25
     solver: str = "dpm++2m"
     guidance: float = 1.0
     condition: Conditioning = "text"
+    eta: float | None = None
+    threshold: float | None = None
+    frames: int | None = None
+    overlap: int = 0
 
     def __post_init__(self) -> None:
         if self.condition not in MODES:
             raise unknown("conditioning", self.condition, MODES)
-        if self.steps < 1:
-            raise UserError(f"--steps {self.steps}: choose at least 1")
+        solvers.check(self.steps, self.solver, self.eta)
+        if not math.isfinite(self.guidance):
+            raise UserError(f"guidance {self.guidance}: choose a finite number; 1 is none")
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise UserError(
+                f"threshold {self.threshold}: choose a part of a clip's values between 0 and 1, such as 0.995; leave "
+                "it out to cut off what is beyond [-1, 1]"
+            )
 
 
 @dataclass
 class DiffusionSampler:
-    """Any `DiffusionModel` behind the common interface."""
+    """Any `DiffusionModel` behind the common interface; raises `UserError` for options that it cannot have."""
 
     model: DiffusionModel
     weights: str
@@ -45,16 +62,31 @@ class DiffusionSampler:
     dtype: torch.dtype = torch.float32
     sampling: Sampling = Sampling()
     quantise: Quantise = "round"
+    windows: Windows = field(init=False)  # of the length the model was trained for: what a clip is made of
+
+    def __post_init__(self) -> None:
+        length = self.model.config.shape.frames
+        self.windows = Windows.of(self.model.prior, length, self.sampling.frames, self.sampling.overlap)
 
     @property
     def shape(self) -> ClipShape:
-        """The clip shape the model was trained for."""
-        return self.model.config.shape
+        """The clip shape the model was trained for, or as many frames as were asked for."""
+        return replace(self.model.config.shape, frames=self.windows.frames)
+
+    @property
+    def shares_base(self) -> bool:
+        """Whether a request may name the seed of another clip's base noise."""
+        return isinstance(self.model.prior, Sharing) and self.model.prior.shares
 
     @property
     def conditioning(self) -> Conditioning:
         """What of a request it looks at."""
         return self.sampling.condition
+
+    @property
+    def preset(self) -> str:
+        """What the model was made of, for tables that show one model twice."""
+        return self.model.config.preset
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
@@ -64,35 +96,41 @@ class DiffusionSampler:
     @torch.inference_mode()
     def sample(self, requests: Sequence[Request]) -> Clips:
         """One clip a request, uint8 (B, T, 3, H, W) on the CPU."""
-        normal = per_clip([r.seed for r in requests], self.device)
+        fresh = self.windows.noise(self.model.prior, self.model.config.shape, requests, self.device)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            x = solve(
-                self._denoiser(requests),
-                self.model.prior.noise(normal, self.shape),
+            x = solvers.solve(
+                self.windows.denoiser(self._denoiser(requests)),
+                fresh(),
                 self.model.schedule,
                 steps=self.sampling.steps,
                 solver=self.sampling.solver,
-                fresh=lambda: self.model.prior.noise(normal, self.shape),
+                eta=self.sampling.eta,
+                fresh=fresh,
             )
-        return video.to_uint8(x.float() / 2 + 0.5, self.quantise).cpu()
+        return video.to_uint8(x[:, : self.shape.frames].float() / 2 + 0.5, self.quantise).cpu()
 
     def _denoiser(self, requests: Sequence[Request]) -> Callable[[Tensor, int], Prediction]:
         labels, prompts = [r.label for r in requests], [r.prompt for r in requests]
-        normal = per_clip([derive_seed(r.seed, 0, "condition") for r in requests], self.device)
+        normal = per_clip([derive_seed(r.base_seed, 0, "condition") for r in requests], self.device)
         condition = self.model.conditioned(labels, prompts, [self.conditioning] * len(requests), normal)
-        null = self.model.conditioned(labels, prompts, ["none"] * len(requests), normal)
+        null = self.model.unconditioned(len(requests))
 
         def denoise(z: Tensor, t: int) -> Prediction:
             times = torch.full((len(z),), t, device=z.device)
             prediction = guidance.guided(self.model.predict, z, times, condition, null, self.sampling.guidance)
             prediction = Prediction(prediction.x0.float(), prediction.eps.float())
-            return schedule.clip(prediction, z, self.model.schedule.at(times, z))
+            return schedule.clip(prediction, z, self.model.schedule.at(times, z), self.sampling.threshold)
 
         return denoise
 
 
-def builder(model: str, build: Callable[[ModelConfig], DiffusionModel]) -> Callable[..., DiffusionSampler]:
+def builder(
+    model: str, build: Callable[[ModelConfig], DiffusionModel], *, steps: int = 25, solver: str = "dpm++2m"
+) -> Callable[..., DiffusionSampler]:
     """The function `build` of a model's file, which makes the sampler of a trained one.
+
+    `steps` and `solver` are the model's own defaults. All models of this repository have those given here, so that they
+    are compared at as many calls: 25 of the second-order solver, of whose steps its paper finds 15 to 20 enough.
 
     From `setting.checkpoint`, or from the checkpoint shipped for the dataset. Raises `MissingData` where there is none,
     or where it is damaged, of another model, dataset or shape, and `UserError` for options out of range.
@@ -101,13 +139,17 @@ def builder(model: str, build: Callable[[ModelConfig], DiffusionModel]) -> Calla
     def load(
         setting: Setting,
         *,
-        steps: int = 25,
-        solver: str = "dpm++2m",
+        steps: int = steps,
+        solver: str = solver,
         guidance: float = 1.0,
         condition: Conditioning = "text",
+        eta: float | None = None,
+        threshold: float | None = None,
+        frames: int | None = None,
+        overlap: int = 0,
     ) -> DiffusionSampler:
-        sampling = Sampling(steps, solver, guidance, condition)
-        network, digest = _trained(model, build, setting)
+        sampling = Sampling(steps, solver, guidance, condition, eta, threshold, frames, overlap)
+        network, digest = _trained(model, build, setting, longer=frames is not None)
         network.to(setting.device).eval()
         return DiffusionSampler(network, digest, setting.device, setting.dtype, sampling, setting.quantise)
 
@@ -115,9 +157,9 @@ def builder(model: str, build: Callable[[ModelConfig], DiffusionModel]) -> Calla
 
 
 def _trained(
-    model: str, build: Callable[[ModelConfig], DiffusionModel], setting: Setting
+    model: str, build: Callable[[ModelConfig], DiffusionModel], setting: Setting, *, longer: bool
 ) -> tuple[DiffusionModel, str]:
-    """A model with its weights, and their SHA-256."""
+    """A model with its weights, and their SHA-256; `longer`: for clips of another length than the dataset's."""
     folder = setting.checkpoint or weights.shipped(setting.dataset.name, model)
     if folder is None:
         raise MissingData(
@@ -125,16 +167,20 @@ def _trained(
             f"  python -m vfbench train --model {model} --dataset {setting.dataset.name} --output DIR\n"
             f"and pass it as --checkpoint DIR"
         )
-    config = ModelConfig.read(folder / "config.json", model)
+    weights.require_checkpoint(folder, model)
+    config = ModelConfig.read(folder / weights.CONFIG, model)
     if (config.classes, config.words) != (setting.dataset.classes, setting.dataset.words):
         raise MissingData(f"{folder} was trained with other classes or words than {setting.dataset.name} has now")
-    if (config.dataset, config.shape) != (setting.dataset.name, setting.dataset.shape):
+    wanted = replace(setting.dataset.shape, frames=config.shape.frames) if longer else setting.dataset.shape
+    if (config.dataset, config.shape) != (setting.dataset.name, wanted):
+        shape = f"frames={config.shape.frames}, height={config.shape.height}, width={config.shape.width}"
         raise MissingData(
             f"{folder} was trained on {config.dataset} at {config.shape}, "
-            f"but {setting.dataset.name} at {setting.dataset.shape} is asked for"
+            f"but {setting.dataset.name} at {setting.dataset.shape} is asked for: "
+            f"say --dataset '{config.dataset}({shape})', or give another checkpoint"
         )
-    try:
+    if not config.sha256:
+        raise MissingData(f"{folder / weights.CONFIG} records no SHA-256 of its weights: train or copy it again")
+    with weights.describing(folder / weights.CONFIG, model):
         network = build(config)
-    except (KeyError, TypeError, ValueError) as error:
-        raise MissingData(f"{folder / 'config.json'} does not describe a {model} ({error})") from error
-    return network, weights.load_into(network, folder / "model.safetensors", config.sha256)
+    return network, weights.load_into(network, folder / weights.TENSORS, config.sha256)

@@ -7,7 +7,7 @@ Notation: `alpha_bar` is the cumulative signal power a_t; z_t = sqrt(a_t) x + sq
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +16,13 @@ from vfbench.errors import unknown
 
 Parametrisation = Literal["eps", "v"]
 STEPS = 1000
+
+
+def parametrisation(name: str) -> Parametrisation:
+    """A name that is one of them; raises `UserError` with the nearest."""
+    if name not in get_args(Parametrisation):
+        raise unknown("parametrisation", name, get_args(Parametrisation))
+    return name  # type: ignore[return-value]  # it is one of them
 
 
 class Prediction(NamedTuple):
@@ -83,7 +90,17 @@ def v_target(x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
     return alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
 
 
-def clip(prediction: Prediction, z: Tensor, alpha_bar: Tensor) -> Prediction:
-    """Static thresholding: x0 limited to the range of pixels, [-1, 1], and the noise that then explains z."""
-    x0 = prediction.x0.clamp(-1, 1)
+def clip(prediction: Prediction, z: Tensor, alpha_bar: Tensor, threshold: float | None = None) -> Prediction:
+    """x0 (B, ...) limited to the range of pixels, [-1, 1], and the noise that then explains z.
+
+    Static thresholding cuts off what is beyond. Dynamic thresholding (Imagen, arXiv 2205.11487, section 2.3) takes the
+    quantile `threshold`, between 0 and 1, of |x0| in each clip: where that is more than 1, the clip is cut off there
+    and divided by it, which keeps the contrast of what guidance has driven out of range.
+    """
+    x0 = prediction.x0.clamp(-1, 1) if threshold is None else _shrunk(prediction.x0, threshold)
     return Prediction(x0, (z - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt())
+
+
+def _shrunk(x0: Tensor, threshold: float) -> Tensor:
+    largest = x0.flatten(1).abs().quantile(threshold, dim=1).clamp(min=1).view(-1, *[1] * (x0.ndim - 1))
+    return x0.clamp(-largest, largest) / largest

@@ -11,25 +11,46 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vfbench.diffusion.schedule import Prediction, Schedule
+from vfbench.diffusion.schedule import STEPS, Prediction, Schedule
 from vfbench.errors import UserError, unknown
 
 Denoiser = Callable[[Tensor, int], Prediction]  # (z_t, t) -> what it says of z_t
 SOLVERS = ("ddim", "ddpm", "dpm++2m")
 
 
+def check(steps: int, solver: str, eta: float | None = None, *, most: int = STEPS) -> None:
+    """Raise `UserError` naming what `solve` would not take, for a schedule of `most` steps."""
+    if solver not in SOLVERS:
+        raise unknown("solver", solver, SOLVERS)
+    if not 1 <= steps <= most:
+        raise UserError(f"--steps {steps}: choose 1 to {most} sampling steps")
+    if eta is None:
+        return
+    if solver != "ddim":
+        why = "it is ddim at eta 1" if solver == "ddpm" else "it solves an equation without fresh noise"
+        raise UserError(f"eta {eta}: solver {solver} has none to choose, {why}; leave eta out, or choose solver ddim")
+    if not 0 <= eta <= 1:
+        raise UserError(f"eta {eta}: it must lie in [0, 1], from no fresh noise (ddim) to as much as ddpm has")
+
+
 def solve(
-    denoiser: Denoiser, z: Tensor, schedule: Schedule, *, steps: int, solver: str, fresh: Callable[[], Tensor]
+    denoiser: Denoiser,
+    z: Tensor,
+    schedule: Schedule,
+    *,
+    steps: int,
+    solver: str,
+    fresh: Callable[[], Tensor],
+    eta: float | None = None,
 ) -> Tensor:
     """Integrate from noise `z` (any shape) to data in `steps` calls of `denoiser`; returns x of z's shape.
 
-    `ddim` (eta 0, arXiv 2010.02502), `ddpm` (ancestral, the same formula with eta 1) and `dpm++2m`
-    (arXiv 2211.01095, algorithm 2) land on the clean clip at the end of the grid.
+    `ddim` (arXiv 2010.02502; deterministic unless `eta` says how much of ddpm's noise it adds, from 0 to 1), `ddpm`
+    (ancestral: the same formula with eta 1) and `dpm++2m` (arXiv 2211.01095, algorithm 2) land on the clean clip at
+    the end of the grid. `fresh` draws the noise that a stochastic step adds. Raises `UserError` as `check` does.
     """
-    if solver not in SOLVERS:
-        raise unknown("solver", solver, SOLVERS)
-    if not 1 <= steps <= schedule.steps:
-        raise UserError(f"--steps {steps}: choose 1 to {schedule.steps} sampling steps")
+    check(steps, solver, eta, most=schedule.steps)
+    eta = float(solver == "ddpm") if eta is None else eta
     grid = schedule.grid(steps)
     alpha_bar = [float(schedule.alpha_bar[t]) for t in grid] + [1.0]
     previous: Tensor | None = None
@@ -42,7 +63,7 @@ def solve(
             x0 = prediction.x0 if previous is None else _extrapolate(prediction.x0, previous, alpha_bar[i - 1 : i + 2])
             z, previous = _exponential_step(z, x0, now, then), prediction.x0
         else:
-            z = _ddim_step(prediction, now, then, eta=float(solver == "ddpm"), fresh=fresh)
+            z = _ddim_step(prediction, now, then, eta=eta, fresh=fresh)
     return z
 
 

@@ -24,7 +24,7 @@ ADDED = "base.network.class_embedding."  # weights that are ours, not the hub's
 _LEVELS = (  # fields of a scheduler that say its noise levels
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr"),
 )
-_FILES = ["*.json", "unet/*.json", "scheduler/*.json", "*model.safetensors", "unet/*model.safetensors"]
+FILES = ["*.json", "unet/*.json", "scheduler/*.json", "*model.safetensors", "unet/*model.safetensors"]
 
 
 def read(output: Tensor, z: Tensor, alpha_bar: Tensor, kind: ImageKind) -> Prediction:
@@ -125,19 +125,6 @@ def _scheduler(folder: Path) -> dict[str, Any]:
     if kind not in _KINDS:
         raise UserError(f"{path} has prediction_type '{kind}': known are {', '.join(_KINDS)}")
     return {"prediction_type": kind, **{name: content[name] for name in _LEVELS if name in content}}
-
-
-def fetched(name: str) -> Path:
-    """The folder of a model of the hub, downloaded unless it is in the cache; raises `MissingData` where it is not."""
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_FILES))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise MissingData(
-            f"'{name}' is no folder here, and no model that the hub gave or HF_HOME={constants.HF_HOME} holds ({error})"
-        ) from error
 
 
 def _diffusers() -> Any:

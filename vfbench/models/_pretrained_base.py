@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from vfbench import files, weights
 from vfbench.diffusion.model import ModelConfig
+from vfbench.diffusion.one_network import SIZES
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.models import _hub_base
+from vfbench.nets import hub
 from vfbench.nets.unet import UNetConfig
 
 BaseInit = Literal["scratch", "finetune", "frozen"]
@@ -46,13 +48,18 @@ def check(config: ModelConfig, init: BaseInit, source: Path | str | None, rate: 
         raise UserError(f"base init '{init}' needs base_from: the folder of a pretrained base generator, or its hub id")
     if rate is not None and (init == "frozen" or not rate > 0):
         raise UserError(f"base_lr {rate}: more than 0, and none for a frozen base generator")
+    if init == "frozen" and "embedding" in config.options:
+        raise UserError(
+            f"base init 'frozen': the base generator could not learn to read the embedding that preset {config.preset} "
+            "adds to its condition: choose finetune, or embedding none"
+        )
 
 
 def read(source: Path | str, config: ModelConfig) -> Pretrained:
     """The base generator in a folder, or else of the hub by its id, for the VideoFusion that `config` describes."""
     folder = Path(source)
     if not folder.is_dir():
-        folder = _hub_base.fetched(str(source))
+        folder = hub.fetched(str(source), _hub_base.FILES)
     path = folder / "config.json"
     if path.is_file() and "model" in files.read_json(path):
         return _ours(folder, str(files.read_json(path)["model"]), config)
@@ -67,21 +74,24 @@ def _of_hub(folder: Path, config: ModelConfig) -> Pretrained:
 
 
 def _ours(folder: Path, model: str, config: ModelConfig) -> Pretrained:
-    """From a checkpoint of ours, with the condition that it was trained with."""
+    """From a checkpoint of ours, with the condition, and the embedding, that it was trained with."""
     if model not in (*_IMAGES, "videofusion"):
         raise UserError(f"{folder} is a checkpoint of '{model}': a base generator is one of {', '.join(_IMAGES)}")
     found = ModelConfig.read(folder / "config.json", model)
     part = "network" if "network" in found.options else "base"
     if part == "network" and found.shape.frames != 1:
-        asked = f"--model vdm --preset {config.preset}-image --dataset '{config.dataset}(frames=1)'"
+        size = config.preset.partition("-")[0]
+        preset = f"{size if f'{size}-image' in SIZES else 'small'}-image"
+        asked = f"--model vdm --preset {preset} --dataset '{config.dataset}(frames=1)' --output DIR"
         raise UserError(
             f"{folder} makes clips of {found.shape.frames} frames, a base generator images: train it with\n"
             f"  python -m vfbench train {asked}"
         )
     base = found.options[part]
     _check(folder, found, config, UNetConfig(**found.options.get("residual", base)).embedding)
-    names = {f"{part}.": "base.", "condition.": "condition."}
-    tensors = _tensors(folder / "model.safetensors", found.sha256)
+    names = {f"{part}.": "base.", "condition.": "condition.", "frame_embedding.": "frame_embedding."}
+    tensors = weights.read(folder / weights.TENSORS)
+    weights.verified(folder / weights.TENSORS, found.sha256)
     state = {
         new + name.removeprefix(old): tensor.float()
         for name, tensor in tensors.items()
@@ -103,13 +113,12 @@ def _check(folder: Path, found: ModelConfig, config: ModelConfig, embedding: int
     for name, (theirs, ours) in pairs.items():
         if theirs != ours:
             raise UserError(f"{folder} was trained with {name} {theirs}, preset {config.preset} here has {ours}")
-
-
-def _tensors(path: Path, expected: str) -> dict[str, Tensor]:
-    tensors, found = weights.read(path), weights.sha256(path)
-    if expected and found != expected:
-        raise MissingData(f"{path} is damaged or of another training: its SHA-256 is {found}, expected {expected}")
-    return tensors
+    embedded, wanted = (options.get("embedding") for options in (found.options, config.options))
+    if embedded and embedded != wanted:  # without one it learns to read ours, which begins at zero
+        raise UserError(f"{folder} was trained with the embedding {embedded}, preset {config.preset} here has {wanted}")
+    sides = [(shape.height, shape.width) for shape in (found.shape, config.shape)]
+    if embedded and sides[0] != sides[1]:  # the encoder reads frames of one size
+        raise UserError(f"{folder} was trained on {found.shape}, with an embedding of frames; here are {config.shape}")
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:

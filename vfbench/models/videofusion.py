@@ -6,12 +6,15 @@ the paper is silent, this file assumes, and says so: R mixes frames by temporal 
 the denoised base frame as three more channels of every frame; both networks read v (their loss is that of eps over a_t)
 unless `parametrisation` is `eps`; all terms of the loss weigh the same; both networks share the embedding of the
 condition, which learns from all terms. The paper starts from a B pretrained on images; without one, B learns images
-beside the clips, from `images` single frames of each (0: the paper's loss alone), and `base_lr` is 1.
+beside the clips, from `images` single frames of each (0: the paper's loss alone), and `base_lr` is 1. The paper shows
+both networks the embedding of the base frame, and at test one that a prior network draws: presets named `-prior` do,
+the others condition on class or caption directly, as the baselines of the same name do.
 
 Options of a model, beside its sizes: `lam`, `lam_schedule` and `base_frame` (`vfbench.diffusion.priors.Decomposed`);
 `base_init`, where B comes from: `scratch`, `finetune` (pretrained, learns at `base_lr` times the rate of R) or `frozen`
 (pretrained, and stays as it is); and `form`: `two` networks, or `one` that predicts the whole noise under the same
-prior, which isolates the prior from the second network.
+prior, which isolates the prior from the second network; and `embedding`, the encoder of the base frame and the sizes
+of the network that draws its embedding (`vfbench.diffusion.frame_embedding`).
 """
 
 from __future__ import annotations
@@ -19,52 +22,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
-from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet
+from vfbench.diffusion.one_network import OneUNet
 from vfbench.diffusion.priors import Decomposed
 from vfbench.diffusion.sampler import builder
-from vfbench.diffusion.schedule import Prediction, Schedule, split
+from vfbench.diffusion.schedule import Prediction, Schedule, parametrisation, split
 from vfbench.errors import unknown
 from vfbench.interfaces import Dataset
-from vfbench.models import _hub_base, _pretrained_base
+from vfbench.models import _hub_base, _presets, _pretrained_base
 from vfbench.models._hub_base import HubBase, ImageKind
 from vfbench.models._pretrained_base import BaseInit
-from vfbench.nets.embedding import Condition
 from vfbench.nets.unet import UNet, UNetConfig
 
+PRESETS = _presets.PRESETS
 # What a pretrained B changes unless told otherwise: the paper says a small rate, not which, and has no loss of images.
 _PRETRAINED = {"base_lr": 0.1, "images": 0}
 _UNSAID = {"form": "two", "lam_schedule": "constant", "base_frame": "middle", "base_init": "scratch"}
-_COMMON = {"schedule": "cosine", "parametrisation": "v", "lam": 0.5, "base_lr": 1.0, "images": 3}
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # 16x32x32 shapes; trained from scratch, so B learns at the full rate. Shipped: FVD 68 (results/records).
-    "tiny": {
-        **_COMMON,
-        "base": SIZES["tiny-image"],
-        "residual": {"channels": [40, 64, 72], "blocks": 1, "patch": 2, "attention": [1, 2]},
-    },
-    # For comparisons at equal compute: parameters, FLOPs a clip and FLOPs a training step within 3 % of vdm's `tiny`.
-    "tiny-equal": {
-        **_COMMON,
-        "images": 1,
-        "base": {**SIZES["tiny-image"], "channels": [32, 64, 64]},
-        "residual": {"channels": [40, 64, 72], "blocks": 1, "patch": 2, "attention": [1, 2]},
-    },
-    # 16x64x64, the resolution the paper trains at.
-    "small": {
-        **_COMMON,
-        "base": SIZES["small-image"],
-        "residual": {"channels": [96, 192, 256], "blocks": 1, "patch": 4, "attention": [1, 2], "embedding": 384},
-    },
-    # One network, VDM's, under the same prior.
-    "tiny-one": {**COMMON, "form": "one", "lam": 0.5, "network": SIZES["tiny"]},
-    "small-one": {**COMMON, "form": "one", "lam": 0.5, "network": SIZES["small"]},
-}
 
 
 def create(
@@ -78,8 +56,11 @@ def create(
     base_from: Path | str | None = None,
     base_lr: float | None = None,
     schedule: str | None = None,
+    embedding: str | None = None,
 ) -> VideoFusion | OneNetworkVideoFusion:
     """An untrained model for a dataset; None leaves what the preset says.
+
+    `embedding` is `none`, `learnt` or a CLIP by its folder or its id on the hub (`vfbench.diffusion.frame_embedding`).
 
     `base_from`, wanted by `finetune` and `frozen`, holds the pretrained B: the folder of a checkpoint of ours (a `vdm`
     of one frame, or a `videofusion`, whose B and condition are taken), or a `UNet2DModel` of the diffusers hub, as a
@@ -88,7 +69,7 @@ def create(
     """
     asked = {"lam": lam, "lam_schedule": lam_schedule, "base_frame": base_frame, "base_lr": base_lr}
     given = {name: value for name, value in {**asked, "schedule": schedule}.items() if value is not None}
-    config = ModelConfig.of("videofusion", preset, PRESETS, dataset)
+    config = ModelConfig.of("videofusion", preset, PRESETS, dataset).with_embedding(embedding)
     _pretrained_base.check(config, base_init, base_from, base_lr)
     if base_from is None:
         return _model(replace(config, options={**config.options, **given}))
@@ -126,10 +107,13 @@ class VideoFusion(DiffusionModel):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         options, frames = {**_UNSAID, **config.options}, config.shape.frames
-        self.kind, self.images, self.init = options["parametrisation"], options["images"], options["base_init"]
+        self.kind, self.images = parametrisation(options["parametrisation"]), options["images"]
+        self.init: BaseInit = options["base_init"]
+        if self.init not in get_args(BaseInit):
+            raise unknown("base init", self.init, get_args(BaseInit))
         self.prior: Decomposed = _prior(config)
         residual = UNetConfig(**options["residual"])
-        self.condition = Condition(len(config.classes), config.words, residual.embedding)
+        self._conditions(residual.embedding)
         self.base: UNet | HubBase = _base(options["base"], residual.embedding, self.schedule)
         self.base_kind: ImageKind = self.base.kind if isinstance(self.base, HubBase) else self.kind
         self.residual = UNet(residual, frames=frames, inputs=6)
@@ -138,8 +122,17 @@ class VideoFusion(DiffusionModel):
                 part.requires_grad_(False)
 
     def networks(self) -> dict[str, nn.Module]:
-        """B and R."""
-        return {"base": self.base, "residual": self.residual}
+        """B and R, and those of the embedding where there is one."""
+        return {"base": self.base, "residual": self.residual, **self._embedding_networks()}
+
+    def pictures(self) -> list[int]:
+        """The base frame, and those that B learns from as single images."""
+        return [self.prior.base, *self._images()]
+
+    def _images(self) -> list[int]:
+        """Frames evenly spread over the clip."""
+        spread: list[int] = torch.linspace(0, self.config.shape.frames - 1, self.images).long().tolist()
+        return spread
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
         """B learns at `base_lr` times the rate of R: small when B was pretrained on images (section 3.3).
@@ -190,8 +183,11 @@ class VideoFusion(DiffusionModel):
         of_base, _ = self.prior.weights(z)
         return z - of_base * (1 - alpha_bar).sqrt() * base
 
-    def losses(self, x: Tensor, noise: Tensor, t: Tensor, condition: Tensor) -> dict[str, Tensor]:
-        """The two terms of the joint loss, and that of `images`; b is detached for R, whose error teaches B nothing."""
+    def losses(self, x: Tensor, noise: Tensor, t: Tensor, condition: Tensor, *of_images: Tensor) -> dict[str, Tensor]:
+        """The two terms of the joint loss, and that of `images`; b is detached for R, whose error teaches B nothing.
+
+        `of_images` are the conditions of the single images, which are those of their clips unless they are given.
+        """
         alpha_bar = self.schedule.at(t, x)
         z = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
         m = self.prior.base
@@ -200,18 +196,21 @@ class VideoFusion(DiffusionModel):
         if self.init != "frozen":
             terms["base"] = _error(noise[:, m, None] - of_base.eps, alpha_bar, self.base_kind)
             if self.images:
-                terms["images"] = self._image_error(z, noise, t, condition)
+                terms["images"] = self._image_error(z, noise, t, condition, of_images)
         detached = base.detach()  # used twice: in R's input and in its target
         of_rest, _ = self.denoise_rest(z, t, condition, detached)
         error = noise - self.prior.combine(detached, of_rest.eps)
         others = torch.cat([error[:, :m], error[:, m + 1 :]], dim=1)
         return {**terms, "residual": _error(others, alpha_bar, self.kind)}
 
-    def _image_error(self, z: Tensor, noise: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    def _image_error(
+        self, z: Tensor, noise: Tensor, t: Tensor, condition: Tensor, of_images: Sequence[Tensor]
+    ) -> Tensor:
         """B's error on single frames, evenly spread over the clip: each is an image in standard normal noise."""
-        frames = torch.linspace(0, z.shape[1] - 1, self.images).long()
-        z, noise = (x[:, frames].flatten(0, 1)[:, None] for x in (z, noise))
+        z, noise = (x[:, self._images()].flatten(0, 1)[:, None] for x in (z, noise))
         t, condition = (x.repeat_interleave(self.images, dim=0) for x in (t, condition))
+        if of_images:
+            condition = torch.stack(list(of_images), dim=1).flatten(0, 1)
         error = noise - self._denoise_image(z, t, condition).eps
         return _error(error, self.schedule.at(t, z), self.base_kind)
 

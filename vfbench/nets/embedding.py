@@ -37,6 +37,10 @@ class Caption(nn.Module):
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """Word numbers (B, LENGTH), 0 where there is none; raises `UserError` for a word outside the vocabulary."""
+        if not self.ids:
+            raise UserError(
+                "the model was trained without captions: ask it by class or for nothing (condition='class')"
+            )
         rows = []
         for caption in captions:
             words = caption.lower().split()
@@ -63,15 +67,29 @@ class Condition(nn.Module):
 
     def __init__(self, classes: int, words: Sequence[str], width: int) -> None:
         super().__init__()
-        self.label = nn.Embedding(classes, width)
+        self.classes = classes
+        self.label = nn.Embedding(max(classes, 1), width)
         self.caption = Caption(words, width)
         self.null = nn.Parameter(torch.randn(width) * 0.02)
 
     def forward(self, labels: Sequence[int], captions: Sequence[str], modes: Sequence[Conditioning]) -> Tensor:
-        """One vector a clip from what `modes` says of it."""
+        """One vector a clip from what `modes` says of it; raises `UserError` for a class or word it does not know."""
         device = self.null.device
         given = torch.tensor([MODES.index(mode) for mode in modes], device=device)[:, None]
-        vectors = torch.where(given == 1, self.label(torch.tensor(list(labels), device=device)), self.null)
+        numbers = torch.tensor(self._numbers(labels, modes), device=device)
+        vectors = torch.where(given == 1, self.label(numbers), self.null)
         if "text" not in modes:  # then a caption may hold any words: nobody reads it
             return vectors
         return torch.where(given == 2, self.caption(self.caption.tokens(captions)), vectors)
+
+    def _numbers(self, labels: Sequence[int], modes: Sequence[Conditioning]) -> list[int]:
+        """The labels of the clips that are asked for by class; 0 for the others, whose label nobody reads."""
+        numbers = [label if mode == "class" else 0 for label, mode in zip(labels, modes, strict=True)]
+        if strange := [
+            n for n, mode in zip(numbers, modes, strict=True) if mode == "class" and not 0 <= n < self.classes
+        ]:
+            known = f"has classes 0 to {self.classes - 1}" if self.classes else "was trained without classes"
+            raise UserError(
+                f"class {strange[0]}: the model {known}; ask it by caption or for nothing (condition='text')"
+            )
+        return numbers

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vfbench.interfaces import ClipShape
 from vfbench.nets.embedding import sinusoidal
+from vfbench.nets.recompute import Recomputing
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TransformerConfig:
             raise ValueError(f"depth {self.depth} must be even: every block over space has one over time")
 
 
-class Transformer(nn.Module):
+class Transformer(Recomputing):
     """(B, T, in, H, W) and a time and a condition vector to (B, T, 3, H, W)."""
 
     places: Tensor
@@ -68,7 +69,7 @@ class Transformer(nn.Module):
         h = self.stem(_to_patches(x, self.config.patch)) + self.places
         for block in self.blocks:
             # (B, T, L, C) over space, (B, L, T, C) over time: the one copy a block is cheaper than one of its q, k, v.
-            h = block(h, embedding).transpose(1, 2).contiguous()
+            h = self.block(block, h, embedding).transpose(1, 2).contiguous()
         shift, scale = self.modulate(embedding)[:, None, None].chunk(2, dim=-1)
         h = self.head(self.norm(h) * (1 + scale) + shift)
         return _to_pixels(h, self.config.patch, x.shape[-2])

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vfbench.nets.embedding import sinusoidal
+from vfbench.nets.recompute import Recomputing
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class UNetConfig:
     embedding: int = 128
 
 
-class UNet(nn.Module):
+class UNet(Recomputing):
     """(B, T, in, H, W) and a time, a condition vector and the frame index to (B, T, 3, H, W)."""
 
     def __init__(self, config: UNetConfig, *, frames: int, inputs: int = 3) -> None:
@@ -89,13 +90,13 @@ class UNet(nn.Module):
             if i and i % per_level == 0:
                 h = self.shrink[i // per_level - 1](h)
                 skips.append(h)
-            h = layer(h, embedding)
+            h = self.block(layer, h, embedding)
             skips.append(h)
-        h = self.middle(h, embedding)
+        h = self.block(self.middle, h, embedding)
         for i, layer in enumerate(self.up):
             if i and i % (per_level + 1) == 0:
                 h = F.interpolate(h, scale_factor=2.0, mode="nearest")
-            h = layer(torch.cat([h, skips.pop()], dim=1), embedding)
+            h = self.block(layer, torch.cat([h, skips.pop()], dim=1), embedding)
         h = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
         return h.view(batch, frames, *h.shape[1:])
 

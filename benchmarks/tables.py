@@ -1,0 +1,95 @@
+"""Put the measured runs of `results` into the pages that show them: python benchmarks/tables.py
+
+The numbers of README and of results/shapes/README.md come from here and from nowhere else; a test compares them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from vfbench import render, table
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results"
+STUDY, FEW_STEPS = RESULTS / "shapes" / "equal-compute", RESULTS / "shapes" / "few-steps"
+EFFICIENCY = RESULTS / "shapes" / "efficiency.jsonl"
+
+
+def main() -> None:
+    for page, blocks in PAGES.items():
+        text = page.read_text()
+        for name, make in blocks.items():
+            if not block(name).search(text):
+                raise SystemExit(f"{page} has no lines <!-- {name}:begin --> and <!-- {name}:end -->")
+            before, after = block(name).split(text)
+            text = f"{before}{make()}{after}"
+        page.write_text(text)
+
+
+def block(name: str) -> re.Pattern[str]:
+    """What stands between the two marks of a name."""
+    return re.compile(rf"(?<=<!-- {name}:begin -->\n).*?(?=<!-- {name}:end -->)", re.DOTALL)
+
+
+def runs(folder: Path) -> str:
+    """The table of all records in a folder."""
+    return render.to_markdown(_table(folder))
+
+
+def few_steps() -> str:
+    """Each metric of each model by the number of sampling steps."""
+    made = _table(FEW_STEPS)
+    cells = {
+        (record["model"], metric, record["cost"]["evaluations"]): cell.text
+        for record, row in zip(made.records, made.rows, strict=False)  # the floor has a row and no record
+        for metric, cell in zip(made.header[1:], row.cells, strict=True)
+    }
+    models, metrics, steps = (sorted(set(keys)) for keys in zip(*cells, strict=True))
+    rows = [
+        [model, metric, *(cells.get((model, metric, n), table.DASH) for n in steps)]
+        for metric in metrics
+        for model in models
+    ]
+    head = ["model", "metric", *(f"{n} steps" for n in steps)]
+    return _lines([head, [":--", ":--", *["--:"] * len(steps)], *rows]) + f"\n{made.caption}\n"
+
+
+def _table(folder: Path) -> table.Table:
+    records = sorted(folder.glob("*.json"))
+    if not records:
+        raise SystemExit(f"no records in {folder}: copy the results.json of each run there")
+    return table.build(table.load(records))
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def efficiency() -> str:
+    """The costs of each model, and those of the second as a part of the first's."""
+    first, *others = (json.loads(line) for line in EFFICIENCY.read_text().splitlines())
+    rows = [_costs(row, first) for row in (first, *others)]
+    head = ["model", "clip", "parameters", "GFLOP", "seconds", "memory (MB)"]
+    return _lines([head, [":--", ":--", *["--:"] * 4], *rows])
+
+
+def _costs(row: Mapping[str, object], first: Mapping[str, object]) -> list[str]:
+    def told(key: str, form: str) -> str:
+        value, whole = float(str(row[key])), float(str(first[key]))
+        return f"{value:{form}}" if row is first else f"{value:{form}} ({value / whole:.2f})"
+
+    forms = {"parameters": ",.0f", "gflop_per_clip": ",.0f", "seconds_per_clip": ".2f", "memory_mb": ",.0f"}
+    return [f"{row['model']} {row['preset']}", str(row["clip"]), *(told(key, form) for key, form in forms.items())]
+
+
+PAGES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
+    ROOT / "README.md": {"results": partial(runs, RESULTS / "records")},
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Tiny models that are conditioned on the embedding of a frame, and a CLIP of random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from helpers import UNET, perturb, tiny_dataset, tiny_vdm, tiny_videofusion
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from vfbench.baselines import pyoco, vdit
+from vfbench.diffusion.frame_embedding import FrameEmbedding
+from vfbench.diffusion.model import DiffusionModel
+
+EMBEDDING: dict[str, Any] = {"encoder": "learnt", "size": 8, "inner": 16, "depth": 1, "steps": 4, "sha256": ""}
+TRANSFORMER = {"width": 32, "hidden": 64, "heads": 2, "depth": 2, "patch": 4, "embedding": 16}
+TINY_CLIP: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "image_size": 16,
+    "patch_size": 8,
+    "projection_dim": 6,
+}
+
+
+def saved_clip(folder: Path, **sizes: Any) -> Path:
+    """A folder with CLIP's image network, as the hub has it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        CLIPVisionModelWithProjection(CLIPVisionConfig(**{**TINY_CLIP, **sizes})).save_pretrained(folder)
+    return folder
+
+
+def _of(create: Callable[..., DiffusionModel], network: dict[str, Any], embedding: dict[str, Any]) -> DiffusionModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = create(tiny_dataset()).config
+        kind = type(create(tiny_dataset()))
+        return kind(replace(config, options={**config.options, "network": network, "embedding": embedding}))
+
+
+MODELS: dict[str, Callable[[dict[str, Any]], DiffusionModel]] = {
+    "vdm": lambda embedding: tiny_vdm(perturbed=False, embedding=embedding),
+    "pyoco": lambda embedding: _of(pyoco.create, UNET, embedding),
+    "vdit": lambda embedding: _of(vdit.create, TRANSFORMER, embedding),
+    "videofusion": lambda embedding: tiny_videofusion(perturbed=False, embedding=embedding),
+}
+
+
+def embedded(name: str = "videofusion", *, perturbed: bool = True, **options: Any) -> DiffusionModel:
+    """A tiny model with the embedding of a frame; `options` of the embedding."""
+    model = MODELS[name]({**EMBEDDING, **options})
+    if perturbed:
+        perturb(model)
+    return model
+
+
+def part(model: DiffusionModel) -> FrameEmbedding:
+    """Its embedding of a frame."""
+    assert model.frame_embedding is not None
+    return model.frame_embedding

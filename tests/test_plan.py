@@ -1,0 +1,54 @@
+"""What a plan refuses before the first clip is made."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import tiny_dataset
+
+from vfbench.baselines.noise import Noise
+from vfbench.datasets.shapes import Shapes
+from vfbench.errors import UserError
+from vfbench.interfaces import Conditioning
+from vfbench.plan import require_said
+
+
+class Way(Noise):
+    """A sampler that is asked in some way."""
+
+    def __init__(self, conditioning: Conditioning, *, reference: bool = False) -> None:
+        super().__init__(tiny_dataset())
+        self.conditioning, self.reference = conditioning, reference
+
+
+def dataset(**lacking: tuple[str, ...]) -> Shapes:
+    found = tiny_dataset()
+    for name, words in lacking.items():
+        setattr(found, name, words)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("model", "way", "lacking", "said"),
+    [
+        ("vdm", "text", ["words"], r"vdm goes by captions, and shapes has none: .*condition='class'.* or .*'none'"),
+        ("vdm", "class", ["classes"], r"vdm goes by classes, and shapes has none: .*condition='text'.* or .*'none'"),
+        ("vdm", "text", ["words", "classes"], r"ask it otherwise: --model \"vdm\(condition='none'\)\"$"),
+        ("diffusers", "text", ["words"], "choose a dataset with captions, or another model"),
+    ],
+)
+def test_a_model_that_is_told_nothing_is_refused(model: str, way: Conditioning, lacking: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        require_said(model, Way(way), dataset(**dict.fromkeys(lacking, ())))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "lacking"),
+    [
+        (Way("text"), ["classes"]),
+        (Way("class"), ["words"]),
+        (Way("none"), ["words", "classes"]),
+        (Way("text", reference=True), ["words"]),
+    ],
+)
+def test_what_is_not_asked_for_may_be_lacking(sampler: Way, lacking: list[str]) -> None:
+    require_said("vdm", sampler, dataset(**dict.fromkeys(lacking, ())))

@@ -1,0 +1,268 @@
+"""What a training begins with: options of models, presets of equal compute, the weights of another training."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Command, contents
+from helpers import tiny_dataset, tiny_vdm, tiny_videofusion
+from torch import Tensor
+
+from vfbench import matching, weights
+from vfbench import train as training
+from vfbench.datasets.shapes import Shapes
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.errors import BadEnvironment, MissingData, UserError
+from vfbench.interfaces import Clips
+from vfbench.train import TrainOptions, prepare, train
+
+OPTIONS = TrainOptions(steps=2, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
+SMALL = "shapes(frames=4, height=8, width=8)"
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No sample sheets: they take longer than a tiny training. And an empty folder to work in."""
+    monkeypatch.setattr(training._Run, "show", lambda run: None)
+    monkeypatch.chdir(tmp_path)
+
+
+# Options of a model.
+
+
+def test_options_of_a_name_reach_the_model() -> None:
+    model, _ = prepare("pyoco(alpha=3)", SMALL, "tiny")
+    assert model.config.options["alpha"] == 3.0
+    model, _ = prepare("videofusion(lam=[0, 1, 0.5, 0.25])", SMALL, "tiny", options={"base_frame": 1})
+    assert (model.config.options["lam"], model.config.options["base_frame"]) == ([0.0, 1.0, 0.5, 0.25], 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        ("videofusion(lam=1.5)", r"lambda 1\.5: it must lie in \[0, 1\]"),
+        ("videofusion(lamb=1)", "no option of model videofusion called 'lamb': did you mean 'lam'"),
+        ("videofusion(lam='half')", "option lam='half' of model videofusion must be float, a list of float or None"),
+        ("videofusion(lam=[0, '1'])", "must be float, a list of float or None"),
+        ("videofusion(base_from=1)", "option base_from=1 of model videofusion must be str or None"),
+        ("videofusion(base_init=1)", "option base_init=1 of model videofusion must be str"),
+        ("videofusion(base_init='frozen')", "base init 'frozen' needs base_from"),
+        ("videofusion(steps=50)", "option steps of model videofusion is of sampling, not of training"),
+        ("pyoco(alpha=-1)", "alpha -1"),
+    ],
+)
+def test_wrong_options_end_with_2_before_any_clip_is_read(
+    vfbench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: str, named: str
+) -> None:
+    def clips(*_: Any, **__: Any) -> Clips:
+        raise AssertionError("a clip was read")
+
+    monkeypatch.setattr(Shapes, "clips", clips)
+    done = vfbench("train", "--model", model, "--dataset", SMALL)
+    assert done.code == 2
+    assert re.search(named, done.err), done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--steps", 0], "--steps 0: at least 1"),
+        (["--steps", -2], "--steps -2: at least 1"),
+        (["--batch-size", 0], "--batch-size 0: at least 1"),
+        (["--accumulate", 0], "--accumulate 0: at least 1"),
+        (["--batch-size", 4, "--accumulate", 3], "--batch-size 4: --accumulate 3 needs a multiple of 3"),
+        (["--lr", 0], "--lr 0.0: more than 0"),
+        (["--lr", "nan"], "--lr nan: more than 0, and finite"),
+        (["--clip-norm", -1], "--clip-norm -1.0: more than 0"),
+        (["--weight-decay", -1], "--weight-decay -1.0: at least 0"),
+        (["--warmup", -1], "--warmup -1: at least 0"),
+        (["--ema", 1], "--ema 1.0: at least 0 and less than 1"),
+        (["--workers", -1], "--workers -1: at least 0"),
+        (["--save-every", 0], "--save-every 0: at least 1"),
+        (["--sample-every", 0], "--sample-every 0: at least 1"),
+        (["--crop", "center"], "no --crop called 'center': did you mean 'centre'"),
+        (["--base-init", "frozen"], "--base-init frozen: vdm has no option base_init"),
+        (["--match-flops", "vdmm"], "did you mean 'vdm'"),
+        (["--init-from", "nowhere"], "nowhere does not exist"),
+    ],
+    ids=str,
+)
+def test_flags_out_of_range_are_refused(vfbench: Command, flags: list[object], named: str) -> None:
+    done = vfbench("train", "--model", "vdm", "--dataset", SMALL, *flags)
+    assert done.code == (4 if "--init-from" in flags else 2)
+    assert named in done.err
+    assert "Traceback" not in done.err
+
+
+def test_options_are_checked_in_python_too() -> None:
+    with pytest.raises(UserError, match="no --dtype called 'float16'"):
+        TrainOptions(steps=1, dtype="float16")
+
+
+def test_no_warm_up_begins_at_the_full_rate() -> None:
+    assert training._rate(0, replace(OPTIONS, warmup=0)) == 1
+
+
+def test_clips_that_do_not_fit_the_network_are_refused() -> None:
+    with pytest.raises(UserError, match=r"does not fit shapes: clips of 4x10x10 cannot be cut"):
+        prepare("vdit", "shapes(frames=4, height=10, width=10)", "tiny")
+
+
+def test_flags_and_options_of_the_base_generator_are_the_same(vfbench: Command, tmp_path: Path) -> None:
+    missing = ("--dataset", SMALL, "--steps", 1)
+    flags = vfbench("train", "--base-init", "frozen", "--base-from", tmp_path, *missing)
+    spec = vfbench("train", "--model", f"videofusion(base_init='frozen', base_from='{tmp_path}')", *missing)
+    assert (flags.code, flags.err) == (spec.code, spec.err)
+    assert str(tmp_path) in flags.err
+
+
+# Equal compute.
+
+
+def test_a_matched_preset_costs_what_the_reference_does(capsys: pytest.CaptureFixture[str]) -> None:
+    model, data = prepare("vdit", SMALL, "tiny", match_flops="vdm", seed=1)
+    (again, _), (other, _) = (prepare("vdit", SMALL, "tiny", match_flops="vdm", seed=seed) for seed in (1, 2))
+    assert model.config.preset == "tiny at the FLOPs of vdm tiny"
+    first, second, third = (dict(each.state_dict()) for each in (model, again, other))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], third[name]) for name in first)
+    # Told: the preset, what it became, and the reference.
+    before, after, reference = capsys.readouterr().err.splitlines()[:3]
+    wanted = matching.describe("vdm", "tiny", data)
+    assert reference == f"vdm tiny  {wanted.flops_per_clip / 1e9:,.2f} GFLOP a clip, {wanted.parameters:,} parameters"
+    assert before.startswith("preset    ")
+    assert after.startswith("matched   ")
+    assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in after
+    assert before != after
+
+
+@pytest.mark.slow
+def test_a_matched_training_is_recorded_and_goes_on_with_its_reference_alone(vfbench: Command, tmp_path: Path) -> None:
+    start = ("train", "--model", "vdit", "--dataset", SMALL, "--steps", 2, "--batch-size", 1, "--output", "run")
+    assert vfbench(*start, "--match-flops", "vdm").code == 0
+    assert json.loads(Path("run/config.json").read_text())["preset"] == "tiny at the FLOPs of vdm tiny"
+    assert vfbench(*start, "--match-flops", "vdm", "--resume").code == 0
+    done = vfbench(*start, "--resume")
+    assert done.code == 2
+    assert "trained with config." in done.err
+
+
+# The weights of another training.
+
+
+def state_of(model: DiffusionModel) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.fixture
+def donor(tmp_path: Path) -> Path:
+    """A checkpoint of a tiny VDM, in half precision, whose weights the configuration does not say."""
+    tiny_vdm().save(tmp_path / "donor", half=True)
+    return tmp_path / "donor"
+
+
+def test_a_training_begins_with_the_weights_of_another(donor: Path, tmp_path: Path) -> None:
+    fresh = tiny_vdm(perturbed=False)
+    options = replace(OPTIONS, lr=1e-12, init_from=donor)
+    train(fresh, tiny_dataset(), options, tmp_path / "run")
+    expected = {name: tensor.half().float() for name, tensor in state_of(tiny_vdm()).items()}
+    saved = weights.read(tmp_path / "run" / "model.safetensors")  # the average began there, too
+    for name, tensor in expected.items():
+        torch.testing.assert_close(saved[name], tensor)
+        torch.testing.assert_close(fresh.state_dict()[name], tensor)
+
+
+def test_where_the_weights_came_from_is_recorded(donor: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, init_from=str(donor))
+    train(tiny_vdm(perturbed=False), tiny_dataset(), options, tmp_path / "run")
+    digest = weights.sha256(donor / "model.safetensors")
+    spec = json.loads(torch.load(tmp_path / "run" / "training.pt", weights_only=True)["spec"])
+    assert spec["options"]["init_from"] == digest
+    assert digest in (tmp_path / "run" / "README.md").read_text()
+    moved = donor.rename(tmp_path / "elsewhere")
+    before = contents(tmp_path / "run")
+    train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, init_from=moved), tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == before
+    with pytest.raises(UserError, match=rf"trained with options\.init_from = {digest}, now it is None"):
+        train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("create", "named"),
+    [
+        (lambda: tiny_vdm(5), r"--init-from .*donor was trained with frames 4, this model has 5"),
+        (lambda: tiny_vdm(parametrisation="eps"), "trained with parametrisation v, this model has eps"),
+        (lambda: tiny_vdm(schedule="linear"), "trained with schedule cosine, this model has linear"),
+    ],
+)
+def test_what_differs_on_purpose_is_refused(
+    donor: Path, tmp_path: Path, create: Callable[[], DiffusionModel], named: str
+) -> None:
+    model = create()
+    with pytest.raises(UserError, match=named):
+        train(model, tiny_dataset(model.config.shape.frames), replace(OPTIONS, init_from=donor), tmp_path / "run")
+
+
+def test_other_classes_are_refused(donor: Path, tmp_path: Path) -> None:
+    config = json.loads((donor / "config.json").read_text())
+    (donor / "config.json").write_text(json.dumps({**config, "classes": ["cat", "dog"]}))
+    with pytest.raises(UserError, match=r"trained with classes \('cat', 'dog'\), this model has"):
+        train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, init_from=donor), tmp_path / "run")
+
+
+def test_another_model_and_tensors_that_do_not_fit_are_named(donor: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, init_from=donor)
+    with pytest.raises(MissingData, match="is a checkpoint of 'vdm', not of 'videofusion'"):
+        train(tiny_videofusion(), tiny_dataset(), options, tmp_path / "run")
+    wider = tiny_vdm(network={**tiny_vdm().config.options["network"], "channels": [8, 24]})
+    with pytest.raises(MissingData, match=r"'network\.\S+' has shape \(\S.*\), needed \(\S.*\)"):
+        train(wider, tiny_dataset(), options, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+# What a training goes on with.
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("videofusion(lam_schedule='cosine')", "videofusion", r"options\.lam_schedule = cosine, now it is None"),
+        ("vdm", "vdm(embedding='learnt')", r"options\.embedding\.\w+ = None, now it is"),
+        ("vdm(embedding='learnt')", "vdm", r"options\.embedding\.\w+ = \w+, now it is None"),
+    ],
+)
+def test_a_training_goes_on_with_the_options_it_began_with(
+    before: str, after: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training._Run, "_flops", 1)
+    train(*prepare(before, SMALL, "tiny"), OPTIONS, tmp_path)
+    with pytest.raises(UserError, match=named):
+        train(*prepare(after, SMALL, "tiny"), OPTIONS, tmp_path, resume=True)
+
+
+def test_a_model_whose_flops_cannot_be_counted_is_trained_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looks_at_values(*_: Any) -> int:
+        raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+
+    monkeypatch.setattr("vfbench.cost.training_flops", looks_at_values)
+    train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path)
+    assert "| compute | not counted |" in (tmp_path / "README.md").read_text()
+
+
+def test_a_gpu_that_is_too_small_for_a_step_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_small(_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training._Run, "advance", too_small)
+    with pytest.raises(BadEnvironment, match=r"step 1 does not fit .*--accumulate 4 .*--checkpoint-activations$"):
+        train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, accumulate=2), tmp_path)

@@ -1,0 +1,339 @@
+"""A batch in parts, over processes or one after the other, teaches the same as a whole one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from clipfiles import write_video
+from conftest import ROOT
+from helpers import CPU, clips_of, embed, perturb, tiny_dataset, tiny_vdm, tiny_videofusion
+from torch import Tensor, nn
+
+from vfbench import train as training
+from vfbench import weights
+from vfbench.baselines import vdit
+from vfbench.baselines.vdit import VDiT
+from vfbench.datasets import folder
+from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.errors import UserError
+from vfbench.interfaces import Dataset
+from vfbench.nets.recompute import Recomputing
+from vfbench.train import TrainOptions, train
+from vfbench.training.arithmetic import recompute
+from vfbench.training.batches import Batch, Batches
+from vfbench.training.options import drawn
+from vfbench.training.team import Team
+
+OPTIONS = TrainOptions(steps=4, batch_size=4, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
+HALVES = (slice(0, 4), slice(4, 8))
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sample sheets and no counting of FLOPs: they take longer than a tiny training."""
+    monkeypatch.setattr(training._Run, "show", lambda run: None)
+    monkeypatch.setattr(training._Run, "_flops", 1)
+
+
+def tiny_vdit() -> VDiT:
+    sizes = {"width": 16, "hidden": 32, "heads": 2, "depth": 2, "patch": 4, "embedding": 16}
+    config = ModelConfig.of("vdit", "tiny", vdit.PRESETS, tiny_dataset())
+    torch.manual_seed(0)
+    model = VDiT(replace(config, options={**config.options, "network": sizes}))
+    perturb(model)
+    return model
+
+
+MODELS = pytest.mark.parametrize("create", [tiny_vdm, tiny_videofusion, tiny_vdit])
+
+
+def learnt(output: Path, create: Callable[[], DiffusionModel] = tiny_vdm, **options: Any) -> dict[str, Tensor]:
+    """The raw weights after a training."""
+    train(create(), tiny_dataset(), replace(OPTIONS, **options), output)
+    found: dict[str, Tensor] = torch.load(output / "training.pt", weights_only=True)["model"]
+    return found
+
+
+def assert_alike(found: dict[str, Tensor], expected: dict[str, Tensor], create: Callable[[], DiffusionModel]) -> None:
+    """The same but for rounding: what the model says, and almost all weights.
+
+    A few change no output, such as the bias of a key: their gradient is rounding alone, and Adam makes steps of it.
+    """
+    assert found.keys() == expected.keys()
+    torch.testing.assert_close(said(create, found), said(create, expected), rtol=1e-4, atol=1e-4)
+    assert (said(create, expected) - said(create)).abs().max() > 1e-2  # something was learnt
+    apart = torch.cat([(found[name] - expected[name]).abs().flatten() for name in expected])
+    assert (apart < 2e-5).float().mean() > 0.98
+
+
+@torch.no_grad()
+def said(create: Callable[[], DiffusionModel], state: dict[str, Tensor] | None = None) -> Tensor:
+    model = create()
+    model.load_state_dict(state or model.state_dict())
+    return model.predict(clips_of(model), torch.tensor([300, 700]), embed(model, "text")).eps
+
+
+# What is drawn.
+
+
+def real(root: Path) -> Dataset:
+    for i, name in enumerate(("moves/a.avi", "moves/b.avi", "spins/c.avi")):
+        noise = np.random.default_rng(i).integers(0, 256, (9 + i, 8, 12, 3), dtype=np.uint8)
+        write_video(root / name, noise)
+    return folder.build(root=str(root), frames=4, height=8, width=8)
+
+
+def batches(data: Dataset, share: slice, **options: Any) -> list[Batch]:
+    wanted = replace(OPTIONS, batch_size=8, **options)
+    return Batches(data, wanted, drawn(data, wanted), share, CPU)(3)
+
+
+@pytest.mark.parametrize("kind", ["made", "read"])
+def test_shares_and_parts_of_a_batch_are_the_batch(tmp_path: Path, kind: str) -> None:
+    data = tiny_dataset() if kind == "made" else real(tmp_path)
+    (whole,) = batches(data, slice(0, 8))
+    parts = [part for share in HALVES for part in batches(data, share, accumulate=2)]
+    assert [part.part for part in parts] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
+    assert torch.equal(torch.cat([part.clips for part in parts]), whole.clips)
+    for name in ("labels", "captions", "modes"):
+        assert [each for part in parts for each in getattr(part, name)] == getattr(whole, name)
+
+
+@MODELS
+def test_parts_meet_the_times_and_noise_of_the_whole(create: Callable[[], DiffusionModel]) -> None:
+    model, data = create(), tiny_dataset()
+    seen: list[tuple[Tensor, Tensor]] = []
+    losses = model.losses
+
+    def watched(x: Tensor, noise: Tensor, t: Tensor, condition: Tensor) -> dict[str, Tensor]:
+        seen.append((noise, t))
+        return losses(x, noise, t, condition)
+
+    model.losses = watched  # type: ignore[method-assign]
+    for share in (slice(0, 8), *HALVES):
+        for batch in batches(data, share, accumulate=1 if share.stop - share.start == 8 else 2):
+            training._Losses(model)(batch.clips.float().div(127.5).sub(1), batch)
+    (noise, t), *parts = seen
+    assert len(parts) == 4
+    assert torch.equal(torch.cat([part[0] for part in parts]), noise)
+    assert torch.equal(torch.cat([part[1] for part in parts]), t)
+
+
+def cut() -> Batch:
+    (batch,) = batches(tiny_dataset(), slice(2, 4))
+    return batch
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda n, g: torch.rand(n, generator=g),
+        lambda n, g: torch.randn(n, 3, generator=g),
+        lambda n, g: torch.randn((n, 3), generator=g),
+        lambda n, g: torch.randint(9, (n,), generator=g),
+        lambda n, g: torch.randint(2, 9, (n, 5), generator=g),
+    ],
+)
+def test_however_a_model_draws_it_gets_its_part(draw: Callable[[int, torch.Generator], Tensor]) -> None:
+    batch = cut()
+    whole = draw(8, batch.generator.clone_state())
+    with batch.draws():
+        assert torch.equal(draw(2, batch.generator), whole[2:4])
+        other = torch.Generator().manual_seed(1)
+        assert len(draw(2, other)) == 2
+
+
+def test_what_is_drawn_for_all_clips_together_is_the_same_in_every_part() -> None:
+    batch = cut()
+    expected = torch.randn((5,), generator=batch.generator.clone_state())
+    with batch.draws():
+        assert torch.equal(torch.randn((5,), generator=batch.generator), expected)
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda g: torch.empty(2).normal_(generator=g), lambda g: torch.randperm(2, generator=g)]
+)
+def test_a_draw_that_cannot_be_cut_is_refused(draw: Callable[[torch.Generator], Tensor]) -> None:
+    batch = cut()
+    with batch.draws(), pytest.raises(ValueError, match=r"draws for training by torch\.rand"):
+        draw(batch.generator)
+
+
+# What is learnt.
+
+
+@MODELS
+def test_accumulating_teaches_what_a_whole_batch_does(tmp_path: Path, create: Callable[[], DiffusionModel]) -> None:
+    whole, parts = (learnt(tmp_path / str(n), create, accumulate=n) for n in (1, 4))
+    assert_alike(parts, whole, create)
+    assert any(not torch.equal(parts[name], whole[name]) for name in whole)  # it was another computation
+
+
+def test_a_resumed_run_may_accumulate_otherwise(tmp_path: Path) -> None:
+    whole = learnt(tmp_path / "whole")
+    train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path / "parts", stop=iter([False, True]).__next__)
+    train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, accumulate=2), tmp_path / "parts", resume=True)
+    assert_alike(torch.load(tmp_path / "parts" / "training.pt", weights_only=True)["model"], whole, tiny_vdm)
+
+
+def test_stopped_and_resumed_in_parts_is_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
+    options = replace(OPTIONS, accumulate=2)
+    whole = learnt(tmp_path / "whole", accumulate=2)
+    train(tiny_vdm(), tiny_dataset(), options, tmp_path / "parts", stop=iter([False, True]).__next__)
+    train(tiny_vdm(), tiny_dataset(), options, tmp_path / "parts", resume=True)
+    found = torch.load(tmp_path / "parts" / "training.pt", weights_only=True)["model"]
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_a_batch_that_does_not_split_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--batch-size 4: --accumulate 3 needs a multiple of 3"):
+        learnt(tmp_path, accumulate=3)
+
+
+def test_a_batch_that_does_not_split_over_the_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    team = Team("cpu")
+    monkeypatch.setattr(team, "count", 3)
+    monkeypatch.setattr(team, "rank", 2)
+    assert team.share(12, 2) == slice(8, 12)
+    with pytest.raises(UserError, match="--batch-size 16: 3 processes with --accumulate 2 needs a multiple of 6"):
+        team.share(16, 2)
+
+
+# Less memory.
+
+
+def kept_for_backward(model: DiffusionModel) -> int:
+    """Bytes of activations that one step keeps."""
+    clip = tiny_dataset().clips("train", [0, 1]).float() / 127.5 - 1
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses = model.training_losses(clip, [0, 0], ["", ""], ["none"] * 2, torch.Generator().manual_seed(0))
+    assert losses
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    return sum(size for place, size in sizes.items() if place not in own)
+
+
+@MODELS
+def test_recomputing_keeps_less(create: Callable[[], DiffusionModel]) -> None:
+    plain, model = create(), create()
+    recompute(model)
+    assert kept_for_backward(model) < 0.5 * kept_for_backward(plain)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@MODELS
+def test_recomputing_changes_nothing(tmp_path: Path, create: Callable[[], DiffusionModel], dtype: str) -> None:
+    plain = learnt(tmp_path / "plain", create, dtype=dtype)
+    again = learnt(tmp_path / "again", create, dtype=dtype, checkpoint_activations=True)
+    assert all(torch.equal(again[name], plain[name]) for name in plain)
+
+
+def test_a_model_that_cannot_recompute_is_refused() -> None:
+    assert isinstance(tiny_vdm().network, Recomputing)
+    with pytest.raises(UserError, match="--checkpoint-activations: no network of this model"):
+        recompute(nn.Linear(1, 1))
+
+
+def test_average_and_weights_are_float32_in_bfloat16(tmp_path: Path) -> None:
+    learnt(tmp_path / "short", dtype="bfloat16")
+    learnt(tmp_path / "plain")
+    state = torch.load(tmp_path / "short" / "training.pt", weights_only=True)
+    for part in ("model", "ema"):
+        assert {tensor.dtype for tensor in state[part].values()} == {torch.float32}
+    saved = weights.read(tmp_path / "short" / "model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    name = "network.head.weight"
+    assert not torch.equal(saved[name], saved[name].bfloat16().float())  # finer than bfloat16 can say
+    assert not torch.equal(saved[name], weights.read(tmp_path / "plain" / "model.safetensors")[name])
+
+
+# Several processes.
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+from test_train_parts import OPTIONS, tiny_dataset, tiny_vdm, training
+from vfbench.datasets.shapes import Shapes
+from vfbench.errors import MissingData, UserError
+from vfbench.train import train
+from vfbench.training.team import Team
+
+training._Run.show = lambda run: None
+output, rank = Path(sys.argv[1]), Team("cpu").rank
+
+
+class Broken(Shapes):
+    def clips(self, split, indices, device=None):
+        if rank == 1:
+            raise MissingData("b.avi is damaged")
+        return super().clips(split, indices, device)
+
+
+train(tiny_vdm(), tiny_dataset(), OPTIONS, output / "whole")
+train(tiny_vdm(), tiny_dataset(), OPTIONS, output / "parts", stop=iter([False, rank == 1]).__next__)
+train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, accumulate=2), output / "parts", resume=True)
+for name, dataset, options in (
+    ("broken", Broken(tiny_dataset().shape), OPTIONS),
+    ("odd", tiny_dataset(), replace(OPTIONS, batch_size=5)),
+    ("whole", tiny_dataset(), OPTIONS),
+):
+    try:
+        train(tiny_vdm(), dataset, options, output / name)
+    except UserError as error:
+        (output / f"{{name}}.{{rank}}").write_text(f"{{type(error).__name__}}: {{error}}")
+"""
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes made of the script."""
+    output: Path = tmp_path_factory.mktemp("together")
+    (output / "script.py").write_text(SCRIPT.format(tests=str(ROOT / "tests")))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*command, output / "script.py", output], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    (output / "stderr").write_text(done.stderr)
+    return output
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(together: Path, tmp_path: Path) -> None:
+    alone = learnt(tmp_path)
+    for name in ("whole", "parts"):  # undisturbed; stopped by one of them, and taken up in smaller parts
+        state = torch.load(together / name / "training.pt", weights_only=True)
+        assert state["step"] == OPTIONS.steps
+        assert_alike(state["model"], alone, tiny_vdm)
+    config = json.loads((together / "whole" / "config.json").read_text())
+    assert config["sha256"] == weights.sha256(together / "whole" / "model.safetensors")
+    assert (together / "stderr").read_text().count("train vdm: 4/4 steps") == 2  # one line a training
+
+
+@pytest.mark.slow
+def test_what_fails_in_one_process_ends_all(together: Path) -> None:
+    told = {path.name: path.read_text() for path in together.glob("*.[01]")}
+    assert told == {
+        "broken.0": "UserError: process 1 of 2 stopped: b.avi is damaged",
+        "broken.1": "MissingData: b.avi is damaged",
+        **{
+            f"odd.{r}": "UserError: --batch-size 5: 2 processes with --accumulate 1 needs a multiple of 2" for r in "01"
+        },
+        **{f"whole.{r}": told["whole.0"] for r in "01"},
+    }
+    assert "whole holds a training run already" in told["whole.0"]

@@ -1,0 +1,88 @@
+"""`generate`: clips of a model as files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from vfbench.cli._shared import next_command, option, whole
+
+
+def generate(
+    output: Annotated[Path, option("--output", help="Folder of the clips; must not be there yet, or be empty.")],
+    model: Annotated[str, option("--model", help="Model, e.g. videofusion or 'vdm(steps=50)'.")] = "videofusion",
+    dataset: Annotated[str, option("--dataset", help="Dataset that the model was trained on.")] = "shapes",
+    prompt: Annotated[
+        str | None, option("--prompt", help="What all clips show, in words; the dataset's test captions by default.")
+    ] = None,
+    label: Annotated[str | None, option("--label", help="What all clips show, as the name of a class.")] = None,
+    num_samples: Annotated[int, option("-n", "--num-samples", help="Clips to generate.")] = 8,
+    seed: Annotated[int, option("--seed", help="Seed of the clips; clip i has its own, as in `run`.")] = 0,
+    fix: Annotated[
+        Literal["base"] | None,
+        option("--fix", help="base: all have the first one's base noise, and motion of their own."),
+    ] = None,
+    frames: Annotated[int | None, option("--frames", help="Frames of a clip, more than the model's own.")] = None,
+    overlap: Annotated[int | None, option("--overlap", help="Frames that the windows of such a clip share.")] = None,
+    steps: Annotated[int | None, option("--steps", help="Sampling steps.")] = None,
+    solver: Annotated[str | None, option("--solver", help="ddim, ddpm or dpm++2m.")] = None,
+    eta: Annotated[float | None, option("--eta", help="Fresh noise of ddim: 0 is none, 1 as much as ddpm.")] = None,
+    guidance: Annotated[float | None, option("--guidance", help="Classifier-free guidance weight; 1 is none.")] = None,
+    threshold: Annotated[
+        float | None, option("--threshold", help="Dynamic thresholding: a quantile of each clip, e.g. 0.995.")
+    ] = None,
+    format: Annotated[
+        Literal["mp4", "webp", "npy", "png-folder"],
+        option("--format", help="All are lossless; `score` reads all but webp."),
+    ] = "mp4",
+    batch_size: Annotated[str, option("--batch-size", help="Clips per network call; never changes a clip.")] = "auto",
+    device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, option("--dtype", help="auto, float32 or bfloat16 (auto on a GPU).")] = "auto",
+    data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
+    checkpoint: Annotated[
+        str | None, option("--checkpoint", help="Folder that `train` wrote, or hub:owner/name[@revision].")
+    ] = None,
+) -> None:
+    """Make clips with a model and write them to a folder, with what each was asked for."""
+    from vfbench.make import MakeOptions, make, prepare
+    from vfbench.measuring import CLIPS
+
+    sampling = {
+        "frames": frames,
+        "overlap": overlap,
+        "steps": steps,
+        "solver": solver,
+        "eta": eta,
+        "guidance": guidance,
+        "threshold": threshold,
+    }
+    options = MakeOptions(
+        output=output,
+        model=model,
+        dataset=dataset,
+        prompt=prompt,
+        label=label,
+        num_samples=num_samples,
+        seed=seed,
+        fix=fix,
+        format=format,
+        sampling=sampling,
+        batch_size=whole(batch_size),
+        device=device,
+        dtype=dtype,
+        data_root=data_root,
+        checkpoint=checkpoint,
+    )
+    making = prepare(options)
+    folder = make(making)
+    print(f"clips: {folder}/clips  look at: {folder}/sheet.png", file=sys.stderr)
+    if not making.format.read:
+        print("note: WebP is to look at; give --format mp4, npy or png-folder for clips to score", file=sys.stderr)
+        return
+    prompts = ["--prompts", folder / "prompts.tsv"] if "prompts.tsv" in making.tables() else []
+    root = ["--data-root", data_root] if data_root else []
+    if num_samples < 3:  # no score of so few
+        return
+    few = ["--smoke"] if num_samples < CLIPS["cpu"] else []
+    next_command("score", "--real", dataset, *root, "--fake", folder / "clips", *prompts, *few)

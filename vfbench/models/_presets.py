@@ -1,0 +1,64 @@
+"""VideoFusion's presets: the sizes of both networks, and what they learn from.
+
+Where the paper gives no number, a guess stands here, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vfbench.diffusion.model import embedding_options
+from vfbench.diffusion.one_network import COMMON, SIZES, sides
+
+_COMMON = {"schedule": "cosine", "parametrisation": "v", "lam": 0.5, "base_lr": 1.0, "images": 3}
+_TINY = {
+    **_COMMON,
+    "base": SIZES["tiny-image"],
+    "residual": {"channels": [40, 64, 72], "blocks": 1, "patch": 2, "attention": [1, 2]},
+}
+# A B of 142 million parameters and an R of 116 million, ours, for one GPU.
+_BASE = {
+    **_COMMON,
+    "base": {"channels": [168, 336, 504, 672], "blocks": 2, "patch": 2, "attention": [], "embedding": 640},
+    "residual": {"channels": [136, 272, 408, 544], "blocks": 2, "patch": 2, "attention": [1, 2, 3], "embedding": 640},
+}
+# The paper's: the clips of 16x64x64, lambda, a B of 2 billion parameters ("up to", the decoder of DALL-E 2) and an R of
+# 0.5 billion, a U-Net. All widths, blocks and levels are guesses, after the U-Nets of arXiv 2105.05233, whose levels
+# are one to four times as wide as the first; so is attention over frames in R, which the paper does not speak of. The
+# paper's B reads pixels, not patches, and the embedding of CLIP: `create(..., embedding=...)` adds that.
+_PAPER = {
+    **_COMMON,
+    "base": {"channels": [544, 1088, 1632, 2176], "blocks": 3, "patch": 2, "attention": [], "embedding": 2048},
+    "residual": {"channels": [280, 560, 840, 1120], "blocks": 2, "patch": 2, "attention": [1, 2, 3], "embedding": 2048},
+}
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # 16x32x32 shapes; trained from scratch, so B learns at the full rate. Shipped: FVD 68 (results/records).
+    "tiny": _TINY,
+    # The paper's way to condition: on the embedding of the base frame, which a prior network draws at test.
+    "tiny-prior": {**_TINY, "embedding": embedding_options()},
+    # For comparisons at equal compute: parameters, FLOPs a clip and FLOPs a training step within 3 % of vdm's `tiny`.
+    "tiny-equal": {
+        **_COMMON,
+        "images": 1,
+        "base": {**SIZES["tiny-image"], "channels": [32, 64, 64]},
+        "residual": {"channels": [40, 64, 72], "blocks": 1, "patch": 2, "attention": [1, 2]},
+    },
+    # 16x64x64, the resolution the paper trains at.
+    "small": {
+        **_COMMON,
+        "base": SIZES["small-image"],
+        "residual": {"channels": [96, 192, 256], "blocks": 1, "patch": 4, "attention": [1, 2], "embedding": 384},
+    },
+    # An R of a quarter of B's parameters, as in the paper: FLOPs a clip are 0.26 of those of vdm's `small-star`.
+    "small-quarter": {
+        **_COMMON,
+        "base": SIZES["small-image"],
+        "residual": {"channels": [72, 144, 200], "blocks": 1, "patch": 4, "attention": [1, 2], "embedding": 384},
+    },
+    **sides("base", _BASE),
+    **sides("paper", _PAPER),
+    # One network, VDM's, under the same prior.
+    "tiny-one": {**COMMON, "form": "one", "lam": 0.5, "network": SIZES["tiny"]},
+    "small-one": {**COMMON, "form": "one", "lam": 0.5, "network": SIZES["small"]},
+}

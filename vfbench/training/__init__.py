@@ -1,0 +1,1 @@
+"""The parts of the trainer (`vfbench.train`), each with one idea."""

@@ -1,0 +1,100 @@
+"""What a training leaves behind to go on from: `training.pt` and the log."""
+
+from __future__ import annotations
+
+import json
+import pickle  # only for the name of an error
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from vfbench import files
+from vfbench.errors import MissingData, UserError
+
+FILE, LOG = "training.pt", "log.jsonl"
+
+
+@runtime_checkable
+class Part(Protocol):
+    """A model or an optimiser."""
+
+    def state_dict(self) -> Any:
+        """All that it must not forget."""
+        ...
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Take it back."""
+        ...
+
+
+def write(folder: Path, parts: Mapping[str, Part], step: int, spec: Mapping[str, Any]) -> None:
+    """Write the state of each part after a step; `spec` is what must be the same when it is taken up."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    with files.replacing(folder / FILE) as file:
+        torch.save({**state, "step": step, "spec": json.dumps(spec)}, file)
+
+
+def take_up(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) -> int:
+    """Fill each part, and return the step after which it was written.
+
+    Raises `MissingData` where there is nothing, or it is damaged, and `UserError` naming what has changed since.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise MissingData(f"nothing to resume at {path}: start without --resume")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # each part has its own device
+        found, step = json.loads(state["spec"]), int(state["step"])
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+        raise MissingData(f"{path} is damaged ({error}): train again into another --output") from error
+    found, wanted = _flat(found), _flat(json.loads(json.dumps(spec)))
+    if changed := [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]:
+        told = "; ".join(f"{key} = {found.get(key)}, now it is {wanted.get(key)}" for key in changed)
+        raise UserError(
+            f"{path} was trained with {told}: give what it began with again, or begin anew from its weights with "
+            f"--init-from {folder} and another --output"
+        )
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return step
+
+
+def there(folder: Path) -> bool:
+    """Whether a folder holds a training that can be resumed."""
+    return (folder / FILE).exists()
+
+
+def require_new(folder: Path) -> None:
+    """Raise `UserError` where a folder holds a training."""
+    if there(folder):
+        raise UserError(f"{folder} holds a training run already: add --resume to go on, or choose another --output")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {k: v for key, child in tree.items() for k, v in _flat(child, f"{prefix}.{key}".lstrip(".")).items()}
+
+
+def log(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Add a line to the log."""
+    with (folder / LOG).open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def forget_later(folder: Path, step: int) -> None:
+    """Drop from the log the steps that were made after the checkpoint and lost: they will be made again."""
+    path = folder / LOG
+    if path.exists():
+        steps = {line: _logged_step(line) for line in path.read_text(encoding="utf-8").splitlines()}
+        files.write_text(path, "".join(f"{line}\n" for line, at in steps.items() if 0 < at <= step))
+
+
+def _logged_step(line: str) -> int:
+    """The step of a line of the log, 0 for one that a killed process did not finish."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 0
