@@ -111,7 +111,7 @@ class Wanted:
             return f"{name}: {len(rows)} clip{'s' * (len(rows) > 1)}"
 
         batches = self.batches.setdefault(name, Batches())
-        found = [part for _, part in batches.each(range(len(requests)), run, named)]
+        found = [part for _, part in batches.each(range(len(clips)), run, named)]
         return {output: torch.cat([part[output] for part in found]) for output in found[0]}
 
     @property
