@@ -88,6 +88,11 @@ def _costs(row: Mapping[str, object], first: Mapping[str, object]) -> list[str]:
 
 PAGES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     ROOT / "README.md": {"results": partial(runs, RESULTS / "records")},
+    RESULTS / "shapes" / "README.md": {
+        "equal-compute": partial(runs, STUDY),
+        "few-steps": few_steps,
+        "efficiency": efficiency,
+    },
 }
 
 
