@@ -49,6 +49,8 @@ MIDDLE = 1  # the base frame of four
 SPLITS: dict[str, dict[str, Any]] = {
     "as in the paper": {},
     "linear from the first": {"lam": 0.8, "lam_schedule": "linear", "base_frame": "first"},
+    "linear about the middle": {"lam": 0.8, "lam_schedule": "linear"},
+    "cosine about the middle": {"lam": 0.8, "lam_schedule": "cosine"},
     "cosine from the last": {"lam": 0.8, "lam_schedule": "cosine", "base_frame": "last"},
     "a list": {"lam": [0.1, 1.0, 1.0, 0.0], "base_frame": 2},
 }
@@ -103,34 +105,47 @@ def with_oracles(model: VideoFusion, x: Tensor, t: Tensor, seed: int = 5) -> tup
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 @pytest.mark.parametrize("base", [0, MIDDLE, 3])
 def test_with_lambda_0_the_residual_network_sees_plain_diffusion(base: int, schedule: str) -> None:
-    model = tiny_videofusion(lam=0.0, lam_schedule=schedule, base_frame=base)
-    seen = inputs_of(model.residual)
-    z = clips_of(model)
-    model.predict(z, TIMES, embed(model))
-    others = others_than(base)
-    assert torch.equal(seen[0][:, others, :3], z[:, others])
-    assert not torch.isclose(seen[0][:, base, :3], z[:, base]).all()  # its lambda is 1: b is taken out
+    listed = [float(i == base) for i in range(4)]
+    splits: list[dict[str, Any]] = [{"lam": 0.0, "lam_schedule": schedule}, {"lam": listed}]
+    for split in splits:
+        model = tiny_videofusion(base_frame=base, **split)
+        seen = inputs_of(model.residual)
+        z = clips_of(model)
+        model.predict(z, TIMES, embed(model))
+        others = others_than(base)
+        assert torch.equal(seen[0][:, others, :3], z[:, others])
+        assert not torch.isclose(seen[0][:, base, :3], z[:, base]).all()  # its lambda is 1: b is taken out
 
 
-def test_with_lambda_one_half_the_base_noise_is_removed() -> None:
-    model = tiny_videofusion()
+@every_split
+def test_the_base_noise_is_removed_as_far_as_a_frame_has_it(split: dict[str, Any]) -> None:
+    model = tiny_videofusion(**split)
     seen = inputs_of(model.residual)
     x = clips_of(model).clamp(-1, 1)
     base, residual = randn(2, 1, 3, 8, 8, seed=5), randn(2, 4, 3, 8, 8, seed=6)
     z, alpha_bar = noisy(model, x, model.prior.combine(base, residual))
     model.denoise_rest(z, TIMES, embed(model), base)
-    of_residual = torch.full((1, 4, 1, 1, 1), 0.5**0.5)
-    of_residual[:, MIDDLE] = 0
+    of_residual = (1 - model.prior.lam.float()).sqrt().view(1, 4, 1, 1, 1)
     left = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * of_residual * residual
     assert torch.allclose(seen[0][:, :, :3], left, atol=1e-6)
     # Beside every frame stands the clean base frame.
-    assert torch.allclose(seen[0][:, :, 3:], x[:, MIDDLE, None].expand_as(x), atol=1e-5)
+    assert torch.allclose(seen[0][:, :, 3:], x[:, model.prior.base, None].expand_as(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("lam", "zero"), [(1.0, True), (0.5, False)])
-def test_with_lambda_1_the_residual_network_has_no_weight(kind: str, lam: float, zero: bool) -> None:
-    model = tiny_videofusion(lam=lam, parametrisation=kind)
+@pytest.mark.parametrize(
+    ("split", "zero"),
+    [
+        ({"lam": 1.0}, True),
+        ({"lam": 1.0, "base_frame": "last"}, True),
+        ({"lam": [1.0] * 4, "base_frame": 0}, True),
+        ({"lam": 0.5}, False),
+        ({"lam": 1.0, "lam_schedule": "linear"}, False),  # farther frames share less
+        ({"lam": 1.0, "lam_schedule": "cosine"}, False),
+    ],
+)
+def test_with_lambda_1_the_residual_network_has_no_weight(kind: str, split: dict[str, Any], zero: bool) -> None:
+    model = tiny_videofusion(parametrisation=kind, **split)
     losses = model.losses(clips_of(model), clips_of(model, seed=1), TIMES, embed(model))
     gradients = torch.autograd.grad(losses["residual"], list(model.residual.parameters()), allow_unused=True)
     assert all(g is None or torch.isfinite(g).all() for g in gradients)
