@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from helpers import tiny_dataset
 
@@ -9,7 +11,7 @@ from vfbench.baselines.noise import Noise
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import UserError
 from vfbench.interfaces import Conditioning
-from vfbench.plan import require_said
+from vfbench.plan import RunOptions, plan, require_said
 
 
 class Way(Noise):
@@ -52,3 +54,8 @@ def test_a_model_that_is_told_nothing_is_refused(model: str, way: Conditioning, 
 )
 def test_what_is_not_asked_for_may_be_lacking(sampler: Way, lacking: list[str]) -> None:
     require_said("vdm", sampler, dataset(**dict.fromkeys(lacking, ())))
+
+
+def test_a_checkpoint_is_not_ignored_by_a_model_that_has_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="noise has no weights: leave out --checkpoint"):
+        plan(RunOptions(model="noise", smoke=True, device="cpu", checkpoint=tmp_path, output=tmp_path / "run"))

@@ -55,6 +55,7 @@ def sampler(folder: Path, **options: Any) -> DiffusionSampler:
         ({"threshold": float("nan")}, "threshold nan"),
         ({"condition": "txt"}, "did you mean 'text'"),
         ({"frames": 3}, "frames 3: this model makes clips of 4 frames or longer"),
+        ({"frames": 20_000}, "frames 20000: a clip has to fit into the memory; up to 10,000"),
         ({"overlap": 1}, "overlap 1: a clip of 4 frames is a single window"),
         ({"frames": 9, "overlap": -1}, "overlap -1: windows of 4 frames may share 0 to 2"),
         ({"frames": 9, "overlap": 3}, "overlap 3: windows of 4 frames may share 0 to 2"),

@@ -266,3 +266,8 @@ def test_a_gpu_that_is_too_small_for_a_step_is_said(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(training._Run, "advance", too_small)
     with pytest.raises(BadEnvironment, match=r"step 1 does not fit .*--accumulate 4 .*--checkpoint-activations$"):
         train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, accumulate=2), tmp_path)
+
+
+def test_an_empty_reference_is_not_taken_for_none() -> None:
+    with pytest.raises(UserError, match="reference ''"):
+        prepare("vdm", SMALL, "tiny", match_flops="")
