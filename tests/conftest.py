@@ -162,3 +162,11 @@ def close_scores(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """The same scores to 1e-4."""
     for name, score in expected["scores"].items():
         assert found["scores"][name]["value"] == pytest.approx(score["value"], rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny VideoFusion; a file whose tests want another has its own."""
+    folder: Path = tmp_path_factory.mktemp("videofusion")
+    tiny_videofusion().save(folder)
+    return folder

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import CPU, requests, setting, tiny_dataset, tiny_videofusion
+from helpers import CPU, requests, setting, tiny_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -23,13 +23,6 @@ from vfbench.interfaces import ClipShape, Request, Setting, derive_seed
 from vfbench.models import videofusion
 
 quick = settings(max_examples=40, deadline=None, derandomize=True, database=None)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("videofusion")
-    tiny_videofusion().save(folder)
-    return folder
 
 
 def sampler(folder: Path, **options: Any) -> DiffusionSampler:

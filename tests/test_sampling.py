@@ -26,13 +26,6 @@ from vfbench.models.videofusion import VideoFusion
 MIDDLE = 1  # the base frame of four
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("videofusion")
-    tiny_videofusion().save(folder)
-    return folder
-
-
 def sampler(folder: Path, **options: Any) -> DiffusionSampler:
     return videofusion.build(setting(folder), **{"steps": 3, **options})
 

@@ -466,13 +466,6 @@ def test_the_base_network_has_its_own_learning_rate() -> None:
 # The sampler and its files.
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("videofusion")
-    tiny_videofusion().save(folder)
-    return folder
-
-
 def sampler(folder: Path, **options: Any) -> DiffusionSampler:
     return videofusion.build(setting(folder), **{"steps": 3, **options})
 
