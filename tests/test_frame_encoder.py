@@ -138,7 +138,7 @@ def test_a_clip_that_cannot_be_had_names_the_cache(monkeypatch: pytest.MonkeyPat
         raise FileNotFoundError("offline")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
-    with pytest.raises(MissingData, match=r"'some/clip' is no folder here, and no CLIP model .* HF_HOME=.*offline"):
+    with pytest.raises(MissingData, match=r"'some/clip' is no folder here, and neither .*HF_HOME=.*offline"):
         videofusion.create(tiny_dataset(), embedding="some/clip")
 
 

@@ -18,7 +18,7 @@ LAYERS = {
     "tools": (
         *("protocol", "files", "video", "resize", "weights", "pretrained", "diffusion", "nets", "progress", "device"),
         *("presets", "folders", "cut", "windows", "inventory", "manifest", "prepared", "prefetch", "archives"),
-        *("members", "rar", "hub"),
+        *("members", "rar", "hub", "remote"),
     ),
     "plug-ins": ("datasets", "models", "baselines", "metrics"),
     "registry": ("plugins",),
@@ -43,7 +43,7 @@ LAYERS = {
             "train",
             "training",
         ),
-        *("table", "render", "compare", "gate", "report", "calibrate", "score", "card", "data", "prepare", "shards"),
+        *("results", "table", "cells", "notes", "render", "compare", "gate", "report", "calibrate", "score", "card", "data", "prepare", "shards"),
     ),
     "wiring": ("cli", "arguments", "torchmetrics", "__main__", "__init__"),
 }

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from vfbench import files, weights
 from vfbench.diffusion.frame_embedding import LEARNT
 from vfbench.diffusion.model import ModelConfig
 from vfbench.errors import MissingData, UserError
+from vfbench.remote import asking, snapshot
 
 PREFIX = "hub:"
 CARD = "README.md"
@@ -87,12 +86,12 @@ def push(folder: Path, name: str, *, private: bool = False, revision: str | None
     _verified(folder)
     _require_public(folder, made)
     api = HfApi()
-    with _asking(f"the hub does not take '{repo}'", repo):
+    with asking(f"the hub does not take '{repo}'", repo):
         api.create_repo(repo, private=private or None, exist_ok=True)
         public = private and not api.model_info(repo).private
     if public:
         raise UserError(f"'{repo}' is public already: make it private in its settings on the hub, or choose another")
-    with _asking(f"the hub does not take '{repo}'", repo):
+    with asking(f"the hub does not take '{repo}'", repo):
         if revision:
             api.create_branch(repo, branch=revision, exist_ok=True)
         message = f"{made.model} {made.preset} for {made.dataset}, weights {made.sha256[:12]}"
@@ -100,17 +99,6 @@ def push(folder: Path, name: str, *, private: bool = False, revision: str | None
             repo_id=repo, folder_path=folder, revision=revision, allow_patterns=list(FILES), commit_message=message
         )
     return str(done.commit_url)
-
-
-def snapshot(repo: str, patterns: Sequence[str], revision: str | None = None) -> Path:
-    """The folder in the cache with a repository's files of these names, downloaded where they are not there yet.
-
-    Raises `MissingData` naming HF_HOME where neither hub nor cache has it.
-    """
-    from huggingface_hub import snapshot_download
-
-    with _asking(f"neither the hub nor the cache gives '{repo}'{f' at {revision}' if revision else ''}", repo):
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
 
 
 def _require_public(folder: Path, made: ModelConfig) -> None:
@@ -140,34 +128,3 @@ def _copy(folder: Path, output: Path) -> None:
         if (folder / name).is_file():
             with files.replacing(output / name) as file:
                 shutil.copyfile(folder / name, file)
-
-
-@contextmanager
-def _asking(what: str, repo: str) -> Iterator[None]:
-    """Within, the hub is asked; its errors have no base in common (OSError, ValueError, those of its HTTP library)."""
-    from huggingface_hub import constants
-
-    try:
-        yield
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise MissingData(f"{what} (HF_HOME={constants.HF_HOME}): {reason}\n{_mend(error, repo)}") from error
-
-
-def _mend(error: Exception, repo: str) -> str:
-    """What to do about an error of the hub."""
-    from huggingface_hub import constants, errors
-
-    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
-    if constants.HF_HUB_OFFLINE:
-        cached = ", or set HF_HOME to a cache that holds it" * isinstance(error, errors.LocalEntryNotFoundError)
-        return f"HF_HUB_OFFLINE is set: unset it{cached}"
-    if isinstance(error, errors.GatedRepoError):
-        return f"ask for access at {constants.ENDPOINT}/{repo}, then log in: hf auth login"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "check the name; for a private one log in: hf auth login"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"its revisions: {constants.ENDPOINT}/{repo}/branches"
-    if isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
-        return "log in with a token that may do this: hf auth login"
-    return "check the connection and the name, then give the same command again"

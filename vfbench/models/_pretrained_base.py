@@ -9,12 +9,11 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
-from vfbench import files, weights
+from vfbench import files, remote, weights
 from vfbench.diffusion.model import ModelConfig
 from vfbench.diffusion.one_network import SIZES
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.models import _hub_base
-from vfbench.nets import hub
 from vfbench.nets.unet import UNetConfig
 
 BaseInit = Literal["scratch", "finetune", "frozen"]
@@ -57,9 +56,7 @@ def check(config: ModelConfig, init: BaseInit, source: Path | str | None, rate: 
 
 def read(source: Path | str, config: ModelConfig) -> Pretrained:
     """The base generator in a folder, or else of the hub by its id, for the VideoFusion that `config` describes."""
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = hub.fetched(str(source), _hub_base.FILES)
+    folder = remote.folder(source, _hub_base.FILES)
     path = folder / "config.json"
     if path.is_file() and "model" in files.read_json(path):
         return _ours(folder, str(files.read_json(path)["model"]), config)

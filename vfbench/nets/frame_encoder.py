@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vfbench import weights
+from vfbench import remote, weights
 from vfbench.errors import MissingData
 from vfbench.interfaces import ClipShape
-from vfbench.nets import hub
 
 COARSEST = 4  # pixels: a picture is halved until its longer side has no more
 WIDTHS = (32, 64, 128)  # of the first layers; later ones are as wide as the last
@@ -99,7 +98,7 @@ def find(name: str) -> FoundClip:
     """
     from transformers import CLIPVisionConfig
 
-    folder = Path(name) if Path(name).is_dir() else hub.fetched(name, FILES, "CLIP model")
+    folder = remote.folder(name, FILES)
     if lacking := [file for file in FILES if not (folder / file).is_file()]:
         raise MissingData(f"{folder} holds no CLIP model: {', '.join(lacking)} is not there")
     try:
