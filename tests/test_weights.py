@@ -271,6 +271,16 @@ def test_a_value_out_of_range_in_a_configuration_names_the_file(
         VideoFusion(config)
 
 
+def test_a_value_that_is_missing_in_a_configuration_is_named(tmp_path: Path) -> None:
+    tiny_videofusion().save(tmp_path)
+    path = tmp_path / weights.CONFIG
+    content = files.read_json(path)
+    del content["shape"]
+    files.write_json(path, content)
+    with pytest.raises(MissingData, match=r"config\.json does not describe a videofusion \('shape' is missing\)"):
+        ModelConfig.read(path, "videofusion")
+
+
 @pytest.mark.parametrize("error", [BadEnvironment("diffusers is missing"), MissingData("another file")])
 def test_what_is_not_about_a_value_stays_as_it_is(error: UserError, tmp_path: Path) -> None:
     with pytest.raises(type(error), match=str(error)), weights.describing(tmp_path, "vdm"):

@@ -77,7 +77,8 @@ def describing(path: Path, model: str) -> Iterator[None]:
     except (KeyError, TypeError, ValueError, RuntimeError, UserError) as error:
         if isinstance(error, UserError) and type(error) is not UserError:
             raise  # not about a value: a library is missing, or another file
-        raise MissingData(f"{path} does not describe a {model} ({error})") from error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise MissingData(f"{path} does not describe a {model} ({reason})") from error
 
 
 def sha256(path: Path) -> str:

@@ -67,12 +67,10 @@ class ModelConfig:
         content = files.read_json(path)
         if content.get("model") != model:
             raise MissingData(f"{path} is a checkpoint of '{content.get('model')}', not of '{model}'")
-        try:
+        with weights.describing(path, model):
             shape = ClipShape(**content.pop("shape"))
             classes, words = tuple(content.pop("classes")), tuple(content.pop("words"))
             return cls(shape=shape, classes=classes, words=words, **content)
-        except (TypeError, KeyError) as error:
-            raise MissingData(f"{path} is not a model configuration of this version ({error})") from error
 
 
 def embedding_options(name: str = LEARNT) -> dict[str, Any]:
