@@ -59,3 +59,9 @@ def test_what_is_not_asked_for_may_be_lacking(sampler: Way, lacking: list[str]) 
 def test_a_checkpoint_is_not_ignored_by_a_model_that_has_no_weights(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="noise has no weights: leave out --checkpoint"):
         plan(RunOptions(model="noise", smoke=True, device="cpu", checkpoint=tmp_path, output=tmp_path / "run"))
+
+
+def test_a_plan_tells_of_frames_that_are_made_and_not_scored() -> None:
+    longer, own = (plan(RunOptions(model=f"videofusion{frames}", smoke=True)) for frames in ("(frames=32)", ""))
+    assert "each of 32 frames of which the first 16 are looked at" in longer.describe()
+    assert "frames of which" not in own.describe()

@@ -105,12 +105,17 @@ class Plan:
             "dataset": f"{dataset.name}, {protocol.split}, at {dataset.shape}{f' ({note})' if note else ''}",
             "protocol": f"{protocol.id} ({protocol.name})" + ("" if protocol.comparable else ", not comparable"),
             "metrics": ", ".join(self.measuring.metrics),
-            "clips": f"{count} in {-(-count // size)} chunks, against {protocol.n_real} real ones",
+            "clips": f"{count} in {-(-count // size)} chunks{self._cut()}, against {protocol.n_real} real ones",
             "cost": f"{self.cost.flops_per_clip / 1e9:,.1f} GFLOP and {self.cost.evaluations} evaluations a clip",
             "time": f"at most {clock(self.cost.seconds * count)} on {self.device}, batches of {self.batch_size}",
             "disk": f"about {self.disk / 1e6:,.0f} MB",
         }
         return "\n".join(f"{name:<9} {line}" for name, line in lines.items())
+
+    def _cut(self) -> str:
+        """A word on frames that are made and not scored, where there are any."""
+        made, end = self.sampler.shape.frames, self.wanted.frames.stop
+        return f", each of {made} frames of which the first {end} are looked at" if made > end else ""
 
 
 def plan(options: RunOptions) -> Plan:
