@@ -23,12 +23,12 @@ from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
-from machine import processor
 from torch import Tensor
 
 from vfbench import video
 from vfbench.cut import Cut
 from vfbench.interfaces import ClipShape
+from vfbench.record import processor
 
 FRAMES = 16
 SIDE = 128  # pixels of a clip

@@ -20,13 +20,13 @@ import sys
 import time
 
 import torch
-from machine import processor
 
 from vfbench import matching, plugins
 from vfbench.cost import peak_memory
 from vfbench.device import DTYPES, choose, precision
 from vfbench.diffusion.sampler import DiffusionSampler, Sampling
 from vfbench.interfaces import Request, derive_seed
+from vfbench.record import processor
 
 PAIR = ("vdm:small-star", "videofusion:small-quarter")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from functools import partial
 import numpy as np
 
 from vfbench.metrics._frechet import frechet_distance, frechet_influence
+from vfbench.record import processor
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         "seconds": seconds,
         "clips": arguments.clips,
         "threads": os.environ.get("OMP_NUM_THREADS", os.cpu_count()),
-        "machine": platform.processor() or platform.machine(),
+        "machine": processor(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),  # a busy machine computes slower
         "numpy": np.__version__,

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from vfbench.device import choose, precision
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.interfaces import Dataset, Extractor, Request, derive_seed
+from vfbench.record import processor
 from vfbench.train import TrainOptions, prepare, train
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _machine() -> dict[str, Any]:
-    device = torch.cuda.get_device_name() if GPU else platform.processor() or platform.machine()
+    device = torch.cuda.get_device_name() if GPU else processor()
     return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__, "gpu": GPU}
 
 

@@ -19,7 +19,6 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from machine import processor
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,6 +27,7 @@ from vfbench.device import choose, exact_float32
 from vfbench.interfaces import Request
 from vfbench.metrics import _i3d
 from vfbench.metrics._i3d_network import I3D
+from vfbench.record import processor
 
 Result = TypeVar("Result")
 

@@ -13,9 +13,9 @@ import statistics
 import time
 
 import torch
-from machine import processor
 
 from vfbench.datasets import shapes
+from vfbench.record import processor
 
 
 def main() -> None:

@@ -32,7 +32,6 @@ from typing import Any, TypeVar
 
 import av
 import torch
-from machine import processor
 
 from vfbench import plugins, selection
 from vfbench.data import parallel
@@ -41,6 +40,7 @@ from vfbench.data.verify import examine
 from vfbench.device import cores
 from vfbench.folders import Entry
 from vfbench.protocol import Protocol
+from vfbench.record import processor
 from vfbench.rules import rules
 
 Result = TypeVar("Result")

@@ -25,6 +25,7 @@ LAYERS = {
     "engine": (
         *(
             "plan",
+            "record",
             "measuring",
             "networks",
             "rules",
@@ -43,7 +44,8 @@ LAYERS = {
             "train",
             "training",
         ),
-        *("results", "table", "cells", "notes", "render", "compare", "gate", "report", "calibrate", "score", "card", "data", "prepare", "shards"),
+        *("results", "table", "cells", "notes", "render", "compare", "gate", "report", "calibrate", "score", "card"),
+        *("data", "prepare", "shards"),
     ),
     "wiring": ("cli", "arguments", "torchmetrics", "__main__", "__init__"),
 }

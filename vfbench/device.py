@@ -1,16 +1,19 @@
-"""Where work runs, and in what precision."""
+"""Where work runs, in what precision, and how many clips at once."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
-from vfbench.errors import BadEnvironment, unknown
+from vfbench.errors import BadEnvironment, UserError, unknown
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+BATCH = {"cpu": 32, "cuda": 256}  # clips of BATCH_FRAMES frames that `auto` makes at once
+BATCH_FRAMES = 16
 
 
 def choose(name: str) -> torch.device:
@@ -29,6 +32,15 @@ def precision(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise unknown("--dtype", name, ["auto", *DTYPES])
     return DTYPES[name]
+
+
+def batch_size(asked: int | Literal["auto"], device: torch.device, frames: int = BATCH_FRAMES) -> int:
+    """How many clips are made at once: by `auto` fewer, the longer they are; raises `UserError` for none."""
+    if asked == "auto":
+        return max(1, BATCH[device.type] * BATCH_FRAMES // max(frames, BATCH_FRAMES))
+    if asked < 1:
+        raise UserError(f"--batch-size {asked}: at least 1, or auto")
+    return asked
 
 
 @contextmanager

@@ -25,17 +25,14 @@ import torch
 from torch import Tensor
 
 from vfbench import device as devices
-from vfbench import estimate, files, generate, hub, plugins, store, video
+from vfbench import estimate, files, generate, hub, plugins, record, store, video
 from vfbench.diffusion.long import NOT_SHARED
 from vfbench.errors import Interrupted, UserError, unknown
 from vfbench.interfaces import Clips, Conditioning, Dataset, Request, Sampler, Setting, derive_seed
 from vfbench.inventory import require_apart
-from vfbench.plan import CHUNK, environment
 from vfbench.plugins import Spec
 from vfbench.progress import Progress
 from vfbench.video.writing import FORMATS, Format
-
-FRAMES = 16  # of the clips that a batch of a run is meant for; longer ones are made fewer at a time
 
 
 @dataclass(frozen=True)
@@ -114,6 +111,7 @@ def _prepare(options: MakeOptions) -> Making:
     _check(options)
     device = devices.choose(options.device)
     dtype = devices.precision(options.dtype, device)
+    devices.batch_size(options.batch_size, device)  # refused before anything is loaded
     root = str(options.data_root) if options.data_root else None
     dataset: Dataset = plugins.load("dataset", plugins.parse(options.dataset).merged({"root": root}))
     require_apart(options.output, dataset)
@@ -123,14 +121,8 @@ def _prepare(options: MakeOptions) -> Making:
     checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint else None
     sampler: Sampler = plugins.load("model", model, Setting(dataset, device, dtype, checkpoint, requests=asked))
     _require_able(options, model.name, sampler)
-    batch_size = _batch_size(options.batch_size, device, sampler.shape.frames)
+    batch_size = devices.batch_size(options.batch_size, device, sampler.shape.frames)
     return Making(options, model, dataset, sampler, asked, device, dtype, batch_size)
-
-
-def _batch_size(asked: int | Literal["auto"], device: torch.device, frames: int) -> int:
-    if asked != "auto":
-        return asked
-    return max(1, CHUNK[device.type] * FRAMES // max(frames, FRAMES))
 
 
 def _check(options: MakeOptions) -> None:
@@ -139,8 +131,6 @@ def _check(options: MakeOptions) -> None:
         raise unknown("format", options.format, FORMATS)
     if options.num_samples < 1:
         raise UserError(f"--num-samples {options.num_samples}: at least 1")
-    if options.batch_size != "auto" and options.batch_size < 1:
-        raise UserError(f"--batch-size {options.batch_size}: at least 1, or auto")
     if options.prompt is not None and options.label is not None:
         raise UserError("--prompt and --label: a clip is asked for by one of them; leave the other out")
     store.require_writable(options.output.parent)
@@ -236,7 +226,7 @@ def _record(making: Making) -> dict[str, Any]:
         "format": options.format,
         "dtype": str(making.dtype).removeprefix("torch."),
         "code": store.code_version(),
-        "environment": environment(making.device),
+        "environment": record.environment(making.device),
         "clips": [
             {"name": name, "asked": making.asked(request), "seed": request.seed, "base": request.base}
             for name, request in clips

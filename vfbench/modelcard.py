@@ -20,8 +20,8 @@ from vfbench.data import sources
 from vfbench.diffusion.model import ModelConfig
 from vfbench.hub import CARD
 from vfbench.interfaces import Dataset
-from vfbench.plan import VERSIONED, environment
 from vfbench.plugins import Spec
+from vfbench.record import VERSIONED, environment
 
 _ROWS = {  # options of a training that belong together; others follow in a row of their own
     "optimiser": ("lr", "warmup", "weight_decay", "clip_norm"),

@@ -3,19 +3,15 @@ spent."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from vfbench import device as devices
-from vfbench import estimate, hub, plugins, store
+from vfbench import estimate, hub, plugins, record, store
 from vfbench.cost import Cost, measure
 from vfbench.errors import UserError
 from vfbench.generate import Wanted, no_memory, requests
@@ -26,11 +22,9 @@ from vfbench.plugins import Spec
 from vfbench.progress import clock
 from vfbench.protocol import Protocol
 
-CHUNK = {"cpu": 32, "cuda": 256}
 SAMPLING = ("steps", "solver", "guidance", "eta", "threshold")  # options of models that have flags of their own
 RUNS = Path("runs")  # where a run goes that is not told where
 SLACK = 20_000_000  # bytes for samples, tables and what a file system takes for itself
-VERSIONED = ("vfbench", "torch", "torchvision", "numpy", "scipy", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -129,7 +123,7 @@ def plan(options: RunOptions) -> Plan:
 def _plan(options: RunOptions) -> Plan:
     device = devices.choose(options.device)
     dtype = devices.precision(options.dtype, device)
-    batch_size = _batch_size(options.batch_size, device)
+    batch_size = devices.batch_size(options.batch_size, device)
     given = {name: getattr(options, name) for name in SAMPLING}
     model = plugins.parse(options.model).merged(given)
     root = str(options.data_root) if options.data_root else None
@@ -237,54 +231,7 @@ def _specification(
     return {
         "id": store.digest(determines),
         "determines": determines,
-        "chunk_size": max(CHUNK[device.type], batch_size),
-        "options": recorded(options, options.origins),
-        "environment": environment(device),
+        "chunk_size": max(devices.BATCH[device.type], batch_size),
+        "options": record.options(options, options.origins),
+        "environment": record.environment(device),
     }
-
-
-def recorded(options: Any, origins: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Every field of a dataclass of options with its value, and where it came from: as the command line says, else
-    whether a caller changed it."""
-    found = {}
-    for option in dataclasses.fields(options):
-        value = getattr(options, option.name)
-        default = "default" if value == option.default else "call"
-        found[option.name] = {"value": str(value), "origin": origins.get(option.name) or default}
-    return {name: told for name, told in found.items() if name != "origins"}
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """Machine and versions, as they stand in every result."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "threads": str(torch.get_num_threads()),
-        "python": platform.python_version(),
-        "system": platform.system(),
-        **{name: _version(name) for name in VERSIONED},
-    }
-
-
-def _processor() -> str:
-    """The name of the CPU and how many of its cores there are, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"
-
-
-def _batch_size(asked: int | Literal["auto"], device: torch.device) -> int:
-    if asked == "auto":
-        return CHUNK[device.type]
-    if asked < 1:
-        raise UserError(f"--batch-size {asked}: at least 1, or auto")
-    return asked

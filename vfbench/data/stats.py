@@ -25,8 +25,8 @@ from vfbench.generate import Wanted
 from vfbench.inventory import require_apart
 from vfbench.manifest import Manifest
 from vfbench.measuring import Asked, Measuring
-from vfbench.plan import environment
 from vfbench.plugins import Spec
+from vfbench.record import environment
 
 CLIPS = "clips.csv"
 

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 import torch
 
-from vfbench import store
+from vfbench import record, store
 from vfbench.errors import UserError
 from vfbench.folders import Found
-from vfbench.plan import RUNS, environment, recorded
+from vfbench.plan import RUNS
 from vfbench.run import SCHEMA, keep
 from vfbench.store import RunFolder
 
@@ -81,8 +81,8 @@ def ready(
     specification = {
         "id": identity,
         "determines": determines,
-        "options": recorded(options, options.origins),
-        "environment": environment(device),
+        "options": record.options(options, options.origins),
+        "environment": record.environment(device),
     }
     name = {"model": options.name or called, "model_spec": str(fake.root)}
     return Scoring(folder, specification, lines, {**name, **about}, work)
