@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -30,7 +29,7 @@ FOURFOLD = max(_extrapolate.PARTS)
 
 @dataclass(frozen=True)
 class FrechetMetric:
-    """The Frechet distance of the features of clips: Unterthiner et al., arXiv 1812.01717.
+    """The Frechet distance of the features of clips, one row each: Unterthiner et al., arXiv 1812.01717.
 
     `minimum` 64: below it a covariance of a hundred or more features rests on too few clips to say anything, and even
     real clips score far from 0. FVD falls as N grows; compare only equal N, and read it against its floor, or compare
@@ -75,8 +74,7 @@ class FrechetMetric:
             note(
                 enough(spare, len(fake)),
                 base_n,
-                *_rank_warning(fake, real),
-                *_extrapolate.missing(FOURFOLD * fake.shape[1], *labels),
+                *self._warnings(fake, real, labels),
                 *remarks(fake, real, *labels),
             ),
             found.error,
@@ -92,7 +90,7 @@ class FrechetMetric:
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Comparison:
-        """FVD of `a` minus FVD of `b` (N, D), row i of both for the same request, against the same `real` (M, D).
+        """The score of `a` minus that of `b` (N, D), row i of both for the same request, against the same `real` (M, D).
 
         The difference at this N, tested by the differences of the influence values of each request and of each real
         clip. Part of it may be a difference of bias; the note has the difference at infinite N where it is known.
@@ -105,13 +103,11 @@ class FrechetMetric:
         limits = [self._limit(one.value, each, real, labels, seed) for one, each in ((first, a), (second, b))]
         at_infinity = [f"at infinite N {limits[0].value - limits[1].value:.4g}"] if limits[0] and limits[1] else []
         difference = first - second
-        at_infinity += _extrapolate.missing(FOURFOLD * a.shape[1], *labels)
-        said = *at_infinity, *_rank_warning(a, real), *paired_remarks(a, b, real, *labels)
+        said = *at_infinity, *self._warnings(a, real, labels), *paired_remarks(a, b, real, *labels)
         return compared(difference.value, difference.error, *said)
 
-    @property
-    def _distance(self) -> partial[float]:
-        return partial(frechet_distance, ddof=self.ddof)
+    def _distance(self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"]) -> float:
+        return frechet_distance(fake, real, ddof=self.ddof)
 
     def _influence(
         self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], labels: tuple[Labels, Labels]
@@ -130,9 +126,9 @@ class FrechetMetric:
             return None
         return _extrapolate.limit(value, self._distance, (fake, real), labels, seed=seed)
 
-
-def _rank_warning(fake: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m dim"]) -> list[str]:
-    clips, dim = min(len(fake), len(real)), fake.shape[1]
-    if clips > dim:
-        return []
-    return [f"N = {clips} for D = {dim}: singular covariance, strongly biased upward"]
+    def _warnings(
+        self, fake: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m dim"], labels: tuple[Labels, Labels]
+    ) -> list[str]:
+        clips, dim = min(len(fake), len(real)), fake.shape[1]
+        singular = [f"N = {clips} for D = {dim}: singular covariance, strongly biased upward"] if clips <= dim else []
+        return [*singular, *_extrapolate.missing(FOURFOLD * dim, *labels)]

@@ -8,28 +8,19 @@ import numpy as np
 from jaxtyping import Float
 
 from vfbench.errors import UserError
-from vfbench.interfaces import Better, Comparison, Groups, PairedMetric, Score
+from vfbench.interfaces import PairedMetric
+from vfbench.metrics._extrapolate import Limit
 from vfbench.metrics._frechet import check_ddof, frechet_distance, frechet_influence
-from vfbench.metrics._samples import (
-    Labels,
-    check_paired,
-    checked_pair,
-    clusters,
-    enough,
-    floor,
-    note,
-    paired_remarks,
-    remarks,
-)
-from vfbench.metrics._uncertainty import Influence, around, compared, of_rows
+from vfbench.metrics._frechet_metric import FrechetMetric
+from vfbench.metrics._samples import Labels
+from vfbench.metrics._uncertainty import Influence, of_rows
 
-LOWER: Better = "lower"
 SOURCE = "inception.features"  # where the protocol does not say
 WIDEST = 2048  # numbers of a frame: Inception's, the widest that any frame metric reads, and the only one of several
 
 
 @dataclass(frozen=True)
-class FID:
+class FID(FrechetMetric):
     """The Frechet distance of frame features: Heusel et al., arXiv 1706.08500, on one or more frames of each clip.
 
     A row holds the features of `frames` frames of one clip, side by side. The frames of all clips make the Gaussian,
@@ -40,58 +31,10 @@ class FID:
     `frames`, and read it against its floor. It has no limit at infinite N: with 2048 features that takes 8192 clips.
     """
 
+    name: str = "fid"
+    title: str = "FID"
     frames: int = 1
-    ddof: int = 1
-    name = "fid"
-    title = "FID"
-    better = LOWER
-    output = "features"
     minimum = 256
-
-    def score(
-        self,
-        fake: Float[np.ndarray, "n _"],
-        real: Float[np.ndarray, "m _"],
-        *,
-        spare: Float[np.ndarray, "k _"] | None = None,
-        groups: Groups | None = None,
-        seed: int = 0,
-    ) -> Score:
-        """Score `fake` (N, frames * D) against `real` (M, frames * D): a value >= 0; `floor` is that of real clips.
-
-        The standard error is that of the influence function, summed over each clip, or over each of the `groups`.
-        Raises `UserError` for NaN or infinity, different widths, or widths that are not `frames` frames of Inception;
-        for fewer than 2 generated or 4 real clips, or groups that do not fit the clips.
-        """
-        fake, real = checked_pair(fake, real, self.title, least_real=4)
-        labels = clusters(groups, len(fake), len(real), self.title)
-        found = self._influence(fake, real, labels)
-        base, base_n = floor(self._distance, real, spare, len(fake), labels=labels[1], seed=seed)
-        said = note(enough(spare, len(fake)), base_n, *self._warnings(fake, real), *remarks(fake, real, *labels))
-        return Score(
-            found.value, *around(found.value, found.error), base, len(real), len(fake), said, error=found.error
-        )
-
-    def compare(
-        self,
-        a: Float[np.ndarray, "n _"],
-        b: Float[np.ndarray, "n _"],
-        real: Float[np.ndarray, "m _"],
-        *,
-        groups: Groups | None = None,
-        seed: int = 0,
-    ) -> Comparison:
-        """FID of `a` minus FID of `b` (N, frames * D), row i of both for the same request, against the same `real`.
-
-        Tested by the differences of the influence of each request and of each real clip.
-        Raises `UserError` as `score` does, and where `a` and `b` have different shapes.
-        """
-        check_paired(a, b, self.title)
-        (a, real), (b, _) = checked_pair(a, real, self.title), checked_pair(b, real, self.title)
-        labels = clusters(groups, len(a), len(real), self.title)
-        difference = self._influence(a, real, labels) - self._influence(b, real, labels)
-        said = [*self._warnings(a, real), *paired_remarks(a, b, real, *labels)]
-        return compared(difference.value, difference.error, *said)
 
     def _influence(
         self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], labels: tuple[Labels, Labels]
@@ -115,12 +58,23 @@ class FID:
             )
         return clips.reshape(len(clips) * self.frames, width // self.frames)
 
-    def _warnings(self, fake: Float[np.ndarray, "n width"], real: Float[np.ndarray, "m width"]) -> list[str]:
+    def _limit(
+        self,
+        value: float,
+        fake: Float[np.ndarray, "n _"],
+        real: Float[np.ndarray, "m _"],
+        labels: tuple[Labels, Labels],
+        seed: int,
+    ) -> Limit | None:
+        return None
+
+    def _warnings(
+        self, fake: Float[np.ndarray, "n width"], real: Float[np.ndarray, "m width"], labels: tuple[Labels, Labels]
+    ) -> list[str]:
         clips, dim = min(len(fake), len(real)), fake.shape[1] // self.frames
-        said = [f"{self.frames} frames of each clip, N counts clips"] if self.frames > 1 else []
-        if clips <= dim:
-            said.append(f"N = {clips} clips for D = {dim}: strongly biased upward")
-        return said
+        of_clips = [f"{self.frames} frames of each clip, N counts clips"] if self.frames > 1 else []
+        biased = [f"N = {clips} clips for D = {dim}: strongly biased upward"] if clips <= dim else []
+        return [*of_clips, *biased]
 
 
 def build(*, frames: int = 1, ddof: int = 1) -> PairedMetric:
@@ -131,4 +85,4 @@ def build(*, frames: int = 1, ddof: int = 1) -> PairedMetric:
     check_ddof(ddof)
     if frames < 1:
         raise UserError(f"frames = {frames}: give the number of frames of each clip whose features the extractor gives")
-    return FID(frames, ddof)
+    return FID(ddof=ddof, frames=frames)
