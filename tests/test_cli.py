@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pickle
@@ -10,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +22,7 @@ import pytest
 import torch
 from conftest import Command, contents, results
 
-from vfbench import plugins, weights
+from vfbench import cli, plugins, weights
 from vfbench.plan import RunOptions, plan
 from vfbench.store import RunFolder
 
@@ -84,6 +86,17 @@ def test_nothing_typed_is_a_usage_error_that_shows_the_commands(vfbench: Command
     assert "gate" in done.out + done.err
 
 
+def test_a_flag_that_means_the_same_in_two_commands_is_written_once() -> None:
+    written = [
+        tuple(ast.dump(part) for part in (*call.args, *call.keywords))
+        for path in Path(cli.__file__).parent.glob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "option"
+    ]
+    assert len(written) > 50
+    assert {flag: count for flag, count in Counter(written).items() if count > 1} == {}
+
+
 # What is refused.
 
 
@@ -113,6 +126,9 @@ def test_nothing_typed_is_a_usage_error_that_shows_the_commands(vfbench: Command
         ([*NOISE, "surprise"], "surprise"),
         (["ls", "modells"], "'modells' is not one of 'models'"),
         (["show", "model", "vdmm"], "did you mean 'vdm'"),
+        (["show", "model", "vdm(steps=3)"], r"vdm\(steps=3\): give the name alone, vdm"),
+        (["show", "model", "my_package.absent"], "'my_package.absent' cannot be imported: No module"),
+        (["generate", "--output", "x", "--format", "gif"], "--format.*'gif' is not one of 'mp4', 'webp'"),
         (["table", "x", "--format", "markdwon"], "'markdwon' is not one of 'markdown'"),
         (["train", "--model", "noise"], "'noise' cannot be trained; these can: pyoco, vdit, vdm, videofusion"),
         (["train", "--preset", "tinny"], "no videofusion preset called 'tinny': did you mean 'tiny'"),
@@ -463,6 +479,48 @@ def test_show_tells_options_and_presets(kind: str, name: str, vfbench: Command) 
     assert done.code == 0
     assert {"vdm": "  steps = 25", "ucf101": "  frames = 16", "is": "  splits = 1"}[name] in done.out.splitlines()
     assert any(line.startswith("tiny ") for line in done.out.splitlines()) is (name == "vdm")
+
+
+@pytest.fixture
+def theirs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A package where the user works: a model like VDM, one without sizes, one that cannot be counted."""
+    sources = {
+        "like_vdm": "from vfbench.baselines.vdm import PRESETS as ALL, build, create\nPRESETS = {'tiny': ALL['tiny']}",
+        "no_sizes": "from vfbench.baselines.vdm import build, create",
+        "no_steps": "from vfbench.baselines.vdm import PRESETS, create\ndef build(setting, *, dusk: float = 0.5): ...",
+    }
+    (tmp_path / "theirs").mkdir()
+    for name, source in sources.items():
+        (tmp_path / "theirs" / f"{name}.py").write_text(f'"""The model {name}."""\n{source}\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "theirs"]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("theirs")
+def test_a_model_of_a_third_party_is_shown_as_a_built_in_one(vfbench: Command) -> None:
+    done, built_in = vfbench("show", "model", "theirs.like_vdm"), vfbench("show", "model", "vdm").out.splitlines()
+    head, *options, _, tiny = done.out.splitlines()
+    assert (done.code, done.err, head) == (0, "", "The model like_vdm.")
+    assert "  steps = 25" in options
+    assert set(options) <= set(built_in)
+    assert tiny.split() in [line.split() for line in built_in]  # its parameters and FLOPs
+    preset = vfbench("show", "model", "theirs.like_vdm", "--preset", "tiny")
+    assert preset.out.splitlines()[1:] == vfbench("show", "model", "vdm", "--preset", "tiny").out.splitlines()[1:]
+
+
+@pytest.mark.usefixtures("theirs")
+def test_a_model_that_cannot_be_counted_is_shown_all_the_same(vfbench: Command) -> None:
+    without = vfbench("show", "model", "theirs.no_sizes")
+    assert (without.code, without.err) == (0, "")
+    assert "  steps = 25" in without.out
+    assert "preset" not in without.out
+    done = vfbench("show", "model", "theirs.no_steps")
+    assert (done.code, done.err.count("\n")) == (0, 1)
+    assert "'theirs.no_steps' takes no option 'steps': the FLOPs of a clip cannot be counted" in done.err
+    assert "  dusk = 0.5" in done.out
+    assert ["tiny", "not", "counted"] in [line.split() for line in done.out.splitlines()]
 
 
 def test_a_broken_plugin_breaks_only_itself(vfbench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,24 +8,24 @@ from typing import Annotated
 
 import typer
 
+from vfbench.cli import _flags as flags
 from vfbench.cli import prepare
 from vfbench.cli._shared import Context, next_command, option
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find, verify and measure datasets on disk.")
 DATASET = "ucf101, sky_timelapse, taichi_hd, folder, or with options, such as 'ucf101(split_list=2)'."
-ROOT = "Folder of the dataset's files; VFBENCH_DATA by default."
 
 
 @data.command("verify")
 def data_verify(
     dataset: Annotated[str, typer.Argument(help=DATASET)],
-    data_root: Annotated[Path | None, option("--data-root", help=ROOT)] = None,
+    data_root: flags.DataRoot = None,
     full: Annotated[bool, option("--full", help="Decode every frame, on all cores.")] = False,
     frames: Annotated[int, option("--frames", help="Name the videos with fewer frames than a clip has.")] = 16,
     output: Annotated[
         Path | None, option("--output", help="File of the whole record, every name in it, as JSON.")
     ] = None,
-    as_json: Annotated[bool, option("--json", help="Print the record as JSON.")] = False,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Look at every file of a dataset; exit 4 when something is missing or damaged, naming it and what mends it."""
     from vfbench import files
@@ -45,8 +45,8 @@ data.command("prepare")(prepare.prepare)
 def data_where(
     context: Context,
     dataset: Annotated[str | None, typer.Argument(help=f"{DATASET} All by default.")] = None,
-    data_root: Annotated[Path | None, option("--data-root", help=ROOT)] = None,
-    as_json: Annotated[bool, option("--json", help="Print the record as JSON.")] = False,
+    data_root: flags.DataRoot = None,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Say which datasets are here, in which layout and copy, and how to get the others."""
     from vfbench import arguments, files
@@ -62,23 +62,15 @@ def data_where(
 def data_stats(
     dataset: Annotated[str, typer.Argument(help=DATASET)],
     output: Annotated[Path, option("--output", help="Folder of the feature files.")],
-    protocol: Annotated[
-        str | None, option("--protocol", help="Protocol; the dataset's own by default, else strict.")
-    ] = None,
-    metrics: Annotated[str, option("--metrics", help="Comma-separated; all of the protocol by default.")] = "",
-    num_real: Annotated[int | None, option("--num-real", help="Real clips; the protocol's by default.")] = None,
-    manifest: Annotated[
-        Path | None, option("--manifest", help="List of the real clips to take, as a run writes it.")
-    ] = None,
-    weights: Annotated[
-        str, option("--weights", help="default, or random to try the path (not comparable).")
-    ] = "default",
-    extractor: Annotated[
-        list[str] | None, option("--extractor", help="LABEL=SPEC, e.g. \"i3d=i3d(dtype='bfloat16')\"; repeatable.")
-    ] = None,
-    device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
-    data_root: Annotated[Path | None, option("--data-root", help=ROOT)] = None,
-    smoke: Annotated[bool, option("--smoke", help="However few clips there are; not comparable.")] = False,
+    protocol: flags.Protocol = None,
+    metrics: flags.Metrics = "",
+    num_real: flags.NumReal = None,
+    manifest: flags.Manifest = None,
+    weights: flags.Weights = "default",
+    extractor: flags.Extractor = None,
+    device: flags.Device = "auto",
+    data_root: flags.DataRoot = None,
+    smoke: flags.Few = False,
 ) -> None:
     """Keep the real features of a protocol in portable files, for whoever does not have the dataset."""
     from vfbench import arguments, plugins

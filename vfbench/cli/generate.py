@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+from vfbench.cli import _flags as flags
 from vfbench.cli._shared import next_command, option, whole
 
 
 def generate(
     output: Annotated[Path, option("--output", help="Folder of the clips; must not be there yet, or be empty.")],
-    model: Annotated[str, option("--model", help="Model, e.g. videofusion or 'vdm(steps=50)'.")] = "videofusion",
+    model: flags.Model = "videofusion",
     dataset: Annotated[str, option("--dataset", help="Dataset that the model was trained on.")] = "shapes",
     prompt: Annotated[
         str | None, option("--prompt", help="What all clips show, in words; the dataset's test captions by default.")
@@ -25,24 +26,20 @@ def generate(
     ] = None,
     frames: Annotated[int | None, option("--frames", help="Frames of a clip, more than the model's own.")] = None,
     overlap: Annotated[int | None, option("--overlap", help="Frames that the windows of such a clip share.")] = None,
-    steps: Annotated[int | None, option("--steps", help="Sampling steps.")] = None,
-    solver: Annotated[str | None, option("--solver", help="ddim, ddpm or dpm++2m.")] = None,
-    eta: Annotated[float | None, option("--eta", help="Fresh noise of ddim: 0 is none, 1 as much as ddpm.")] = None,
-    guidance: Annotated[float | None, option("--guidance", help="Classifier-free guidance weight; 1 is none.")] = None,
-    threshold: Annotated[
-        float | None, option("--threshold", help="Dynamic thresholding: a quantile of each clip, e.g. 0.995.")
-    ] = None,
+    steps: flags.Steps = None,
+    solver: flags.Solver = None,
+    eta: flags.Eta = None,
+    guidance: flags.Guidance = None,
+    threshold: flags.Threshold = None,
     format: Annotated[
         Literal["mp4", "webp", "npy", "png-folder"],
         option("--format", help="All are lossless; `score` reads all but webp."),
     ] = "mp4",
-    batch_size: Annotated[str, option("--batch-size", help="Clips per network call; never changes a clip.")] = "auto",
-    device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, option("--dtype", help="auto, float32 or bfloat16 (auto on a GPU).")] = "auto",
-    data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
-    checkpoint: Annotated[
-        str | None, option("--checkpoint", help="Folder that `train` wrote, or hub:owner/name[@revision].")
-    ] = None,
+    batch_size: flags.BatchSize = "auto",
+    device: flags.Device = "auto",
+    dtype: flags.Dtype = "auto",
+    data_root: flags.DataRoot = None,
+    checkpoint: flags.Checkpoint = None,
 ) -> None:
     """Make clips with a model and write them to a folder, with what each was asked for."""
     from vfbench.make import MakeOptions, make, prepare

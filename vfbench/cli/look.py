@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vfbench.cli import _flags as flags
 from vfbench.cli._shared import option
 from vfbench.errors import UserError
 
@@ -47,8 +49,8 @@ def show(
     dataset: Annotated[
         str | None, option("--dataset", help="Of a model: count for its clips; shapes, or what a preset is made for.")
     ] = None,
-    data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
-    as_json: Annotated[bool, option("--json", help="Print it as JSON.")] = False,
+    data_root: flags.DataRoot = None,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Show what a plug-in is, the options it takes and its presets; of a protocol, every field and its source."""
     from vfbench import files, plugins
@@ -58,13 +60,15 @@ def show(
     if kind == "protocol":
         _show_protocol(name, as_json)
         return
+    if (spec := plugins.parse(name)).options:
+        raise UserError(f"{name}: give the name alone, {spec.name}; it is shown with all its options")
     if preset:
         _show_preset(name, preset, dataset, data_root, as_json)
         return
     module = plugins.module(kind, name)
     text, options = (module.__doc__ or name).strip(), plugins.options(kind, name)
     presets = getattr(module, "PRESETS", {})
-    sizes = _sizes(name, dataset, data_root) if hasattr(module, "create") else {}
+    sizes = _sizes(name, presets, dataset, data_root) if hasattr(module, "create") else {}
     if as_json:
         found = {"name": name, "text": text, "options": options, "presets": presets}
         counted = {key: _plain(size) if size else None for key, size in sizes.items()}
@@ -74,7 +78,7 @@ def show(
     for key, default in options.items():
         print(f"  {key} = {default!r}")
     settings = [] if sizes else [f"preset {preset}: {json.dumps(fields)}" for preset, fields in presets.items()]
-    for line in _table(sizes) if sizes else settings:
+    for line in _table(sizes, "do not fit" if dataset else "not counted") if sizes else settings:
         print(line)
 
 
@@ -108,17 +112,22 @@ def _show_preset(model: str, preset: str, dataset: str | None, root: Path | None
     print("\n".join([f"{model} {preset}", *presets.columns([*lines.items(), *presets.flat(size.options)])]))
 
 
-def _sizes(model: str, dataset: str | None, root: Path | None) -> dict[str, Size | None]:
-    """What each preset costs, None for one that such clips do not fit."""
-    from vfbench import matching, plugins
+def _sizes(model: str, presets: Iterable[str], dataset: str | None, root: Path | None) -> dict[str, Size | None]:
+    """What each preset costs, None for one that such clips do not fit, or that cannot be counted at all."""
+    from vfbench import matching
 
     found: dict[str, Size | None] = {}
-    for preset in plugins.module("model", model).PRESETS:
+    reasons: dict[str, None] = {}
+    for preset in presets:
         data = matching.clips_for(model, preset, dataset, root)
         try:
             found[preset] = matching.describe(model, preset, data)
-        except UserError:
+        except UserError as error:
             found[preset] = None
+            reasons[str(error)] = None
+    if dataset is None or not any(found.values()):  # not a matter of some presets' shape
+        for reason in reasons:
+            print(f"note: {reason}", file=sys.stderr)
     return found
 
 
@@ -128,12 +137,12 @@ def _plain(size: Size) -> dict[str, Any]:
     return {"clips": str(size.shape), **{name: getattr(size, name) for name in counted}}
 
 
-def _table(sizes: Mapping[str, Size | None]) -> list[str]:
-    """A line a preset, its numbers below each other."""
+def _table(sizes: Mapping[str, Size | None], otherwise: str) -> list[str]:
+    """A line a preset, its numbers below each other, or `otherwise` where there are none."""
     rows = [("preset", "clips", "parameters", "GFLOP a clip", "evaluations")]
     for preset, size in sizes.items():
         if size is None:
-            rows.append((preset, "do not fit", "", "", ""))
+            rows.append((preset, otherwise, "", "", ""))
             continue
         sampled = f"{size.flops_per_clip / 1e9:,.1f}"
         rows.append((preset, str(size.shape), f"{size.parameters:,}", sampled, str(size.evaluations)))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vfbench.cli import _flags as flags
 from vfbench.cli._shared import next_command, option
 
 DATASET = "Such as ucf101, or \"sky_timelapse(filter='lanczos')\"; see `vfbench ls`."
@@ -15,7 +16,7 @@ DATASET = "Such as ucf101, or \"sky_timelapse(filter='lanczos')\"; see `vfbench 
 def prepare(
     dataset: Annotated[str, typer.Argument(help=DATASET)],
     output: Annotated[Path, option("--output", help="Folder to prepare it in, outside of the dataset's own.")],
-    data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
+    data_root: flags.DataRoot = None,
     archive: Annotated[
         list[Path] | None, option("--archive", help="Official archive instead of a folder; repeat it for each part.")
     ] = None,

@@ -7,51 +7,40 @@ from pathlib import Path
 from typing import Annotated
 
 from vfbench import arguments
+from vfbench.cli import _flags as flags
 from vfbench.cli._shared import Context, next_command, option, whole
 
 
 def run(
     context: Context,
-    model: Annotated[str, option("--model", help="Model, e.g. videofusion or 'vdm(steps=50)'.")] = "videofusion",
+    model: flags.Model = "videofusion",
     dataset: Annotated[str, option("--dataset", help="Dataset, e.g. shapes or ucf101.")] = "shapes",
-    protocol: Annotated[str | None, option("--protocol", help="Protocol; the dataset's own by default.")] = None,
-    metrics: Annotated[
-        str, option("--metrics", help="Comma-separated, see `ls metrics`; the protocol's by default.")
-    ] = "",
+    protocol: flags.Protocol = None,
+    metrics: flags.Metrics = "",
     num_samples: Annotated[
         int | None,
         option("-n", "--num-samples", help="Clips to generate: the protocol's, 256 on a CPU, 2048 on a GPU."),
     ] = None,
-    num_real: Annotated[int | None, option("--num-real", help="Real clips; the protocol's by default.")] = None,
-    manifest: Annotated[
-        Path | None, option("--manifest", help="Score the real clips of this list, such as a run's manifest.csv.")
-    ] = None,
-    weights: Annotated[
-        str, option("--weights", help="default, or random to try the path (not comparable).")
-    ] = "default",
-    extractor: Annotated[
-        list[str] | None, option("--extractor", help="LABEL=SPEC, e.g. \"i3d=i3d(dtype='bfloat16')\"; repeatable.")
-    ] = None,
+    num_real: flags.NumReal = None,
+    manifest: flags.Manifest = None,
+    weights: flags.Weights = "default",
+    extractor: flags.Extractor = None,
     seed: Annotated[int, option("--seed", help="Seed of the run; clip i has its own, derived from (seed, i).")] = 0,
-    steps: Annotated[int | None, option("--steps", help="Sampling steps.")] = None,
-    solver: Annotated[str | None, option("--solver", help="ddim, ddpm or dpm++2m.")] = None,
-    eta: Annotated[float | None, option("--eta", help="Fresh noise of ddim: 0 is none, 1 as much as ddpm.")] = None,
-    guidance: Annotated[float | None, option("--guidance", help="Classifier-free guidance weight; 1 is none.")] = None,
-    threshold: Annotated[
-        float | None, option("--threshold", help="Dynamic thresholding: a quantile of each clip, e.g. 0.995.")
-    ] = None,
-    batch_size: Annotated[str, option("--batch-size", help="Clips per network call; never changes a clip.")] = "auto",
-    device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, option("--dtype", help="auto, float32 or bfloat16 (auto on a GPU).")] = "auto",
-    data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
-    checkpoint: Annotated[
-        str | None, option("--checkpoint", help="Folder that `train` wrote, or hub:owner/name[@revision].")
-    ] = None,
+    steps: flags.Steps = None,
+    solver: flags.Solver = None,
+    eta: flags.Eta = None,
+    guidance: flags.Guidance = None,
+    threshold: flags.Threshold = None,
+    batch_size: flags.BatchSize = "auto",
+    device: flags.Device = "auto",
+    dtype: flags.Dtype = "auto",
+    data_root: flags.DataRoot = None,
+    checkpoint: flags.Checkpoint = None,
     output: Annotated[Path | None, option("--output", help="Run folder; runs/<model>-<dataset>-<id>.")] = None,
     keep_clips: Annotated[bool, option("--keep-clips", help="Keep every clip, lossless, in the chunks.")] = False,
     smoke: Annotated[bool, option("--smoke", help="A few clips through the whole path; not comparable.")] = False,
     dry_run: Annotated[bool, option("--dry-run", help="Print the plan and stop.")] = False,
-    as_json: Annotated[bool, option("--json", help="Print the result as JSON.")] = False,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Generate clips with a model, score them, print the table. The same command again resumes."""
     from vfbench import files, render, table
@@ -100,20 +89,16 @@ def run(
 
 def calibrate(
     dataset: Annotated[str, option("--dataset", help="Dataset whose real clips are damaged.")] = "shapes",
-    protocol: Annotated[str | None, option("--protocol", help="Protocol; the dataset's first by default.")] = None,
-    metrics: Annotated[str, option("--metrics", help="Comma-separated; all of the protocol by default.")] = "",
+    protocol: flags.Protocol = None,
+    metrics: flags.Metrics = "",
     kinds: Annotated[str, option("--kinds", help="Comma-separated kinds of damage; all by default.")] = "",
     num_samples: Annotated[int | None, option("-n", "--num-samples", help="Clips a rung.")] = None,
-    num_real: Annotated[int | None, option("--num-real", help="Real clips; the protocol's by default.")] = None,
-    weights: Annotated[
-        str, option("--weights", help="default, or random to try the path (not comparable).")
-    ] = "default",
-    extractor: Annotated[
-        list[str] | None, option("--extractor", help="LABEL=SPEC, e.g. \"i3d=i3d(dtype='bfloat16')\"; repeatable.")
-    ] = None,
+    num_real: flags.NumReal = None,
+    weights: flags.Weights = "default",
+    extractor: flags.Extractor = None,
     seed: Annotated[int, option("--seed", help="Seed of the draw and of the damage.")] = 0,
-    device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
-    data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
+    device: flags.Device = "auto",
+    data_root: flags.DataRoot = None,
     output: Annotated[Path | None, option("--output", help="Folder; runs/calibrate-<dataset>.")] = None,
 ) -> None:
     """Score real clips at known damage, to see what a point of each metric means."""

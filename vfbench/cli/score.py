@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from vfbench import arguments
+from vfbench.cli import _flags as flags
 from vfbench.cli._shared import Context, next_command, option
 
 
@@ -14,33 +15,25 @@ def score(
     context: Context,
     real: Annotated[str, option("--real", help="Dataset, e.g. ucf101 or 'shapes(frames=8)', or a folder of clips.")],
     fake: Annotated[Path, option("--fake", help="Generated clips: folder of videos, frame folders, .npy or .npz.")],
-    protocol: Annotated[
-        str | None, option("--protocol", help="Protocol; the dataset's own by default, else strict.")
-    ] = None,
-    metrics: Annotated[str, option("--metrics", help="Comma-separated; all of the protocol by default.")] = "",
+    protocol: flags.Protocol = None,
+    metrics: flags.Metrics = "",
     listing: Annotated[
         Path | None, option("--list", help="File of the generated clips that count, a relative path a line.")
     ] = None,
     prompts: Annotated[
         Path | None, option("--prompts", help="File of what each was asked for: path, tab, prompt; for CLIPSIM.")
     ] = None,
-    num_real: Annotated[int | None, option("--num-real", help="Real clips; the protocol's by default.")] = None,
-    manifest: Annotated[
-        Path | None, option("--manifest", help="Score the real clips of this list, such as a run's manifest.csv.")
-    ] = None,
-    weights: Annotated[
-        str, option("--weights", help="default, or random to try the path (not comparable).")
-    ] = "default",
-    extractor: Annotated[
-        list[str] | None, option("--extractor", help="LABEL=SPEC, e.g. \"i3d=i3d(dtype='bfloat16')\"; repeatable.")
-    ] = None,
-    device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
-    data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
+    num_real: flags.NumReal = None,
+    manifest: flags.Manifest = None,
+    weights: flags.Weights = "default",
+    extractor: flags.Extractor = None,
+    device: flags.Device = "auto",
+    data_root: flags.DataRoot = None,
     output: Annotated[Path | None, option("--output", help="Folder of the result; runs/score-<name>-<id>.")] = None,
     name: Annotated[str | None, option("--name", help="Row in tables; the folder's name by default.")] = None,
-    smoke: Annotated[bool, option("--smoke", help="However few clips there are; not comparable.")] = False,
+    smoke: flags.Few = False,
     dry_run: Annotated[bool, option("--dry-run", help="Say what was found and stop.")] = False,
-    as_json: Annotated[bool, option("--json", help="Print the result as JSON.")] = False,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Score clips that others made, against real ones, and print the table. Or features against features."""
     from vfbench import files, render, table

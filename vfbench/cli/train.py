@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vfbench.cli import _flags as flags
 from vfbench.cli._shared import next_command, option
 
 
@@ -44,9 +45,9 @@ def train(
     base_from: Annotated[
         str | None, option("--base-from", help="Folder or hub id of the pretrained base generator.", metavar="DIR")
     ] = None,
-    device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, option("--dtype", help="auto, float32 or bfloat16 (auto on a GPU).")] = "auto",
-    data_root: Annotated[Path | None, option("--data-root", help="Folder of the dataset's files.")] = None,
+    device: flags.Device = "auto",
+    dtype: flags.Dtype = "auto",
+    data_root: flags.DataRoot = None,
     save_every: Annotated[int, option("--save-every", help="Steps between checkpoints.")] = 200,
     sample_every: Annotated[int, option("--sample-every", help="Steps between sample sheets.")] = 600,
     resume: Annotated[bool, option("--resume", help="Go on where an earlier run stopped.")] = False,
