@@ -138,7 +138,7 @@ def test_resuming_under_another_alpha_is_refused_naming_it(monkeypatch: pytest.M
     monkeypatch.setattr(training._Run, "show", lambda run: None)
     options = TrainOptions(steps=1, batch_size=2)
     train(tiny(), tiny_dataset(), options, tmp_path)
-    with pytest.raises(UserError, match=r"config.options.alpha = 1.0, now it is 0.5"):
+    with pytest.raises(UserError, match=r"--model with alpha 1\.0 there, 0\.5 now"):
         train(tiny(alpha=0.5), tiny_dataset(), options, tmp_path, resume=True)
 
 

@@ -246,7 +246,7 @@ def test_a_run_on_real_videos_goes_on_as_if_never_stopped(
         with pytest.raises(Interrupted):
             trained_on(real(videos), parts, workers=3)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
-    with pytest.raises(UserError, match=r"trained with options\.flip = True, now it is False"):
+    with pytest.raises(UserError, match=r"another training \(--flip there, --no-flip now\)"):
         train(tiny_vdm(), real(videos), replace(OPTIONS, flip=False), parts, resume=True)
     train(tiny_vdm(), real(videos), replace(OPTIONS, workers=1), parts, resume=True)
     assert_same(states(whole), states(parts))
@@ -346,9 +346,9 @@ def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"lr": 0.5}, r"options\.lr = 0\.01, now it is 0\.5"),
-        ({"steps": 7}, "options.steps = 60, now it is 7"),
-        ({"seed": 3}, "options.seed = 0, now it is 3"),
+        ({"lr": 0.5}, r"\(--lr 0\.01 there, 0\.5 now\)"),
+        ({"steps": 7}, "--steps 60 there, 7 now"),
+        ({"seed": 3}, "--seed 0 there, 3 now"),
     ],
     ids=str,
 )
@@ -362,9 +362,9 @@ def test_resuming_with_another_option_is_refused_naming_it(
 
 def test_resuming_another_model_or_other_data_is_refused_naming_it(trained: tuple[Path, VDM]) -> None:
     options = replace(OPTIONS, steps=STEPS)
-    with pytest.raises(UserError, match=r"config\.options\.parametrisation = v, now it is eps"):
+    with pytest.raises(UserError, match=r"\(--model with parametrisation v there, eps now\)"):
         train(tiny_vdm(parametrisation="eps"), tiny_dataset(), options, trained[0], resume=True)
-    with pytest.raises(UserError, match="trained with data = "):
+    with pytest.raises(UserError, match=r"\(--dataset or --data-root with the clips \w+ there, \w+ now\)"):
         train(tiny_vdm(), tiny_dataset(frames=5), options, trained[0], resume=True)
 
 

@@ -14,14 +14,17 @@ import torch
 from conftest import Command, contents
 from helpers import tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor
+from typer.main import get_command
 
 from vfbench import matching, weights
 from vfbench import train as training
+from vfbench.cli import app
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import Clips
 from vfbench.train import TrainOptions, prepare, train
+from vfbench.training import changes
 
 OPTIONS = TrainOptions(steps=2, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 SMALL = "shapes(frames=4, height=8, width=8)"
@@ -152,7 +155,7 @@ def test_a_matched_training_is_recorded_and_goes_on_with_its_reference_alone(vfb
     assert vfbench(*start, "--match-flops", "vdm", "--resume").code == 0
     done = vfbench(*start, "--resume")
     assert done.code == 2
-    assert "trained with config." in done.err
+    assert "(--preset tiny at the FLOPs of vdm tiny there, tiny now): give what it began with again" in done.err
 
 
 # The weights of another training.
@@ -191,7 +194,7 @@ def test_where_the_weights_came_from_is_recorded(donor: Path, tmp_path: Path) ->
     before = contents(tmp_path / "run")
     train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, init_from=moved), tmp_path / "run", resume=True)
     assert contents(tmp_path / "run") == before
-    with pytest.raises(UserError, match=rf"trained with options\.init_from = {digest}, now it is None"):
+    with pytest.raises(UserError, match=rf"\(--init-from {digest} there, none now\)"):
         train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path / "run", resume=True)
 
 
@@ -234,9 +237,9 @@ def test_another_model_and_tensors_that_do_not_fit_are_named(donor: Path, tmp_pa
 @pytest.mark.parametrize(
     ("before", "after", "named"),
     [
-        ("videofusion(lam_schedule='cosine')", "videofusion", r"options\.lam_schedule = cosine, now it is None"),
-        ("vdm", "vdm(embedding='learnt')", r"options\.embedding\.\w+ = None, now it is"),
-        ("vdm(embedding='learnt')", "vdm", r"options\.embedding\.\w+ = \w+, now it is None"),
+        ("videofusion(lam_schedule='cosine')", "videofusion", "--model with lam_schedule cosine there, none now"),
+        ("vdm", "vdm(embedding='learnt')", r"--model with embedding\.encoder none there, learnt now"),
+        ("vdm(embedding='learnt')", "vdm", r"--model with embedding\.encoder learnt there, none now"),
     ],
 )
 def test_a_training_goes_on_with_the_options_it_began_with(
@@ -246,6 +249,66 @@ def test_a_training_goes_on_with_the_options_it_began_with(
     train(*prepare(before, SMALL, "tiny"), OPTIONS, tmp_path)
     with pytest.raises(UserError, match=named):
         train(*prepare(after, SMALL, "tiny"), OPTIONS, tmp_path, resume=True)
+
+
+def record(**options: Any) -> dict[str, Any]:
+    """What a training of a small model would record, as JSON has it."""
+    config = {"model": "vdm", "preset": "tiny", "dataset": "shapes", "shape": {"frames": 4}, "classes": ["a"]}
+    return {
+        "config": {**config, "options": {"network": {"width": 8}}},
+        "data": "aa",
+        "options": {"lr": 0.001, **options},
+    }
+
+
+def other(**config: Any) -> dict[str, Any]:
+    """The same of another model or another dataset, whose clips are others too."""
+    return {**record(), "config": {**record()["config"], **config}, "data": "bb" if "model" not in config else "aa"}
+
+
+@pytest.mark.parametrize(
+    ("there", "now", "told"),
+    [
+        (record(), record(), []),
+        (record(), record(lr=0.01), ["--lr 0.001 there, 0.01 now"]),
+        (
+            record(batch_size=4, ema=0.9),
+            record(batch_size=8, ema=0.5),
+            ["--batch-size 4 there, 8 now", "--ema 0.9 there, 0.5 now"],
+        ),
+        (record(flip=True), record(flip=False), ["--flip there, --no-flip now"]),
+        (record(crop="random", flip=True), other(dataset="ucf101"), ["--dataset shapes there, ucf101 now"]),
+        (
+            record(),
+            other(model="vdit", preset="small", options={"network": {"heads": 2}}),
+            ["--model vdm there, vdit now"],
+        ),
+        (record(), other(dataset="ucf101", shape={"frames": 8}, classes=["b"]), ["--dataset shapes there, ucf101 now"]),
+        (record(), other(shape={"frames": 8}), ["--dataset with frames 4 there, 8 now"]),
+        (record(), other(classes=["b"]), ["--dataset or --data-root with the clips aa there, bb now"]),
+    ],
+    ids=str,
+)
+def test_what_has_changed_is_told_in_flags(there: dict[str, Any], now: dict[str, Any], told: list[str]) -> None:
+    assert changes.told(there, now) == told
+
+
+def test_another_base_generator_is_told_in_flags() -> None:
+    scratch, finetune = (
+        {"config": {"options": options}, "options": {}}
+        for options in ({"base_init": "scratch"}, {"base_init": "finetune", "base_sha256": "aa"})
+    )
+    assert changes.told(scratch, finetune) == [
+        "--base-init scratch there, finetune now",
+        "--base-from none there, aa now",
+    ]
+
+
+def test_every_option_of_the_weights_is_told_as_a_flag_there_is() -> None:
+    flags = {flag for option in get_command(app).commands["train"].params for flag in option.opts}  # type: ignore[attr-defined]
+    told = changes.told({"options": {}}, {"options": dict.fromkeys(OPTIONS.of_the_weights(), 1)})
+    assert {line.split()[0] for line in told} <= flags
+    assert len(told) == len(OPTIONS.of_the_weights()) > 5
 
 
 def test_a_model_whose_flops_cannot_be_counted_is_trained_all_the_same(

@@ -12,6 +12,7 @@ import torch
 
 from vfbench import files
 from vfbench.errors import MissingData, UserError
+from vfbench.training import changes
 
 FILE, LOG = "training.pt", "log.jsonl"
 
@@ -49,12 +50,10 @@ def take_up(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) ->
         found, step = json.loads(state["spec"]), int(state["step"])
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
         raise MissingData(f"{path} is damaged ({error}): train again into another --output") from error
-    found, wanted = _flat(found), _flat(json.loads(json.dumps(spec)))
-    if changed := [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]:
-        told = "; ".join(f"{key} = {found.get(key)}, now it is {wanted.get(key)}" for key in changed)
+    if changed := changes.told(found, json.loads(json.dumps(spec))):
         raise UserError(
-            f"{path} was trained with {told}: give what it began with again, or begin anew from its weights with "
-            f"--init-from {folder} and another --output"
+            f"{path} is of another training ({'; '.join(changed)}): give what it began with again, or begin anew from "
+            f"its weights with --init-from {folder} and another --output"
         )
     for name, part in parts.items():
         part.load_state_dict(state[name])
@@ -70,12 +69,6 @@ def require_new(folder: Path) -> None:
     """Raise `UserError` where a folder holds a training."""
     if there(folder):
         raise UserError(f"{folder} holds a training run already: add --resume to go on, or choose another --output")
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {k: v for key, child in tree.items() for k, v in _flat(child, f"{prefix}.{key}".lstrip(".")).items()}
 
 
 def log(folder: Path, entry: Mapping[str, Any]) -> None:

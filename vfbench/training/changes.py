@@ -1,0 +1,61 @@
+"""What is no longer as it was when a training began, said in its flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_CLIPS = ("config.classes", "config.words", "data")
+_BRINGS = {  # what changes with a change of the first, and is not to be told beside it
+    "config.model": ("config.preset", "config.options."),
+    "config.preset": ("config.options.",),
+    "config.dataset": ("config.shape.", *_CLIPS, "options.crop", "options.flip"),
+    "config.shape.": _CLIPS,
+    "data": _CLIPS[:2],
+}
+_FLAGS = {
+    "config.model": "--model",
+    "config.preset": "--preset",
+    "config.dataset": "--dataset",
+    "config.options.base_init": "--base-init",
+    "config.options.base_sha256": "--base-from",
+    "data": "--dataset or --data-root with the clips",
+}
+
+
+def told(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Each difference of two records of a training, such as `--lr 0.001 there, 0.01 now`; none where they are alike.
+
+    A record has `config` (of the model), `data` (the fingerprint of the clips) and `options`, as JSON has them.
+    """
+    before, after = _flat(there), _flat(now)
+    changed = [key for key in {**after, **before} if before.get(key) != after.get(key)]
+    brought = tuple(
+        key for first, keys in _BRINGS.items() if any(each.startswith(first) for each in changed) for key in keys
+    )
+    return [_told(key, before.get(key), after.get(key)) for key in changed if not key.startswith(brought)]
+
+
+def _told(key: str, there: Any, now: Any) -> str:
+    if key == "options.flip" and None not in (there, now):
+        yes, no = "--flip", "--no-flip"
+        return f"{yes if there else no} there, {yes if now else no} now"
+    values = ["none" if value is None else value for value in (there, now)]
+    return f"{_flag(key)} {values[0]} there, {values[1]} now"
+
+
+def _flag(key: str) -> str:
+    """Where a user says what a record has under `key`."""
+    if key in _FLAGS:
+        return _FLAGS[key]
+    if key.startswith("options."):
+        return f"--{key.removeprefix('options.').replace('_', '-')}"
+    if key.startswith("config.options."):
+        return f"--model with {key.removeprefix('config.options.')}"
+    return f"--dataset with {key.rpartition('.')[2]}"
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {k: v for key, child in tree.items() for k, v in _flat(child, f"{prefix}.{key}".lstrip(".")).items()}
