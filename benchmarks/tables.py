@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from vfbench import render, table
+from vfbench.cells import DASH
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -50,9 +51,7 @@ def few_steps() -> str:
     }
     models, metrics, steps = (sorted(set(keys)) for keys in zip(*cells, strict=True))
     rows = [
-        [model, metric, *(cells.get((model, metric, n), table.DASH) for n in steps)]
-        for metric in metrics
-        for model in models
+        [model, metric, *(cells.get((model, metric, n), DASH) for n in steps)] for metric in metrics for model in models
     ]
     head = ["model", "metric", *(f"{n} steps" for n in steps)]
     return _lines([head, [":--", ":--", *["--:"] * len(steps)], *rows]) + f"\n{made.caption}\n"

@@ -9,7 +9,7 @@ import pytest
 
 from vfbench.errors import GateFailed, UserError
 from vfbench.gate import gate, parse, require
-from vfbench.table import STRANGER, Record
+from vfbench.results import STRANGER, Record
 
 PROTOCOL = {"id": "3f2a9c01be77", "name": "shapes", "comparable": True, "frames": 16}
 

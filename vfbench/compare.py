@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from vfbench import plugins
+from vfbench.cells import rounded
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Better, Comparison, Groups, PairedMetric
+from vfbench.results import Record, differences, load
 from vfbench.store import SCORED, read_tensors
-from vfbench.table import Record, differences, load, rounded
 
 SURE = 0.05  # a smaller p-value counts as a difference
 

@@ -7,7 +7,9 @@ import textwrap
 
 import pandas as pd
 
-from vfbench.table import DASH, STRANGER, Cell, Row, Table, number
+from vfbench.cells import DASH, Cell
+from vfbench.results import STRANGER, number
+from vfbench.table import Row, Table
 
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}

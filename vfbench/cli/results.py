@@ -44,12 +44,12 @@ def compare(
     metrics: Annotated[str, option("--metrics", help="Comma-separated; all that both have by default.")] = "",
 ) -> None:
     """Test whether one model is better than another, on the same requests and real clips."""
-    from vfbench import table as tables
+    from vfbench import results
     from vfbench.compare import compare as paired
 
     verdicts = paired(a, b, arguments.listed(metrics))
-    comparable = tables.load([a])[0]["protocol"].get("comparable")
-    print(f"A is {a}, B is {b}; [95 % interval of the difference]" + ("" if comparable else f"; {tables.STRANGER}"))
+    comparable = results.load([a])[0]["protocol"].get("comparable")
+    print(f"A is {a}, B is {b}; [95 % interval of the difference]" + ("" if comparable else f"; {results.STRANGER}"))
     for verdict in verdicts:
         print(verdict)
 
@@ -61,9 +61,9 @@ def gate(
 ) -> None:
     """Exit 3 when a score is worse than its baseline by more than a rule allows, and outside both intervals."""
     from vfbench import gate as gates
-    from vfbench import table as tables
+    from vfbench import results
 
-    ours, theirs = tables.load([result])[0], tables.load([baseline])[0]
+    ours, theirs = results.load([result])[0], results.load([baseline])[0]
     verdicts = gates.gate(ours, theirs, rule)
     for verdict in verdicts:
         print(verdict)
