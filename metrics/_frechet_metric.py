@@ -90,7 +90,7 @@ class FrechetMetric:
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Comparison:
-        """The score of `a` minus that of `b` (N, D), row i of both for the same request, against the same `real` (M, D).
+        """The score of `a` minus that of `b` (N, D), row i of both for one request, against the same `real` (M, D).
 
         The difference at this N, tested by the differences of the influence values of each request and of each real
         clip. Part of it may be a difference of bias; the note has the difference at infinite N where it is known.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,12 +15,15 @@ from typing import Any
 import pytest
 import torch
 from helpers import Colour, perturb, tiny_vdm, tiny_videofusion
+from preparing import SPEC, write_ucf101
 from torch import Tensor
 
-from vfbench import plugins
+from vfbench import plugins, shards
 from vfbench.cli import main
 from vfbench.datasets import shapes
 from vfbench.diffusion.model import DiffusionModel
+from vfbench.metrics._shapes_judge import Extractor
+from vfbench.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("VFBENCH_TEST_DATA", ROOT / "../shared/data")).resolve()
@@ -69,6 +73,23 @@ def few_real(monkeypatch: pytest.MonkeyPatch) -> None:
     """The protocol of Moving Shapes with 128 real clips, so that a comparable run takes a second."""
     few = {**shapes.PROTOCOLS["shapes"], "n_real": 128}
     monkeypatch.setattr(shapes, "PROTOCOLS", {"shapes": few})
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder to work in, which holds nothing that a test makes in its own."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused must be refused before the judge sees a clip."""
+
+    def called(*_: Any) -> dict[str, Tensor]:
+        raise AssertionError("a network runs")
+
+    monkeypatch.setattr(Extractor, "__call__", called)
 
 
 @pytest.fixture
@@ -162,6 +183,30 @@ def close_scores(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """The same scores to 1e-4."""
     for name, score in expected["scores"].items():
         assert found["scores"][name]["value"] == pytest.approx(score["value"], rel=1e-4)
+
+
+@pytest.fixture(scope="session")
+def raw_ucf101(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small UCF101 with its lists, which no test changes."""
+    return write_ucf101(tmp_path_factory.mktemp("raw"))
+
+
+@pytest.fixture
+def own_ucf101(raw_ucf101: Path, tmp_path: Path) -> Path:
+    """A copy of it, which a test may change."""
+    return Path(shutil.copytree(raw_ucf101, tmp_path / "own"))
+
+
+@pytest.fixture(scope="session")
+def prepared_ucf101(raw_ucf101: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is prepared of it, which no test changes."""
+    return prepare(SPEC, tmp_path_factory.mktemp("prepared") / "out", data_root=raw_ucf101)
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of up to 24 frames: four of the small UCF101, of which the second holds two videos."""
+    monkeypatch.setattr(shards, "SHARD", 24 * 3 * 8 * 8)
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,12 @@ from vfbench.datasets import shapes
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion import schedule
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.diffusion.schedule import Prediction
 from vfbench.diffusion.solvers import Denoiser
 from vfbench.interfaces import Clips, Conditioning, Features, Request, Setting, Standing
 from vfbench.models import videofusion
-from vfbench.models.videofusion import VideoFusion
+from vfbench.models.videofusion import OneNetworkVideoFusion, VideoFusion
 
 Model = TypeVar("Model", bound=DiffusionModel)
 
@@ -34,18 +35,22 @@ def tiny_dataset(frames: int = 4, side: int = 8) -> Shapes:
 
 
 def tiny_videofusion(frames: int = 4, *, perturbed: bool = True, **options: Any) -> VideoFusion:
-    sizes = {"base": NO_TIME, "residual": UNET, **options}
-    return _tiny(VideoFusion, "videofusion", videofusion.PRESETS, frames, perturbed, sizes)
+    config = ModelConfig.of("videofusion", "tiny", videofusion.PRESETS, tiny_dataset(frames))
+    return _tiny(VideoFusion, config, perturbed, {"base": NO_TIME, "residual": UNET, **options})
+
+
+def tiny_one_network(**options: Any) -> OneNetworkVideoFusion:
+    """The form of VideoFusion that has one network."""
+    config = ModelConfig.of("videofusion", "tiny-one", videofusion.PRESETS, tiny_dataset())
+    return _tiny(OneNetworkVideoFusion, config, True, {"network": UNET, **options})
 
 
 def tiny_vdm(frames: int = 4, *, perturbed: bool = True, **options: Any) -> VDM:
-    return _tiny(VDM, "vdm", vdm.PRESETS, frames, perturbed, {"network": UNET, **options})
+    config = ModelConfig.of("vdm", "tiny", vdm.PRESETS, tiny_dataset(frames))
+    return _tiny(VDM, config, perturbed, {"network": UNET, **options})
 
 
-def _tiny(
-    kind: type[Model], name: str, presets: Mapping[str, Any], frames: int, perturbed: bool, options: Mapping[str, Any]
-) -> Model:
-    config = ModelConfig.of(name, "tiny", presets, tiny_dataset(frames))
+def _tiny(kind: type[Model], config: ModelConfig, perturbed: bool, options: Mapping[str, Any]) -> Model:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = kind(replace(config, options={**config.options, **options}))
@@ -98,6 +103,11 @@ def requests(*indices: int) -> list[Request]:
 
 def setting(checkpoint: Path, frames: int = 4) -> Setting:
     return Setting(tiny_dataset(frames), CPU, checkpoint=checkpoint)
+
+
+def sampler(folder: Path, **options: Any) -> DiffusionSampler:
+    """The sampler of a tiny VideoFusion's checkpoint, with 3 steps."""
+    return videofusion.build(setting(folder), **{"steps": 3, **options})
 
 
 class Colour:
