@@ -16,15 +16,17 @@ from helpers import tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor
 from typer.main import get_command
 
-from vfbench import matching, weights
+from vfbench import cost, matching, modelcard, weights
 from vfbench import train as training
 from vfbench.cli import app
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.one_network import OneUNet
+from vfbench.diffusion.priors import Mixed
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import Clips
 from vfbench.train import TrainOptions, prepare, train
-from vfbench.training import changes
+from vfbench.training import changes, state
 
 OPTIONS = TrainOptions(steps=2, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 SMALL = "shapes(frames=4, height=8, width=8)"
@@ -322,15 +324,75 @@ def test_a_model_whose_flops_cannot_be_counted_is_trained_all_the_same(
     assert "| compute | not counted |" in (tmp_path / "README.md").read_text()
 
 
-def test_a_gpu_that_is_too_small_for_a_step_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_small(_: Any) -> None:
+@pytest.mark.parametrize(
+    ("processes", "mend"),
+    [
+        (1, "with --checkpoint-activations"),
+        (2, r"with --accumulate 4 \(the same batch in smaller parts\) or --checkpoint-activations"),
+    ],
+)
+def test_a_gpu_that_is_too_small_for_a_step_is_said(
+    processes: int, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_small(run: training._Run) -> None:
+        run.team.count = processes
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(training._Run, "advance", too_small)
-    with pytest.raises(BadEnvironment, match=r"step 1 does not fit .*--accumulate 4 .*--checkpoint-activations$"):
+    with pytest.raises(BadEnvironment, match=f"step 1 does not fit .*: give the same command {mend}$"):
         train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, accumulate=2), tmp_path)
 
 
 def test_an_empty_reference_is_not_taken_for_none() -> None:
     with pytest.raises(UserError, match="reference ''"):
         prepare("vdm", SMALL, "tiny", match_flops="")
+
+
+def test_a_model_that_only_its_own_function_can_build_is_trained_and_counted(tmp_path: Path) -> None:
+    model = OneUNet(tiny_vdm().config, Mixed(1.0))  # not made of its configuration alone
+    train(model, tiny_dataset(), OPTIONS, tmp_path)
+    counted = re.search(r"\| compute \| (\S+ \S+)", (tmp_path / "README.md").read_text())
+    assert counted is not None
+    expected = cost.training_flops(tiny_vdm()) * OPTIONS.batch_size * OPTIONS.steps
+    assert counted[1] == f"{modelcard._metric(expected)}FLOP,"
+
+
+def test_a_card_that_fails_leaves_a_training_that_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("no card")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(modelcard, "write", broken)
+        with pytest.raises(ValueError, match="no card"):
+            train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path)
+    train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path, resume=True)
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_the_seconds_of_a_log_go_on_when_it_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state.write(tmp_path, {}, 5, 1000.0, {})
+    assert state.take_up(tmp_path, {}, {}) == (5, 1000.0)
+    options = replace(OPTIONS, steps=50, batch_size=1)
+    train(tiny_vdm(), tiny_dataset(), options, tmp_path / "run", stop=lambda: True)
+    found = torch.load(tmp_path / "run" / "training.pt", weights_only=True)
+    torch.save({**found, "seconds": 1000.0}, tmp_path / "run" / "training.pt")
+    train(tiny_vdm(), tiny_dataset(), options, tmp_path / "run", resume=True)
+    (line,) = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert 1000 < json.loads(line)["seconds"] < 2000
+
+
+@pytest.mark.parametrize(
+    ("options", "begun", "said"),
+    [
+        ({}, None, ""),
+        ({}, "aa", ", without the training of the first weights"),
+        ({"base_sha256": "bb"}, None, ", without the training of the pretrained base generator"),
+        ({"base_sha256": "bb"}, "aa", ", without the training of the first weights and the pretrained base generator"),
+    ],
+)
+def test_a_card_says_which_compute_it_does_not_know(options: dict[str, str], begun: str | None, said: str) -> None:
+    config = tiny_vdm().config
+    config = replace(config, options={**config.options, **options})
+    given = {"batch_size": 2, "steps": 4, "init_from": begun}
+    rows = dict(modelcard._training(config, tiny_dataset(), given, 4, 8_000))
+    assert rows["compute"] == f"8 kFLOP, forward and backward: 1 kFLOP a clip{said}"

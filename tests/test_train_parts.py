@@ -30,7 +30,7 @@ from vfbench.nets.recompute import Recomputing
 from vfbench.train import TrainOptions, train
 from vfbench.training.arithmetic import recompute
 from vfbench.training.batches import Batch, Batches
-from vfbench.training.options import drawn
+from vfbench.training.options import conditions, drawn
 from vfbench.training.team import Team
 
 OPTIONS = TrainOptions(steps=4, batch_size=4, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
@@ -94,7 +94,8 @@ def real(root: Path) -> Dataset:
 
 def batches(data: Dataset, share: slice, **options: Any) -> list[Batch]:
     wanted = replace(OPTIONS, batch_size=8, **options)
-    return Batches(data, wanted, drawn(data, wanted), share, CPU)(3)
+    batch = Batches(data, wanted, drawn(data, wanted), conditions(data, wanted), share, CPU)(3)
+    return batch.parts(wanted.accumulate)
 
 
 @pytest.mark.parametrize("kind", ["made", "read"])
@@ -145,27 +146,46 @@ def cut() -> Batch:
 )
 def test_however_a_model_draws_it_gets_its_part(draw: Callable[[int, torch.Generator], Tensor]) -> None:
     batch = cut()
-    whole = draw(8, batch.generator.clone_state())
-    with batch.draws():
-        assert torch.equal(draw(2, batch.generator), whole[2:4])
+    whole = draw(8, batch.draws.generator.clone_state())
+    with batch.drawing() as generator:
+        assert torch.equal(draw(2, generator), whole[2:4])
         other = torch.Generator().manual_seed(1)
         assert len(draw(2, other)) == 2
 
 
-def test_what_is_drawn_for_all_clips_together_is_the_same_in_every_part() -> None:
-    batch = cut()
-    expected = torch.randn((5,), generator=batch.generator.clone_state())
-    with batch.draws():
-        assert torch.equal(torch.randn((5,), generator=batch.generator), expected)
+def test_parts_share_each_draw_also_after_the_whole_batch_has_drawn() -> None:
+    (whole,) = batches(tiny_dataset(), slice(0, 8))
+    found = []
+    for batch in (whole, *whole.parts(4)):
+        with batch.drawing() as generator:
+            count = len(batch.clips)
+            found.append((torch.randn(count, 3, generator=generator), torch.rand(count, generator=generator)))
+    for first, *parts in zip(*found, strict=True):
+        assert torch.equal(torch.cat(parts), first)
+    assert len(whole.draws.made) == 2  # two draws for four parts
 
 
 @pytest.mark.parametrize(
-    "draw", [lambda g: torch.empty(2).normal_(generator=g), lambda g: torch.randperm(2, generator=g)]
+    ("draw", "said"),
+    [
+        (lambda g: torch.empty(2).normal_(generator=g), r"draws for training by torch\.rand"),
+        (lambda g: torch.randperm(2, generator=g), r"draws for training by torch\.rand"),
+        (lambda g: torch.randn((5,), generator=g), r"one row a clip: \(2, \.\.\.\) here, not \(5,\)"),
+        (lambda g: torch.randn(4, 3, generator=g), r"one row a clip: \(2, \.\.\.\) here, not \(4, 3\)"),
+    ],
 )
-def test_a_draw_that_cannot_be_cut_is_refused(draw: Callable[[torch.Generator], Tensor]) -> None:
-    batch = cut()
-    with batch.draws(), pytest.raises(ValueError, match=r"draws for training by torch\.rand"):
-        draw(batch.generator)
+def test_a_draw_that_cannot_be_cut_is_refused(draw: Callable[[torch.Generator], Tensor], said: str) -> None:
+    with cut().drawing() as generator, pytest.raises(ValueError, match=said):
+        draw(generator)
+
+
+def test_parts_that_draw_otherwise_are_refused() -> None:
+    (whole,) = batches(tiny_dataset(), slice(0, 8))
+    first, second = whole.parts(2)
+    with first.drawing() as generator:
+        torch.rand(4, generator=generator)
+    with second.drawing() as generator, pytest.raises(ValueError, match="parts of a batch draw alike"):
+        torch.randn(4, generator=generator)
 
 
 # What is learnt.
@@ -176,6 +196,44 @@ def test_accumulating_teaches_what_a_whole_batch_does(tmp_path: Path, create: Ca
     whole, parts = (learnt(tmp_path / str(n), create, accumulate=n) for n in (1, 4))
     assert_alike(parts, whole, create)
     assert any(not torch.equal(parts[name], whole[name]) for name in whole)  # it was another computation
+
+
+class Full:
+    """A GPU whose memory takes the gradients of so many clips at once."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.tried = room, list[int]()
+
+    def learn(self, run: training._Run, part: Batch, count: int, *, last: bool) -> Tensor:
+        self.tried.append(len(part.clips))
+        terms = _LEARN(run, part, count, last=last)  # the gradients are there already when it fails
+        if len(part.clips) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return terms
+
+
+_LEARN = training._Run._learn
+
+
+def test_a_step_that_does_not_fit_is_made_in_smaller_parts_and_teaches_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected, memory = learnt(tmp_path / "parts", accumulate=4), Full(room=1)
+    monkeypatch.setattr(
+        training._Run, "_learn", lambda run, part, count, *, last: memory.learn(run, part, count, last=last)
+    )
+    found = learnt(tmp_path / "whole")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert memory.tried[:6] == [4, 2, 1, 1, 1, 1]
+    assert set(memory.tried[2:]) == {1}  # from here on
+    told = capsys.readouterr().err
+    assert "step 1 does not fit into the memory of the GPU: each batch in 2 parts from here on" in told
+    assert "each batch in 4 parts from here on" in told
+
+
+@pytest.mark.parametrize(("parts", "clips", "more"), [(1, 8, 2), (1, 9, 3), (2, 12, 4), (4, 6, 6), (3, 7, 7)])
+def test_a_batch_is_cut_into_at_least_twice_as_many_equal_parts(parts: int, clips: int, more: int) -> None:
+    assert training._more(parts, clips) == more
 
 
 def test_a_resumed_run_may_accumulate_otherwise(tmp_path: Path) -> None:

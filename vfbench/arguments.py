@@ -41,6 +41,18 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+def weighted(text: str, flag: str) -> dict[str, float]:
+    """`text=0.8,none=0.2` as numbers by name; raises `UserError` naming the flag for anything else."""
+    pairs = [part.partition("=") for part in listed(text)]
+    try:
+        found = {name.strip(): float(number) for name, _, number in pairs}
+    except ValueError:
+        found = {}
+    if not found or len(found) < len(pairs):
+        raise UserError(f"{flag} '{text}': give each name once with a number, such as class=0.9,none=0.1")
+    return found
+
+
 def defaults(config: Path, commands: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """A configuration file as the defaults of each command; raises `UserError` for what no command takes."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import sys
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vfbench.diffusion.model import DiffusionModel
@@ -67,12 +68,11 @@ def counting() -> Iterator[FlopCounterMode]:
 def training_flops(model: DiffusionModel) -> int:
     """FLOPs of one clip in one training step, forward and backward, with a caption where the model reads words.
 
-    A multiply-add counts two. The optimiser's own work is not counted, nor what fused attention or activation
-    checkpointing compute a second time. What is counted is a copy of meta tensors, made from the model's configuration:
-    nothing is computed, and no global random number drawn. Raises RuntimeError where clips of the configured shape do
-    not pass through the network.
+    A multiply-add counts two. The optimiser's own work is not counted, nor what fused attention computes a second time.
+    What is counted is a copy of meta tensors: nothing is computed. Raises RuntimeError where clips of the configured
+    shape do not pass through the network.
     """
-    bare, words, shape = _without_values(model), model.config.words, model.config.shape
+    bare, words, shape = without_values(model), model.config.words, model.config.shape
     mode: Conditioning = "text" if words else "none"
     x = torch.empty(1, shape.frames, 3, shape.height, shape.width, device="meta")
     with counting() as counter:
@@ -81,13 +81,16 @@ def training_flops(model: DiffusionModel) -> int:
     return int(counter.get_total_flops())
 
 
-def _without_values(model: DiffusionModel) -> DiffusionModel:
-    """An untrained copy whose parameters and buffers are meta tensors; what is no part of a module keeps its values."""
-    from accelerate import init_empty_weights
+def without_values(model: DiffusionModel) -> DiffusionModel:
+    """A copy whose parameters and buffers are meta tensors; what is no part of a module keeps its values."""
+    tensors = (*model.parameters(), *model.buffers())
+    memo = {id(tensor): _meta(tensor) for tensor in tensors}  # in place of copies: none of the values is held twice
+    return copy.deepcopy(model, memo)
 
-    with torch.random.fork_rng(devices=[]), init_empty_weights():
-        bare = type(model)(model.config)
-    return bare.to("meta")
+
+def _meta(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
 def _timed(sampler: Sampler, request: Request) -> float:

@@ -27,6 +27,7 @@ _ROWS = {  # options of a training that belong together; others follow in a row 
     "optimiser": ("lr", "warmup", "weight_decay", "clip_norm"),
     "moving average": ("ema",),
     "clips drawn": ("crop", "flip"),
+    "clips shown with": ("conditions",),
     "seed": ("seed",),
     "precision": ("dtype",),
     "first weights": ("init_from",),
@@ -61,7 +62,7 @@ def write(
         "": _summary(config),
         "Use": _use(config),
         "The model": _table(_model(folder, config)),
-        "The training": _table(_training(dataset, options, step, flops)),
+        "The training": _table(_training(config, dataset, options, step, flops)),
         "The files": _table(_files(sha256)),
         "Scores": ["Not scored yet: no score is part of a training. The command above measures them."],
         "Limits": [f"- {line}" for line in _limits(config, options, step)],
@@ -141,7 +142,7 @@ def _model(folder: Path, config: ModelConfig) -> Iterator[tuple[str, str]]:
     yield "parameters", _parameters(folder / weights.TENSORS)
     yield "is told", _conditions(config)
     for name, value in config.options.items():
-        yield f"`{name}`", _inside(value) if isinstance(value, Mapping) else str(value)
+        yield f"`{name}`", _value(value)
 
 
 def _parameters(path: Path) -> str:
@@ -164,20 +165,33 @@ def _inside(value: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {'...' if isinstance(v, Mapping) else v}" for name, v in value.items())
 
 
-def _training(dataset: Dataset, options: Mapping[str, Any], step: int, flops: int | None) -> Iterator[tuple[str, str]]:
+def _training(
+    config: ModelConfig, dataset: Dataset, options: Mapping[str, Any], step: int, flops: int | None
+) -> Iterator[tuple[str, str]]:
     seen = step * options["batch_size"]
     yield "data", f"`{dataset.name}`, split train: {dataset.size('train'):,} clips"
     yield "fingerprint", f"`{dataset.fingerprint}`"
     yield "steps", f"{step:,}" + (f" of {options['steps']:,}" if step < options["steps"] else "")
     yield "clips seen", f"{seen:,}, {options['batch_size']} a step"
     counted = "" if flops is None else f"{_metric(flops)}FLOP, forward and backward: {_metric(flops / seen)}FLOP a clip"
-    yield "compute", counted or "not counted"
+    yield "compute", (counted or "not counted") + _before(config, options)
     given = {name: value for name, value in options.items() if value is not None and name not in _UNTOLD}
     for row, names in _ROWS.items():
         if found := {name: given.pop(name) for name in names if name in given}:
-            yield row, _settings(found) if len(names) > 1 else str(found[names[0]])
+            yield row, _settings(found) if len(names) > 1 else _value(found[names[0]])
     if given:
         yield "also", _settings(given)
+
+
+def _before(config: ModelConfig, options: Mapping[str, Any]) -> str:
+    """A word on what was spent on the weights before this training, which is not known."""
+    parts = ["the first weights"] if options.get("init_from") else []
+    parts += ["the pretrained base generator"] if "base_sha256" in config.options else []
+    return f", without the training of {' and '.join(parts)}" if parts else ""
+
+
+def _value(value: Any) -> str:
+    return _inside(value) if isinstance(value, Mapping) else str(value)
 
 
 def _settings(found: Mapping[str, Any]) -> str:

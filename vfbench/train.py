@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, nullcontext
@@ -20,19 +21,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfbench import cost, files, video, weights
+from vfbench import cost, files, weights
 from vfbench.diffusion.model import DiffusionModel
-from vfbench.diffusion.sampler import DiffusionSampler
+from vfbench.diffusion.sampler import DiffusionSampler, Sampling
 from vfbench.errors import BadEnvironment, Interrupted, MissingData, UserError
-from vfbench.interfaces import Dataset, Request, derive_seed
+from vfbench.interfaces import Conditioning, Dataset
 from vfbench.inventory import require_apart
 from vfbench.prefetch import ahead
 from vfbench.progress import Progress
-from vfbench.training import state
+from vfbench.training import samples, state
 from vfbench.training.arithmetic import autocast, kernels, recompute
 from vfbench.training.batches import Batch, Batches
 from vfbench.training.begin import prepare, start_from
-from vfbench.training.options import TrainOptions, drawn
+from vfbench.training.options import TrainOptions, conditions, drawn
 from vfbench.training.stopping import interruptible, resuming
 from vfbench.training.team import Team
 
@@ -67,13 +68,18 @@ def train(
             try:
                 _train(run, options, stop)
             except torch.OutOfMemoryError as error:
-                saved = f", and --resume: {output} has a save" if state.there(output) else ""
-                raise BadEnvironment(
-                    f"step {run.step + 1} does not fit into the memory of the GPU: give the same command with "
-                    f"--accumulate {2 * options.accumulate} (the same batch in smaller parts) or "
-                    f"--checkpoint-activations{saved}"
-                ) from error
+                raise _no_memory(run) from error
     return output
+
+
+def _no_memory(run: _Run) -> BadEnvironment:
+    """The error for a step that does not fit into the memory, however small its parts were made."""
+    parts = f"--accumulate {2 * run.accumulate} (the same batch in smaller parts) or " if run.team.count > 1 else ""
+    saved = f", and --resume: {run.output} has a save" if state.there(run.output) else ""
+    return BadEnvironment(
+        f"step {run.step + 1} does not fit into the memory of the GPU: give the same command with "
+        f"{parts}--checkpoint-activations{saved}"
+    )
 
 
 def _train(run: _Run, options: TrainOptions, stop: Callable[[], bool]) -> None:
@@ -108,9 +114,10 @@ class _Run:
                 f"{dataset.name}: no train clips found; see `python -m vfbench show dataset {dataset.name}`"
             )
         self.options, self.output, self.dataset, self.team, self.step = options, output, dataset, team, 0
-        self.drawn = drawn(dataset, options)
-        share = team.share(options.batch_size, options.accumulate)
+        self.drawn, self.conditions = drawn(dataset, options), conditions(dataset, options)
+        share, self.accumulate = team.share(options.batch_size, options.accumulate), options.accumulate
         self.raw = model.to(team.device)
+        self.bare = cost.without_values(self.raw)  # before its way to compute is changed
         began = start_from(model, options.init_from) if options.init_from else None
         self.ema = copy.deepcopy(self.raw).eval().requires_grad_(False)
         if options.checkpoint_activations:
@@ -121,12 +128,12 @@ class _Run:
         optimizer = torch.optim.AdamW(model.groups(options.lr), weight_decay=options.weight_decay)
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.model, self.optimizer = team.prepare(_Losses(self.raw), optimizer)
-        fixed = {**options.of_the_weights(), **self.drawn, "init_from": began}
+        fixed = {**options.of_the_weights(), **self.drawn, "conditions": self.conditions, "init_from": began}
         self.spec: dict[str, Any] = {"config": asdict(model.config), "data": dataset.fingerprint, "options": fixed}
         workers = options.workers if self.drawn else 0  # what is drawn by arithmetic is drawn where it is needed
-        draw = Batches(dataset, options, self.drawn, share, team.device)
+        draw = Batches(dataset, options, self.drawn, self.conditions, share, team.device)
         self.batches = ahead(draw, self._steps(), workers=workers, depth=max(2 * workers, 1))
-        self.started = time.monotonic()
+        self.began = time.monotonic()
 
     def _steps(self) -> Iterator[int]:
         yield from range(self.step, self.options.steps)  # asked for when an earlier run has been taken up
@@ -136,9 +143,14 @@ class _Run:
         """What a step takes; counted for the first card. None for a model that looks at values, of which there are none
         while counting."""
         try:
-            return cost.training_flops(self.ema) * self.options.batch_size
+            return cost.training_flops(self.bare) * self.options.batch_size
         except (RuntimeError, NotImplementedError):
             return None
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken, all runs together."""
+        return time.monotonic() - self.began
 
     @property
     def _parts(self) -> dict[str, state.Part]:
@@ -147,7 +159,8 @@ class _Run:
     def start(self, resume: bool) -> None:
         """Begin anew, or take up where an earlier run stopped."""
         if resume:
-            self.step = state.take_up(self.output, self._parts, self.spec)
+            self.step, before = state.take_up(self.output, self._parts, self.spec)
+            self.began -= before
         else:
             state.require_new(self.output)
         if self.team.main:
@@ -156,22 +169,38 @@ class _Run:
     def advance(self) -> dict[str, float]:
         """One optimiser step; returns the loss terms."""
         with self.team.as_one():
-            parts = next(self.batches)
+            batch = next(self.batches)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * _rate(self.step, self.options)
-        found = [self._learn(part, len(parts), last=part is parts[-1]) for part in parts]
+        terms = self._gradients(batch)
         nn.utils.clip_grad_norm_(self.raw.parameters(), self.options.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
         self._average()
-        losses = self.team.mean(torch.stack(found).mean(0))
-        values = dict(zip(self._terms, losses.tolist(), strict=True))
+        values = dict(zip(self._terms, self.team.mean(terms).tolist(), strict=True))
         if not all(math.isfinite(v) for v in values.values()):
             raise UserError(f"the loss is not finite at step {self.step}: {values}; lower --lr or use --dtype float32")
         if self.step % 50 == 0 and self.team.main:
-            state.log(self.output, {"step": self.step, **values, "seconds": round(time.monotonic() - self.started, 1)})
+            state.log(self.output, {"step": self.step, **values, "seconds": round(self.seconds, 1)})
         return values
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Those of a step, in more parts from here on where the GPU has too little memory; returns the loss terms."""
+        while True:
+            parts = batch.parts(self.accumulate)
+            try:
+                return torch.stack([self._learn(part, len(parts), last=part is parts[-1]) for part in parts]).mean(0)
+            except torch.OutOfMemoryError:
+                if self.team.count > 1 or self.accumulate == len(batch.clips):  # the others would wait for this one
+                    raise
+            self.optimizer.zero_grad()
+            torch.cuda.empty_cache()  # here, where the error is gone, and with it what it held of the failed part
+            self.accumulate = _more(self.accumulate, len(batch.clips))
+            said = (
+                f"step {self.step + 1} does not fit into the memory of the GPU: each batch in {self.accumulate} parts"
+            )
+            print(f"{said} from here on, the weights are the same but for the rounding of sums", file=sys.stderr)
 
     def _learn(self, part: Batch, count: int, *, last: bool) -> Tensor:
         """Add the gradients of one of `count` parts; returns the loss terms."""
@@ -191,12 +220,12 @@ class _Run:
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.raw.parameters()), 1 - decay)
 
     def save(self) -> None:
-        """Write the EMA model and its card, then what resuming needs: a run that is done has its model."""
+        """Write the EMA model, then what resuming needs (a run that is done has its model), and the card."""
         with self.team.as_one():
             if self.team.main:
                 self.ema.save(self.output, half=self.options.half)
+                state.write(self.output, self._parts, self.step, self.seconds, self.spec)
                 self._write_card()
-                state.write(self.output, self._parts, self.step, self.spec)
 
     def _write_card(self) -> None:
         from vfbench import modelcard
@@ -212,23 +241,12 @@ class _Run:
         )
 
     def show(self) -> None:
-        """Sample a few held-out captions into `samples/`, to be looked at."""
+        """Sample a few held-out clips into `samples/`, to be looked at."""
         with self.team.as_one():
             if self.team.main:
-                self._sample()
-
-    def _sample(self) -> None:
-        indices = range(min(6, self.dataset.size("test")))
-        labels, captions = self.dataset.labels("test", indices), self.dataset.captions("test", indices)
-        rows = zip(indices, labels, captions, strict=True)
-        requests = [Request(i, derive_seed(0, i), label, caption) for i, label, caption in rows]
-        if not requests:
-            return
-        sampler = DiffusionSampler(self.ema, "none", self.team.device)
-        clips = sampler.sample(requests)
-        name = self.output / "samples" / f"step_{self.step:06d}"
-        video.write_sheet(name.with_suffix(".png"), clips, captions=captions, scale=2)
-        video.write_webp(name.with_suffix(".webp"), clips, scale=4)
+                told: Conditioning = max(self.conditions, key=lambda name: self.conditions[name])
+                sampler = DiffusionSampler(self.ema, "none", self.team.device, sampling=Sampling(condition=told))
+                samples.write(self.output / "samples" / f"step_{self.step:06d}", sampler, self.dataset)
 
 
 class _Losses(nn.Module):
@@ -239,11 +257,16 @@ class _Losses(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor, batch: Batch) -> dict[str, Tensor]:
-        with batch.draws():
-            return self.model.training_losses(x, batch.labels, batch.captions, batch.modes, batch.generator)
+        with batch.drawing() as generator:
+            return self.model.training_losses(x, batch.labels, batch.captions, batch.modes, generator)
 
 
 def _rate(step: int, options: TrainOptions) -> float:
     """Linear warm-up, then half a cosine down to a twentieth."""
     rising = min((step + 1) / max(options.warmup, 1), 1.0)
     return rising * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
+
+
+def _more(parts: int, clips: int) -> int:
+    """At least twice as many equal parts of so many clips."""
+    return next(count for count in range(min(2 * parts, clips), clips + 1) if clips % count == 0)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vfbench import arguments
 from vfbench.cli import _flags as flags
 from vfbench.cli._shared import next_command, option
 
@@ -72,6 +73,10 @@ def train(
             show_envvar=False,
         ),
     ] = None,
+    conditions: Annotated[
+        str | None,
+        option("--conditions", help="How often a clip is shown with what: text=0.8,class=0.1,none=0.1 by default."),
+    ] = None,
     workers: Annotated[int, option("--workers", help="Threads that draw clips of real videos ahead.")] = 2,
 ) -> None:
     """Train a model; Ctrl-C saves, --resume goes on.
@@ -97,6 +102,7 @@ def train(
         dtype=str(devices.precision(dtype, where)).removeprefix("torch."),
         crop=crop,
         flip=flip,
+        conditions=arguments.weighted(conditions, "--conditions") if conditions else None,
         init_from=init_from,
         device=where.type,
         save_every=save_every,

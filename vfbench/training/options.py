@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from vfbench.device import DTYPES
 from vfbench.errors import UserError, unknown
-from vfbench.interfaces import Clips, Dataset, Split
+from vfbench.interfaces import Clips, Conditioning, Dataset, Split
 
 _OF_DRAWN_CLIPS = {"crop": "random", "flip": True}  # options of datasets that can draw, and what they are by default
 _CROPS = ("random", "centre")
+# Guidance needs some clips of which nothing is said; the rest lets one model answer captions and classes.
+_CONDITIONS: Mapping[Conditioning, float] = {"text": 0.8, "class": 0.1, "none": 0.1}
 _NOT_OF_THE_WEIGHTS = (
     *("device", "save_every", "sample_every", "half", "compile", "workers"),
     *("accumulate", "checkpoint_activations"),  # but for the rounding of sums
@@ -32,7 +34,9 @@ class TrainOptions:
     learning rate `lr` is reached, `clip_norm` is the largest norm of all gradients, and `ema` in [0, 1) how much of the
     average of the weights stays after a step. `init_from` is the folder of a checkpoint of ours, whose weights are the
     first. `crop` (`random` or `centre`) and `flip` say how training clips are drawn from real videos, by default at
-    random and half of them mirrored. Other datasets take neither. Raises `UserError` for what is out of range.
+    random and half of them mirrored. Other datasets take neither. `conditions` is how often a clip is shown with its
+    caption (`text`), its class or nothing, by default 8 : 1 : 1 of what the dataset says.
+    Raises `UserError` for what is out of range.
     """
 
     steps: int
@@ -46,6 +50,7 @@ class TrainOptions:
     dtype: str = "float32"
     crop: str | None = None
     flip: bool | None = None
+    conditions: Mapping[str, float] | None = None
     init_from: Path | str | None = None
     device: str = "cpu"
     save_every: int = 200
@@ -69,10 +74,20 @@ class TrainOptions:
             raise unknown("--dtype", self.dtype, DTYPES)
         if self.crop not in (None, *_CROPS):
             raise unknown("--crop", str(self.crop), _CROPS)
+        for name, weight in (self.conditions or {}).items():
+            if name not in _CONDITIONS:
+                raise unknown("--conditions", name, _CONDITIONS)
+            if not 0 <= weight < math.inf:
+                raise UserError(f"--conditions {name}={weight}: at least 0, and finite")
+        if self.conditions is not None and not sum(self.conditions.values()) > 0:
+            raise UserError(
+                "--conditions: give one of text, class and none a weight above 0, such as class=0.9,none=0.1"
+            )
 
     def of_the_weights(self) -> dict[str, Any]:
-        """The options that determine the weights, whatever the dataset: not `crop` and `flip`, nor a folder's place."""
-        without = (*_NOT_OF_THE_WEIGHTS, *_OF_DRAWN_CLIPS, "init_from")
+        """The options that determine the weights, whatever the dataset: not how its clips are drawn or shown, nor a
+        folder's place."""
+        without = (*_NOT_OF_THE_WEIGHTS, *_OF_DRAWN_CLIPS, "conditions", "init_from")
         return {name: value for name, value in asdict(self).items() if name not in without}
 
 
@@ -101,3 +116,18 @@ def drawn(dataset: Dataset, options: TrainOptions) -> dict[str, Any]:
     if asked.get("crop") == "random":
         raise UserError(f"--crop random: {dataset.name} was prepared, and cropped: leave it out, or read its own files")
     return {**_OF_DRAWN_CLIPS, **asked, "crop": "centre"}  # as of the files themselves
+
+
+def conditions(dataset: Dataset, options: TrainOptions) -> dict[Conditioning, float]:
+    """How often a training clip is shown with its caption, its class or nothing; weights, in this order.
+
+    Raises `UserError` for what the dataset does not say.
+    """
+    said = {"text": bool(dataset.words), "class": bool(dataset.classes), "none": True}
+    if options.conditions is None:
+        return {name: weight if said[name] else 0.0 for name, weight in _CONDITIONS.items()}
+    for name, weight in options.conditions.items():
+        if weight and not said[name]:
+            things = {"text": "captions", "class": "classes"}[name]
+            raise UserError(f"--conditions {name}={weight:g}: {dataset.name} has no {things}; leave {name} out")
+    return {name: float(options.conditions.get(name, 0.0)) for name in _CONDITIONS}

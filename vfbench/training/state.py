@@ -30,15 +30,18 @@ class Part(Protocol):
         ...
 
 
-def write(folder: Path, parts: Mapping[str, Part], step: int, spec: Mapping[str, Any]) -> None:
-    """Write the state of each part after a step; `spec` is what must be the same when it is taken up."""
+def write(folder: Path, parts: Mapping[str, Part], step: int, seconds: float, spec: Mapping[str, Any]) -> None:
+    """Write the state of each part after a step, and the `seconds` that took.
+
+    `spec` is what must be the same when it is taken up.
+    """
     state = {name: part.state_dict() for name, part in parts.items()}
     with files.replacing(folder / FILE) as file:
-        torch.save({**state, "step": step, "spec": json.dumps(spec)}, file)
+        torch.save({**state, "step": step, "seconds": seconds, "spec": json.dumps(spec)}, file)
 
 
-def take_up(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) -> int:
-    """Fill each part, and return the step after which it was written.
+def take_up(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) -> tuple[int, float]:
+    """Fill each part, and return the step after which it was written, and the seconds that had taken.
 
     Raises `MissingData` where there is nothing, or it is damaged, and `UserError` naming what has changed since.
     """
@@ -47,7 +50,7 @@ def take_up(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) ->
         raise MissingData(f"nothing to resume at {path}: start without --resume")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # each part has its own device
-        found, step = json.loads(state["spec"]), int(state["step"])
+        found, step, seconds = json.loads(state["spec"]), int(state["step"]), float(state["seconds"])
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
         raise MissingData(f"{path} is damaged ({error}): train again into another --output") from error
     if changed := changes.told(found, json.loads(json.dumps(spec))):
@@ -57,7 +60,7 @@ def take_up(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) ->
         )
     for name, part in parts.items():
         part.load_state_dict(state[name])
-    return step
+    return step, seconds
 
 
 def there(folder: Path) -> bool:

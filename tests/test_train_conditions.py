@@ -1,0 +1,123 @@
+"""What a training clip is shown with: its caption, its class or nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Command
+from helpers import CPU, tiny_dataset
+
+from vfbench.baselines import vdm
+from vfbench.datasets.shapes import Shapes
+from vfbench.errors import UserError
+from vfbench.train import TrainOptions, train
+from vfbench.training.batches import Batches
+from vfbench.training.options import conditions
+
+OPTIONS = TrainOptions(steps=2, batch_size=4, warmup=1, save_every=100, sample_every=2)
+SMALL = "shapes(frames=4, height=8, width=8)"
+
+
+def silent(*lacking: str) -> Shapes:
+    """A dataset that says less of its clips."""
+    found = tiny_dataset()
+    for name in lacking:
+        setattr(found, name, ())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lacking", "given", "expected"),
+    [
+        ([], None, {"text": 0.8, "class": 0.1, "none": 0.1}),
+        (["words"], None, {"text": 0.0, "class": 0.1, "none": 0.1}),
+        (["words", "classes"], None, {"text": 0.0, "class": 0.0, "none": 0.1}),
+        (["words"], {"none": 1.0, "class": 9.0}, {"text": 0.0, "class": 9.0, "none": 1.0}),
+        (["words"], {"none": 1.0, "text": 0.0}, {"text": 0.0, "class": 0.0, "none": 1.0}),
+    ],
+)
+def test_clips_are_shown_with_what_the_dataset_says(
+    lacking: list[str], given: dict[str, float] | None, expected: dict[str, float]
+) -> None:
+    assert conditions(silent(*lacking), replace(OPTIONS, conditions=given)) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"caption": 1.0}, "no --conditions called 'caption'"),
+        ({"text": -1.0}, r"--conditions text=-1\.0: at least 0"),
+        ({"text": float("nan")}, "--conditions text=nan: at least 0, and finite"),
+        ({"text": 0.0}, "--conditions: give one of text, class and none a weight above 0"),
+        ({}, "--conditions: give one of text, class and none a weight above 0"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(given: dict[str, float], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        replace(OPTIONS, conditions=given)
+
+
+@pytest.mark.parametrize(("way", "lacking", "things"), [("text", "words", "captions"), ("class", "classes", "classes")])
+def test_what_the_dataset_does_not_say_cannot_be_shown(way: str, lacking: str, things: str) -> None:
+    with pytest.raises(UserError, match=f"--conditions {way}=1: shapes has no {things}; leave {way} out"):
+        conditions(silent(lacking), replace(OPTIONS, conditions={way: 1.0}))
+
+
+def test_each_is_shown_as_often_as_asked_and_other_draws_stay() -> None:
+    def batch(given: dict[str, float] | None) -> Any:
+        data, options = tiny_dataset(), replace(OPTIONS, batch_size=400, conditions=given)
+        return Batches(data, options, {}, conditions(data, options), slice(0, 400), CPU)(0)
+
+    default, mine = batch(None), batch({"class": 3.0, "none": 1.0})
+    assert [mine.modes.count(way) / 400 for way in ("text", "class", "none")] == pytest.approx(
+        [0, 0.75, 0.25], abs=0.08
+    )
+    assert torch.equal(mine.clips, default.clips)
+
+
+@pytest.mark.parametrize("lacking", [["words"], ["words", "classes"]])
+def test_a_dataset_that_says_little_is_trained_on_and_its_samples_are_asked_for_alike(
+    lacking: list[str], tmp_path: Path
+) -> None:
+    data = silent(*lacking)
+    data.captions = lambda split, indices: [""] * len(indices)  # type: ignore[method-assign]
+    if "classes" in lacking:
+        data.labels = lambda split, indices: [0] * len(indices)  # type: ignore[method-assign]
+    train(vdm.create(data), data, OPTIONS, tmp_path)
+    assert (tmp_path / "samples" / "step_000002.png").is_file()
+    shown = "text 0.0, class 0.1, none 0.1" if "classes" not in lacking else "text 0.0, class 0.0, none 0.1"
+    assert f"| clips shown with | {shown} |" in (tmp_path / "README.md").read_text()
+
+
+def test_the_flag_reaches_the_record_and_a_change_is_noticed(vfbench: Command, tmp_path: Path) -> None:
+    command = [
+        "train",
+        "--model",
+        "vdm",
+        "--dataset",
+        SMALL,
+        "--batch-size",
+        2,
+        "--device",
+        "cpu",
+        "--output",
+        tmp_path,
+    ]
+    assert vfbench(*command, "--steps", 1, "--conditions", "class=0.9, none=0.1").code == 0
+    spec = json.loads(torch.load(tmp_path / "training.pt", weights_only=True)["spec"])
+    assert spec["options"]["conditions"] == {"text": 0.0, "class": 0.9, "none": 0.1}
+    done = vfbench(*command, "--steps", 1, "--resume")
+    assert done.code == 2
+    assert "--conditions" in done.err
+
+
+@pytest.mark.parametrize("text", ["class", "class=most", "class=1,class=2", ","])
+def test_what_cannot_be_read_is_refused_with_an_example(text: str, vfbench: Command) -> None:
+    done = vfbench("train", "--model", "vdm", "--dataset", SMALL, "--conditions", text)
+    assert done.code == 2
+    assert f"--conditions '{text}': give each name once with a number, such as class=0.9,none=0.1" in done.err
