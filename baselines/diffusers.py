@@ -10,6 +10,9 @@ The clips have the pipeline's own size. A run refuses them where its protocol sc
 shall be brought to the size of the dataset's: `centre-crop` or `squash` of `vfbench.cut`, bilinear with antialiasing,
 after rounding to bytes.
 
+The presets of Wan, `wan` and `wan-480p`, depart from the example of their model in one thing: that has a long negative
+prompt, and they have none. Who wants it gives it: `negative='...'`.
+
 The preset `modelscope` is often taken for VideoFusion, and is not: the released ModelScope model is one latent U-Net
 with independent noise for every frame (its authors: github.com/modelscope/modelscope, issue 284).
 """
@@ -56,7 +59,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "ltx": _LTX,
     # LTXImageToVideoPipeline of the same id: its example has the same settings.
     "ltx-image": {"pipeline": "LTXImageToVideoPipeline", **_LTX},
-    # WanPipeline, 16 frames a second; steps are the default of its call. Its example has a long negative prompt, too.
+    # WanPipeline, 16 frames a second; steps are the default of its call. Its example's negative prompt is left out.
     "wan": {
         **{"id": "Wan-AI/Wan2.1-T2V-14B-Diffusers", "dtype": "bfloat16", "vae_dtype": "float32", "shift": 5.0},
         **{"steps": 50, "guidance": 5.0, "frames": 81, "height": 720, "width": 1280},

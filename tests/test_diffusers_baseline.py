@@ -394,7 +394,15 @@ def test_a_pipeline_that_would_mend_prompts_another_way_is_refused(
         make(saved, "wan")
 
 
-# Too little memory.
+# What is told of the presets.
+
+
+def test_that_wan_lacks_the_negative_prompt_of_its_example_is_shown(vfbench: Command) -> None:
+    lacking = [name for name, fields in diffusers.PRESETS.items() if "Wan" in fields["id"] and "negative" not in fields]
+    shown = " ".join(vfbench("show", "model", "diffusers").out.split())
+    assert lacking == ["wan", "wan-480p"]
+    assert "The presets of Wan, `wan` and `wan-480p`, depart from the example" in shown
+    assert "a long negative prompt, and they have none" in shown
 
 
 # What comes out of a pipeline.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -94,6 +95,25 @@ def test_at_broadcasts_in_the_dtype_asked_for() -> None:
     a = COSINE.at(torch.tensor([0, 999]), torch.zeros(2, 4, 3, 8, 8))
     assert (a.shape, a.dtype) == ((2, 1, 1, 1, 1), torch.float32)
     assert a.flatten().tolist() == pytest.approx(COSINE.alpha_bar[[0, 999]].tolist(), rel=1e-6)
+
+
+def test_at_keeps_one_copy_a_device_and_the_same_values() -> None:
+    schedule, t, like = Schedule("linear"), torch.tensor([0, 7, 999]), torch.zeros(3, 2)
+    meta = t.to("meta"), like.to("meta")
+    assert [schedule.at(*pair).shape for pair in (meta, (t, like), meta)] == [(3, 1)] * 3
+    kept = {device.type: table for device, table in schedule._on.items()}
+    assert kept["cpu"] is schedule.alpha_bar  # no copy where none is needed
+    schedule.at(*meta)
+    assert {device.type: id(table) for device, table in schedule._on.items()} == {d: id(a) for d, a in kept.items()}
+    for one in (schedule, copy.deepcopy(schedule)):
+        assert torch.equal(one.at(t, like), one.alpha_bar[t].float()[:, None])
+    fresh = Schedule("linear")
+    with torch.inference_mode():
+        fresh._on[t.device] = fresh.alpha_bar.clone()  # as on another device: a copy, made while sampling
+    weight = torch.ones(3, 2, requires_grad=True)
+    # A table that sampling brought to a device serves training, too.
+    (gradient,) = torch.autograd.grad((fresh.at(t, like) * weight).sum(), weight)
+    assert torch.equal(gradient, schedule.at(t, like).expand(3, 2))
 
 
 # Parametrisations.

@@ -185,9 +185,29 @@ def test_the_condition_enters_through_a_layer_that_learns(tmp_path: Path) -> Non
     assert not torch.isclose(one, two).all()
 
 
-def test_classes_of_the_hubs_model_give_way_to_our_condition(tmp_path: Path) -> None:
-    model = created(on_disk(tmp_path, num_class_embeds=10))
-    assert isinstance(model.get_submodule("base.network.class_embedding"), torch.nn.Linear)
+@torch.no_grad()
+@pytest.mark.parametrize("init", ["finetune", "frozen"])
+def test_classes_of_the_hubs_model_give_way_to_their_mean(tmp_path: Path, init: str) -> None:
+    model, hub = created(on_disk(tmp_path, num_class_embeds=10), init), hub_model(num_class_embeds=10)
+    frame = clips_of(model)[:, :1]
+    of_classes = [hub(frame[:, 0], TIMES, class_labels=torch.tensor([n, n])).sample[:, None] for n in range(10)]
+    hub.class_embedding.weight[:] = hub.class_embedding.weight.mean(0)
+    wanted = hub(frame[:, 0], TIMES, class_labels=torch.tensor([0, 9])).sample[:, None]
+    for mode in ("none", "class"):
+        found = model.base(frame, TIMES, embed(model, mode))
+        assert torch.allclose(found, wanted, atol=1e-5)
+        assert all((found - answer).abs().max() > 1e-2 for answer in of_classes)  # that of no class
+
+
+def test_what_the_hubs_model_drops_out_is_not_dropped_here(tmp_path: Path) -> None:
+    model = created(on_disk(tmp_path, dropout=0.5)).train()
+    frame, said = clips_of(model)[:, :1], embed(model)
+    assert torch.allclose(model.base(frame, TIMES, said), answer(hub_model(), frame, TIMES), atol=1e-6)
+    assert model.config.options["base"]["hub"]["dropout"] == 0.0
+    with torch.random.fork_rng():  # what is drawn anew when a training goes on must not matter
+        torch.manual_seed(1)
+        one = model.base(frame, TIMES, said)
+        assert torch.equal(one, model.base(frame, TIMES, said))
 
 
 # As part of a model.
@@ -234,6 +254,7 @@ def _edit(path: Path, **fields: Any) -> None:
         ("unet", {"in_channels": 4}, "in_channels 4: a base generator reads and predicts the 3 of RGB"),
         ("unet", {"out_channels": 6}, "out_channels 6"),
         ("unet", {"sample_size": 32}, "images of 32x32, the dataset has 8x8"),
+        ("unet", {"class_embed_type": "timestep"}, "class_embed_type 'timestep': a base generator has a table"),
         ("scheduler", {"prediction_type": "flow"}, "prediction_type 'flow': known are epsilon"),
     ],
 )

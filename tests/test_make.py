@@ -206,6 +206,8 @@ def test_a_control_shows_its_real_clips(vfbench: Command) -> None:
         (["--frames", "2"], 2, "frames 2: this model makes clips of 4 frames or longer"),
         (["--eta", "0.5"], 2, "eta 0.5: solver dpm"),
         (["--threshold", "2"], 2, "threshold 2.0"),
+        (["--fix", "base", "--threshold", "0.9"], 2, "--fix base with threshold 0.9: .* leave the threshold out"),
+        (["--fix", "base", "--model", "videofusion(threshold=0.99)"], 2, "--fix base with threshold 0.99"),
         (["--checkpoint", "nowhere"], 4, "nowhere"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

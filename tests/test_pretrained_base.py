@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from vfbench.baselines import vdm
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import MissingData, UserError
 from vfbench.models import videofusion
-from vfbench.models.videofusion import VideoFusion
+from vfbench.models.videofusion import OneNetworkVideoFusion, VideoFusion
 from vfbench.train import TrainOptions, train
 
 TIMES = torch.tensor([300, 800])
@@ -173,6 +174,15 @@ def test_an_image_model_is_trained_as_the_message_says(images: Path, tmp_path: P
 # Mistakes.
 
 
+def test_images_are_refused_naming_the_model_that_learns_them() -> None:
+    data = tiny_dataset(1)
+    with pytest.raises(UserError, match=r"shapes has clips of 1x8x8: .* --model vdm --preset tiny-image$"):
+        videofusion.create(data)
+    assert vdm.create(data, "tiny-image").config.shape == data.shape
+    assert isinstance(videofusion.create(data, "tiny-one"), OneNetworkVideoFusion)  # whose loss is of all frames
+    assert isinstance(videofusion.create(tiny_dataset(2)), VideoFusion)
+
+
 @pytest.mark.parametrize(
     ("init", "given", "options", "named"),
     [
@@ -180,7 +190,9 @@ def test_an_image_model_is_trained_as_the_message_says(images: Path, tmp_path: P
         ("frozen", False, {}, "base init 'frozen' needs base_from"),
         ("scratch", True, {}, "base init 'scratch' does not read"),
         ("frozen", True, {"base_lr": 0.1}, "none for a frozen"),
-        ("finetune", True, {"base_lr": 0.0}, r"base_lr 0\.0: more than 0"),
+        ("finetune", True, {"base_lr": 0.0}, r"base_lr 0\.0: a finite number above 0"),
+        ("finetune", True, {"base_lr": math.inf}, "base_lr inf: a finite number above 0"),
+        ("finetune", True, {"base_lr": math.nan}, "base_lr nan"),
         ("freeze", True, {}, "did you mean 'frozen'"),
         ("finetune", True, {"preset": "tiny-one"}, "preset tiny-one has one network"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,7 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vfbench.diffusion.priors import Decomposed, Independent, Mixed, Normal, Prior, Progressive, batched, per_clip
+from vfbench.diffusion.priors import (
+    LARGEST,
+    Decomposed,
+    Independent,
+    Mixed,
+    Normal,
+    Prior,
+    Progressive,
+    Sharing,
+    batched,
+    per_clip,
+)
 from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape
 
@@ -154,6 +166,31 @@ def test_what_does_not_fit_is_refused_naming_it(lam: float | list[float], option
         Decomposed(4, lam, **options)
 
 
+@pytest.mark.parametrize(
+    ("prior", "shares"),
+    [
+        (Decomposed(4), True),
+        (Decomposed(4, 0.0), False),
+        (Decomposed(4, [0.0, 1.0, 0.0, 0.0]), False),
+        (Decomposed(4, [0.0, 1.0, 0.0, 1e-3]), True),
+        (Decomposed(1), False),
+        (Mixed(), True),
+        (Mixed(0.0), False),
+    ],
+)
+def test_frames_share_noise_where_more_than_one_has_some_of_the_base(prior: Sharing, shares: bool) -> None:
+    frames = len(prior.lam) if isinstance(prior, Decomposed) else 4
+    assert prior.shares == shares == bool(covariance(prior, frames).fill_diagonal_(0.0).any())
+
+
+def test_a_prior_that_does_not_say_how_it_shares_cannot_be_made() -> None:
+    class Silent(Sharing):
+        pass
+
+    with pytest.raises(TypeError, match=r"abstract method '?combine"):
+        Silent()  # type: ignore[abstract]
+
+
 def test_a_seed_fixes_the_base_noise_whatever_the_length() -> None:
     long, short = (Decomposed(frames).noise(per_clip([5, 6], CPU), ClipShape(frames, 4, 4)) for frames in (16, 4))
     assert torch.equal(long[:, 7], short[:, 1])
@@ -204,20 +241,21 @@ def test_mixed_noise_at_alpha_1_is_videofusions_at_one_half_but_for_the_base_fra
 
 
 @pytest.mark.parametrize("prior", [Mixed, Progressive])
-@pytest.mark.parametrize("alpha", [-0.5, math.inf, math.nan])
+@pytest.mark.parametrize("alpha", [-0.5, 1.1e6, 1e200, math.inf, math.nan])
 def test_an_alpha_out_of_range_is_refused(prior: type[Mixed] | type[Progressive], alpha: float) -> None:
-    with pytest.raises(UserError, match=f"alpha {alpha}"):
+    with pytest.raises(UserError, match=re.escape(f"alpha {alpha}: choose a number from 0")):
         prior(alpha)
+
+
+@pytest.mark.parametrize("prior", [Mixed, Progressive])
+def test_the_largest_alpha_has_noise_of_unit_variance(prior: type[Mixed] | type[Progressive]) -> None:
+    noise = prior(LARGEST).noise(per_clip([3], CPU), ClipShape(8, 32, 32))
+    assert float(noise.var()) == pytest.approx(1, abs=5 * (2 / 3072) ** 0.5)
 
 
 def test_alpha_may_be_a_whole_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     assert Mixed(1).alpha == Progressive(1).alpha == 1.0
-
-
-def test_progressive_noise_of_a_longer_clip_begins_with_that_of_a_shorter() -> None:
-    long, short = (Progressive().noise(per_clip([5], CPU), ClipShape(n, 4, 4)) for n in (9, 4))
-    assert torch.equal(long[:, :4], short)
 
 
 # All priors.

@@ -10,6 +10,7 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+from embedded import embedded
 from helpers import requests, setting, tiny_vdm, tiny_videofusion
 from torch import Tensor
 
@@ -43,6 +44,7 @@ def sampler(folder: Path, **options: Any) -> DiffusionSampler:
         ({"solver": "ddim", "eta": 1.1}, r"eta 1\.1: it must lie in \[0, 1\]"),
         ({"guidance": float("inf")}, "guidance inf: choose a finite number"),
         ({"guidance": float("nan")}, "guidance nan"),
+        ({"guidance": 3.0, "condition": "none"}, r"guidance 3\.0 leads away .* change nothing; leave it out"),
         ({"threshold": 0.0}, r"threshold 0\.0: .* between 0 and 1"),
         ({"threshold": 1.0}, r"threshold 1\.0"),
         ({"threshold": float("nan")}, "threshold nan"),
@@ -62,6 +64,12 @@ def test_what_is_out_of_range_is_refused_before_any_work(
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users have no type checker around the code
     with pytest.raises(UserError, match=named):
         sampler(checkpoint, **options)
+
+
+def test_guidance_of_a_clip_of_which_nothing_is_said_needs_an_embedding_to_lead_to(tmp_path: Path) -> None:
+    embedded("videofusion").save(tmp_path)
+    plain, led = (sampler(tmp_path, condition="none", guidance=guidance) for guidance in (1.0, 3.0))
+    assert not torch.equal(plain.sample(requests(4)), led.sample(requests(4)))
 
 
 def test_every_built_in_model_shows_the_same_options() -> None:
@@ -175,7 +183,11 @@ def test_what_is_left_to_chance_in_the_condition_belongs_to_the_base(
     assert not torch.equal(draws[0][1], draws[0][0])
 
 
-@pytest.mark.parametrize("prior", [Independent(), Progressive(), Mixed(0.0)], ids=["independent", "progressive", "0"])
+@pytest.mark.parametrize(
+    "prior",
+    [Independent(), Progressive(), Mixed(0.0), Decomposed(4, 0.0)],
+    ids=["independent", "progressive", "alpha 0", "lambda 0"],
+)
 def test_a_model_whose_frames_share_nothing_refuses_it(tmp_path: Path, prior: Any) -> None:
     tiny_vdm().save(tmp_path)
     model = vdm.build(setting(tmp_path), steps=2)

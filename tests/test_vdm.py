@@ -10,6 +10,7 @@ from helpers import clips_of, embed, randn, tiny_vdm
 from torch import Tensor, nn
 
 from vfbench.baselines.vdm import VDM
+from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.schedule import v_target
 from vfbench.interfaces import Conditioning
@@ -51,6 +52,18 @@ def test_a_silent_network_has_the_loss_of_its_target() -> None:
     target = v_target(x, noise, model.schedule.at(TIMES, x))
     loss = model.losses(x, noise, TIMES, embed(model))["network"]
     assert float(loss.detach()) == pytest.approx(float((target**2).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("lacking", ["networks", "predict", "losses"])
+def test_a_model_that_lacks_one_of_the_three_methods_cannot_be_made(lacking: str) -> None:
+    def method(*_: Any) -> None:
+        raise AssertionError("it is made, not called")
+
+    own = {name: method for name in ("networks", "predict", "losses") if name != lacking}
+    kind = type("Half", (DiffusionModel,), own)
+    with pytest.raises(TypeError, match=f"abstract method '?{lacking}"):
+        kind(tiny_vdm().config)
+    assert isinstance(type("Whole", (kind,), {lacking: method})(tiny_vdm().config), DiffusionModel)
 
 
 def test_its_noise_is_independent_and_it_has_one_group() -> None:

@@ -1,7 +1,9 @@
 """Sampler + requests -> clips -> features, chunk by chunk, resumable and timed.
 
 A clip needs no disk: its features are taken in the pass that makes it. Clips are kept when asked for, lossless. Where
-the GPU's memory is full, fewer clips are made or scored at once: that changes none of them.
+the GPU's memory is full, fewer clips are made or scored at once. That changes none of them but for rounding: at another
+batch size a network adds up its numbers in another order, so that rare values are another by one level of 255, and more
+of them in bfloat16.
 """
 
 from __future__ import annotations

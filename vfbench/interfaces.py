@@ -62,6 +62,9 @@ class Place(NamedTuple):
 class Request:
     """One clip to be generated. The clip depends on its own request alone, never on its batch or worker.
 
+    Its noise does so bit for bit. What networks make of it is rounded: at another batch size rare values differ by one
+    level of 255 in float32, and more of them in bfloat16.
+
     `source` is the real clip that label and prompt were taken from, an index into `split`; only controls look at it.
     `base` is the seed of the noise that all frames share, where it is another clip's: the same content, moving
     otherwise. Only a model that says `shares_base = True` can do it.

@@ -120,7 +120,7 @@ def _prepare(options: MakeOptions) -> Making:
         estimate.require_trained_on(dataset, model, plugins.parse(options.dataset), root)
     checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint else None
     sampler: Sampler = plugins.load("model", model, Setting(dataset, device, dtype, checkpoint, requests=asked))
-    _require_able(options, model.name, sampler)
+    _require_able(options, model, sampler)
     batch_size = devices.batch_size(options.batch_size, device, sampler.shape.frames)
     return Making(options, model, dataset, sampler, asked, device, dtype, batch_size)
 
@@ -166,7 +166,7 @@ def _spec(options: MakeOptions) -> Spec:
     return spec.merged({"condition": way}) if takes else spec
 
 
-def _require_able(options: MakeOptions, model: str, sampler: Sampler) -> None:
+def _require_able(options: MakeOptions, model: Spec, sampler: Sampler) -> None:
     """Raise `UserError` where the model cannot do what it is asked for."""
     ways: dict[Conditioning, str] = {"text": "a prompt: --prompt TEXT", "class": "a class: --label NAME"}
     asked: dict[str, tuple[Conditioning, str | None]] = {
@@ -176,9 +176,12 @@ def _require_able(options: MakeOptions, model: str, sampler: Sampler) -> None:
     takes: Conditioning = "none" if getattr(sampler, "reference", False) else sampler.conditioning
     for flag, (way, value) in asked.items():
         if value is not None and takes != way:
-            raise UserError(f"{flag} '{value}': {model} takes {ways.get(takes, 'neither prompt nor class')}")
+            raise UserError(f"{flag} '{value}': {model.name} takes {ways.get(takes, 'neither prompt nor class')}")
     if options.fix and not getattr(sampler, "shares_base", False):
-        raise UserError(f"--fix base: {model}: {NOT_SHARED}")
+        raise UserError(f"--fix base: {model.name}: {NOT_SHARED}")
+    if options.fix and (threshold := model.options.get("threshold")) is not None:
+        why = "it scales each frame by all frames of its clip, so that clips would differ in the base frame, too"
+        raise UserError(f"--fix base with threshold {threshold}: {why}; leave the threshold out")
 
 
 def make(making: Making) -> Path:

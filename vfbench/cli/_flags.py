@@ -33,7 +33,7 @@ Guidance = Annotated[float | None, option("--guidance", help="Classifier-free gu
 Threshold = Annotated[
     float | None, option("--threshold", help="Dynamic thresholding: a quantile of each clip, e.g. 0.995.")
 ]
-BatchSize = Annotated[str, option("--batch-size", help="Clips per network call; never changes a clip.")]
+BatchSize = Annotated[str, option("--batch-size", help="Clips per network call; a clip changes by rounding at most.")]
 
 # Where it runs, and what is printed.
 Device = Annotated[str, option("--device", help="auto, cpu or cuda.")]

@@ -6,7 +6,8 @@ long clip is such clips one after another, whatever the solver.
 
 Neighbours may overlap: the frames that they share have one noise, and at every step the mean of what both windows say
 of them, weighed by a ramp from one to the other. A step is linear in x0 and eps, so this is the mean of both steps, as
-in MultiDiffusion (Bar-Tal et al., arXiv 2302.08113), here along time.
+in MultiDiffusion (Bar-Tal et al., arXiv 2302.08113), here along time. Dynamic thresholding looks at each window by
+itself, so that the frames that two windows share may be scaled otherwise in one than in the other before the mean.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape, Request, derive_seed
 
 LONGEST = 10_000  # frames: twenty times the paper's
-NOT_SHARED = "its frames share no noise; choose a model whose frames do: videofusion, or pyoco with mixed noise"
+NOT_SHARED = (
+    "its frames share no noise; choose a model whose frames do: videofusion with lam above 0, or pyoco with mixed noise"
+)
 
 
 def sharing(prior: Prior, what: str) -> Sharing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -82,7 +83,7 @@ def _fits(options: Mapping[str, Any], shape: ClipShape) -> bool:
     return "clips" not in options or ClipShape(*options["clips"]) == shape
 
 
-class DiffusionModel(nn.Module):
+class DiffusionModel(nn.Module, ABC):
     """A prior, networks and a loss. A subclass sets `prior`, its conditions and networks, and the three methods.
 
     Its conditions are `condition` alone, or by `_conditions` also the embedding of a frame, where the option
@@ -114,20 +115,20 @@ class DiffusionModel(nn.Module):
         prior, frames = self.prior, self.config.shape.frames
         return [prior.base if isinstance(prior, Decomposed) else Decomposed(frames).base]
 
+    @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
         """The networks that a denoising step calls, for the cost ledger."""
-        raise TypeError(f"{type(self).__name__} must name its networks")
 
+    @abstractmethod
     def predict(self, z: Tensor, t: Tensor, condition: Tensor) -> Prediction:
         """What the model says of z_t (B, T, 3, H, W) at times t (B,)."""
-        raise TypeError(f"{type(self).__name__} must predict")
 
+    @abstractmethod
     def losses(self, x: Tensor, noise: Tensor, t: Tensor, condition: Tensor) -> dict[str, Tensor]:
         """Named terms whose sum is minimised, for clean clips x in [-1, 1] and noise of the model's prior.
 
         A model that has more than one of `pictures` takes a condition for each of them.
         """
-        raise TypeError(f"{type(self).__name__} must have losses")
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser, each with its learning rate."""

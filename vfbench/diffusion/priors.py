@@ -7,6 +7,7 @@ frame is N(0, I) in all of them. Noise has the clip's shape (B, T, C, H, W).
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import ClipShape
 
+LARGEST = 1e6  # alpha: beyond it float32 hardly holds what a frame has of its own
 Normal = Callable[[tuple[int, ...]], Tensor]  # shape without batch -> (B, *shape) of independent N(0, 1)
 
 
@@ -43,7 +45,7 @@ class Prior(Protocol):
         ...
 
 
-class Sharing:
+class Sharing(ABC):
     """A prior with noise that all frames of a clip share, b, and noise that each has of its own, r^i.
 
     Fixed b with fresh r is the same content moving otherwise (VideoFusion, arXiv 2303.08320, its discussion), and
@@ -52,12 +54,12 @@ class Sharing:
 
     @property
     def shares(self) -> bool:
-        """Whether b has any weight."""
+        """Whether b has any weight in more than one frame."""
         return True
 
+    @abstractmethod
     def combine(self, base: Tensor, residual: Tensor) -> Tensor:
         """The noise of all frames from b (B, 1, C, H, W) and r (B, T, C, H, W)."""
-        raise TypeError(f"{type(self).__name__} must combine what is shared with what is not")
 
     def joins(self, overlap: int) -> bool:
         """Whether the last `overlap` frames of one clip and the first of the next can have one noise."""
@@ -84,8 +86,8 @@ class Independent:
 class Mixed(Sharing):
     """PYoCo's mixed noise (arXiv 2305.10474): eps^i = sqrt(s) b + sqrt(1 - s) r^i, with s = alpha^2 / (1 + alpha^2).
 
-    b is shared by all frames, so s is the correlation of any two of them. `alpha` is 0 (independent) or more; the paper
-    recommends 1.
+    b is shared by all frames, so s is the correlation of any two of them. `alpha` is 0 (independent) to `LARGEST`; the
+    paper recommends 1.
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
@@ -104,15 +106,15 @@ class Mixed(Sharing):
 class Progressive:
     """PYoCo's progressive noise (arXiv 2305.10474): eps^i = rho eps^{i-1} + sqrt(1 - rho^2) r^i from an eps^0 = r^0.
 
-    rho = alpha / sqrt(1 + alpha^2), so frames i and j have the correlation rho^|i-j|. `alpha` is 0 (independent) or
-    more; the paper recommends 2.
+    rho = alpha / sqrt(1 + alpha^2), so frames i and j have the correlation rho^|i-j|. `alpha` is 0 (independent) to
+    `LARGEST`; the paper recommends 2.
     """
 
     def __init__(self, alpha: float = 2.0) -> None:
         self.alpha = _alpha(alpha)
 
     def noise(self, normal: Normal, shape: ClipShape) -> Tensor:
-        """Noise (B, T, 3, H, W); the noise of a longer clip begins with that of a shorter one."""
+        """Noise (B, T, 3, H, W)."""
         first, *others = normal((shape.frames, 3, shape.height, shape.width)).unbind(1)
         frames = [first]
         for own in others:
@@ -143,6 +145,11 @@ class Decomposed(Sharing):
         self.base = _base_frame(frames, base)
         self.lam = _lambdas(frames, lam, self.base, schedule)  # (T,) in float64
 
+    @property
+    def shares(self) -> bool:
+        """Whether the lam of any frame but the base one is more than 0."""
+        return int(self.lam.count_nonzero()) > 1
+
     def weights(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(lam_i) and sqrt(1 - lam_i), shaped (1, T, 1, 1, 1), in the dtype and device of `like`."""
         lam = self.lam.to(like).view(1, -1, 1, 1, 1)
@@ -159,8 +166,11 @@ class Decomposed(Sharing):
 
 
 def _alpha(alpha: float) -> float:
-    if not 0 <= alpha < math.inf:
-        raise UserError(f"alpha {alpha}: choose a finite number of at least 0, where 0 is independent noise")
+    if not 0 <= alpha <= LARGEST:
+        raise UserError(
+            f"alpha {alpha}: choose a number from 0, where noise is independent, to {LARGEST:,.0f}, where frames have "
+            "nothing of their own"
+        )
     return float(alpha)
 
 

@@ -25,9 +25,10 @@ class Sampling:
     """How clips are made of a trained model: the options that every built-in model takes.
 
     `steps`, `solver` and `eta` are those of `vfbench.diffusion.solvers.solve`, `guidance` the weight of
-    `vfbench.diffusion.guidance`, `threshold` that of `vfbench.diffusion.schedule.clip` (None: static). `frames` asks
-    for clips longer than the model was trained for, of windows that share `overlap` frames
-    (`vfbench.diffusion.long`). Raises `UserError` naming what is out of range.
+    `vfbench.diffusion.guidance`, `threshold` that of `vfbench.diffusion.schedule.clip` (None: static), which looks at
+    all frames of a clip, and in a longer one at those of a window. `frames` asks for clips longer than the model was
+    trained for, of windows that share `overlap` frames (`vfbench.diffusion.long`). Raises `UserError` naming what is
+    out of range.
     """
 
     steps: int = 25
@@ -67,6 +68,12 @@ class DiffusionSampler:
     def __post_init__(self) -> None:
         length = self.model.config.shape.frames
         self.windows = Windows.of(self.model.prior, length, self.sampling.frames, self.sampling.overlap)
+        guidance = self.sampling.guidance
+        if guidance != 1 and self.conditioning == "none" and self.model.frame_embedding is None:
+            raise UserError(
+                f"guidance {guidance} leads away from a clip of which nothing is said, and condition='none' asks for "
+                "just that: it would cost twice and change nothing; leave it out, or choose condition='class' or 'text'"
+            )
 
     @property
     def shape(self) -> ClipShape:

@@ -43,10 +43,13 @@ class Schedule:
             raise unknown("noise schedule", name, _BETAS)
         self.name, self.steps = name, steps
         self.alpha_bar = torch.cumprod(1.0 - _BETAS[name](steps), dim=0)
+        self._on: dict[torch.device, Tensor] = {}  # copies: `at` is asked several times a step
 
     def at(self, t: Tensor, like: Tensor) -> Tensor:
         """a_t for each time (B,), shaped (B, 1, 1, ...) to broadcast against `like`, in its dtype and device."""
-        a = self.alpha_bar.to(t.device)[t].to(like)
+        if t.device not in self._on:
+            self._on[t.device] = self.alpha_bar.to(t.device)
+        a = self._on[t.device][t].to(like)
         return a.view(-1, *[1] * (like.ndim - 1))
 
     def grid(self, count: int) -> list[int]:
@@ -94,8 +97,9 @@ def clip(prediction: Prediction, z: Tensor, alpha_bar: Tensor, threshold: float 
     """x0 (B, ...) limited to the range of pixels, [-1, 1], and the noise that then explains z.
 
     Static thresholding cuts off what is beyond. Dynamic thresholding (Imagen, arXiv 2205.11487, section 2.3) takes the
-    quantile `threshold`, between 0 and 1, of |x0| in each clip: where that is more than 1, the clip is cut off there
-    and divided by it, which keeps the contrast of what guidance has driven out of range.
+    quantile `threshold`, between 0 and 1, of |x0| in each clip, all its frames together: where that is more than 1, the
+    clip is cut off there and divided by it, which keeps the contrast of what guidance has driven out of range. So every
+    frame depends on all of them, VideoFusion's base frame as well.
     """
     x0 = prediction.x0.clamp(-1, 1) if threshold is None else _shrunk(prediction.x0, threshold)
     return Prediction(x0, (z - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt())

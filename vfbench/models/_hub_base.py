@@ -2,7 +2,12 @@
 
 The hub's model keeps its own noise levels and its own reading of what it predicts: a time of ours becomes the one of
 its timesteps whose signal-to-noise ratio is nearest. Our condition enters where the hub's class embedding would,
-through a layer that begins at zero, so that at first the model answers as it did on the hub without a class.
+through a layer that begins at zero, so that at first a model without classes answers as it did on the hub. That of a
+model with classes gives way to the layer, which begins at the mean of its embeddings: the answer is then the hub's for
+that embedding, which is the one of no class in particular.
+
+Whatever dropout the hub's model was trained with, here it has none: torch's global generator would draw it, whose state
+no training keeps, so that a resumed training would be another one, and a frozen model would drop out as well.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ ADDED = "base.network.class_embedding."  # weights that are ours, not the hub's
 _LEVELS = (  # fields of a scheduler that say its noise levels
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr"),
 )
+_CHANGED: Mapping[str, Any] = {"num_class_embeds": None, "dropout": 0.0}  # of the hub's configuration
 FILES = ["*.json", "unet/*.json", "scheduler/*.json", "*model.safetensors", "unet/*model.safetensors"]
 
 
@@ -91,7 +97,9 @@ def load(folder: Path, shape: ClipShape) -> Found:
         network = _diffusers().UNet2DModel.from_pretrained(place, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise MissingData(f"{place} holds no readable UNet2DModel as safetensors ({error})") from error
-    state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("class_embedding.")}
+    state = network.state_dict()
+    if (classes := state.pop("class_embedding.weight", None)) is not None:
+        state["class_embedding.bias"] = classes.mean(dim=0)
     return Found(model, scheduler, state)
 
 
@@ -107,9 +115,10 @@ def _model(path: Path, shape: ClipShape) -> dict[str, Any]:
     made = (side, side) if isinstance(side, int) else tuple(side or (shape.height, shape.width))
     if made != (shape.height, shape.width):
         raise UserError(f"{path} makes images of {made[0]}x{made[1]}, the dataset has {shape.height}x{shape.width}")
-    # Classes of the hub's model give way to our condition.
+    if (kind := content.get("class_embed_type")) is not None:
+        raise UserError(f"{path} has class_embed_type '{kind}': a base generator has a table of classes, or none")
     own = {name: value for name, value in content.items() if not name.startswith("_")}
-    return {**own, "class_embed_type": None, "num_class_embeds": None}
+    return {**own, **_CHANGED}
 
 
 def _scheduler(folder: Path) -> dict[str, Any]:

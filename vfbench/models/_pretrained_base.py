@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -45,8 +46,8 @@ def check(config: ModelConfig, init: BaseInit, source: Path | str | None, rate: 
         raise UserError(f"base init 'scratch' does not read {source}: choose finetune or frozen, or leave it out")
     if init != "scratch" and source is None:
         raise UserError(f"base init '{init}' needs base_from: the folder of a pretrained base generator, or its hub id")
-    if rate is not None and (init == "frozen" or not rate > 0):
-        raise UserError(f"base_lr {rate}: more than 0, and none for a frozen base generator")
+    if rate is not None and (init == "frozen" or not 0 < rate < math.inf):
+        raise UserError(f"base_lr {rate}: a finite number above 0, and none for a frozen base generator")
     if init == "frozen" and "embedding" in config.options:
         raise UserError(
             f"base init 'frozen': the base generator could not learn to read the embedding that preset {config.preset} "

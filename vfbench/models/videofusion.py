@@ -32,7 +32,7 @@ from vfbench.diffusion.one_network import OneUNet
 from vfbench.diffusion.priors import Decomposed
 from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import Prediction, Schedule, parametrisation, split
-from vfbench.errors import unknown
+from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Dataset
 from vfbench.models import _hub_base, _presets, _pretrained_base
 from vfbench.models._hub_base import HubBase, ImageKind
@@ -64,8 +64,9 @@ def create(
 
     `base_from`, wanted by `finetune` and `frozen`, holds the pretrained B: the folder of a checkpoint of ours (a `vdm`
     of one frame, or a `videofusion`, whose B and condition are taken), or a `UNet2DModel` of the diffusers hub, as a
-    folder or by its id; most of these were trained with the `schedule` `linear`. Raises `UserError` for options that
-    contradict each other and `MissingData` where B cannot be read.
+    folder or by its id; most of these were trained with the `schedule` `linear`. One that knows classes begins with the
+    mean of their embeddings, and none has dropout (`vfbench.models._hub_base`). Raises `UserError` for options that
+    contradict each other, and for clips of one frame, and `MissingData` where B cannot be read.
     """
     asked = {"lam": lam, "lam_schedule": lam_schedule, "base_frame": base_frame, "base_lr": base_lr}
     given = {name: value for name, value in {**asked, "schedule": schedule}.items() if value is not None}
@@ -102,11 +103,19 @@ class OneNetworkVideoFusion(OneUNet):
 
 
 class VideoFusion(DiffusionModel):
-    """Base generator B (`base`), residual generator R (`residual`) and the decomposed prior."""
+    """Base generator B (`base`), residual generator R (`residual`) and the decomposed prior.
+
+    Raises `UserError` for clips of one frame, of which R has no part.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         options, frames = {**_UNSAID, **config.options}, config.shape.frames
+        if frames < 2:
+            raise UserError(
+                f"{config.dataset} has clips of {config.shape}: without a second frame the residual generator has "
+                "nothing to learn from; for images choose --model vdm --preset tiny-image"
+            )
         self.kind, self.images = parametrisation(options["parametrisation"]), options["images"]
         self.init: BaseInit = options["base_init"]
         if self.init not in get_args(BaseInit):
