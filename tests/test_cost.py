@@ -109,7 +109,8 @@ def counted(model: DiffusionModel) -> int:
     """What the counter sees of one real step of two clips; a fused attention would compute its scores twice."""
     with sdpa_kernel(SDPBackend.MATH), counting() as counter:
         captions = ["a small red circle moves left over blue stripes"] * 2
-        losses = model.training_losses(clips_of(model), [3, 4], captions, ["text", "text"], torch.Generator())
+        drawn = model.draw(2, torch.Generator())
+        losses = model.training_losses(clips_of(model), [3, 4], captions, ["text", "text"], drawn)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]  # torch has no type
     return int(counter.get_total_flops())
 

@@ -91,7 +91,8 @@ def test_training_draws_its_noise_from_the_prior(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(PYoCo, "losses", watched)
     model = perturbed(preset)
     x = clips_of(model, batch=200)
-    model.training_losses(x, [0] * 200, [""] * 200, ["none"] * 200, torch.Generator().manual_seed(0))
+    drawn = model.draw(200, torch.Generator().manual_seed(0))
+    model.training_losses(x, [0] * 200, [""] * 200, ["none"] * 200, drawn)
     found = torch.corrcoef(seen[0].transpose(0, 1).flatten(1))  # of 38,400 pixels
     share = 0.5 if preset == "tiny" else 2 / 5**0.5
     assert found[0, 1:].tolist() == pytest.approx(

@@ -69,7 +69,8 @@ def loss_of(model: DiffusionModel) -> float:
     """The loss on the one clip at many times, the same for every model."""
     clip = tiny_dataset().clips("train", [0] * 32).float() / 127.5 - 1
     with torch.no_grad():
-        losses = model.training_losses(clip, [0] * 32, [""] * 32, ["none"] * 32, torch.Generator().manual_seed(7))
+        drawn = model.draw(32, torch.Generator().manual_seed(7))
+        losses = model.training_losses(clip, [0] * 32, [""] * 32, ["none"] * 32, drawn)
     return float(torch.stack(list(losses.values())).sum())
 
 

@@ -71,7 +71,8 @@ def test_what_the_dataset_does_not_say_cannot_be_shown(way: str, lacking: str, t
 def test_each_is_shown_as_often_as_asked_and_other_draws_stay() -> None:
     def batch(given: dict[str, float] | None) -> Any:
         data, options = tiny_dataset(), replace(OPTIONS, batch_size=400, conditions=given)
-        return Batches(data, options, {}, conditions(data, options), slice(0, 400), CPU)(0)
+        shown = conditions(data, options)
+        return Batches(data, options, {}, shown, lambda count, generator: {}, slice(0, 400), CPU)(0)
 
     default, mine = batch(None), batch({"class": 3.0, "none": 1.0})
     assert [mine.modes.count(way) / 400 for way in ("text", "class", "none")] == pytest.approx(

@@ -23,7 +23,7 @@ from vfbench import weights
 from vfbench.baselines import vdit
 from vfbench.baselines.vdit import VDiT
 from vfbench.datasets import folder
-from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.diffusion.model import DiffusionModel, ModelConfig, embedding_options
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset
 from vfbench.nets.recompute import Recomputing
@@ -92,9 +92,10 @@ def real(root: Path) -> Dataset:
     return folder.build(root=str(root), frames=4, height=8, width=8)
 
 
-def batches(data: Dataset, share: slice, **options: Any) -> list[Batch]:
+def batches(data: Dataset, share: slice, model: DiffusionModel | None = None, **options: Any) -> list[Batch]:
     wanted = replace(OPTIONS, batch_size=8, **options)
-    batch = Batches(data, wanted, drawn(data, wanted), conditions(data, wanted), share, CPU)(3)
+    draw = (model or tiny_vdm()).draw
+    batch = Batches(data, wanted, drawn(data, wanted), conditions(data, wanted), draw, share, CPU)(3)
     return batch.parts(wanted.accumulate)
 
 
@@ -103,89 +104,36 @@ def test_shares_and_parts_of_a_batch_are_the_batch(tmp_path: Path, kind: str) ->
     data = tiny_dataset() if kind == "made" else real(tmp_path)
     (whole,) = batches(data, slice(0, 8))
     parts = [part for share in HALVES for part in batches(data, share, accumulate=2)]
-    assert [part.part for part in parts] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
+    assert [len(part.clips) for part in parts] == [2, 2, 2, 2]
     assert torch.equal(torch.cat([part.clips for part in parts]), whole.clips)
     for name in ("labels", "captions", "modes"):
         assert [each for part in parts for each in getattr(part, name)] == getattr(whole, name)
 
 
-@MODELS
+def embedded() -> DiffusionModel:
+    return tiny_vdm(embedding={**embedding_options(), "size": 16})
+
+
+@pytest.mark.parametrize("create", [tiny_vdm, tiny_videofusion, tiny_vdit, embedded])
 def test_parts_meet_the_times_and_noise_of_the_whole(create: Callable[[], DiffusionModel]) -> None:
-    model, data = create(), tiny_dataset()
-    seen: list[tuple[Tensor, Tensor]] = []
-    losses = model.losses
-
-    def watched(x: Tensor, noise: Tensor, t: Tensor, condition: Tensor) -> dict[str, Tensor]:
-        seen.append((noise, t))
-        return losses(x, noise, t, condition)
-
-    model.losses = watched  # type: ignore[method-assign]
-    for share in (slice(0, 8), *HALVES):
-        for batch in batches(data, share, accumulate=1 if share.stop - share.start == 8 else 2):
-            training._Losses(model)(batch.clips.float().div(127.5).sub(1), batch)
-    (noise, t), *parts = seen
-    assert len(parts) == 4
-    assert torch.equal(torch.cat([part[0] for part in parts]), noise)
-    assert torch.equal(torch.cat([part[1] for part in parts]), t)
+    (whole,) = batches(tiny_dataset(), slice(0, 8), create())
+    parts = [part for share in HALVES for part in batches(tiny_dataset(), share, create(), accumulate=2)]
+    assert whole.drawn.keys() >= {"t", "noise"}
+    for name, value in whole.drawn.items():
+        assert len(value) == 8
+        assert torch.equal(torch.cat([part.drawn[name] for part in parts]), value)
 
 
-def cut() -> Batch:
-    (batch,) = batches(tiny_dataset(), slice(2, 4))
-    return batch
+def test_what_is_drawn_follows_from_the_generator_and_not_from_weights() -> None:
+    one, two = (model.draw(3, torch.Generator().manual_seed(1)) for model in (embedded(), tiny_vdm(perturbed=False)))
+    assert one.keys() > two.keys() == {"t", "noise"}
+    assert all(torch.equal(one[name], two[name]) for name in two)
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda n, g: torch.rand(n, generator=g),
-        lambda n, g: torch.randn(n, 3, generator=g),
-        lambda n, g: torch.randn((n, 3), generator=g),
-        lambda n, g: torch.randint(9, (n,), generator=g),
-        lambda n, g: torch.randint(2, 9, (n, 5), generator=g),
-    ],
-)
-def test_however_a_model_draws_it_gets_its_part(draw: Callable[[int, torch.Generator], Tensor]) -> None:
-    batch = cut()
-    whole = draw(8, batch.draws.generator.clone_state())
-    with batch.drawing() as generator:
-        assert torch.equal(draw(2, generator), whole[2:4])
-        other = torch.Generator().manual_seed(1)
-        assert len(draw(2, other)) == 2
-
-
-def test_parts_share_each_draw_also_after_the_whole_batch_has_drawn() -> None:
+def test_a_batch_that_does_not_split_into_equal_parts_is_refused() -> None:
     (whole,) = batches(tiny_dataset(), slice(0, 8))
-    found = []
-    for batch in (whole, *whole.parts(4)):
-        with batch.drawing() as generator:
-            count = len(batch.clips)
-            found.append((torch.randn(count, 3, generator=generator), torch.rand(count, generator=generator)))
-    for first, *parts in zip(*found, strict=True):
-        assert torch.equal(torch.cat(parts), first)
-    assert len(whole.draws.made) == 2  # two draws for four parts
-
-
-@pytest.mark.parametrize(
-    ("draw", "said"),
-    [
-        (lambda g: torch.empty(2).normal_(generator=g), r"draws for training by torch\.rand"),
-        (lambda g: torch.randperm(2, generator=g), r"draws for training by torch\.rand"),
-        (lambda g: torch.randn((5,), generator=g), r"one row a clip: \(2, \.\.\.\) here, not \(5,\)"),
-        (lambda g: torch.randn(4, 3, generator=g), r"one row a clip: \(2, \.\.\.\) here, not \(4, 3\)"),
-    ],
-)
-def test_a_draw_that_cannot_be_cut_is_refused(draw: Callable[[torch.Generator], Tensor], said: str) -> None:
-    with cut().drawing() as generator, pytest.raises(ValueError, match=said):
-        draw(generator)
-
-
-def test_parts_that_draw_otherwise_are_refused() -> None:
-    (whole,) = batches(tiny_dataset(), slice(0, 8))
-    first, second = whole.parts(2)
-    with first.drawing() as generator:
-        torch.rand(4, generator=generator)
-    with second.drawing() as generator, pytest.raises(ValueError, match="parts of a batch draw alike"):
-        torch.randn(4, generator=generator)
+    with pytest.raises(ValueError, match="8 clips are not 3 equal parts"):
+        whole.parts(3)
 
 
 # What is learnt.
@@ -279,7 +227,7 @@ def kept_for_backward(model: DiffusionModel) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses = model.training_losses(clip, [0, 0], ["", ""], ["none"] * 2, torch.Generator().manual_seed(0))
+        losses = model.training_losses(clip, [0, 0], ["", ""], ["none"] * 2, model.draw(2, torch.Generator()))
     assert losses
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     return sum(size for place, size in sizes.items() if place not in own)

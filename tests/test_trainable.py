@@ -84,14 +84,16 @@ def loss_of(model: DiffusionModel) -> float:
     """The loss on the one clip at many times, the same for every model."""
     clip = tiny_dataset().clips("train", [0] * 32).float() / 127.5 - 1
     with torch.no_grad():
-        losses = model.training_losses(clip, [0] * 32, [""] * 32, ["none"] * 32, torch.Generator().manual_seed(7))
+        drawn = model.draw(32, torch.Generator().manual_seed(7))
+        losses = model.training_losses(clip, [0] * 32, [""] * 32, ["none"] * 32, drawn)
     return float(torch.stack(list(losses.values())).sum())
 
 
 def learnt(model: DiffusionModel, seed: int = 0) -> tuple[float, dict[str, Tensor | None]]:
     """The loss on clips of all three conditions, and the gradient of every weight that is trained."""
     x, said = clips_of(model, batch=3), ([1, 2, 3], [CAPTION] * 3, ["text", "class", "none"])
-    losses = model.training_losses(x, *said, torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
+    drawn = model.draw(3, torch.Generator().manual_seed(seed))
+    losses = model.training_losses(x, *said, drawn)  # type: ignore[arg-type]
     loss = torch.stack(list(losses.values())).sum()
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)

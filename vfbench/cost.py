@@ -76,7 +76,7 @@ def training_flops(model: DiffusionModel) -> int:
     mode: Conditioning = "text" if words else "none"
     x = torch.empty(1, shape.frames, 3, shape.height, shape.width, device="meta")
     with counting() as counter:
-        losses = bare.training_losses(x, [0], list(words[:1]) or [""], [mode], torch.Generator())
+        losses = bare.training_losses(x, [0], list(words[:1]) or [""], [mode], bare.draw(1, torch.Generator()))
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]  # torch has no type
     return int(counter.get_total_flops())
 

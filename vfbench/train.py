@@ -130,9 +130,10 @@ class _Run:
         self.model, self.optimizer = team.prepare(_Losses(self.raw), optimizer)
         fixed = {**options.of_the_weights(), **self.drawn, "conditions": self.conditions, "init_from": began}
         self.spec: dict[str, Any] = {"config": asdict(model.config), "data": dataset.fingerprint, "options": fixed}
-        workers = options.workers if self.drawn else 0  # what is drawn by arithmetic is drawn where it is needed
-        draw = Batches(dataset, options, self.drawn, self.conditions, share, team.device)
-        self.batches = ahead(draw, self._steps(), workers=workers, depth=max(2 * workers, 1))
+        # What is made by arithmetic alone would only compete with the step for the same cores.
+        workers = options.workers if self.drawn or team.device.type == "cuda" else 0
+        make = Batches(dataset, options, self.drawn, self.conditions, model.draw, share, team.device)
+        self.batches = ahead(make, self._steps(), workers=workers, depth=max(2 * workers, 1))
         self.began = time.monotonic()
 
     def _steps(self) -> Iterator[int]:
@@ -257,8 +258,7 @@ class _Losses(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor, batch: Batch) -> dict[str, Tensor]:
-        with batch.drawing() as generator:
-            return self.model.training_losses(x, batch.labels, batch.captions, batch.modes, generator)
+        return self.model.training_losses(x, batch.labels, batch.captions, batch.modes, batch.drawn)
 
 
 def _rate(step: int, options: TrainOptions) -> float:

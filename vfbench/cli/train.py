@@ -77,7 +77,9 @@ def train(
         str | None,
         option("--conditions", help="How often a clip is shown with what: text=0.8,class=0.1,none=0.1 by default."),
     ] = None,
-    workers: Annotated[int, option("--workers", help="Threads that draw clips of real videos ahead.")] = 2,
+    workers: Annotated[
+        int, option("--workers", help="Threads that make clips and noise ahead, on a GPU or of real videos.")
+    ] = 2,
 ) -> None:
     """Train a model; Ctrl-C saves, --resume goes on.
 

@@ -17,13 +17,13 @@ Any model can have it (`vfbench.diffusion.model`), so that a comparison gives it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from vfbench.diffusion.priors import Normal, batched
+from vfbench.diffusion.priors import Normal
 from vfbench.diffusion.schedule import Prediction, Schedule
 from vfbench.diffusion.solvers import solve
 from vfbench.interfaces import ClipShape, Conditioning
@@ -77,6 +77,14 @@ class FrameEmbedding(nn.Module):
         """What making a clip calls: no encoder, for there is no frame yet."""
         return {"prior": self.prior, "projection": self.projection}
 
+    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """What `kept` and `loss` leave to chance, for `DiffusionModel.draw`."""
+        return {
+            "chance": torch.rand(count, generator=generator),
+            "prior_t": torch.randint(self.schedule.steps, (count,), generator=generator),
+            "prior_noise": torch.randn((count, self.config.size), generator=generator),
+        }
+
     def shown(self, frames: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         """What frames (B, P, 3, H, W) add to the conditions of their clips, (B, P, width), and embeddings (B, P, size).
 
@@ -87,12 +95,10 @@ class FrameEmbedding(nn.Module):
         first = frames.shape[:2]
         return added.view(*first, -1), embeddings.view(*first, -1)
 
-    def loss(self, embedding: Tensor, condition: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the prior for embeddings (B, size), at times and with noise drawn here."""
-        clean = embedding.detach()
-        t = torch.randint(self.schedule.steps, (len(clean),), generator=generator, device=generator.device)
-        noise = batched(len(clean), generator)(tuple(clean.shape[1:])).to(clean)
-        t = t.to(clean.device)
+    def loss(self, embedding: Tensor, condition: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+        """Mean squared error of the prior for embeddings (B, size), at the times and with the noise of `draw`."""
+        clean, t = embedding.detach(), drawn["prior_t"]
+        noise = drawn["prior_noise"].to(clean)
         alpha_bar = self.schedule.at(t, clean)
         found = self.prior(alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise, t, condition).to(clean)
         error: Tensor = ((found - clean) ** 2).mean()
@@ -133,7 +139,6 @@ class Projection(nn.Module):
         return torch.where(known[:, None], self.layer(embedding), self.unknown)
 
 
-def kept(modes: Sequence[Conditioning], generator: torch.Generator) -> Tensor:
-    """Which training clips keep the embedding, (B,): those of which something is said, and some of the others."""
-    said = torch.tensor([mode != "none" for mode in modes], device=generator.device)
-    return said | (torch.rand(len(modes), generator=generator, device=generator.device) >= DROPPED)
+def kept(modes: Sequence[Conditioning], chance: Tensor) -> Tensor:
+    """Which training clips keep the embedding, (B,): those of which something is said, and by `chance` some others."""
+    return torch.tensor([mode != "none" for mode in modes], device=chance.device) | (chance >= DROPPED)

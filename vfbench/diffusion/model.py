@@ -146,23 +146,31 @@ class DiffusionModel(nn.Module, ABC):
         said: Tensor = self.condition([0] * count, [""] * count, ["none"] * count)
         return said if self.frame_embedding is None else said + self.frame_embedding.projection.unknown
 
+    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Whatever of a training step is left to chance, by name, each (count, ...): a row a clip.
+
+        It follows from the generator alone, not from weights: it is drawn ahead, and for a batch that processes share.
+        """
+        t = torch.randint(self.schedule.steps, (count,), generator=generator)
+        noise = self.prior.noise(batched(count, generator), self.config.shape)
+        return {"t": t, "noise": noise, **(self.frame_embedding.draw(count, generator) if self.frame_embedding else {})}
+
     def training_losses(
         self,
         x: Tensor,
         labels: Sequence[int],
         captions: Sequence[str],
         modes: Sequence[Conditioning],
-        generator: torch.Generator,
+        drawn: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        """Draw times and noise for clips x (B, T, 3, H, W) in [-1, 1] and return the loss terms."""
-        t = torch.randint(self.schedule.steps, (len(x),), generator=generator, device=generator.device).to(x.device)
-        noise = self.prior.noise(batched(len(x), generator), self.config.shape).to(x.device)
-        said = self.condition(labels, captions, modes)
+        """The loss terms of clips x (B, T, 3, H, W) in [-1, 1], with what `draw` has drawn for them."""
+        drawn = {name: value.to(x.device) for name, value in drawn.items()}
+        noise, t, said = drawn["noise"], drawn["t"], self.condition(labels, captions, modes)
         if self.frame_embedding is None:
             return self.losses(x, noise, t, said)
-        added, embeddings = self.frame_embedding.shown(x[:, self.pictures()], kept(modes, generator).to(x.device))
+        added, embeddings = self.frame_embedding.shown(x[:, self.pictures()], kept(modes, drawn["chance"]))
         terms = self.losses(x, noise, t, *(said[:, None] + added).unbind(1))
-        return {**terms, "prior": self.frame_embedding.loss(embeddings[:, 0], said, generator)}
+        return {**terms, "prior": self.frame_embedding.loss(embeddings[:, 0], said, drawn)}
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write `config.json` and `model.safetensors`, each atomically."""

@@ -57,7 +57,7 @@ class TrainOptions:
     sample_every: int = 600
     half: bool = False  # write the weights in half precision
     compile: bool = False  # the networks, with torch.compile
-    workers: int = 2  # threads that draw clips of real videos ahead
+    workers: int = 2  # threads that make clips and noise ahead, on a GPU or of real videos
     accumulate: int = 1  # parts of a process's share of a batch, one after the other: less memory
     checkpoint_activations: bool = False  # compute blocks again in the backward pass: less memory, a third more work
 
