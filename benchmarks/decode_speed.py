@@ -51,7 +51,7 @@ def main() -> None:
     used = dict.fromkeys("pyav" if _module(name) == "av" else _module(name) for name in loops)
     print("; ".join([*(video.version(name) for name in used), f"torch {torch.__version__}"]))
     drawn = _drawn(sorted(arguments.folder.rglob("*.avi")), arguments.clips)
-    print(f"{processor()}, {os.cpu_count()} cores, {arguments.repeats} repeats")
+    print(f"{processor()}, {arguments.repeats} repeats")
     for right, clips in _grouped(loops, drawn).items():
         print(f"\n{len(clips)} clips that are read right by {', '.join(right)}")
         for threads in arguments.threads:

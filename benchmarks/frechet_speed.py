@@ -34,7 +34,6 @@ def main() -> None:
         "clips": arguments.clips,
         "threads": os.environ.get("OMP_NUM_THREADS", os.cpu_count()),
         "machine": processor(),
-        "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),  # a busy machine computes slower
         "numpy": np.__version__,
     }

@@ -82,7 +82,6 @@ def _measured(device: torch.device, count: int, repeats: int) -> dict[str, objec
         "clips": count,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
-        "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),  # a busy machine is slower, and not alike for both
         "torch": torch.__version__,
     }

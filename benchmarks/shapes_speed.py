@@ -35,7 +35,6 @@ def main() -> None:
         "clips": arguments.clips,
         "threads": torch.get_num_threads(),
         "machine": processor(),
-        "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),  # a busy machine renders slower
         "torch": torch.__version__,
     }

@@ -180,7 +180,6 @@ def _memory() -> float:
 def _machine() -> dict[str, object]:
     return {
         "processor": processor(),
-        "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),  # a busy machine is slower
         "python": platform.python_version(),
         "av": av.__version__,

@@ -240,8 +240,8 @@ def test_another_model_and_tensors_that_do_not_fit_are_named(donor: Path, tmp_pa
     ("before", "after", "named"),
     [
         ("videofusion(lam_schedule='cosine')", "videofusion", "--model with lam_schedule cosine there, none now"),
-        ("vdm", "vdm(embedding='learnt')", r"--model with embedding\.encoder none there, learnt now"),
-        ("vdm(embedding='learnt')", "vdm", r"--model with embedding\.encoder learnt there, none now"),
+        ("vdm", "vdm(embedding='learnt')", "--model with embedding none there, learnt now"),
+        ("vdm(embedding='learnt')", "vdm", "--model with embedding learnt there, none now"),
     ],
 )
 def test_a_training_goes_on_with_the_options_it_began_with(
@@ -251,6 +251,9 @@ def test_a_training_goes_on_with_the_options_it_began_with(
     train(*prepare(before, SMALL, "tiny"), OPTIONS, tmp_path)
     with pytest.raises(UserError, match=named):
         train(*prepare(after, SMALL, "tiny"), OPTIONS, tmp_path, resume=True)
+
+
+LEARNT = {"encoder": "learnt", "size": 64, "sha256": ""}
 
 
 def record(**options: Any) -> dict[str, Any]:
@@ -272,6 +275,21 @@ def other(**config: Any) -> dict[str, Any]:
     ("there", "now", "told"),
     [
         (record(), record(), []),
+        (
+            other(conditions={"text": 0.0, "class": 0.9, "none": 0.1}),
+            other(conditions={"text": 0.8, "class": 0.1, "none": 0.1}),
+            ["--conditions class=0.9,none=0.1 there, text=0.8,class=0.1,none=0.1 now"],
+        ),
+        (
+            other(preset="tiny at the FLOPs of vdm small"),
+            other(preset="tiny"),
+            ["--match-flops vdm:small there, none now"],
+        ),
+        (
+            record(),
+            {**record(), "config": {**record()["config"], "options": {"network": {"width": 8}, "embedding": LEARNT}}},
+            ["--model with embedding none there, learnt now"],
+        ),
         (record(), record(lr=0.01), ["--lr 0.001 there, 0.01 now"]),
         (
             record(batch_size=4, ema=0.9),
@@ -325,22 +343,28 @@ def test_a_model_whose_flops_cannot_be_counted_is_trained_all_the_same(
 
 
 @pytest.mark.parametrize(
-    ("processes", "mend"),
+    ("processes", "options", "mend"),
     [
-        (1, "with --checkpoint-activations"),
-        (2, r"with --accumulate 4 \(the same batch in smaller parts\) or --checkpoint-activations"),
+        (1, {"accumulate": 6}, "give the same command with --checkpoint-activations"),
+        (1, {"accumulate": 6, "checkpoint_activations": True}, "choose a smaller --preset"),
+        (
+            2,
+            {"accumulate": 1},
+            r"give the same command with --accumulate 3 \(the same .* parts\) or --checkpoint-activations",
+        ),
+        (2, {"accumulate": 3}, "give the same command with --checkpoint-activations"),
     ],
 )
 def test_a_gpu_that_is_too_small_for_a_step_is_said(
-    processes: int, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    processes: int, options: dict[str, Any], mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_small(run: training._Run) -> None:
         run.team.count = processes
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(training._Run, "advance", too_small)
-    with pytest.raises(BadEnvironment, match=f"step 1 does not fit .*: give the same command {mend}$"):
-        train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, accumulate=2), tmp_path)
+    with pytest.raises(BadEnvironment, match=f"step 1 does not fit .*: {mend}$"):
+        train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=6, **options), tmp_path)
 
 
 def test_an_empty_reference_is_not_taken_for_none() -> None:

@@ -15,6 +15,7 @@ from helpers import CPU, tiny_dataset
 from vfbench.baselines import vdm
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import UserError
+from vfbench.interfaces import Setting
 from vfbench.train import TrainOptions, train
 from vfbench.training.batches import Batches
 from vfbench.training.options import conditions
@@ -35,16 +36,19 @@ def silent(*lacking: str) -> Shapes:
     ("lacking", "given", "expected"),
     [
         ([], None, {"text": 0.8, "class": 0.1, "none": 0.1}),
-        (["words"], None, {"text": 0.0, "class": 0.1, "none": 0.1}),
-        (["words", "classes"], None, {"text": 0.0, "class": 0.0, "none": 0.1}),
-        (["words"], {"none": 1.0, "class": 9.0}, {"text": 0.0, "class": 9.0, "none": 1.0}),
+        (["words"], None, {"text": 0.0, "class": 0.9, "none": 0.1}),
+        (["classes"], None, {"text": 0.9, "class": 0.0, "none": 0.1}),
+        (["words", "classes"], None, {"text": 0.0, "class": 0.0, "none": 1.0}),
+        ([], {"text": 8.0, "class": 1.0, "none": 1.0}, {"text": 0.8, "class": 0.1, "none": 0.1}),
+        (["words"], {"none": 1.0, "class": 9.0}, {"text": 0.0, "class": 0.9, "none": 0.1}),
+        ([], {"text": 1e-50, "none": 0.0}, {"text": 1.0, "class": 0.0, "none": 0.0}),
         (["words"], {"none": 1.0, "text": 0.0}, {"text": 0.0, "class": 0.0, "none": 1.0}),
     ],
 )
 def test_clips_are_shown_with_what_the_dataset_says(
     lacking: list[str], given: dict[str, float] | None, expected: dict[str, float]
 ) -> None:
-    assert conditions(silent(*lacking), replace(OPTIONS, conditions=given)) == expected
+    assert conditions(silent(*lacking), replace(OPTIONS, conditions=given)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +95,11 @@ def test_a_dataset_that_says_little_is_trained_on_and_its_samples_are_asked_for_
         data.labels = lambda split, indices: [0] * len(indices)  # type: ignore[method-assign]
     train(vdm.create(data), data, OPTIONS, tmp_path)
     assert (tmp_path / "samples" / "step_000002.png").is_file()
-    shown = "text 0.0, class 0.1, none 0.1" if "classes" not in lacking else "text 0.0, class 0.0, none 0.1"
-    assert f"| clips shown with | {shown} |" in (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text()
+    way, weights = ("none", "`none` 1") if "classes" in lacking else ("class", "`class` 0.9, `none` 0.1")
+    assert f"| shown with | {weights} |" in card
+    assert "text-to-video" not in card
+    assert vdm.build(Setting(data, CPU, checkpoint=tmp_path)).conditioning == way
 
 
 def test_the_flag_reaches_the_record_and_a_change_is_noticed(vfbench: Command, tmp_path: Path) -> None:
@@ -111,10 +118,10 @@ def test_the_flag_reaches_the_record_and_a_change_is_noticed(vfbench: Command, t
     ]
     assert vfbench(*command, "--steps", 1, "--conditions", "class=0.9, none=0.1").code == 0
     spec = json.loads(torch.load(tmp_path / "training.pt", weights_only=True)["spec"])
-    assert spec["options"]["conditions"] == {"text": 0.0, "class": 0.9, "none": 0.1}
+    assert spec["config"]["conditions"] == pytest.approx({"text": 0.0, "class": 0.9, "none": 0.1})
     done = vfbench(*command, "--steps", 1, "--resume")
     assert done.code == 2
-    assert "--conditions" in done.err
+    assert "(--conditions class=0.9,none=0.1 there, text=0.8,class=0.1,none=0.1 now)" in done.err
 
 
 @pytest.mark.parametrize("text", ["class", "class=most", "class=1,class=2", ","])
@@ -122,3 +129,45 @@ def test_what_cannot_be_read_is_refused_with_an_example(text: str, vfbench: Comm
     done = vfbench("train", "--model", "vdm", "--dataset", SMALL, "--conditions", text)
     assert done.code == 2
     assert f"--conditions '{text}': give each name once with a number, such as class=0.9,none=0.1" in done.err
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints by what their clips were shown with."""
+    found = {}
+    for shown in ({"class": 0.9, "none": 0.1}, {"text": 1.0}, {"none": 1.0}):
+        folder = tmp_path_factory.mktemp("_".join(shown))
+        data = tiny_dataset()
+        train(vdm.create(data), data, replace(OPTIONS, steps=1, sample_every=100, conditions=shown), folder)
+        found["_".join(shown)] = folder
+    return found
+
+
+@pytest.mark.parametrize(("shown", "way"), [("class_none", "class"), ("text", "text"), ("none", "none")])
+def test_a_model_is_asked_as_it_was_trained(shown: str, way: str, told: dict[str, Path]) -> None:
+    assert vdm.build(Setting(tiny_dataset(), CPU, checkpoint=told[shown])).conditioning == way
+
+
+@pytest.mark.parametrize(
+    ("shown", "options", "said"),
+    [
+        ("class_none", {"condition": "text"}, "'text': the .* class or none alone; choose condition='class', or train"),
+        ("none", {"condition": "class"}, "condition='class': the training clips .* shown with none alone"),
+        ("text", {"condition": "none"}, "condition='none': the training clips .* shown with text alone"),
+        ("text", {"guidance": 3.0}, r"guidance 3\.0 .* has seen none: .*--conditions text=0\.9,none=0\.1"),
+        ("none", {"guidance": 3.0}, r"guidance 3\.0 .* condition='none' asks for just that"),
+    ],
+)
+def test_what_no_clip_has_taught_is_not_asked(
+    shown: str, options: dict[str, Any], said: str, told: dict[str, Path]
+) -> None:
+    with pytest.raises(UserError, match=said):
+        vdm.build(Setting(tiny_dataset(), CPU, checkpoint=told[shown]), **options)
+
+
+def test_a_prompt_to_a_model_of_classes_is_refused(vfbench: Command, told: dict[str, Path], tmp_path: Path) -> None:
+    command = ["generate", "--model", "vdm", "--dataset", SMALL, "--checkpoint", told["class_none"], "-n", 1]
+    done = vfbench(*command, "--prompt", "a small red circle moves left over blue stripes", "--output", tmp_path / "a")
+    assert done.code == 2
+    assert "choose condition='class'" in done.err
+    assert vfbench(*command, "--steps", 1, "--output", tmp_path / "b").code == 0

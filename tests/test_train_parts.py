@@ -130,6 +130,13 @@ def test_what_is_drawn_follows_from_the_generator_and_not_from_weights() -> None
     assert all(torch.equal(one[name], two[name]) for name in two)
 
 
+@pytest.mark.parametrize("rows", [1, 10])
+def test_a_draw_without_a_row_for_each_clip_is_refused(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DiffusionModel, "draw", lambda model, count, generator: {"noise": torch.zeros(rows, 3)})
+    with pytest.raises(ValueError, match=rf"draw\(8, \.\.\.\) gave \({rows}, 3\) as 'noise': a row a clip"):
+        batches(tiny_dataset(), slice(0, 8))
+
+
 def test_a_batch_that_does_not_split_into_equal_parts_is_refused() -> None:
     (whole,) = batches(tiny_dataset(), slice(0, 8))
     with pytest.raises(ValueError, match="8 clips are not 3 equal parts"):

@@ -27,6 +27,7 @@ from vfbench.interfaces import ClipShape, Conditioning, Dataset
 from vfbench.plugins import Spec
 from vfbench.widths import Widths
 
+MATCHED = " at the FLOPs of "  # in the name of a preset that was scaled
 TOLERANCE = 0.03  # of the reference's FLOPs a clip: what counts as equal
 _PRETRAINED = "base_from"  # the option of a model that names a part trained before
 
@@ -59,7 +60,7 @@ class Size:
     @property
     def label(self) -> str:
         """The preset, and what it was scaled to."""
-        return f"{self.preset} at the FLOPs of {self.reference}" if self.reference else self.preset
+        return f"{self.preset}{MATCHED}{self.reference}" if self.reference else self.preset
 
 
 def describe(model: str, preset: str, dataset: Dataset, options: Mapping[str, Any] | None = None) -> Size:

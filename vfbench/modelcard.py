@@ -27,14 +27,13 @@ _ROWS = {  # options of a training that belong together; others follow in a row 
     "optimiser": ("lr", "warmup", "weight_decay", "clip_norm"),
     "moving average": ("ema",),
     "clips drawn": ("crop", "flip"),
-    "clips shown with": ("conditions",),
     "seed": ("seed",),
     "precision": ("dtype",),
     "first weights": ("init_from",),
     "computed": ("device", "compile", "accumulate", "checkpoint_activations"),
 }
 _UNTOLD = (
-    *("steps", "batch_size"),  # told elsewhere
+    *("steps", "batch_size", "conditions"),  # told elsewhere
     *("save_every", "sample_every", "workers", "half"),  # which the weights do not depend on
 )
 _TYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # of numbers in safetensors
@@ -113,7 +112,7 @@ def _front(config: ModelConfig, options: Mapping[str, Any]) -> str:
 
 def _task(config: ModelConfig) -> str | None:
     """The task by its name on the hub, which has none for videos that are made of nothing."""
-    told = len(config.classes) > 1 and bool(config.words)
+    told = len(config.classes) > 1 and bool(config.words) and "text" in config.ways
     if config.shape.frames == 1:
         return "text-to-image" if told else "unconditional-image-generation"
     return "text-to-video" if told else None
@@ -155,9 +154,12 @@ def _parameters(path: Path) -> str:
 
 
 def _conditions(config: ModelConfig) -> str:
-    told = [f"one of {len(config.classes)} classes"] if len(config.classes) > 1 else []
-    told += [f"a caption of {len(config.words)} known words"] if config.words else []
-    return ", or ".join([*told, "nothing"])
+    things = {
+        "class": f"one of {len(config.classes)} classes" if len(config.classes) > 1 else "",
+        "text": f"a caption of {len(config.words)} known words" if config.words else "",
+        "none": "nothing",
+    }
+    return ", or ".join(thing for way, thing in things.items() if thing and way in config.ways)
 
 
 def _inside(value: Mapping[str, Any]) -> str:
@@ -171,6 +173,8 @@ def _training(
     seen = step * options["batch_size"]
     yield "data", f"`{dataset.name}`, split train: {dataset.size('train'):,} clips"
     yield "fingerprint", f"`{dataset.fingerprint}`"
+    if config.conditions:
+        yield "shown with", _settings({way: f"{weight:g}" for way, weight in config.conditions.items() if weight})
     yield "steps", f"{step:,}" + (f" of {options['steps']:,}" if step < options["steps"] else "")
     yield "clips seen", f"{seen:,}, {options['batch_size']} a step"
     counted = "" if flops is None else f"{_metric(flops)}FLOP, forward and backward: {_metric(flops / seen)}FLOP a clip"
@@ -218,7 +222,7 @@ def _files(sha256: str) -> Iterator[tuple[str, str]]:
 def _limits(config: ModelConfig, options: Mapping[str, Any], step: int) -> Iterator[str]:
     yield f"It makes clips of {config.shape}: another size or length was not learnt."
     yield f"It learnt from the train split of `{config.dataset}`: expect nothing that is not in there, and its bias."
-    if config.words:
+    if config.words and "text" in config.ways:
         yield "A caption may use the known words alone, others are refused: they stand in config.json."
     if step < options["steps"]:
         yield f"Its training is not done: {step:,} of {options['steps']:,} steps."

@@ -3,6 +3,7 @@ is an error that names the cache and says what to do. With HF_HUB_OFFLINE=1 that
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ def folder(name: Path | str, patterns: Sequence[str]) -> Path:
 
     Raises `MissingData` naming HF_HOME where it is no folder, and neither hub nor cache has it.
     """
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # noqa: PTH112  # which a name that no file can have does not break
         return Path(name)
     repo = str(name)
     with asking(f"'{repo}' is no folder here, and neither the hub nor the cache has it", repo):
@@ -56,6 +57,8 @@ def _mend(error: Exception, repo: str) -> str:
     """What to do about an error of the hub."""
     from huggingface_hub import constants, errors
 
+    if isinstance(error, errors.HFValidationError):
+        return "give a folder that is there, or the name of a repository of the hub, owner/name"
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     if constants.HF_HUB_OFFLINE:
         cached = ", or set HF_HOME to a cache that holds it" * isinstance(error, errors.LocalEntryNotFoundError)

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from vfbench import cost, files, weights
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.sampler import DiffusionSampler, Sampling
 from vfbench.errors import BadEnvironment, Interrupted, MissingData, UserError
-from vfbench.interfaces import Conditioning, Dataset
+from vfbench.interfaces import Dataset
 from vfbench.inventory import require_apart
 from vfbench.prefetch import ahead
 from vfbench.progress import Progress
@@ -74,12 +74,14 @@ def train(
 
 def _no_memory(run: _Run) -> BadEnvironment:
     """The error for a step that does not fit into the memory, however small its parts were made."""
-    parts = f"--accumulate {2 * run.accumulate} (the same batch in smaller parts) or " if run.team.count > 1 else ""
-    saved = f", and --resume: {run.output} has a save" if state.there(run.output) else ""
-    return BadEnvironment(
-        f"step {run.step + 1} does not fit into the memory of the GPU: give the same command with "
-        f"{parts}--checkpoint-activations{saved}"
-    )
+    clips, ways = run.options.batch_size // run.team.count, []
+    if run.accumulate < clips:
+        ways.append(f"--accumulate {_more(run.accumulate, clips)} (the same batch in smaller parts)")
+    if not run.options.checkpoint_activations:
+        ways.append("--checkpoint-activations")
+    saved = f", and --resume: {run.output} has a save" if ways and state.there(run.output) else ""
+    mend = f"give the same command with {' or '.join(ways)}{saved}" if ways else "choose a smaller --preset"
+    return BadEnvironment(f"step {run.step + 1} does not fit into the memory of the GPU: {mend}")
 
 
 def _train(run: _Run, options: TrainOptions, stop: Callable[[], bool]) -> None:
@@ -116,6 +118,7 @@ class _Run:
         self.options, self.output, self.dataset, self.team, self.step = options, output, dataset, team, 0
         self.drawn, self.conditions = drawn(dataset, options), conditions(dataset, options)
         share, self.accumulate = team.share(options.batch_size, options.accumulate), options.accumulate
+        model.config = replace(model.config, conditions=self.conditions)
         self.raw = model.to(team.device)
         self.bare = cost.without_values(self.raw)  # before its way to compute is changed
         began = start_from(model, options.init_from) if options.init_from else None
@@ -128,7 +131,7 @@ class _Run:
         optimizer = torch.optim.AdamW(model.groups(options.lr), weight_decay=options.weight_decay)
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.model, self.optimizer = team.prepare(_Losses(self.raw), optimizer)
-        fixed = {**options.of_the_weights(), **self.drawn, "conditions": self.conditions, "init_from": began}
+        fixed = {**options.of_the_weights(), **self.drawn, "init_from": began}
         self.spec: dict[str, Any] = {"config": asdict(model.config), "data": dataset.fingerprint, "options": fixed}
         # What is made by arithmetic alone would only compete with the step for the same cores.
         workers = options.workers if self.drawn or team.device.type == "cuda" else 0
@@ -145,7 +148,7 @@ class _Run:
         while counting."""
         try:
             return cost.training_flops(self.bare) * self.options.batch_size
-        except (RuntimeError, NotImplementedError):
+        except (RuntimeError, NotImplementedError, TypeError):
             return None
 
     @property
@@ -197,6 +200,8 @@ class _Run:
                     raise
             self.optimizer.zero_grad()
             torch.cuda.empty_cache()  # here, where the error is gone, and with it what it held of the failed part
+            if self.options.compile:
+                torch._dynamo.reset()  # a network has programs for a few sizes only, and then runs uncompiled
             self.accumulate = _more(self.accumulate, len(batch.clips))
             said = (
                 f"step {self.step + 1} does not fit into the memory of the GPU: each batch in {self.accumulate} parts"
@@ -235,7 +240,7 @@ class _Run:
             self.output,
             self.ema.config,
             dataset=self.dataset,
-            options={**asdict(self.options), **self.spec["options"]},
+            options={**asdict(self.options), **self.spec["options"], "accumulate": self.accumulate},
             step=self.step,
             flops=None if self._flops is None else self._flops * self.step,
             sha256=weights.sha256(self.output / weights.TENSORS),
@@ -245,8 +250,8 @@ class _Run:
         """Sample a few held-out clips into `samples/`, to be looked at."""
         with self.team.as_one():
             if self.team.main:
-                told: Conditioning = max(self.conditions, key=lambda name: self.conditions[name])
-                sampler = DiffusionSampler(self.ema, "none", self.team.device, sampling=Sampling(condition=told))
+                told = Sampling(condition=self.ema.config.ways[0])
+                sampler = DiffusionSampler(self.ema, "none", self.team.device, sampling=told)
                 samples.write(self.output / "samples" / f"step_{self.step:06d}", sampler, self.dataset)
 
 

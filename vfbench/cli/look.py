@@ -125,9 +125,8 @@ def _sizes(model: str, presets: Iterable[str], dataset: str | None, root: Path |
         except UserError as error:
             found[preset] = None
             reasons[str(error)] = None
-    if dataset is None or not any(found.values()):  # not a matter of some presets' shape
-        for reason in reasons:
-            print(f"note: {reason}", file=sys.stderr)
+    for reason in reasons:
+        print(f"note: {reason}", file=sys.stderr)
     return found
 
 

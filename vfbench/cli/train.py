@@ -75,7 +75,7 @@ def train(
     ] = None,
     conditions: Annotated[
         str | None,
-        option("--conditions", help="How often a clip is shown with what: text=0.8,class=0.1,none=0.1 by default."),
+        option("--conditions", help="How often a clip is shown with what, e.g. class=0.9,none=0.1."),
     ] = None,
     workers: Annotated[
         int, option("--workers", help="Threads that make clips and noise ahead, on a GPU or of real videos.")

@@ -31,7 +31,14 @@ class ModelConfig:
     classes: tuple[str, ...]
     words: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    conditions: Mapping[Conditioning, float] = field(default_factory=dict)  # of training clips, if recorded
     sha256: str = ""  # of the weights beside it
+
+    @property
+    def ways(self) -> tuple[Conditioning, ...]:
+        """How the model was told what a clip shows: any way, where that is not recorded."""
+        every: tuple[Conditioning, ...] = ("text", "class", "none")
+        return tuple(way for way in every if not self.conditions or self.conditions.get(way))
 
     @classmethod
     def of(cls, model: str, preset: str, presets: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> ModelConfig:

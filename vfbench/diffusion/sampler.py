@@ -68,11 +68,27 @@ class DiffusionSampler:
     def __post_init__(self) -> None:
         length = self.model.config.shape.frames
         self.windows = Windows.of(self.model.prior, length, self.sampling.frames, self.sampling.overlap)
-        guidance = self.sampling.guidance
-        if guidance != 1 and self.conditioning == "none" and self.model.frame_embedding is None:
+        self._require_learnt()
+
+    def _require_learnt(self) -> None:
+        """Raise `UserError` for what would ask the networks something that no training clip has taught them."""
+        guidance, ways = self.sampling.guidance, self.model.config.ways
+        if self.conditioning not in ways:
+            raise UserError(
+                f"condition='{self.conditioning}': the training clips of this model were shown with "
+                f"{' or '.join(ways)} alone; choose condition='{ways[0]}', or train with --conditions"
+            )
+        if guidance == 1 or self.model.frame_embedding is not None:
+            return
+        if self.conditioning == "none":
             raise UserError(
                 f"guidance {guidance} leads away from a clip of which nothing is said, and condition='none' asks for "
                 "just that: it would cost twice and change nothing; leave it out, or choose condition='class' or 'text'"
+            )
+        if "none" not in ways:
+            raise UserError(
+                f"guidance {guidance} leads away from a clip of which nothing is said, and this model has seen none: "
+                f"leave it out, or train with such clips as well, --conditions {ways[0]}=0.9,none=0.1"
             )
 
     @property
@@ -139,8 +155,10 @@ def builder(
     `steps` and `solver` are the model's own defaults. All models of this repository have those given here, so that they
     are compared at as many calls: 25 of the second-order solver, of whose steps its paper finds 15 to 20 enough.
 
-    From `setting.checkpoint`, or from the checkpoint shipped for the dataset. Raises `MissingData` where there is none,
-    or where it is damaged, of another model, dataset or shape, and `UserError` for options out of range.
+    `condition` is how the model is told what to make: its caption, its class or nothing; by default the first of these
+    that it was trained with. From `setting.checkpoint`, or from the checkpoint shipped for the dataset. Raises
+    `MissingData` where there is none, or where it is damaged, of another model, dataset or shape, and `UserError` for
+    options out of range.
     """
 
     def load(
@@ -149,15 +167,17 @@ def builder(
         steps: int = steps,
         solver: str = solver,
         guidance: float = 1.0,
-        condition: Conditioning = "text",
+        condition: Conditioning | None = None,
         eta: float | None = None,
         threshold: float | None = None,
         frames: int | None = None,
         overlap: int = 0,
     ) -> DiffusionSampler:
-        sampling = Sampling(steps, solver, guidance, condition, eta, threshold, frames, overlap)
+        sampling = Sampling(steps, solver, guidance, condition or "text", eta, threshold, frames, overlap)
         network, digest = _trained(model, build, setting, longer=frames is not None)
         network.to(setting.device).eval()
+        if condition is None:
+            sampling = replace(sampling, condition=network.config.ways[0])
         return DiffusionSampler(network, digest, setting.device, setting.dtype, sampling, setting.quantise)
 
     return load

@@ -66,7 +66,7 @@ def create(
     of one frame, or a `videofusion`, whose B and condition are taken), or a `UNet2DModel` of the diffusers hub, as a
     folder or by its id; most of these were trained with the `schedule` `linear`. One that knows classes begins with the
     mean of their embeddings, and none has dropout (`vfbench.models._hub_base`). Raises `UserError` for options that
-    contradict each other, and for clips of one frame, and `MissingData` where B cannot be read.
+    contradict each other, and two networks for clips of one frame, and `MissingData` where B cannot be read.
     """
     asked = {"lam": lam, "lam_schedule": lam_schedule, "base_frame": base_frame, "base_lr": base_lr}
     given = {name: value for name, value in {**asked, "schedule": schedule}.items() if value is not None}

@@ -64,7 +64,11 @@ class Batches:
         modes = [list(self.conditions)[i] for i in chosen]
         labels, captions = self.dataset.labels("train", indices[own]), self.dataset.captions("train", indices[own])
         clips = self._clips(step, indices)
-        drawn = {name: value[own].to(self.device) for name, value in self.draw(count, generator).items()}
+        drawn = self.draw(count, generator)
+        for name, value in drawn.items():
+            if value.shape[:1] != (count,):
+                raise ValueError(f"draw({count}, ...) gave {tuple(value.shape)} as '{name}': a row a clip is needed")
+        drawn = {name: value[own].to(self.device) for name, value in drawn.items()}
         return Batch(clips, labels, captions, modes[own], drawn)
 
     def _clips(self, step: int, indices: list[int]) -> Clips:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vfbench.matching import MATCHED
+
 _CLIPS = ("config.classes", "config.words", "data")
 _BRINGS = {  # what changes with a change of the first, and is not to be told beside it
     "config.model": ("config.preset", "config.options."),
     "config.preset": ("config.options.",),
+    "config.match_flops": ("config.options.",),
     "config.dataset": ("config.shape.", *_CLIPS, "options.crop", "options.flip"),
     "config.shape.": _CLIPS,
     "data": _CLIPS[:2],
@@ -16,7 +19,9 @@ _BRINGS = {  # what changes with a change of the first, and is not to be told be
 _FLAGS = {
     "config.model": "--model",
     "config.preset": "--preset",
+    "config.match_flops": "--match-flops",
     "config.dataset": "--dataset",
+    "config.conditions": "--conditions",
     "config.options.base_init": "--base-init",
     "config.options.base_sha256": "--base-from",
     "data": "--dataset or --data-root with the clips",
@@ -28,12 +33,26 @@ def told(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
     A record has `config` (of the model), `data` (the fingerprint of the clips) and `options`, as JSON has them.
     """
-    before, after = _flat(there), _flat(now)
+    before, after = (_flat(_as_given(record)) for record in (there, now))
     changed = [key for key in {**after, **before} if before.get(key) != after.get(key)]
     brought = tuple(
         key for first, keys in _BRINGS.items() if any(each.startswith(first) for each in changed) for key in keys
     )
     return [_told(key, before.get(key), after.get(key)) for key in changed if not key.startswith(brought)]
+
+
+def _as_given(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with what a user gives as one thing in one place."""
+    config = dict(record.get("config", {}))
+    config["preset"], _, reference = str(config.get("preset")).partition(MATCHED)
+    if reference:
+        config["match_flops"] = reference.replace(" ", ":", 1)
+    if weights := config.get("conditions"):
+        config["conditions"] = ",".join(f"{way}={weight:g}" for way, weight in weights.items() if weight)
+    if embedding := config.get("options", {}).get("embedding"):
+        named = " ".join(filter(None, (embedding["encoder"], embedding.get("sha256", "")[:12])))
+        config["options"] = {**config["options"], "embedding": named}
+    return {**record, "config": config}
 
 
 def _told(key: str, there: Any, now: Any) -> str:

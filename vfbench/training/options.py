@@ -16,6 +16,7 @@ _OF_DRAWN_CLIPS = {"crop": "random", "flip": True}  # options of datasets that c
 _CROPS = ("random", "centre")
 # Guidance needs some clips of which nothing is said; the rest lets one model answer captions and classes.
 _CONDITIONS: Mapping[Conditioning, float] = {"text": 0.8, "class": 0.1, "none": 0.1}
+_OF_ONE = {"said": 0.9, "none": 0.1}  # where a dataset says one thing alone
 _NOT_OF_THE_WEIGHTS = (
     *("device", "save_every", "sample_every", "half", "compile", "workers"),
     *("accumulate", "checkpoint_activations"),  # but for the rounding of sums
@@ -35,8 +36,8 @@ class TrainOptions:
     average of the weights stays after a step. `init_from` is the folder of a checkpoint of ours, whose weights are the
     first. `crop` (`random` or `centre`) and `flip` say how training clips are drawn from real videos, by default at
     random and half of them mirrored. Other datasets take neither. `conditions` is how often a clip is shown with its
-    caption (`text`), its class or nothing, by default 8 : 1 : 1 of what the dataset says.
-    Raises `UserError` for what is out of range.
+    caption (`text`), its class or nothing, by default 8 : 1 : 1, or
+    9 : 1 where the dataset says one thing alone. Raises `UserError` for what is out of range.
     """
 
     steps: int
@@ -79,7 +80,7 @@ class TrainOptions:
                 raise unknown("--conditions", name, _CONDITIONS)
             if not 0 <= weight < math.inf:
                 raise UserError(f"--conditions {name}={weight}: at least 0, and finite")
-        if self.conditions is not None and not sum(self.conditions.values()) > 0:
+        if self.conditions is not None and not 0 < sum(self.conditions.values()) < math.inf:
             raise UserError(
                 "--conditions: give one of text, class and none a weight above 0, such as class=0.9,none=0.1"
             )
@@ -119,15 +120,22 @@ def drawn(dataset: Dataset, options: TrainOptions) -> dict[str, Any]:
 
 
 def conditions(dataset: Dataset, options: TrainOptions) -> dict[Conditioning, float]:
-    """How often a training clip is shown with its caption, its class or nothing; weights, in this order.
+    """How often a training clip is shown with its caption, its class or nothing: parts of 1, in this order.
 
     Raises `UserError` for what the dataset does not say.
     """
     said = {"text": bool(dataset.words), "class": bool(dataset.classes), "none": True}
-    if options.conditions is None:
-        return {name: weight if said[name] else 0.0 for name, weight in _CONDITIONS.items()}
-    for name, weight in options.conditions.items():
+    asked = options.conditions or _by_default(said)
+    for name, weight in asked.items():
         if weight and not said[name]:
             things = {"text": "captions", "class": "classes"}[name]
             raise UserError(f"--conditions {name}={weight:g}: {dataset.name} has no {things}; leave {name} out")
-    return {name: float(options.conditions.get(name, 0.0)) for name in _CONDITIONS}
+    whole = sum(asked.values())
+    return {name: asked.get(name, 0.0) / whole for name in _CONDITIONS}
+
+
+def _by_default(said: Mapping[str, bool]) -> Mapping[str, float]:
+    ways = [name for name, there in said.items() if there and name != "none"]
+    if len(ways) == 2:
+        return {str(name): weight for name, weight in _CONDITIONS.items()}
+    return {**dict.fromkeys(ways, _OF_ONE["said"]), "none": _OF_ONE["none"]}

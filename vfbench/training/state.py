@@ -50,7 +50,7 @@ def take_up(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) ->
         raise MissingData(f"nothing to resume at {path}: start without --resume")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # each part has its own device
-        found, step, seconds = json.loads(state["spec"]), int(state["step"]), float(state["seconds"])
+        found, step, seconds = json.loads(state["spec"]), int(state["step"]), float(state.get("seconds", 0))
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
         raise MissingData(f"{path} is damaged ({error}): train again into another --output") from error
     if changed := changes.told(found, json.loads(json.dumps(spec))):
