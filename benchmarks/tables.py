@@ -41,17 +41,28 @@ def runs(folder: Path) -> str:
     return render.to_markdown(_table(folder))
 
 
+def study() -> str:
+    """Each metric of each model, a row for each seed of its training."""
+    made = {folder.name.removeprefix("seed-"): _table(folder) for folder in sorted(STUDY.iterdir())}
+    rows = [(row, seed) for seed, each in made.items() for row in each.rows if row.kind == "model"]
+    first = next(iter(made.values()))
+    lines = [[row.label, seed, *(cell.text for cell in row.cells)] for row, seed in rows]
+    floors = [[f"*{row.label}*", "", *(cell.text for cell in row.cells)] for row in first.rows if row.kind == "floor"]
+    head = [["model", "training seed", *first.header[1:]], [":--", "--:", *["--:"] * (len(first.header) - 1)]]
+    return _lines([*head, *sorted(lines), *floors]) + f"\n{first.caption}\n"
+
+
 def few_steps() -> str:
     """Each metric of each model by the number of sampling steps."""
     made = _table(FEW_STEPS)
     cells = {
-        (record["model"], metric, record["cost"]["evaluations"]): cell.text
+        (metric, record["model"], record["cost"]["evaluations"]): cell.text
         for record, row in zip(made.records, made.rows, strict=False)  # the floor has a row and no record
         for metric, cell in zip(made.header[1:], row.cells, strict=True)
     }
-    models, metrics, steps = (sorted(set(keys)) for keys in zip(*cells, strict=True))
+    metrics, models, steps = (sorted(set(keys)) for keys in zip(*cells, strict=True))
     rows = [
-        [model, metric, *(cells.get((model, metric, n), DASH) for n in steps)] for metric in metrics for model in models
+        [model, metric, *(cells.get((metric, model, n), DASH) for n in steps)] for metric in metrics for model in models
     ]
     head = ["model", "metric", *(f"{n} steps" for n in steps)]
     return _lines([head, [":--", ":--", *["--:"] * len(steps)], *rows]) + f"\n{made.caption}\n"
@@ -88,7 +99,7 @@ def _costs(row: Mapping[str, object], first: Mapping[str, object]) -> list[str]:
 PAGES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     ROOT / "README.md": {"results": partial(runs, RESULTS / "records")},
     RESULTS / "shapes" / "README.md": {
-        "equal-compute": partial(runs, STUDY),
+        "equal-compute": study,
         "few-steps": few_steps,
         "efficiency": efficiency,
     },
