@@ -101,6 +101,8 @@ def build(
     layers (`sequential`) off the GPU until they are called. Raises `UserError` for what the pipeline does not take,
     `MissingData` for a pipeline that is not there or not to be trusted, and `BadEnvironment` without the library.
     """
+    if setting.checkpoint is not None:
+        raise UserError("diffusers reads the pipeline that id names: leave out --checkpoint")
     given = {name: value for name, value in locals().items() if name != "setting" and value is not None}
     if preset is not None and preset not in PRESETS:
         raise unknown("diffusers preset", preset, PRESETS)

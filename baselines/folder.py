@@ -54,6 +54,8 @@ def build(
     name in every result shows it. Raises `UserError` for options that make no sense, and `MissingData` naming what is
     missing: a file, a clip that the file names, the requests without a clip, a clip with fewer than `frames` frames.
     """
+    if setting.checkpoint is not None:
+        raise UserError("folder reads the clips that root holds: leave out --checkpoint")
     files = {"prompts": prompts, "classes": classes, "seeds": seeds}
     given = {way: file for way, file in files.items() if file is not None}
     if root is None or len(given) != 1:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers import tiny_dataset
+from helpers import tiny_dataset, tiny_videofusion
 
+from vfbench import files
 from vfbench.baselines.noise import Noise
 from vfbench.datasets.shapes import Shapes
-from vfbench.errors import UserError
+from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Conditioning
 from vfbench.plan import RunOptions, plan, require_said
 
@@ -65,3 +66,20 @@ def test_a_plan_tells_of_frames_that_are_made_and_not_scored() -> None:
     longer, own = (plan(RunOptions(model=f"videofusion{frames}", smoke=True)) for frames in ("(frames=32)", ""))
     assert "each of 32 frames of which the first 16 are looked at" in longer.describe()
     assert "frames of which" not in own.describe()
+
+
+def test_a_run_of_another_configuration_of_the_same_weights_is_another_run(tmp_path: Path) -> None:
+    tiny_videofusion().save(tmp_path)
+    asked = RunOptions(dataset="shapes(frames=4, height=8, width=8)", checkpoint=tmp_path, smoke=True, device="cpu")
+    before = plan(asked)
+    content = files.read_json(tmp_path / "config.json")
+    files.write_json(tmp_path / "config.json", {**content, "options": {**content["options"], "lam": 0.1}})
+    after = plan(asked)
+    assert before.sampler.weights == after.sampler.weights
+    assert before.specification["id"] != after.specification["id"]
+
+
+def test_an_empty_checkpoint_is_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingData, match=r"give the --output of a `python -m vfbench train`"):
+        plan(RunOptions(checkpoint="", smoke=True, device="cpu"))

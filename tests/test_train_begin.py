@@ -157,7 +157,7 @@ def test_a_matched_training_is_recorded_and_goes_on_with_its_reference_alone(vfb
     assert vfbench(*start, "--match-flops", "vdm", "--resume").code == 0
     done = vfbench(*start, "--resume")
     assert done.code == 2
-    assert "(--preset tiny at the FLOPs of vdm tiny there, tiny now): give what it began with again" in done.err
+    assert "(--match-flops vdm:tiny there, none now): give what it began with again" in done.err
 
 
 # The weights of another training.

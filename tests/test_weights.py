@@ -254,6 +254,7 @@ def test_what_looks_like_a_name_of_the_hub_is_offered_as_one() -> None:
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"base_frame": 9}, "base frame 9|base_frame 9"),
         ({"base": {"wings": 2}}, "wings"),
+        ({"base": {"channels": []}}, "index"),
     ],
 )
 def test_a_value_out_of_range_in_a_configuration_names_the_file(
@@ -269,6 +270,15 @@ def test_a_value_out_of_range_in_a_configuration_names_the_file(
         weights.describing(path, "videofusion"),
     ):
         VideoFusion(config)
+
+
+@pytest.mark.parametrize("conditions", [7, ["text"], {"foo": 1.0}, {"text": 0.0}, {"text": -1.0}, {"text": "a"}])
+def test_conditions_that_make_no_sense_in_a_configuration_name_the_file(conditions: Any, tmp_path: Path) -> None:
+    tiny_videofusion().save(tmp_path)
+    path = tmp_path / weights.CONFIG
+    files.write_json(path, {**files.read_json(path), "conditions": conditions})
+    with pytest.raises(MissingData, match=r"config\.json does not describe a videofusion"):
+        ModelConfig.read(path, "videofusion")
 
 
 def test_a_value_that_is_missing_in_a_configuration_is_named(tmp_path: Path) -> None:

@@ -15,9 +15,8 @@ from vfbench import files, weights
 from vfbench.diffusion.frame_embedding import LEARNT
 from vfbench.diffusion.model import ModelConfig
 from vfbench.errors import MissingData, UserError
-from vfbench.remote import asking, snapshot
+from vfbench.remote import PREFIX, asking, snapshot
 
-PREFIX = "hub:"
 CARD = "README.md"
 FILES = (CARD, weights.TENSORS, weights.CONFIG)  # in the order of writing: a configuration promises its weights
 _NAME = re.compile(rf"({PREFIX})?(?P<repo>{weights.HUB_NAME})(@(?P<revision>\S+))?")

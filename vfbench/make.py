@@ -116,9 +116,9 @@ def _prepare(options: MakeOptions) -> Making:
     dataset: Dataset = plugins.load("dataset", plugins.parse(options.dataset).merged({"root": root}))
     require_apart(options.output, dataset)
     asked, model = requests(options, dataset), _spec(options)
-    if not options.checkpoint:
+    if options.checkpoint is None:
         estimate.require_trained_on(dataset, model, plugins.parse(options.dataset), root)
-    checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint else None
+    checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint is not None else None
     sampler: Sampler = plugins.load("model", model, Setting(dataset, device, dtype, checkpoint, requests=asked))
     _require_able(options, model, sampler)
     batch_size = devices.batch_size(options.batch_size, device, sampler.shape.frames)

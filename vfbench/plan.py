@@ -132,12 +132,12 @@ def _plan(options: RunOptions) -> Plan:
     plugins.accepted("model", model)
     plugins.accepted("dataset", dataset)
     store.require_writable(Path(options.output or RUNS))
-    if not options.checkpoint:
+    if options.checkpoint is None:
         estimate.require_trained(model, clips, root, options.protocol, smoke=options.smoke)
     measuring = prepare(dataset, device, options.measured)
     protocol = measuring.protocol
     asked = requests(measuring.dataset, protocol.prompts, protocol.n_fake * protocol.repeats, options.seed)
-    checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint else None
+    checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint is not None else None
     setting = Setting(measuring.dataset, device, dtype, checkpoint, protocol.quantise, asked)
     sampler: Sampler = plugins.load("model", model, setting)
     if options.checkpoint and sampler.weights == "none":
@@ -222,6 +222,7 @@ def _specification(
     determines = {
         "model": str(plugins.whole("model", model)),
         "weights": sampler.weights,
+        "configuration": getattr(sampler, "configuration", None),
         "protocol": protocol.record(),
         "seed": options.seed,
         "device": device.type,

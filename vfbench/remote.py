@@ -10,6 +10,8 @@ from pathlib import Path
 
 from vfbench.errors import MissingData
 
+PREFIX = "hub:"  # of a name that could be taken for a folder's
+
 
 def folder(name: Path | str, patterns: Sequence[str]) -> Path:
     """A folder as it is, or else the one in the cache with the files of these names of the repository `name`.
@@ -18,7 +20,7 @@ def folder(name: Path | str, patterns: Sequence[str]) -> Path:
     """
     if os.path.isdir(name):  # noqa: PTH112  # which a name that no file can have does not break
         return Path(name)
-    repo = str(name)
+    repo = str(name).removeprefix(PREFIX)
     with asking(f"'{repo}' is no folder here, and neither the hub nor the cache has it", repo):
         return _downloaded(repo, patterns)
 

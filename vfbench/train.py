@@ -65,6 +65,8 @@ def train(
             run = _Run(model, dataset, options, output, team)
             run.start(resume)
         with closing(run.batches):
+            if resume and run.step == options.steps:
+                run.save_model()  # which may be gone, or be wanted in --half now
             try:
                 _train(run, options, stop)
             except torch.OutOfMemoryError as error:
@@ -121,7 +123,7 @@ class _Run:
         model.config = replace(model.config, conditions=self.conditions)
         self.raw = model.to(team.device)
         self.bare = cost.without_values(self.raw)  # before its way to compute is changed
-        began = start_from(model, options.init_from) if options.init_from else None
+        began = start_from(model, options.init_from) if options.init_from is not None else None
         self.ema = copy.deepcopy(self.raw).eval().requires_grad_(False)
         if options.checkpoint_activations:
             recompute(self.raw)
@@ -231,6 +233,13 @@ class _Run:
             if self.team.main:
                 self.ema.save(self.output, half=self.options.half)
                 state.write(self.output, self._parts, self.step, self.seconds, self.spec)
+                self._write_card()
+
+    def save_model(self) -> None:
+        """Write the EMA model and the card, as they are."""
+        with self.team.as_one():
+            if self.team.main:
+                self.ema.save(self.output, half=self.options.half)
                 self._write_card()
 
     def _write_card(self) -> None:

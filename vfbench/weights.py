@@ -74,7 +74,7 @@ def describing(path: Path, model: str) -> Iterator[None]:
     """Within, a model is built of what a file says: a value that is missing or out of range names the file."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, RuntimeError, UserError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
         if isinstance(error, UserError) and type(error) is not UserError:
             raise  # not about a value: a library is missing, or another file
         reason = f"{error} is missing" if isinstance(error, KeyError) else error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +18,7 @@ from vfbench.diffusion.priors import Decomposed, Normal, Prior, batched
 from vfbench.diffusion.schedule import Prediction, Schedule
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import ClipShape, Conditioning, Dataset
-from vfbench.nets.embedding import Condition
+from vfbench.nets.embedding import MODES, Condition
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class ModelConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     conditions: Mapping[Conditioning, float] = field(default_factory=dict)  # of training clips, if recorded
     sha256: str = ""  # of the weights beside it
+
+    def __post_init__(self) -> None:
+        parts = self.conditions
+        if parts and not (set(parts) <= set(MODES) and min(parts.values()) >= 0 and 0 < sum(parts.values()) < math.inf):
+            raise ValueError(f"conditions {dict(parts)}: {', '.join(MODES)} have weights of at least 0, and one more")
 
     @property
     def ways(self) -> tuple[Conditioning, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from vfbench.diffusion.schedule import Prediction
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Clips, ClipShape, Conditioning, Quantise, Request, Setting, derive_seed
 from vfbench.nets.embedding import MODES
+
+STRONGEST = 1000.0  # guidance: some 10 is much, and far beyond it clips are saturated noise
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class Sampling:
         if self.condition not in MODES:
             raise unknown("conditioning", self.condition, MODES)
         solvers.check(self.steps, self.solver, self.eta)
-        if not math.isfinite(self.guidance):
-            raise UserError(f"guidance {self.guidance}: choose a finite number; 1 is none")
+        if not abs(self.guidance) <= STRONGEST:
+            raise UserError(f"guidance {self.guidance}: choose a finite number of at most {STRONGEST:g}; 1 is none")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise UserError(
                 f"threshold {self.threshold}: choose a part of a clip's values between 0 and 1, such as 0.995; leave "
@@ -110,6 +113,11 @@ class DiffusionSampler:
     def preset(self) -> str:
         """What the model was made of, for tables that show one model twice."""
         return self.model.config.preset
+
+    @property
+    def configuration(self) -> str:
+        """The SHA-256 of what the networks and the prior were built from, which weights alone do not tell."""
+        return hashlib.sha256(json.dumps(asdict(self.model.config), sort_keys=True).encode()).hexdigest()
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
@@ -196,8 +204,6 @@ def _trained(
         )
     weights.require_checkpoint(folder, model)
     config = ModelConfig.read(folder / weights.CONFIG, model)
-    if (config.classes, config.words) != (setting.dataset.classes, setting.dataset.words):
-        raise MissingData(f"{folder} was trained with other classes or words than {setting.dataset.name} has now")
     wanted = replace(setting.dataset.shape, frames=config.shape.frames) if longer else setting.dataset.shape
     if (config.dataset, config.shape) != (setting.dataset.name, wanted):
         shape = f"frames={config.shape.frames}, height={config.shape.height}, width={config.shape.width}"
@@ -206,6 +212,8 @@ def _trained(
             f"but {setting.dataset.name} at {setting.dataset.shape} is asked for: "
             f"say --dataset '{config.dataset}({shape})', or give another checkpoint"
         )
+    if (config.classes, config.words) != (setting.dataset.classes, setting.dataset.words):
+        raise MissingData(f"{folder} was trained with other classes or words than {setting.dataset.name} has now")
     if not config.sha256:
         raise MissingData(f"{folder / weights.CONFIG} records no SHA-256 of its weights: train or copy it again")
     with weights.describing(folder / weights.CONFIG, model):

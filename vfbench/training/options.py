@@ -16,6 +16,7 @@ _OF_DRAWN_CLIPS = {"crop": "random", "flip": True}  # options of datasets that c
 _CROPS = ("random", "centre")
 # Guidance needs some clips of which nothing is said; the rest lets one model answer captions and classes.
 _CONDITIONS: Mapping[Conditioning, float] = {"text": 0.8, "class": 0.1, "none": 0.1}
+_MOST = 1e6  # of a learning rate, or of a norm of gradients
 _OF_ONE = {"said": 0.9, "none": 0.1}  # where a dataset says one thing alone
 _NOT_OF_THE_WEIGHTS = (
     *("device", "save_every", "sample_every", "half", "compile", "workers"),
@@ -67,8 +68,10 @@ class TrainOptions:
             if not least <= (value := getattr(self, name)) < math.inf:
                 raise UserError(f"--{name.replace('_', '-')} {value}: at least {least}")
         for name in ("lr", "clip_norm"):
-            if not 0 < (value := getattr(self, name)) < math.inf:
-                raise UserError(f"--{name.replace('_', '-')} {value}: more than 0, and finite")
+            if not 0 < (value := getattr(self, name)) <= _MOST:
+                raise UserError(f"--{name.replace('_', '-')} {value}: more than 0, and finite: at most {_MOST:g}")
+        if not 0 <= self.seed < 1 << 63:
+            raise UserError(f"--seed {self.seed}: at least 0, and less than 2 to the 63rd")
         if not 0 <= self.ema < 1:
             raise UserError(f"--ema {self.ema}: at least 0 and less than 1, such as 0.999")
         if self.dtype not in DTYPES:

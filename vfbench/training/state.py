@@ -7,14 +7,16 @@ import pickle  # only for the name of an error
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+from zipfile import BadZipFile, ZipFile
 
 import torch
 
-from vfbench import files
+from vfbench import files, hub
 from vfbench.errors import MissingData, UserError
 from vfbench.training import changes
 
 FILE, LOG = "training.pt", "log.jsonl"
+_DAMAGED = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError)  # what reading such a file raises
 
 
 @runtime_checkable
@@ -49,9 +51,11 @@ def take_up(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) ->
     if not path.is_file():
         raise MissingData(f"nothing to resume at {path}: start without --resume")
     try:
+        if broken := ZipFile(path).testzip():  # torch itself does not look at the sums
+            raise ValueError(f"{broken} has another checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)  # each part has its own device
         found, step, seconds = json.loads(state["spec"]), int(state["step"]), float(state.get("seconds", 0))
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+    except (*_DAMAGED, pickle.UnpicklingError, BadZipFile) as error:
         raise MissingData(f"{path} is damaged ({error}): train again into another --output") from error
     if changed := changes.told(found, json.loads(json.dumps(spec))):
         raise UserError(
@@ -69,9 +73,11 @@ def there(folder: Path) -> bool:
 
 
 def require_new(folder: Path) -> None:
-    """Raise `UserError` where a folder holds a training."""
+    """Raise `UserError` where a folder holds a training, or what one would write over."""
     if there(folder):
         raise UserError(f"{folder} holds a training run already: add --resume to go on, or choose another --output")
+    if found := next((name for name in (*hub.FILES, "run.json") if (folder / name).exists()), None):
+        raise UserError(f"{folder} holds a {found}, which is not written over: choose another --output")
 
 
 def log(folder: Path, entry: Mapping[str, Any]) -> None:
