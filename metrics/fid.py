@@ -9,7 +9,6 @@ from jaxtyping import Float
 
 from vfbench.errors import UserError
 from vfbench.interfaces import PairedMetric
-from vfbench.metrics._extrapolate import Limit
 from vfbench.metrics._frechet import check_ddof, frechet_distance, frechet_influence
 from vfbench.metrics._frechet_metric import FrechetMetric
 from vfbench.metrics._samples import Labels
@@ -35,6 +34,7 @@ class FID(FrechetMetric):
     title: str = "FID"
     frames: int = 1
     minimum = 256
+    extrapolates = False
 
     def _influence(
         self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], labels: tuple[Labels, Labels]
@@ -57,16 +57,6 @@ class FID(FrechetMetric):
                 "for K frames add --extractor \"inception=inception(frames='all', count=K)\" to the command"
             )
         return clips.reshape(len(clips) * self.frames, width // self.frames)
-
-    def _limit(
-        self,
-        value: float,
-        fake: Float[np.ndarray, "n _"],
-        real: Float[np.ndarray, "m _"],
-        labels: tuple[Labels, Labels],
-        seed: int,
-    ) -> Limit | None:
-        return None
 
     def _warnings(
         self, fake: Float[np.ndarray, "n width"], real: Float[np.ndarray, "m width"], labels: tuple[Labels, Labels]
