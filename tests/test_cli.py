@@ -1,39 +1,28 @@
-"""The command line: what is typed wrongly is refused by name and exit code, what is right is read from every place."""
+"""The command line: its help, where flags are read from, what it prints, and whose folder it writes to."""
 
 from __future__ import annotations
 
 import ast
 import json
-import os
-import pickle
 import re
-import shutil
 import subprocess
 import sys
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import EntryPoint
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from conftest import Command, contents, results
 
-from vfbench import cli, plugins, weights
+from vfbench import cli
 from vfbench.plan import RunOptions, plan
 from vfbench.store import RunFolder
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 NOISE = ("run", "--model", "noise", "--device", "cpu", "--smoke")
 HEAVY = {"torch", "numpy", "pandas", "pydantic", "scipy", "transformers", "PIL", "rich"}
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in an empty folder, where a run that is not told where to go makes `runs`."""
-    monkeypatch.chdir(tmp_path)
 
 
 def recorded(vfbench: Command, *arguments: object) -> dict[str, dict[str, str]]:
@@ -95,184 +84,6 @@ def test_a_flag_that_means_the_same_in_two_commands_is_written_once() -> None:
     ]
     assert len(written) > 50
     assert {flag: count for flag, count in Counter(written).items() if count > 1} == {}
-
-
-# What is refused.
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["rnu"], "'rnu'.*'run'"),
-        (["run", "--modle", "vdm"], "--modle.*--model"),
-        (["run", "--num-sample", "9"], "--num-sample.*--num-samples"),
-        (["run", "--model", "vidofusion"], "no model called 'vidofusion': did you mean 'videofusion'"),
-        (["run", "--dataset", "shaps"], "no dataset called 'shaps': did you mean 'shapes'"),
-        (["run", "--dataset", "shaps", "--smoke"], "did you mean 'shapes'"),
-        ([*NOISE, "--metrics", "fvd,kvv"], "no metric called 'kvv': did you mean 'kvd'"),
-        ([*NOISE, "--protocol", "shape"], "no protocol called 'shape': did you mean 'shapes'"),
-        ([*NOISE, "--dtype", "float23"], "no --dtype called 'float23': did you mean 'float32'"),
-        ([*NOISE, "--device", "cudaa"], "no --device called 'cudaa': did you mean 'cuda'"),
-        ([*NOISE, "--model", "noise(step=2)"], "no option of model noise called 'step'"),
-        ([*NOISE, "--steps", "2"], "no option of model noise called 'steps'"),
-        ([*NOISE, "--dataset", "shapes(frame=8)"], "called 'frame': did you mean 'frames'"),
-        ([*NOISE, "--dataset", "shapes(frames='8')"], "frames='8' of dataset shapes must be int"),
-        ([*NOISE, "--model", "noise(("], r"cannot read 'noise\(\('"),
-        ([*NOISE, "--batch-size", "many"], "--batch-size many"),
-        ([*NOISE, "--batch-size", "0"], "--batch-size 0: at least 1"),
-        ([*NOISE, "-n", "1"], "a score needs at least 2 generated clips, not 1"),
-        ([*NOISE, "-n", "eight"], "--num-samples"),
-        ([*NOISE, "--seed", "1.5"], "--seed"),
-        ([*NOISE, "surprise"], "surprise"),
-        (["ls", "modells"], "'modells' is not one of 'models'"),
-        (["show", "model", "vdmm"], "did you mean 'vdm'"),
-        (["show", "model", "vdm(steps=3)"], r"vdm\(steps=3\): give the name alone, vdm"),
-        (["show", "model", "my_package.absent"], "'my_package.absent' cannot be imported: No module"),
-        (["generate", "--output", "x", "--format", "gif"], "--format.*'gif' is not one of 'mp4', 'webp'"),
-        (["table", "x", "--format", "markdwon"], "'markdwon' is not one of 'markdown'"),
-        (["train", "--model", "noise"], "'noise' cannot be trained; these can: pyoco, vdit, vdm, videofusion"),
-        (["train", "--preset", "tinny"], "no videofusion preset called 'tinny': did you mean 'tiny'"),
-    ],
-    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
-)
-def test_what_does_not_exist_is_named_with_what_is_near(arguments: list[str], said: str, vfbench: Command) -> None:
-    done = vfbench(*arguments)
-    assert done.code == 2
-    assert re.search(said, done.err), done.err
-    assert "Traceback" not in done.err
-    assert done.out == ""
-    assert list(Path().iterdir()) == []  # and nothing was begun
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--solver", "dpm++3m"], "no solver called 'dpm++3m': did you mean 'dpm++2m'"),
-        (["--steps", "0"], "--steps 0"),
-        (["--guidance", "nan"], "guidance nan: choose a finite number"),
-    ],
-)
-def test_sampling_options_are_refused_by_the_model(
-    options: list[str], said: str, vfbench: Command, checkpoints: Path
-) -> None:
-    done = vfbench("run", "--model", "vdm", "--device", "cpu", "--smoke", "--checkpoint", checkpoints / "vdm", *options)
-    assert done.code == 2
-    assert re.search(re.escape(said).replace(r"\.\*", ".*"), done.err), done.err
-
-
-@pytest.mark.parametrize("count", [8, 63])
-def test_too_few_clips_are_refused_naming_what_each_metric_needs(count: int, vfbench: Command) -> None:
-    done = vfbench("run", "--model", "noise", "--device", "cpu", "-n", count)
-    assert done.code == 2
-    assert f"{count:,} generated clips are too few: " in done.err
-    needs = {"fvd": 64, "kvd": 32, "is": 64, "clipsim": 16}
-    assert {name: f"{name} needs {n}" in done.err for name, n in needs.items()} == {
-        k: count < n for k, n in needs.items()
-    }
-    assert "--smoke" in done.err
-    assert (
-        vfbench("run", "--model", "noise", "--device", "cpu", "-n", 16, "--metrics", "clipsim", "--dry-run").code == 0
-    )
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_gpu_that_is_not_there_is_an_environment_error(vfbench: Command) -> None:
-    done = vfbench("run", "--model", "noise", "--device", "cuda")
-    assert (done.code, "torch sees no CUDA device" in done.err) == (5, True)
-
-
-# Before any work.
-
-
-@pytest.fixture
-def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever takes long fails the test."""
-    for name in ("vfbench.plan.measure", "vfbench.run.generate", "vfbench.run.real_features"):
-        monkeypatch.setattr(name, lambda *_, name=name: pytest.fail(f"{name} was called"))
-
-
-@pytest.mark.usefixtures("no_work")
-def test_an_output_that_cannot_be_written_stops_a_run_before_it_works(vfbench: Command) -> None:
-    Path("file").write_text("")
-    done = vfbench(*NOISE, "--output", "file/run")
-    assert done.code == 5
-    assert re.search("cannot write to file/run: .*file is not a folder", done.err)
-    Path("runs").symlink_to("file")  # where runs go by themselves
-    assert vfbench(*NOISE).code == 5
-
-
-@pytest.mark.usefixtures("no_work")
-def test_a_disk_that_is_too_small_stops_a_run_before_it_works(
-    vfbench: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=21_000_000))
-    done = vfbench(*NOISE, "-n", 64, "--keep-clips", "--output", "run")
-    assert done.code == 5
-    assert "run needs about 23 MB and its disk has 21 MB free" in done.err  # 64 clips of 48 KiB
-    assert not Path("run").exists()
-
-
-def cut(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def pickled(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(pickle.dumps({"a": [1, 2]}))
-
-
-def of_another_size(folder: Path) -> None:
-    weights.write(folder / "model.safetensors", {"network.stem.weight": torch.zeros(3)})
-
-
-def of_another_model(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model": "videofusion"}))
-
-
-def of_another_dataset(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "dataset": "ucf101"}))
-
-
-def garbled(folder: Path) -> None:
-    (folder / "config.json").write_text("{")
-
-
-@pytest.mark.usefixtures("no_work")
-@pytest.mark.parametrize(
-    ("harm", "said"),
-    [
-        (cut, r"model\.safetensors is damaged or not a safetensors file"),
-        (pickled, r"model\.safetensors is damaged or not a safetensors file"),
-        (of_another_size, r"model\.safetensors does not fit this model"),
-        (lambda folder: (folder / "model.safetensors").unlink(), r"no model\.safetensors: copy that file too"),
-        (of_another_model, r"is a checkpoint of 'videofusion', not of 'vdm'"),
-        (of_another_dataset, "was trained on ucf101"),
-        (garbled, r"config\.json cannot be read"),
-        (lambda folder: (folder / "config.json").unlink(), r"holds no config\.json: give the --output of"),
-        (shutil.rmtree, "does not exist: give the --output of"),
-    ],
-)
-def test_a_checkpoint_that_is_not_right_is_named(
-    harm: Callable[[Path], None], said: str, checkpoints: Path, vfbench: Command
-) -> None:
-    folder = shutil.copytree(checkpoints / "vdm", Path("mine"))
-    harm(folder)
-    done = vfbench("run", "--model", "vdm", "--device", "cpu", "--smoke", "--checkpoint", folder)
-    assert done.code == 4
-    assert re.search(f"mine.*{said}", done.err), done.err
-    assert "Traceback" not in done.err
-
-
-@pytest.mark.usefixtures("no_work")
-def test_ucf101_says_what_it_needs(vfbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("VFBENCH_DATA", raising=False)
-    for where in ([], ["--data-root", "nowhere"]):
-        missing = vfbench(*NOISE, "--dataset", "ucf101", *where)
-        assert missing.code == 4
-        assert "https://www.crcv.ucf.edu" in missing.err
-        assert "--data-root DIR" in missing.err
 
 
 # Spelling and places of flags.
@@ -450,104 +261,3 @@ def test_files_of_others_in_the_folder_stay(vfbench: Command) -> None:
     assert {name for name, content in contents(Path("run")).items() if content == b"mine"} == {
         *("notes.txt", "chunks/.note", "chunks/notes.safetensors")
     }
-
-
-# Listing.
-
-
-@pytest.mark.parametrize(
-    ("kind", "known"),
-    [
-        ("models", {"frozen", "noise", "real", "vdm", "videofusion"}),
-        ("datasets", {"shapes", "ucf101"}),
-        ("metrics", {"fvd", "kvd", "is", "clipsim"}),
-        ("extractors", {"shapes_judge"}),
-        ("protocols", {"shapes", "ucf101-smoke"}),
-    ],
-)
-def test_ls_lists_names_with_a_line_of_text(kind: str, known: set[str], vfbench: Command) -> None:
-    done = vfbench("ls", kind)
-    assert (done.code, done.err) == (0, "")
-    rows = dict(line.split(maxsplit=1) for line in done.out.splitlines())
-    assert known <= rows.keys()
-    assert all(rows.values())
-
-
-@pytest.mark.parametrize(("kind", "name"), [("model", "vdm"), ("dataset", "ucf101"), ("metric", "is")])
-def test_show_tells_options_and_presets(kind: str, name: str, vfbench: Command) -> None:
-    done = vfbench("show", kind, name)
-    assert done.code == 0
-    assert {"vdm": "  steps = 25", "ucf101": "  frames = 16", "is": "  splits = 1"}[name] in done.out.splitlines()
-    assert any(line.startswith("tiny ") for line in done.out.splitlines()) is (name == "vdm")
-
-
-@pytest.fixture
-def theirs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A package where the user works: a model like VDM, one without sizes, one that cannot be counted."""
-    sources = {
-        "like_vdm": "from vfbench.baselines.vdm import PRESETS as ALL, build, create\nPRESETS = {'tiny': ALL['tiny']}",
-        "no_sizes": "from vfbench.baselines.vdm import build, create",
-        "no_steps": "from vfbench.baselines.vdm import PRESETS, create\ndef build(setting, *, dusk: float = 0.5): ...",
-    }
-    (tmp_path / "theirs").mkdir()
-    for name, source in sources.items():
-        (tmp_path / "theirs" / f"{name}.py").write_text(f'"""The model {name}."""\n{source}\n')
-    monkeypatch.syspath_prepend(tmp_path)
-    yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "theirs"]:
-        del sys.modules[name]
-
-
-@pytest.mark.usefixtures("theirs")
-def test_a_model_of_a_third_party_is_shown_as_a_built_in_one(vfbench: Command) -> None:
-    done, built_in = vfbench("show", "model", "theirs.like_vdm"), vfbench("show", "model", "vdm").out.splitlines()
-    head, *options, _, tiny = done.out.splitlines()
-    assert (done.code, done.err, head) == (0, "", "The model like_vdm.")
-    assert "  steps = 25" in options
-    assert set(options) <= set(built_in)
-    assert tiny.split() in [line.split() for line in built_in]  # its parameters and FLOPs
-    preset = vfbench("show", "model", "theirs.like_vdm", "--preset", "tiny")
-    assert preset.out.splitlines()[1:] == vfbench("show", "model", "vdm", "--preset", "tiny").out.splitlines()[1:]
-
-
-@pytest.mark.usefixtures("theirs")
-def test_a_model_that_cannot_be_counted_is_shown_all_the_same(vfbench: Command) -> None:
-    without = vfbench("show", "model", "theirs.no_sizes")
-    assert (without.code, without.err) == (0, "")
-    assert "  steps = 25" in without.out
-    assert "preset" not in without.out
-    done = vfbench("show", "model", "theirs.no_steps")
-    assert (done.code, done.err.count("\n")) == (0, 1)
-    assert "'theirs.no_steps' takes no option 'steps': the FLOPs of a clip cannot be counted" in done.err
-    assert "  dusk = 0.5" in done.out
-    assert ["tiny", "not", "counted"] in [line.split() for line in done.out.splitlines()]
-
-
-def test_a_broken_plugin_breaks_only_itself(vfbench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("def build(:\n")
-    files = plugins._files
-    third = [EntryPoint("absent", "no_such_package.model", "vfbench.models")]
-    monkeypatch.setattr(plugins, "_files", lambda kind: [*files(kind), tmp_path / "broken.py"])
-    monkeypatch.setattr(plugins, "entry_points", lambda group, name=None: third if name in (None, "absent") else [])
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")  # as for a user: here warnings are errors
-        done = vfbench("ls", "models")
-    assert done.code == 0
-    assert done.err.startswith("warning: broken.py is broken and cannot be used")
-    assert done.err.count("\n") == 1
-    assert "videofusion" in done.out
-    assert "no_such_package" in done.out
-    refused = vfbench(*NOISE, "--model", "absent")
-    assert refused.code == 2
-    assert "model 'absent' cannot be imported" in refused.err
-
-
-def test_a_reader_that_has_seen_enough_gets_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # the output shall be left for the last moment
-    reads, writes = os.pipe()
-    os.close(reads)
-    done = subprocess.run(
-        [sys.executable, "-m", "vfbench", "ls", "models"], stdout=writes, stderr=subprocess.PIPE, text=True, check=False
-    )
-    os.close(writes)
-    assert (done.returncode, done.stderr) == (1, "")
