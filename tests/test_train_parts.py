@@ -277,6 +277,7 @@ def test_average_and_weights_are_float32_in_bfloat16(tmp_path: Path) -> None:
 # Several processes.
 
 SCRIPT = """
+import atexit
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -289,7 +290,16 @@ from vfbench.train import train
 from vfbench.training.team import Team
 
 training._Run.show = lambda run: None
-output, rank = Path(sys.argv[1]), Team("cpu").rank
+output = Path(sys.argv[1])
+
+
+@atexit.register  # before that of a team, and so called after it
+def tell_threads():
+    threads = sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
+    (output / f"threads.{{rank}}").write_text(" ".join(threads))
+
+
+rank = Team("cpu").rank
 
 
 class Broken(Shapes):
@@ -340,7 +350,7 @@ def test_two_processes_learn_what_one_does(together: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_what_fails_in_one_process_ends_all(together: Path) -> None:
-    told = {path.name: path.read_text() for path in together.glob("*.[01]")}
+    told = {path.name: path.read_text() for path in together.glob("*.[01]") if path.stem != "threads"}
     assert told == {
         "broken.0": "UserError: process 1 of 2 stopped: b.avi is damaged",
         "broken.1": "MissingData: b.avi is damaged",
@@ -350,3 +360,12 @@ def test_what_fails_in_one_process_ends_all(together: Path) -> None:
         **{f"whole.{r}": told["whole.0"] for r in "01"},
     }
     assert "whole holds a training run already" in told["whole.0"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux tells the threads of a process")
+def test_no_thread_of_the_team_outlives_it(together: Path) -> None:
+    for rank in "01":
+        threads = (together / f"threads.{rank}").read_text()
+        assert threads
+        assert "gloo" not in threads  # one that lets go of a tensor while Python ends aborts the process

@@ -7,12 +7,14 @@ of before the next step: else the others would wait for it in vain.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+import torch.distributed.nn.functional  # before there is a group, which it would take for a default, and keep
 from torch import distributed, nn
 
 from vfbench.errors import UserError
@@ -104,5 +106,10 @@ class Team:
 
 
 def _part() -> None:
+    """End the threads of gloo: one that lets go of a tensor while Python ends aborts the process.
+
+    They end with the last who knows the group, and what has been trained does, in circles.
+    """
     if distributed.is_initialized():
+        gc.collect()
         distributed.destroy_process_group()
