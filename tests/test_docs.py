@@ -23,7 +23,6 @@ from helpers import perturb
 
 import vfbench
 from vfbench import arguments, errors, plugins
-from vfbench import train as training
 from vfbench.cli import app
 from vfbench.datasets import shapes
 from vfbench.diffusion.priors import per_clip
@@ -31,6 +30,7 @@ from vfbench.interfaces import ClipShape, Request, Setting
 from vfbench.measuring import CLIPS
 from vfbench.plan import RunOptions
 from vfbench.plugins import Kind
+from vfbench.training.run import Run
 
 ROOT = Path(__file__).parent.parent
 README, CONTRIBUTING, CHANGELOG = (
@@ -299,7 +299,7 @@ def test_the_trainable_model_trains_and_runs_as_the_page_says(
     package: Path, tmp_path: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page's own commands, short: two steps of training without a sheet of samples, and a few clips."""
-    monkeypatch.setattr(training._Run, "show", lambda run: None)
+    monkeypatch.setattr(Run, "show", lambda run: None)
     monkeypatch.chdir(tmp_path)
     (block,) = (block for block in code(CONTRIBUTING, "sh") if "my_package.slide" in block)
     train, run = (shlex.split(line)[3:] for line in block.splitlines())

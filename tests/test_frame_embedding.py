@@ -28,6 +28,7 @@ from vfbench.models import videofusion
 from vfbench.models.videofusion import VideoFusion
 from vfbench.nets.frame_encoder import scaled
 from vfbench.train import TrainOptions, train
+from vfbench.training.run import Run
 
 CPU = torch.device("cpu")
 CAPTION = "a small red circle moves left over blue stripes"
@@ -312,7 +313,7 @@ class OneClip(Shapes):
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets: they take longer than a tiny training."""
-    monkeypatch.setattr(training._Run, "show", lambda run: None)
+    monkeypatch.setattr(Run, "show", lambda run: None)
 
 
 ENCODERS: dict[str, Callable[[Path], dict[str, Any]]] = {

@@ -12,7 +12,6 @@ import torch
 from helpers import UNET, clips_of, embed, perturb, randn, requests, setting, tiny_dataset
 from torch import Tensor
 
-from vfbench import train as training
 from vfbench.diffusion.schedule import Prediction, Schedule, clip
 from vfbench.diffusion.solvers import solve
 from vfbench.errors import BadEnvironment, MissingData, UserError
@@ -20,6 +19,7 @@ from vfbench.models import _hub_base, videofusion
 from vfbench.models._hub_base import HubBase, levels, nearest
 from vfbench.models.videofusion import VideoFusion
 from vfbench.train import TrainOptions, train
+from vfbench.training.run import Run
 
 diffusers = pytest.importorskip("diffusers", reason="a base generator of the hub needs diffusers, which is an extra")
 
@@ -37,7 +37,7 @@ BLOCKS = {
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """R of the preset `tiny` is smaller still, and a training makes no sample sheets."""
     monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], "residual": UNET})
-    monkeypatch.setattr(training._Run, "show", lambda run: None)
+    monkeypatch.setattr(Run, "show", lambda run: None)
 
 
 def hub_model(**options: Any) -> Any:

@@ -23,6 +23,7 @@ from vfbench.errors import MissingData, UserError
 from vfbench.models import videofusion
 from vfbench.models.videofusion import OneNetworkVideoFusion, VideoFusion
 from vfbench.train import TrainOptions, train
+from vfbench.training.run import Run
 
 TIMES = torch.tensor([300, 800])
 OPTIONS = TrainOptions(steps=4, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
@@ -34,7 +35,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The preset `tiny` is smaller still, and a training makes no sample sheets."""
     sizes = {"base": NO_TIME, "residual": UNET}
     monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **sizes})
-    monkeypatch.setattr(training._Run, "show", lambda run: None)
+    monkeypatch.setattr(Run, "show", lambda run: None)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import torch
 from helpers import UNET, clips_of, embed, perturb, requests, setting, tiny_dataset, tiny_vdm
 from torch import Tensor
 
-from vfbench import train as training
 from vfbench.baselines import pyoco, vdm
 from vfbench.baselines.pyoco import PYoCo
 from vfbench.diffusion.model import ModelConfig
@@ -20,6 +19,7 @@ from vfbench.diffusion.priors import Mixed, Progressive
 from vfbench.diffusion.schedule import v_target
 from vfbench.errors import UserError
 from vfbench.train import TrainOptions, train
+from vfbench.training.run import Run
 
 TIMES = torch.tensor([300, 800])
 PRESETS = ("tiny", "tiny-progressive")
@@ -136,7 +136,7 @@ def test_an_oracle_has_no_loss_and_finds_the_clip(monkeypatch: pytest.MonkeyPatc
 
 
 def test_resuming_under_another_alpha_is_refused_naming_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(training._Run, "show", lambda run: None)
+    monkeypatch.setattr(Run, "show", lambda run: None)
     options = TrainOptions(steps=1, batch_size=2)
     train(tiny(), tiny_dataset(), options, tmp_path)
     with pytest.raises(UserError, match=r"--model with alpha 1\.0 there, 0\.5 now"):

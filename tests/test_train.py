@@ -20,7 +20,6 @@ from helpers import CPU, perturb, tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor, nn
 
 from vfbench import prepare as preparing
-from vfbench import train as training
 from vfbench import weights
 from vfbench.baselines import vdm
 from vfbench.baselines.vdm import VDM
@@ -31,6 +30,7 @@ from vfbench.errors import BadEnvironment, Interrupted, MissingData, UserError
 from vfbench.interfaces import Clips, Dataset, Setting, Split
 from vfbench.models import videofusion
 from vfbench.train import TrainOptions, prepare, train
+from vfbench.training.run import Run, lr_factor
 from vfbench.training.team import Team
 
 OPTIONS = TrainOptions(steps=6, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
@@ -52,8 +52,8 @@ class Nothing(Shapes):
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets and no counting of FLOPs: they take longer than a tiny training."""
-    monkeypatch.setattr(training._Run, "show", lambda run: None)
-    monkeypatch.setattr(training._Run, "_flops", 1)
+    monkeypatch.setattr(Run, "show", lambda run: None)
+    monkeypatch.setattr(Run, "_flops", 1)
 
 
 @pytest.fixture(scope="module")
@@ -168,15 +168,15 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Press Ctrl-C in the midst of that step."""
-    advance = training._Run.advance
+    advance = Run.advance
 
-    def pressed(run: training._Run) -> dict[str, float]:
+    def pressed(run: Run) -> dict[str, float]:
         losses = advance(run)
         if run.step == step:
             signal.raise_signal(signal.SIGINT)
         return losses
 
-    monkeypatch.setattr(training._Run, "advance", pressed)
+    monkeypatch.setattr(Run, "advance", pressed)
 
 
 def test_resuming_what_is_done_changes_nothing(trained: tuple[Path, VDM]) -> None:
@@ -434,7 +434,7 @@ def test_a_model_that_cannot_be_trained_is_refused_naming_those_that_can() -> No
 
 def test_the_rate_warms_up_and_decays_to_a_twentieth() -> None:
     options = replace(OPTIONS, steps=1000, warmup=100)
-    rates = [training._rate(step, options) for step in range(1000)]
+    rates = [lr_factor(step, options) for step in range(1000)]
     assert rates[0] == pytest.approx(0.01)
     assert max(rates) == pytest.approx(1, abs=0.03)
     assert rates.index(max(rates)) == 99
@@ -462,7 +462,7 @@ def test_every_step_has_clipped_gradients_and_its_own_rate(
 
 
 def test_a_batch_shows_real_clips_in_range_with_their_own_words(tmp_path: Path) -> None:
-    run = training._Run(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=200), tmp_path, Team("cpu"))
+    run = Run(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=200), tmp_path, Team("cpu"))
     clips, labels, captions, modes, *_ = next(run.batches)
     assert (clips.shape, clips.dtype) == ((200, 4, 3, 8, 8), torch.uint8)
     assert clips.float().std() > 32

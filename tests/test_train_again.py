@@ -11,17 +11,17 @@ import pytest
 import torch
 from helpers import tiny_dataset, tiny_vdm
 
-from vfbench import train as training
 from vfbench.errors import MissingData, UserError
 from vfbench.train import TrainOptions, train
+from vfbench.training.run import Run
 
 OPTIONS = TrainOptions(steps=2, batch_size=2, lr=1e-2, warmup=2, save_every=100, sample_every=100)
 
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training._Run, "show", lambda run: None)
-    monkeypatch.setattr(training._Run, "_flops", 1)
+    monkeypatch.setattr(Run, "show", lambda run: None)
+    monkeypatch.setattr(Run, "_flops", 1)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "run.json"])

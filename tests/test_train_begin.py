@@ -17,7 +17,6 @@ from torch import Tensor
 from typer.main import get_command
 
 from vfbench import cost, matching, modelcard, weights
-from vfbench import train as training
 from vfbench.cli import app
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
@@ -27,6 +26,7 @@ from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import Clips
 from vfbench.train import TrainOptions, prepare, train
 from vfbench.training import changes, state
+from vfbench.training.run import Run, lr_factor
 
 OPTIONS = TrainOptions(steps=2, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 SMALL = "shapes(frames=4, height=8, width=8)"
@@ -35,7 +35,7 @@ SMALL = "shapes(frames=4, height=8, width=8)"
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No sample sheets: they take longer than a tiny training. And an empty folder to work in."""
-    monkeypatch.setattr(training._Run, "show", lambda run: None)
+    monkeypatch.setattr(Run, "show", lambda run: None)
     monkeypatch.chdir(tmp_path)
 
 
@@ -113,7 +113,7 @@ def test_options_are_checked_in_python_too() -> None:
 
 
 def test_no_warm_up_begins_at_the_full_rate() -> None:
-    assert training._rate(0, replace(OPTIONS, warmup=0)) == 1
+    assert lr_factor(0, replace(OPTIONS, warmup=0)) == 1
 
 
 def test_clips_that_do_not_fit_the_network_are_refused() -> None:
@@ -247,7 +247,7 @@ def test_another_model_and_tensors_that_do_not_fit_are_named(donor: Path, tmp_pa
 def test_a_training_goes_on_with_the_options_it_began_with(
     before: str, after: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training._Run, "_flops", 1)
+    monkeypatch.setattr(Run, "_flops", 1)
     train(*prepare(before, SMALL, "tiny"), OPTIONS, tmp_path)
     with pytest.raises(UserError, match=named):
         train(*prepare(after, SMALL, "tiny"), OPTIONS, tmp_path, resume=True)
@@ -358,11 +358,11 @@ def test_a_model_whose_flops_cannot_be_counted_is_trained_all_the_same(
 def test_a_gpu_that_is_too_small_for_a_step_is_said(
     processes: int, options: dict[str, Any], mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_small(run: training._Run) -> None:
+    def too_small(run: Run) -> None:
         run.team.count = processes
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training._Run, "advance", too_small)
+    monkeypatch.setattr(Run, "advance", too_small)
     with pytest.raises(BadEnvironment, match=f"step 1 does not fit .*: {mend}$"):
         train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=6, **options), tmp_path)
 

@@ -18,7 +18,6 @@ from conftest import ROOT
 from helpers import CPU, clips_of, embed, perturb, tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor, nn
 
-from vfbench import train as training
 from vfbench import weights
 from vfbench.baselines import vdit
 from vfbench.baselines.vdit import VDiT
@@ -31,6 +30,7 @@ from vfbench.train import TrainOptions, train
 from vfbench.training.arithmetic import recompute
 from vfbench.training.batches import Batch, Batches
 from vfbench.training.options import conditions, drawn
+from vfbench.training.run import Run, more_parts
 from vfbench.training.team import Team
 
 OPTIONS = TrainOptions(steps=4, batch_size=4, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
@@ -40,8 +40,8 @@ HALVES = (slice(0, 4), slice(4, 8))
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets and no counting of FLOPs: they take longer than a tiny training."""
-    monkeypatch.setattr(training._Run, "show", lambda run: None)
-    monkeypatch.setattr(training._Run, "_flops", 1)
+    monkeypatch.setattr(Run, "show", lambda run: None)
+    monkeypatch.setattr(Run, "_flops", 1)
 
 
 def tiny_vdit() -> VDiT:
@@ -159,7 +159,7 @@ class Full:
     def __init__(self, room: int) -> None:
         self.room, self.tried = room, list[int]()
 
-    def learn(self, run: training._Run, part: Batch, count: int, *, last: bool) -> Tensor:
+    def learn(self, run: Run, part: Batch, count: int, *, last: bool) -> Tensor:
         self.tried.append(len(part.clips))
         terms = _LEARN(run, part, count, last=last)  # the gradients are there already when it fails
         if len(part.clips) > self.room:
@@ -167,16 +167,14 @@ class Full:
         return terms
 
 
-_LEARN = training._Run._learn
+_LEARN = Run._learn
 
 
 def test_a_step_that_does_not_fit_is_made_in_smaller_parts_and_teaches_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected, memory = learnt(tmp_path / "parts", accumulate=4), Full(room=1)
-    monkeypatch.setattr(
-        training._Run, "_learn", lambda run, part, count, *, last: memory.learn(run, part, count, last=last)
-    )
+    monkeypatch.setattr(Run, "_learn", lambda run, part, count, *, last: memory.learn(run, part, count, last=last))
     found = learnt(tmp_path / "whole")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert memory.tried[:6] == [4, 2, 1, 1, 1, 1]
@@ -188,7 +186,7 @@ def test_a_step_that_does_not_fit_is_made_in_smaller_parts_and_teaches_the_same(
 
 @pytest.mark.parametrize(("parts", "clips", "more"), [(1, 8, 2), (1, 9, 3), (2, 12, 4), (4, 6, 6), (3, 7, 7)])
 def test_a_batch_is_cut_into_at_least_twice_as_many_equal_parts(parts: int, clips: int, more: int) -> None:
-    assert training._more(parts, clips) == more
+    assert more_parts(parts, clips) == more
 
 
 def test_a_resumed_run_may_accumulate_otherwise(tmp_path: Path) -> None:
@@ -283,13 +281,13 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, {tests!r})
-from test_train_parts import OPTIONS, tiny_dataset, tiny_vdm, training
+from test_train_parts import OPTIONS, Run, tiny_dataset, tiny_vdm
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import MissingData, UserError
 from vfbench.train import train
 from vfbench.training.team import Team
 
-training._Run.show = lambda run: None
+Run.show = lambda run: None
 output = Path(sys.argv[1])
 
 

@@ -20,7 +20,6 @@ from helpers import CPU, clips_of, perturb, requests, setting, tiny_dataset
 from torch import Tensor
 
 from vfbench import plugins, weights
-from vfbench import train as training
 from vfbench.datasets import shapes
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
@@ -28,6 +27,7 @@ from vfbench.diffusion.sampler import DiffusionSampler, Sampling
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Dataset, Request, Split
 from vfbench.train import TrainOptions, train
+from vfbench.training.run import Run
 
 
 class Case(NamedTuple):
@@ -103,7 +103,7 @@ def learnt(model: DiffusionModel, seed: int = 0) -> tuple[float, dict[str, Tenso
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets: they take longer than a tiny training."""
-    monkeypatch.setattr(training._Run, "show", lambda run: None)
+    monkeypatch.setattr(Run, "show", lambda run: None)
 
 
 def test_the_models_of_the_benchmark_are_found() -> None:
@@ -216,6 +216,7 @@ def _compiled(case: Case, backend: str) -> float:
     """How far loss and gradients of compiled networks are from those of plain ones, at most; raises where a network
     does not become one graph."""
     torch.set_num_threads(1)
+    torch._dynamo.reset()  # the programs of all U-Nets count together, and only so many are made
     plain, model = small(case), small(case)
     for network in model.networks().values():
         network.compile(backend=backend, fullgraph=True, dynamic=False)

@@ -1,0 +1,209 @@
+"""A training on its way: weights, their average, optimiser and step, and one step of them."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vfbench import cost, weights
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.sampler import DiffusionSampler, Sampling
+from vfbench.errors import MissingData, UserError
+from vfbench.interfaces import Dataset
+from vfbench.prefetch import ahead
+from vfbench.training import samples, state
+from vfbench.training.arithmetic import autocast, kernels, recompute
+from vfbench.training.batches import Batch, Batches
+from vfbench.training.begin import start_from
+from vfbench.training.options import TrainOptions, conditions, drawn
+from vfbench.training.team import Team
+
+
+class Run:
+    """The state of a training run: weights, EMA, optimiser, step."""
+
+    def __init__(
+        self, model: DiffusionModel, dataset: Dataset, options: TrainOptions, output: Path, team: Team
+    ) -> None:
+        if dataset.size("train") == 0:
+            raise MissingData(
+                f"{dataset.name}: no train clips found; see `python -m vfbench show dataset {dataset.name}`"
+            )
+        self.options, self.output, self.dataset, self.team, self.step = options, output, dataset, team, 0
+        self.drawn, self.conditions = drawn(dataset, options), conditions(dataset, options)
+        share, self.accumulate = team.share(options.batch_size, options.accumulate), options.accumulate
+        model.config = replace(model.config, conditions=self.conditions)
+        self.raw = model.to(team.device)
+        self.bare = cost.without_values(self.raw)  # before its way to compute is changed
+        began = start_from(model, options.init_from) if options.init_from is not None else None
+        self.ema = copy.deepcopy(self.raw).eval().requires_grad_(False)
+        if options.checkpoint_activations:
+            recompute(self.raw)
+        if options.compile:
+            for network in self.raw.networks().values():
+                network.compile(dynamic=False)  # a program for each batch size: symbolic sizes take far longer
+        optimizer = torch.optim.AdamW(model.groups(options.lr), weight_decay=options.weight_decay)
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.model, self.optimizer = team.prepare(_Losses(self.raw), optimizer)
+        fixed = {**options.of_the_weights(), **self.drawn, "init_from": began}
+        self.spec: dict[str, Any] = {"config": asdict(model.config), "data": dataset.fingerprint, "options": fixed}
+        # What is made by arithmetic alone would only compete with the step for the same cores.
+        workers = options.workers if self.drawn or team.device.type == "cuda" else 0
+        make = Batches(dataset, options, self.drawn, self.conditions, model.draw, share, team.device)
+        self.batches = ahead(make, self._steps(), workers=workers, depth=max(2 * workers, 1))
+        self.began = time.monotonic()
+
+    def _steps(self) -> Iterator[int]:
+        yield from range(self.step, self.options.steps)  # asked for when an earlier run has been taken up
+
+    @cached_property
+    def _flops(self) -> int | None:
+        """What a step takes; counted for the first card. None for a model that looks at values, of which there are none
+        while counting."""
+        try:
+            return cost.training_flops(self.bare) * self.options.batch_size
+        except (RuntimeError, NotImplementedError, TypeError):
+            return None
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken, all runs together."""
+        return time.monotonic() - self.began
+
+    @property
+    def _parts(self) -> dict[str, state.Part]:
+        return {"model": self.raw, "ema": self.ema, "optimizer": self.optimizer}
+
+    def start(self, resume: bool) -> None:
+        """Begin anew, or take up where an earlier run stopped."""
+        if resume:
+            self.step, before = state.take_up(self.output, self._parts, self.spec)
+            self.began -= before
+        else:
+            state.require_new(self.output)
+        if self.team.main:
+            state.forget_later(self.output, self.step)
+
+    def advance(self) -> dict[str, float]:
+        """One optimiser step; returns the loss terms."""
+        with self.team.as_one():
+            batch = next(self.batches)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * lr_factor(self.step, self.options)
+        terms = self._gradients(batch)
+        nn.utils.clip_grad_norm_(self.raw.parameters(), self.options.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self._average()
+        values = dict(zip(self._terms, self.team.mean(terms).tolist(), strict=True))
+        if not all(math.isfinite(v) for v in values.values()):
+            raise UserError(f"the loss is not finite at step {self.step}: {values}; lower --lr or use --dtype float32")
+        if self.step % 50 == 0 and self.team.main:
+            state.log(self.output, {"step": self.step, **values, "seconds": round(self.seconds, 1)})
+        return values
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Those of a step, in more parts from here on where the GPU has too little memory; returns the loss terms."""
+        while True:
+            parts = batch.parts(self.accumulate)
+            try:
+                return torch.stack([self._learn(part, len(parts), last=part is parts[-1]) for part in parts]).mean(0)
+            except torch.OutOfMemoryError:
+                if self.team.count > 1 or self.accumulate == len(batch.clips):  # the others would wait for this one
+                    raise
+            self.optimizer.zero_grad()
+            torch.cuda.empty_cache()  # here, where the error is gone, and with it what it held of the failed part
+            if self.options.compile:
+                torch._dynamo.reset()  # a network has programs for a few sizes only, and then runs uncompiled
+            self.accumulate = more_parts(self.accumulate, len(batch.clips))
+            said = (
+                f"step {self.step + 1} does not fit into the memory of the GPU: each batch in {self.accumulate} parts"
+            )
+            print(f"{said} from here on, the weights are the same but for the rounding of sums", file=sys.stderr)
+
+    def _learn(self, part: Batch, count: int, *, last: bool) -> Tensor:
+        """Add the gradients of one of `count` parts; returns the loss terms."""
+        x = part.clips.to(self.team.device).float().div(127.5).sub(1)
+        device, dtype = self.team.device, self.options.dtype
+        with nullcontext() if last else self.team.alone(self.model), kernels(device, dtype):
+            with autocast(device, dtype):
+                losses: dict[str, Tensor] = self.model(x, part)
+            terms = torch.stack(list(losses.values()))
+            (terms.sum() / count).backward()  # type: ignore[no-untyped-call]  # torch has no type
+        self._terms = list(losses)
+        return terms.detach()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))  # young averages forget faster
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.raw.parameters()), 1 - decay)
+
+    def save(self) -> None:
+        """Write the EMA model, then what resuming needs (a run that is done has its model), and the card."""
+        with self.team.as_one():
+            if self.team.main:
+                self.ema.save(self.output, half=self.options.half)
+                state.write(self.output, self._parts, self.step, self.seconds, self.spec)
+                self._write_card()
+
+    def save_model(self) -> None:
+        """Write the EMA model and the card, as they are."""
+        with self.team.as_one():
+            if self.team.main:
+                self.ema.save(self.output, half=self.options.half)
+                self._write_card()
+
+    def _write_card(self) -> None:
+        from vfbench import modelcard
+
+        modelcard.write(
+            self.output,
+            self.ema.config,
+            dataset=self.dataset,
+            options={**asdict(self.options), **self.spec["options"], "accumulate": self.accumulate},
+            step=self.step,
+            flops=None if self._flops is None else self._flops * self.step,
+            sha256=weights.sha256(self.output / weights.TENSORS),
+        )
+
+    def show(self) -> None:
+        """Sample a few held-out clips into `samples/`, to be looked at."""
+        with self.team.as_one():
+            if self.team.main:
+                told = Sampling(condition=self.ema.config.ways[0])
+                sampler = DiffusionSampler(self.ema, "none", self.team.device, sampling=told)
+                samples.write(self.output / "samples" / f"step_{self.step:06d}", sampler, self.dataset)
+
+
+class _Losses(nn.Module):
+    """`training_losses` as a forward pass, so that accelerate can wrap it."""
+
+    def __init__(self, model: DiffusionModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return self.model.training_losses(x, batch.labels, batch.captions, batch.modes, batch.drawn)
+
+
+def lr_factor(step: int, options: TrainOptions) -> float:
+    """Linear warm-up, then half a cosine down to a twentieth."""
+    rising = min((step + 1) / max(options.warmup, 1), 1.0)
+    return rising * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
+
+
+def more_parts(parts: int, clips: int) -> int:
+    """At least twice as many equal parts of so many clips."""
+    return next(count for count in range(min(2 * parts, clips), clips + 1) if clips % count == 0)
