@@ -6,13 +6,17 @@ The numbers of README and of results/shapes/README.md come from here and from no
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean, stdev
+
+from scipy import stats
 
 from vfbench import render, table
-from vfbench.cells import DASH
+from vfbench.cells import DASH, rounded
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -42,14 +46,27 @@ def runs(folder: Path) -> str:
 
 
 def study() -> str:
-    """Each metric of each model, a row for each seed of its training."""
+    """Each metric of each model: a row for each seed of its training, and one for their mean."""
     made = {folder.name.removeprefix("seed-"): _table(folder) for folder in sorted(STUDY.iterdir())}
-    rows = [(row, seed) for seed, each in made.items() for row in each.rows if row.kind == "model"]
     first = next(iter(made.values()))
-    lines = [[row.label, seed, *(cell.text for cell in row.cells)] for row, seed in rows]
+    scores: dict[str, list[list[float]]] = {}  # of each model: a row a seed, a column a metric
+    lines = []
+    for seed, each in made.items():
+        for row, record in zip(each.rows, each.records, strict=False):  # the floor has a row and no record
+            lines.append([row.label, seed, *(cell.text for cell in row.cells)])
+            scores.setdefault(row.label, []).append([score["value"] for score in record["scores"].values()])
+    for label, found in scores.items():
+        if len(found) > 1:
+            lines.append([label, f"mean of {len(found)}", *map(over_seeds, zip(*found, strict=True))])
     floors = [[f"*{row.label}*", "", *(cell.text for cell in row.cells)] for row in first.rows if row.kind == "floor"]
     head = [["model", "training seed", *first.header[1:]], [":--", "--:", *["--:"] * (len(first.header) - 1)]]
-    return _lines([*head, *sorted(lines), *floors]) + f"\n{first.caption}\n"
+    return _lines([*head, *sorted(lines), *floors]) + f"\n{first.caption} Means ± half of Student's 95 % interval.\n"
+
+
+def over_seeds(values: Sequence[float]) -> str:
+    """The mean of independent trainings ± half the width of its 95 % interval, by Student's t."""
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return " ± ".join(rounded([fmean(values), half], half))
 
 
 def few_steps() -> str:
