@@ -151,8 +151,22 @@ def test_the_dataset_is_trained_on_as_the_protocol_wants_its_clips(clips: Path) 
 def test_a_dataset_that_is_not_there_is_said_first(vfbench: Command, tmp_path: Path) -> None:
     done = vfbench("run", "--model", "vdm", "--dataset", "folder", "--data-root", tmp_path / "none")
     assert done.code == 4
-    assert "none" in done.err
-    assert "vfbench train" not in done.err
+    assert done.err.startswith(f"error: {tmp_path / 'none'}")
+    flags = command(done.err)  # then that a checkpoint is missing, too
+    assert (flags["--data-root"], flags["--preset"]) == (str(tmp_path / "none"), "base-128")
+
+
+@pytest.mark.usefixtures("no_work")
+def test_the_main_job_tells_what_it_needs_where_nothing_is_there(vfbench: Command) -> None:
+    done = vfbench("run", "--model", "videofusion", "--dataset", "ucf101")
+    assert done.code == 4
+    assert "no --data-root given" in done.err
+    flags = command(done.err)
+    assert flags["--dataset"] == "ucf101(height=128, width=128)"
+    assert (flags["--data-root"], flags["--preset"]) == ("DIR", "base-128")
+    size = describe("videofusion", "base-128", plugins.load("dataset", "shapes(height=128, width=128)"))
+    hours = gpu_hours(size.training_flops, int(flags["--steps"]), int(flags["--batch-size"]))
+    assert f"about {hours:,.1f} GPU-hours" in done.err
 
 
 # Where nothing is missing.

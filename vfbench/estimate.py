@@ -62,13 +62,23 @@ def told_hours(flops: int, steps: int, batch_size: int) -> str:
 def require_trained(model: Spec, dataset: Spec, root: str | None, protocol: str | None, *, smoke: bool) -> None:
     """Raise `MissingData` where no checkpoint of a model comes with vfbench for the clips that a protocol scores.
 
-    Says how to train one, and what that takes. Only for models that are sampled by `vfbench.diffusion.sampler`: others
-    may bring their own weights. No clip is read and no network loaded.
+    Says how to train one, and what that takes; where the dataset itself is missing, both. Only for models that are
+    sampled by `vfbench.diffusion.sampler`: others may bring their own weights. No clip is read and no network loaded.
     """
-    if _sampled_by_us(model):
-        asked = cut(dataset, rules(dataset, protocol, smoke=smoke))
+    if not _sampled_by_us(model):
+        return
+    asked = cut(dataset, rules(dataset, protocol, smoke=smoke))
+    wanted = _training(dataset, asked)
+    try:
         data: Dataset = plugins.load("dataset", asked.merged({"root": root}))
-        require_trained_on(data, model, _training(dataset, asked), root, smoke=smoke)
+    except MissingData as error:
+        if (stand_in := _as_large(asked)) is None or weights.shipped(dataset.name, model.name):
+            raise
+        advice = _advice(model, stand_in, wanted, root or "DIR", smoke=smoke)
+        raise MissingData(
+            f"{error}\n'{model.name}' needs a checkpoint as well: none comes with vfbench for {dataset.name}. {advice}"
+        ) from error
+    require_trained_on(data, model, wanted, root, smoke=smoke)
 
 
 def require_trained_on(data: Dataset, model: Spec, dataset: Spec, root: str | None, *, smoke: bool = False) -> None:
@@ -101,6 +111,13 @@ def _training(dataset: Spec, asked: Spec) -> Spec:
     return Spec(dataset.name, {**needed, **dataset.options})
 
 
+def _as_large(asked: Spec) -> Dataset | None:
+    """Clips of the size of a dataset that is not there, which cost as much; None where that size is not known."""
+    known = plugins.options("dataset", asked.name) | asked.options
+    size = {name: known.get(name) for name in ("frames", "height", "width")}
+    return plugins.load("dataset", Spec("shapes", size)) if all(size.values()) else None
+
+
 def _advice(model: Spec, data: Dataset, dataset: Spec, root: str | None, *, smoke: bool) -> str:
     known = plugins.options("model", model.name, "create")
     wanted = Spec(model.name, {name: value for name, value in model.options.items() if name in known})
@@ -108,7 +125,7 @@ def _advice(model: Spec, data: Dataset, dataset: Spec, root: str | None, *, smok
     if size is None:
         return f"None of its presets takes clips of that shape: see python -m vfbench show model {model.name}"
     chosen = SMOKE if smoke else recipe(size.preset)
-    output = f"runs/train-{model.name}-{data.name}"
+    output = f"runs/train-{model.name}-{dataset.name}"
     told: dict[str, Any] = {"model": wanted, "dataset": dataset, **({"data-root": root} if root else {})}
     told |= {"preset": size.preset, "steps": chosen.steps, "batch-size": chosen.batch_size, "output": output}
     flags = [str(word) for name, value in told.items() for word in (f"--{name}", value)]
