@@ -229,7 +229,7 @@ def test_a_control_takes_no_class(vfbench: Command) -> None:
 def test_a_model_whose_frames_share_nothing_has_no_base_to_fix(of_vdm: Path, vfbench: Command) -> None:
     done = vfbench(*tiny(of_vdm, "--model", "vdm", "--fix", "base", "--output", "made"))
     assert done.code == 2
-    assert "--fix base: vdm: its frames share no noise; choose a model whose frames do: videofusion" in done.err
+    assert "--fix base: vdm: no noise is common to all its frames; choose a model with such: videofusion" in done.err
 
 
 @pytest.mark.parametrize("there", ["folder", "file"])

@@ -84,7 +84,7 @@ def test_a_created_model_is_the_presets_own() -> None:
         ("vdm", "tinny", 16, "did you mean 'tiny'"),
         ("vmd", "tiny", 16, "did you mean 'vdm'"),
         ("vdit", "tiny", 18, "vdit preset 'tiny' does not fit shapes: clips of 4x18x18 cannot be cut into patches"),
-        ("vdm", "tiny", 17, "vdm tiny does not take clips of 4x17x17"),
+        ("vdm", "tiny", 17, "vdm tiny does not take clips of 4x17x17: 17x17 pixels: both sides must be multiples of 8"),
     ],
 )
 def test_what_cannot_be_counted_is_named(model: str, preset: str, side: int, said: str) -> None:

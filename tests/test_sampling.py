@@ -194,9 +194,9 @@ def test_a_model_whose_frames_share_nothing_refuses_it(tmp_path: Path, prior: An
     model.model.prior = prior
     assert not model.shares_base
     assert sampler_of_videofusion_shares(tmp_path / "other")
-    with pytest.raises(UserError, match="share no noise; choose a model whose frames do: videofusion"):
+    with pytest.raises(UserError, match="no noise is common to all its frames; choose a model with such: videofusion"):
         model.sample(moved(requests(4), 1))
-    with pytest.raises(UserError, match="frames 8 of this model: its frames share no noise"):
+    with pytest.raises(UserError, match="frames 8 of this model: no noise is common to all its frames"):
         DiffusionSampler(model.model, "none", model.device, sampling=replace(model.sampling, frames=8))
 
 

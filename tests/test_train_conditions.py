@@ -165,6 +165,17 @@ def test_what_no_clip_has_taught_is_not_asked(
         vdm.build(Setting(tiny_dataset(), CPU, checkpoint=told[shown]), **options)
 
 
+def test_a_frame_nobody_left_out_is_no_way_to_guide_away_from(tmp_path: Path) -> None:
+    """Where every training clip has a class, the embedding of its frame is never left out either."""
+    data, taught = tiny_dataset(), {"class": 1.0}
+    model = vdm.create(data, "tiny-prior")
+    train(model, data, replace(OPTIONS, steps=1, sample_every=100, conditions=taught), tmp_path)
+    assert model.frame_embedding is not None
+    assert not model.frame_embedding.projection.unknown.any()
+    with pytest.raises(UserError, match=r"guidance 3\.0 .* has seen none"):
+        vdm.build(Setting(data, CPU, checkpoint=tmp_path), guidance=3.0)
+
+
 def test_a_prompt_to_a_model_of_classes_is_refused(vfbench: Command, told: dict[str, Path], tmp_path: Path) -> None:
     command = ["generate", "--model", "vdm", "--dataset", SMALL, "--checkpoint", told["class_none"], "-n", 1]
     done = vfbench(*command, "--prompt", "a small red circle moves left over blue stripes", "--output", tmp_path / "a")

@@ -234,7 +234,7 @@ def _sampling(model: str, bare: DiffusionModel) -> tuple[int, int]:
         try:
             with counting() as each:
                 guided(bare.predict, z, t, condition, null, options["guidance"])
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise UserError(f"{config.model} {config.preset} does not take clips of {shape}: {error}") from error
     evaluations = options["steps"] * (1 if options["guidance"] == 1.0 else 2)
     return once.get_total_flops() + options["steps"] * each.get_total_flops(), evaluations

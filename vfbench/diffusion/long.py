@@ -26,7 +26,8 @@ from vfbench.interfaces import ClipShape, Request, derive_seed
 
 LONGEST = 10_000  # frames: twenty times the paper's
 NOT_SHARED = (
-    "its frames share no noise; choose a model whose frames do: videofusion with lam above 0, or pyoco with mixed noise"
+    "no noise is common to all its frames; choose a model with such: videofusion with lam above 0, or pyoco with mixed "
+    "noise"
 )
 
 

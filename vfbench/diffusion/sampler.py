@@ -81,9 +81,9 @@ class DiffusionSampler:
                 f"condition='{self.conditioning}': the training clips of this model were shown with "
                 f"{' or '.join(ways)} alone; choose condition='{ways[0]}', or train with --conditions"
             )
-        if guidance == 1 or self.model.frame_embedding is not None:
+        if guidance == 1:
             return
-        if self.conditioning == "none":
+        if self.conditioning == "none" and self.model.frame_embedding is None:
             raise UserError(
                 f"guidance {guidance} leads away from a clip of which nothing is said, and condition='none' asks for "
                 "just that: it would cost twice and change nothing; leave it out, or choose condition='class' or 'text'"

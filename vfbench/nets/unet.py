@@ -33,9 +33,17 @@ class UNetConfig:
     attention: Sequence[int] = (1, 2)
     embedding: int = 128
 
+    @property
+    def multiple(self) -> int:
+        """What both sides of a frame must be a multiple of, so that each level is half as large as the one before."""
+        return self.patch * 2 ** (len(self.channels) - 1)
+
 
 class UNet(Recomputing):
-    """(B, T, in, H, W) and a time, a condition vector and the frame index to (B, T, 3, H, W)."""
+    """(B, T, in, H, W) and a time, a condition vector and the frame index to (B, T, 3, H, W).
+
+    Raises `ValueError` for frames whose sides are no multiples of `UNetConfig.multiple`.
+    """
 
     def __init__(self, config: UNetConfig, *, frames: int, inputs: int = 3) -> None:
         super().__init__()
@@ -80,7 +88,9 @@ class UNet(Recomputing):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """`x` (B, T, in, H, W), `t` (B,) integer times, `condition` (B, embedding)."""
-        batch, frames = x.shape[:2]
+        batch, frames, _, height, width = x.shape
+        if height % self.config.multiple or width % self.config.multiple:
+            raise ValueError(f"{height}x{width} pixels: both sides must be multiples of {self.config.multiple}")
         embedding = self.time(sinusoidal(t, 128)) + condition
         embedding = F.silu(embedding[:, None] + self.frame).flatten(0, 1)  # (B*T, embedding)
         h = F.pixel_unshuffle(x.flatten(0, 1), self.config.patch).contiguous(memory_format=torch.channels_last)
