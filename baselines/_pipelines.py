@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +20,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vfbench import files, video, weights
+from vfbench import files, remote, video, weights
 from vfbench.errors import BadEnvironment, MissingData, UserError, unknown
 from vfbench.interfaces import Clips, Quantise
 
 READ = ("*.safetensors", "*.json", "*.txt", "*.model")  # all that a pipeline is made of
-_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def library() -> Any:
@@ -45,12 +45,17 @@ def pipeline_folder(name: str, revision: str | None, variant: str | None) -> Pat
 
     Raises `MissingData` naming the id, the cache that was looked at and the command that fetches it.
     """
+    if revision and Path(name).expanduser().is_dir():
+        raise UserError(f"revision={revision!r} is of the hub, and {name} is a folder: leave one of them out")
+    download = library().DiffusionPipeline.download
 
     def fetch() -> Path:
-        download = library().DiffusionPipeline.download
-        return Path(download(name, revision=revision, variant=variant, use_safetensors=True))
+        try:
+            return Path(download(name, revision=revision, variant=variant, use_safetensors=True))
+        except (OSError, ValueError) as error:
+            raise error.__cause__ or error from None  # diffusers hides what the hub said behind its own words
 
-    return _folder(name, revision, fetch)
+    return _folder("id", name, fetch, revision)
 
 
 def adapter_folder(name: str) -> Path:
@@ -61,32 +66,20 @@ def adapter_folder(name: str) -> Path:
 
         return Path(snapshot_download(name, allow_patterns=list(READ)))
 
-    return _folder(name, None, fetch)
+    return _folder("adapter", name, fetch)
 
 
-def _folder(name: str, revision: str | None, fetch: Callable[[], Path]) -> Path:
+def _folder(option: str, name: str, fetch: Callable[[], Path], revision: str | None = None) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if revision:
-            raise UserError(f"revision={revision!r} is of the hub, and {folder} is a folder: leave one of them out")
         return folder
-    if not _HUB.fullmatch(name):
-        raise MissingData(f"id={name!r}: no such folder, and no id of the Hugging Face hub, which is OWNER/NAME")
-    try:
-        with _quiet():
-            return fetch()
-    except (OSError, ValueError) as error:  # what the hub raises: no network, no such id, no safetensors
-        from huggingface_hub import constants
-
-        why = str(error.__cause__ or error).strip().split("\n")[0]  # diffusers hides the cause behind its own words
-        wanted = " ".join([name, *(["--revision", revision] if revision else [])])
-        patterns = " ".join(f"--include '{pattern}'" for pattern in READ)
-        raise MissingData(
-            f"'{name}' is not in the Hugging Face cache {constants.HF_HUB_CACHE} (HF_HOME is {constants.HF_HOME}), "
-            f"and cannot be fetched ({why}); where there is a network, run\n"
-            f"  hf download {wanted} {patterns}\n"
-            "and set HF_HOME to where that put it, or name a folder that holds it: id='FOLDER'"
-        ) from error
+    if not re.fullmatch(weights.HUB_NAME, name):
+        raise MissingData(f"{option}={name!r}: no such folder, and no id of the Hugging Face hub, which is OWNER/NAME")
+    patterns = [word for pattern in READ for word in ("--include", pattern)]
+    command = shlex.join(["hf", "download", name, *(["--revision", revision] if revision else []), *patterns])
+    what = f"{option}={name!r} is no folder here, and neither the hub nor the cache has it"
+    with _quiet(), remote.asking(what, name, command=command):
+        return fetch()
 
 
 def kind(folder: Path, wanted: str | None = None) -> Any:

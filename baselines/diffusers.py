@@ -34,26 +34,45 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 OFFLOADS = ("none", "model", "sequential")
 FITS = ("centre-crop", "squash")
 _LTX: Mapping[str, Any] = {
-    **{"id": "Lightricks/LTX-Video", "dtype": "bfloat16", "steps": 50, "guidance": 3.0},
+    "id": "Lightricks/LTX-Video",
+    "dtype": "bfloat16",
+    "steps": 50,
+    "guidance": 3.0,
     "negative": "worst quality, inconsistent motion, blurry, jittery, distorted",
-    **{"frames": 161, "height": 480, "width": 704},
+    "frames": 161,
+    "height": 480,
+    "width": 704,
 }
 # Settings of the examples in diffusers 0.42 (in the file of each pipeline) or, where it says so, of its documentation.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # TextToVideoSDPipeline, 8 frames a second; steps, guidance and frames are the defaults of its call.
     "modelscope": {
-        **{"id": "damo-vilab/text-to-video-ms-1.7b", "variant": "fp16", "dtype": "float16"},
-        **{"steps": 50, "guidance": 9.0, "frames": 16},
+        "id": "damo-vilab/text-to-video-ms-1.7b",
+        "variant": "fp16",
+        "dtype": "float16",
+        "steps": 50,
+        "guidance": 9.0,
+        "frames": 16,
     },
     # AnimateDiffPipeline, from the documentation; the size is that of the image model.
     "animatediff": {
-        **{"id": "SG161222/Realistic_Vision_V5.1_noVAE", "adapter": "guoyww/animatediff-motion-adapter-v1-5-2"},
-        **{"dtype": "float16", "steps": 25, "guidance": 7.5, "negative": "bad quality, worse quality", "frames": 16},
+        "id": "SG161222/Realistic_Vision_V5.1_noVAE",
+        "adapter": "guoyww/animatediff-motion-adapter-v1-5-2",
+        "dtype": "float16",
+        "steps": 25,
+        "guidance": 7.5,
+        "negative": "bad quality, worse quality",
+        "frames": 16,
     },
     # CogVideoXPipeline, 8 frames a second: 6 seconds and a frame.
     "cogvideox": {
-        **{"id": "THUDM/CogVideoX-2b", "dtype": "float16", "steps": 50, "guidance": 6.0},
-        **{"frames": 49, "height": 480, "width": 720},
+        "id": "THUDM/CogVideoX-2b",
+        "dtype": "float16",
+        "steps": 50,
+        "guidance": 6.0,
+        "frames": 49,
+        "height": 480,
+        "width": 720,
     },
     # LTXPipeline, 24 frames a second; guidance is the default of its call.
     "ltx": _LTX,
@@ -61,12 +80,26 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "ltx-image": {"pipeline": "LTXImageToVideoPipeline", **_LTX},
     # WanPipeline, 16 frames a second; steps are the default of its call. Its example's negative prompt is left out.
     "wan": {
-        **{"id": "Wan-AI/Wan2.1-T2V-14B-Diffusers", "dtype": "bfloat16", "vae_dtype": "float32", "shift": 5.0},
-        **{"steps": 50, "guidance": 5.0, "frames": 81, "height": 720, "width": 1280},
+        "id": "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        "dtype": "bfloat16",
+        "vae_dtype": "float32",
+        "shift": 5.0,
+        "steps": 50,
+        "guidance": 5.0,
+        "frames": 81,
+        "height": 720,
+        "width": 1280,
     },
     "wan-480p": {
-        **{"id": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "dtype": "bfloat16", "vae_dtype": "float32", "shift": 3.0},
-        **{"steps": 50, "guidance": 5.0, "frames": 81, "height": 480, "width": 832},
+        "id": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        "dtype": "bfloat16",
+        "vae_dtype": "float32",
+        "shift": 3.0,
+        "steps": 50,
+        "guidance": 5.0,
+        "frames": 81,
+        "height": 480,
+        "width": 832,
     },
 }
 

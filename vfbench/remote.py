@@ -41,10 +41,11 @@ def _downloaded(repo: str, patterns: Sequence[str], revision: str | None = None)
 
 
 @contextmanager
-def asking(what: str, repo: str) -> Iterator[None]:
+def asking(what: str, repo: str, *, command: str = "") -> Iterator[None]:
     """Within, the hub is asked of a repository: an error of it becomes a `MissingData` that begins with `what`.
 
-    The errors have no base in common: OSError, ValueError, those of its HTTP library.
+    It says what to do, and the `command` that fills the cache where there is one. The errors have no base in common:
+    OSError, ValueError, those of its HTTP library.
     """
     from huggingface_hub import constants
 
@@ -52,7 +53,8 @@ def asking(what: str, repo: str) -> Iterator[None]:
         yield
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise MissingData(f"{what} (HF_HOME={constants.HF_HOME}): {reason}\n{_mend(error, repo)}") from error
+        mend = _mend(error, repo) + (f"; the cache is filled by\n  {command}" if command else "")
+        raise MissingData(f"{what} (HF_HOME={constants.HF_HOME}): {reason}\n{mend}") from error
 
 
 def _mend(error: Exception, repo: str) -> str:
