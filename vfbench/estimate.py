@@ -113,7 +113,7 @@ def _training(dataset: Spec, asked: Spec) -> Spec:
 
 def _as_large(asked: Spec) -> Dataset | None:
     """Clips of the size of a dataset that is not there, which cost as much; None where that size is not known."""
-    known = plugins.options("dataset", asked.name) | asked.options
+    known = {**plugins.options("dataset", asked.name), **asked.options}
     size = {name: known.get(name) for name in ("frames", "height", "width")}
     return plugins.load("dataset", Spec("shapes", size)) if all(size.values()) else None
 

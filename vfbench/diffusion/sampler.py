@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.diffusion.priors import Sharing, per_clip
 from vfbench.diffusion.schedule import Prediction
 from vfbench.errors import MissingData, UserError, unknown
-from vfbench.interfaces import Clips, ClipShape, Conditioning, Quantise, Request, Setting, derive_seed
+from vfbench.interfaces import Clips, ClipShape, Conditioning, Dataset, Quantise, Request, Setting, derive_seed
 from vfbench.nets.embedding import MODES
 
 STRONGEST = 1000.0  # guidance: some 10 is much, and far beyond it clips are saturated noise
@@ -28,23 +29,24 @@ class Sampling:
     """How clips are made of a trained model: the options that every built-in model takes.
 
     `steps`, `solver` and `eta` are those of `vfbench.diffusion.solvers.solve`, `guidance` the weight of
-    `vfbench.diffusion.guidance`, `threshold` that of `vfbench.diffusion.schedule.clip` (None: static), which looks at
-    all frames of a clip, and in a longer one at those of a window. `frames` asks for clips longer than the model was
-    trained for, of windows that share `overlap` frames (`vfbench.diffusion.long`). Raises `UserError` naming what is
-    out of range.
+    `vfbench.diffusion.guidance`. `condition` is how the model is told what to make: its caption, its class or nothing;
+    None is the first of these that it was trained with. `threshold` is that of `vfbench.diffusion.schedule.clip` (None:
+    static), which looks at all frames of a clip, and in a longer one at those of a window. `frames` asks for clips
+    longer than the model was trained for, of windows that share `overlap` frames (`vfbench.diffusion.long`). Raises
+    `UserError` naming what is out of range.
     """
 
     steps: int = 25
     solver: str = "dpm++2m"
     guidance: float = 1.0
-    condition: Conditioning = "text"
+    condition: Conditioning | None = None
     eta: float | None = None
     threshold: float | None = None
     frames: int | None = None
     overlap: int = 0
 
     def __post_init__(self) -> None:
-        if self.condition not in MODES:
+        if self.condition is not None and self.condition not in MODES:
             raise unknown("conditioning", self.condition, MODES)
         solvers.check(self.steps, self.solver, self.eta)
         if not abs(self.guidance) <= STRONGEST:
@@ -107,7 +109,7 @@ class DiffusionSampler:
     @property
     def conditioning(self) -> Conditioning:
         """What of a request it looks at."""
-        return self.sampling.condition
+        return self.sampling.condition or self.model.config.ways[0]
 
     @property
     def preset(self) -> str:
@@ -163,10 +165,9 @@ def builder(
     `steps` and `solver` are the model's own defaults. All models of this repository have those given here, so that they
     are compared at as many calls: 25 of the second-order solver, of whose steps its paper finds 15 to 20 enough.
 
-    `condition` is how the model is told what to make: its caption, its class or nothing; by default the first of these
-    that it was trained with. From `setting.checkpoint`, or from the checkpoint shipped for the dataset. Raises
-    `MissingData` where there is none, or where it is damaged, of another model, dataset or shape, and `UserError` for
-    options out of range.
+    Its options are those of `Sampling`. The model comes from `setting.checkpoint`, or is the one shipped for the
+    dataset. Raises `MissingData` where there is none, or where it is damaged, of another model, dataset or shape, and
+    `UserError` for options out of range.
     """
 
     def load(
@@ -181,11 +182,9 @@ def builder(
         frames: int | None = None,
         overlap: int = 0,
     ) -> DiffusionSampler:
-        sampling = Sampling(steps, solver, guidance, condition or "text", eta, threshold, frames, overlap)
+        sampling = Sampling(steps, solver, guidance, condition, eta, threshold, frames, overlap)
         network, digest = _trained(model, build, setting, longer=frames is not None)
         network.to(setting.device).eval()
-        if condition is None:
-            sampling = replace(sampling, condition=network.config.ways[0])
         return DiffusionSampler(network, digest, setting.device, setting.dtype, sampling, setting.quantise)
 
     return load
@@ -204,18 +203,23 @@ def _trained(
         )
     weights.require_checkpoint(folder, model)
     config = ModelConfig.read(folder / weights.CONFIG, model)
-    wanted = replace(setting.dataset.shape, frames=config.shape.frames) if longer else setting.dataset.shape
-    if (config.dataset, config.shape) != (setting.dataset.name, wanted):
-        shape = f"frames={config.shape.frames}, height={config.shape.height}, width={config.shape.width}"
-        raise MissingData(
-            f"{folder} was trained on {config.dataset} at {config.shape}, "
-            f"but {setting.dataset.name} at {setting.dataset.shape} is asked for: "
-            f"say --dataset '{config.dataset}({shape})', or give another checkpoint"
-        )
-    if (config.classes, config.words) != (setting.dataset.classes, setting.dataset.words):
-        raise MissingData(f"{folder} was trained with other classes or words than {setting.dataset.name} has now")
+    _require_fit(folder, config, setting.dataset, longer=longer)
     if not config.sha256:
         raise MissingData(f"{folder / weights.CONFIG} records no SHA-256 of its weights: train or copy it again")
     with weights.describing(folder / weights.CONFIG, model):
         network = build(config)
     return network, weights.load_into(network, folder / weights.TENSORS, config.sha256)
+
+
+def _require_fit(folder: Path, config: ModelConfig, dataset: Dataset, *, longer: bool) -> None:
+    """Raise `MissingData` for a checkpoint trained on other clips, classes or words than those of a dataset."""
+    wanted = replace(dataset.shape, frames=config.shape.frames) if longer else dataset.shape
+    if (config.dataset, config.shape) != (dataset.name, wanted):
+        shape = f"frames={config.shape.frames}, height={config.shape.height}, width={config.shape.width}"
+        raise MissingData(
+            f"{folder} was trained on {config.dataset} at {config.shape}, "
+            f"but {dataset.name} at {dataset.shape} is asked for: "
+            f"say --dataset '{config.dataset}({shape})', or give another checkpoint"
+        )
+    if (config.classes, config.words) != (dataset.classes, dataset.words):
+        raise MissingData(f"{folder} was trained with other classes or words than {dataset.name} has now")

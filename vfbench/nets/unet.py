@@ -36,7 +36,7 @@ class UNetConfig:
     @property
     def multiple(self) -> int:
         """What both sides of a frame must be a multiple of, so that each level is half as large as the one before."""
-        return self.patch * 2 ** (len(self.channels) - 1)
+        return self.patch << (len(self.channels) - 1)
 
 
 class UNet(Recomputing):
