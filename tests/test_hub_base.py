@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from vfbench.diffusion.schedule import Prediction, Schedule, clip
 from vfbench.diffusion.solvers import solve
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.models import _hub_base, videofusion
-from vfbench.models._hub_base import HubBase, levels, nearest
+from vfbench.models._hub_base import ADDED, HubBase, levels, nearest
 from vfbench.models.videofusion import VideoFusion
 from vfbench.train import TrainOptions, train
 from vfbench.training.run import Run
@@ -183,6 +184,76 @@ def test_the_condition_enters_through_a_layer_that_learns(tmp_path: Path) -> Non
         frame = clips_of(model)[:, :1]
         one, two = (model.base(frame, TIMES, embed(model, mode)) for mode in ("none", "class"))
     assert not torch.isclose(one, two).all()
+
+
+def groups(model: VideoFusion) -> list[list[str]]:
+    """The names of the parameters in each group of the optimiser, in order."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    return [[names[id(p)] for p in group["params"]] for group in model.groups(1e-3)]
+
+
+def moved(model: VideoFusion, folder: Path) -> set[str]:
+    """What a few steps have changed."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    train(model, tiny_dataset(), OPTIONS, folder)
+    return {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+def test_a_condition_that_did_not_come_from_the_hub_learns_with_the_residual_generator(tmp_path: Path) -> None:
+    model = created(on_disk(tmp_path / "hub"), "frozen")
+    learning = [name for name, _ in model.named_parameters() if not name.startswith("base.")]
+    assert groups(model) == [learning]
+    changed = moved(model, tmp_path / "run")
+    assert {"condition.label.weight", "condition.caption.word.weight"} <= changed
+    assert {name.split(".")[0] for name in changed} == {"condition", "residual"}
+
+
+def test_only_what_came_from_the_hub_learns_at_the_rate_of_the_base_generator(tmp_path: Path) -> None:
+    model = created(on_disk(tmp_path / "hub"))
+    others, base = groups(model)
+    hubs = [f"base.network.{name}" for name, _ in hub_model().named_parameters()]
+    assert base == [name for name, _ in model.base.named_parameters("base") if name in hubs]
+    assert {name for name in others if name.startswith("base.")} == {f"{ADDED}{name}" for name in ("weight", "bias")}
+    assert {name.split(".")[0] for name in others} == {"base", "condition", "residual"}
+    assert set(groups(model)[0]) | set(base) == {name for name, _ in model.named_parameters()}
+
+
+def test_a_checkpoint_remembers_what_did_not_come_from_the_hub(tmp_path: Path) -> None:
+    for init in ("finetune", "frozen"):
+        model = created(on_disk(tmp_path / "hub"), init)
+        model.save(tmp_path / init)
+        loaded = videofusion.build(setting(tmp_path / init)).model
+        assert isinstance(loaded, VideoFusion)
+        assert groups(VideoFusion(loaded.config)) == groups(model)
+
+
+def test_a_condition_handed_on_with_a_hubs_base_generator_learns_or_stays_as_that_does(tmp_path: Path) -> None:
+    created(on_disk(tmp_path / "hub")).save(tmp_path / "model")
+    model = created(tmp_path / "model")
+    brought = [*(f"base.{n}" for n, _ in model.base.named_parameters()), *_of_condition(model)]
+    residual = [name for name, _ in model.named_parameters() if name.startswith("residual.")]
+    assert groups(model) == [residual, brought]
+    assert groups(created(tmp_path / "model", "frozen")) == [residual]
+
+
+def test_a_configuration_of_before_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    model = created(on_disk(tmp_path / "hub"))
+    options = {name: value for name, value in model.config.options.items() if name != "base_alone"}
+    before = VideoFusion(replace(model.config, options=options))
+    assert groups(before)[1] == [*(f"base.{n}" for n, _ in model.base.named_parameters()), *_of_condition(model)]
+
+
+def _of_condition(model: VideoFusion) -> list[str]:
+    return [f"condition.{name}" for name, _ in model.condition.named_parameters()]
+
+
+def test_a_frozen_base_generator_keeps_nothing_for_a_backward_pass(tmp_path: Path) -> None:
+    model = created(on_disk(tmp_path / "hub"), "frozen")
+    outputs: list[Tensor] = []
+    model.base.register_forward_hook(lambda _, __, output: outputs.append(output))
+    losses = model.losses(clips_of(model), clips_of(model, seed=1), TIMES, embed(model, "class"))
+    assert losses["residual"].requires_grad
+    assert [output.requires_grad for output in outputs] == [False]
 
 
 @torch.no_grad()

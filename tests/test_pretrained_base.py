@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,16 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+from clipfiles import pictures, write_frames
 from embedded import EMBEDDING
 from helpers import NO_TIME, UNET, clips_of, embed, perturb, setting, tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor
 
 from vfbench import train as training
 from vfbench import weights
+from vfbench.arguments import weighted
 from vfbench.baselines import vdm
+from vfbench.datasets import folder as folder_dataset
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import MissingData, UserError
 from vfbench.models import videofusion
@@ -27,12 +32,14 @@ from vfbench.training.run import Run
 
 TIMES = torch.tensor([300, 800])
 OPTIONS = TrainOptions(steps=4, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
+TWO = replace(OPTIONS, steps=2)
 PRETRAINED = ("finetune", "frozen")
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The preset `tiny` is smaller still, and a training makes no sample sheets."""
+    """The presets `tiny` and `tiny-image` are smaller still, and a training makes no sample sheets."""
+    monkeypatch.setitem(vdm.PRESETS, "tiny-image", {**vdm.PRESETS["tiny-image"], "network": NO_TIME})
     sizes = {"base": NO_TIME, "residual": UNET}
     monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **sizes})
     monkeypatch.setattr(Run, "show", lambda run: None)
@@ -163,13 +170,24 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(images: Path, tmp_path
     assert whole == parts
 
 
-def test_an_image_model_is_trained_as_the_message_says(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"makes clips of 4 frames.*\n.*--preset tiny-image .*'shapes\(frames=1\)'"):
+def test_an_image_model_is_trained_as_the_message_says(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"makes clips of 4 frames, a base generator images: train it with\n") as caught:
         created(saved(tiny_vdm(), tmp_path / "clips"))
-    model, data = training.prepare("vdm", "shapes(frames=1, height=8, width=8)", "tiny-image")
-    train(model, data, replace(OPTIONS, steps=2), tmp_path / "model")
-    assert vdm.PRESETS["tiny-image"]["network"] == model.config.options["network"]
-    assert (tmp_path / "model" / "model.safetensors").is_file()
+    words = iter(shlex.split(str(caught.value).splitlines()[1].removeprefix("  python -m vfbench train ")))
+    flags = dict(zip(words, words, strict=True))
+    assert flags.keys() == {"--model", "--preset", "--dataset", "--output"}
+    model, data = training.prepare(flags["--model"], flags["--dataset"], flags["--preset"])
+    assert data.shape == tiny_dataset(1).shape
+    train(model, data, TWO, tmp_path / "model")
+    assert created(tmp_path / "model").config.options["base"] == vdm.PRESETS["tiny-image"]["network"]
+
+
+def test_the_message_says_that_a_dataset_on_disk_has_a_root(tmp_path: Path) -> None:
+    write_frames(tmp_path / "data" / "greys" / "one", pictures(height=24, width=24))
+    data = folder_dataset.build(root=str(tmp_path / "data"), frames=4, height=8, width=16)
+    with pytest.raises(UserError) as caught:
+        videofusion.create(data, base_init="finetune", base_from=saved(tiny_vdm(), tmp_path / "clips"))
+    assert " --dataset 'folder(frames=1, height=8, width=16)' --data-root DATA --output DIR" in str(caught.value)
 
 
 # Mistakes.
@@ -234,6 +252,54 @@ def test_an_image_model_of_other_classes_is_refused(images: Path) -> None:
         created(images)
 
 
+@pytest.mark.parametrize("side", [("height", 16), ("width", 4)])
+def test_an_image_model_of_another_size_is_refused(images: Path, side: tuple[str, int]) -> None:
+    shape = {"frames": 1, "height": 8, "width": 8} | dict([side])
+    _edit(images, shape=shape)
+    made = f"{shape['height']}x{shape['width']}"
+    flags = re.escape(f"--dataset 'shapes(frames=1, height=8, width=8)', which may begin with it: --init-from {images}")
+    with pytest.raises(UserError, match=f"images makes images of {made}, the dataset has 8x8: train one with {flags}$"):
+        created(images)
+
+
+def test_an_image_model_of_another_size_is_trained_on_as_the_message_says(tmp_path: Path) -> None:
+    train(*training.prepare("vdm", "shapes(frames=1, height=16, width=16)", "tiny-image"), TWO, tmp_path / "large")
+    with pytest.raises(UserError, match=f"--init-from {tmp_path / 'large'}$"):
+        created(tmp_path / "large")
+    model, data = training.prepare("vdm", "shapes(frames=1, height=8, width=8)", "tiny-image")
+    train(model, data, replace(TWO, init_from=tmp_path / "large"), tmp_path / "small")
+    assert created(tmp_path / "small").config.options["base"] == model.config.options["network"]
+
+
+UNTOLD = [  # what an image model was told, what clips are to be shown with, and what is new of it
+    ({"none": 1.0}, None, "none=1, this training has text and class too"),
+    ({"class": 0.75, "none": 0.25}, {"text": 1.0}, "class=0.75,none=0.25, this training has text too"),
+    ({"text": 1.0, "none": 0.0}, {"text": 0.5, "none": 0.5}, "text=1, this training has none too"),
+]
+
+
+@pytest.mark.parametrize(("told", "conditions", "named"), UNTOLD)
+def test_a_frozen_base_generator_is_shown_nothing_that_it_was_never_told(
+    images: Path, tmp_path: Path, told: dict[str, float], conditions: dict[str, float] | None, named: str
+) -> None:
+    _edit(images, conditions=told)
+    with pytest.raises(
+        UserError, match=f"images was trained with the conditions {named}, .* or --base-init finetune$"
+    ) as caught:
+        trained(created(images, "frozen"), tmp_path / "run", conditions=conditions)
+    assert not (tmp_path / "run" / "config.json").exists()
+    said = str(caught.value).partition("--conditions ")[2].partition(", or ")[0]
+    assert weighted(said, "--conditions") == {way: weight for way, weight in told.items() if weight}
+    trained(created(images, "frozen"), tmp_path / "mended", steps=1, conditions=weighted(said, "--conditions"))
+    trained(created(images), tmp_path / "finetuned", steps=1, conditions=conditions)
+
+
+def test_a_frozen_base_generator_may_be_shown_less_and_whatever_is_not_recorded(images: Path, tmp_path: Path) -> None:
+    trained(created(images, "frozen"), tmp_path / "whatever", steps=1)
+    _edit(images, conditions={"text": 0.8, "class": 0.1, "none": 0.1})
+    trained(created(images, "frozen"), tmp_path / "less", steps=1, conditions={"text": 0.5, "none": 0.5})
+
+
 def test_a_checkpoint_of_a_model_without_image_network_is_refused(images: Path) -> None:
     _edit(images, model="vdit")
     with pytest.raises(UserError, match="checkpoint of 'vdit': a base generator is one of vdm, pyoco"):
@@ -293,7 +359,8 @@ def test_another_embedding_than_the_image_models_is_refused(
 def test_an_embedding_of_frames_of_another_size_is_refused(reads: None, tmp_path: Path) -> None:
     folder = saved(tiny_vdm(1, network=NO_TIME, **EMBEDDED), tmp_path)
     _edit(folder, shape={"frames": 1, "height": 16, "width": 16})
-    with pytest.raises(UserError, match="trained on 1x16x16, with an embedding of frames; here are 4x8x8"):
+    # Whose encoder of another size cannot begin with its weights.
+    with pytest.raises(UserError, match=r"images of 16x16, the dataset has 8x8: .*, height=8, width=8\)'$"):
         created(folder)
 
 

@@ -399,20 +399,6 @@ def test_compiling_is_asked_of_every_network(quiet: None, monkeypatch: pytest.Mo
     assert compiled == [model.base, model.residual]
 
 
-def test_a_loss_that_is_not_finite_is_refused_and_not_saved(
-    quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    honest = VDM.losses
-
-    def losses(model: VDM, *inputs: Tensor) -> dict[str, Tensor]:
-        return {name: loss * float("nan") for name, loss in honest(model, *inputs).items()}
-
-    monkeypatch.setattr(VDM, "losses", losses)
-    with pytest.raises(UserError, match=r"not finite at step 1: \{'network': nan\}; lower --lr"):
-        train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, save_every=1), tmp_path)
-    assert not (tmp_path / "model.safetensors").exists()
-
-
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadEnvironment, match=r"cannot write to .*file"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -281,6 +282,7 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, {tests!r})
+from test_train_faults import spoilt, steep
 from test_train_parts import OPTIONS, Run, tiny_dataset, tiny_vdm
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import MissingData, UserError
@@ -310,13 +312,14 @@ class Broken(Shapes):
 train(tiny_vdm(), tiny_dataset(), OPTIONS, output / "whole")
 train(tiny_vdm(), tiny_dataset(), OPTIONS, output / "parts", stop=iter([False, rank == 1]).__next__)
 train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, accumulate=2), output / "parts", resume=True)
-for name, dataset, options in (
-    ("broken", Broken(tiny_dataset().shape), OPTIONS),
-    ("odd", tiny_dataset(), replace(OPTIONS, batch_size=5)),
-    ("whole", tiny_dataset(), OPTIONS),
+for name, model, dataset, options in (
+    ("broken", tiny_vdm(), Broken(tiny_dataset().shape), OPTIONS),
+    ("odd", tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=5)),
+    ("whole", tiny_vdm(), tiny_dataset(), OPTIONS),
+    ("steep", spoilt(tiny_vdm(), 2 if rank == 1 else 99, steep), tiny_dataset(), replace(OPTIONS, save_every=1)),
 ):
     try:
-        train(tiny_vdm(), dataset, options, output / name)
+        train(model, dataset, options, output / name)
     except UserError as error:
         (output / f"{{name}}.{{rank}}").write_text(f"{{type(error).__name__}}: {{error}}")
 """
@@ -355,9 +358,13 @@ def test_what_fails_in_one_process_ends_all(together: Path) -> None:
         **{
             f"odd.{r}": "UserError: --batch-size 5: 2 processes with --accumulate 1 needs a multiple of 2" for r in "01"
         },
-        **{f"whole.{r}": told["whole.0"] for r in "01"},
+        **{f"{name}.{r}": told[f"{name}.0"] for name in ("whole", "steep") for r in "01"},
     }
     assert "whole holds a training run already" in told["whole.0"]
+    assert re.search(r"step 2 is not finite .*norm of the gradients (inf|nan)\): .* of step 1 ", told["steep.0"])
+    state = torch.load(together / "steep" / "training.pt", weights_only=True)
+    assert state["step"] == 1
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
 
 
 @pytest.mark.slow

@@ -29,6 +29,10 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
+class NoMemory(BadEnvironment):
+    """Not even a single clip fits into the memory of the GPU."""
+
+
 @dataclass
 class Batches:
     """At most `size` at once, halved for good, and told so, where the GPU has too little memory for as many."""
@@ -40,7 +44,7 @@ class Batches:
     ) -> Iterator[tuple[Sequence[Item], Made]]:
         """Batches of `items`, each with what `work` makes of it; `named` says what a batch is.
 
-        Raises `BadEnvironment` where there is too little memory for a single one.
+        Raises `NoMemory` where there is too little memory for a single one.
         """
         start = 0
         while start < len(items):
@@ -63,10 +67,10 @@ class Batches:
         print(said, file=sys.stderr)
 
 
-def no_memory(what: str) -> BadEnvironment:
+def no_memory(what: str) -> NoMemory:
     """The error for what does not fit into the GPU's memory however few clips are made at once."""
     offload = "--model \"diffusers(offload='model')\""
-    return BadEnvironment(
+    return NoMemory(
         f"{what} does not fit into the memory of the GPU, even alone: end what else runs there, compute in half "
         f"precision (--dtype bfloat16), keep the networks of a pipeline off the GPU ({offload}), or take --device cpu"
     )

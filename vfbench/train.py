@@ -56,11 +56,16 @@ def train(
         with closing(run.batches):
             if resume and run.step == options.steps:
                 run.save_model()  # which may be gone, or be wanted in --half now
-            try:
-                _train(run, options, stop)
-            except torch.OutOfMemoryError as error:
-                raise _no_memory(run) from error
+            _train(run, options, stop)
     return output
+
+
+def _advance(run: Run) -> dict[str, float]:
+    """One step; raises `BadEnvironment` where it does not fit into the memory."""
+    try:
+        return run.advance()
+    except torch.OutOfMemoryError as error:
+        raise _no_memory(run) from error
 
 
 def _no_memory(run: Run) -> BadEnvironment:
@@ -81,7 +86,7 @@ def _train(run: Run, options: TrainOptions, stop: Callable[[], bool]) -> None:
     with interruptible() as interrupted:
         leave = False
         while run.step < options.steps and not leave:
-            losses = run.advance()
+            losses = _advance(run)
             if progress:
                 speed = f"{progress.rate * options.batch_size:.1f} clips/s"
                 progress.advance(1, f"loss {sum(losses.values()):.4f}, {speed}")

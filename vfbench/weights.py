@@ -143,8 +143,16 @@ def verified(path: Path, expected: str | None) -> str:
 
 
 def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Floating tensors in half precision, for shipping; raises when a value does not fit float16."""
-    half = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
+    """Floating tensors in half precision, for shipping, on the CPU: a training may fill the memory of its GPU.
+
+    Raises `UserError` naming the first that holds a value beyond float16.
+    """
+    whole = {name: tensor.cpu() for name, tensor in state.items()}
+    half = {name: t.half() if t.is_floating_point() else t for name, t in whole.items()}
     if bad := [name for name, t in half.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
-        raise ValueError(f"'{bad[0]}' does not fit half precision")
+        found = f"'{bad[0]}' holds {float(whole[bad[0]].abs().max()):g}, which is not finite in half precision"
+        most = f"{torch.finfo(torch.half).max:g}"
+        raise UserError(
+            f"{found} (up to {most}): go on with --resume and without --half, or train again with a lower --lr"
+        )
     return half

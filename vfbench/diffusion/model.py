@@ -123,6 +123,13 @@ class DiffusionModel(nn.Module, ABC):
         """What of the embedding making a clip calls, for `networks`."""
         return self.frame_embedding.networks() if self.frame_embedding else {}
 
+    def record_conditions(self, conditions: Mapping[Conditioning, float]) -> None:
+        """Record how often a training shows a clip with what: weights by way, before anything is learnt.
+
+        A subclass raises `UserError` for what a part of it that does not learn was never told.
+        """
+        self.config = replace(self.config, conditions=conditions)
+
     def pictures(self) -> list[int]:
         """The frames whose embeddings training shows: the base frame, which is the middle one in most models."""
         prior, frames = self.prior, self.config.shape.frames

@@ -14,6 +14,8 @@ from vfbench import files, remote, weights
 from vfbench.diffusion.model import ModelConfig
 from vfbench.diffusion.one_network import SIZES
 from vfbench.errors import MissingData, UserError, unknown
+from vfbench.interfaces import Conditioning, Dataset
+from vfbench.inventory import Inventory
 from vfbench.models import _hub_base
 from vfbench.nets.unet import UNetConfig
 
@@ -21,11 +23,28 @@ BaseInit = Literal["scratch", "finetune", "frozen"]
 _IMAGES = ("vdm", "pyoco")  # their U-Net of one frame is the image U-Net that B is
 
 
+class Told(NamedTuple):
+    """What a base generator of ours, from a folder, was told of the images that it learnt."""
+
+    folder: Path
+    config: ModelConfig
+
+    def require(self, conditions: Mapping[Conditioning, float]) -> None:
+        """Raise `UserError` where clips are to be shown, by these weights, with what it was never told."""
+        if new := [way for way, weight in conditions.items() if weight and way not in self.config.ways]:
+            was = ",".join(f"{way}={weight:g}" for way, weight in self.config.conditions.items() if weight)
+            raise UserError(
+                f"{self.folder} was trained with the conditions {was}, this training has {' and '.join(new)} too, "
+                f"which a frozen base generator cannot learn: give --conditions {was}, or --base-init finetune"
+            )
+
+
 class Pretrained(NamedTuple):
-    """What to add to the options of a VideoFusion, and weights by their names in it."""
+    """What to add to the options of a VideoFusion, weights by their names in it, and what B was told, if anything."""
 
     options: Mapping[str, Any]
     state: Mapping[str, Tensor]
+    told: Told | None = None
 
     def fill(self, model: nn.Module) -> None:
         """Put the weights into a model that was built with the options; raises `MissingData` where one is missing."""
@@ -36,8 +55,8 @@ class Pretrained(NamedTuple):
         model.load_state_dict({**state, **self.state})
 
 
-def check(config: ModelConfig, init: BaseInit, source: Path | str | None, rate: float | None) -> None:
-    """Raise `UserError` where what is said of the base generator, and of its learning rate, does not fit together."""
+def require_consistent(config: ModelConfig, init: BaseInit, source: Path | str | None, rate: float | None) -> None:
+    """Raise `UserError` where what is said of the base generator, and of its learning rate, contradicts itself."""
     if init not in get_args(BaseInit):
         raise unknown("base init", init, get_args(BaseInit))
     if config.options.get("form") == "one" and (init != "scratch" or source is not None or rate is not None):
@@ -55,12 +74,17 @@ def check(config: ModelConfig, init: BaseInit, source: Path | str | None, rate: 
         )
 
 
-def read(source: Path | str, config: ModelConfig) -> Pretrained:
-    """The base generator in a folder, or else of the hub by its id, for the VideoFusion that `config` describes."""
+def read(source: Path | str, config: ModelConfig, dataset: Dataset) -> Pretrained:
+    """The base generator in a folder, or else of the hub by its id, for the VideoFusion that `config` describes.
+
+    `dataset` is what that will be trained on. Raises `UserError` where the two would not understand each other or make
+    pictures of other sizes: a U-Net runs at any, but what it learnt of things is as large as they were. Raises
+    `MissingData` where it cannot be read.
+    """
     folder = remote.folder(source, _hub_base.FILES)
     path = folder / "config.json"
     if path.is_file() and "model" in files.read_json(path):
-        return _ours(folder, str(files.read_json(path)["model"]), config)
+        return _ours(folder, str(files.read_json(path)["model"]), config, dataset)
     return _of_hub(folder, config)
 
 
@@ -68,10 +92,10 @@ def _of_hub(folder: Path, config: ModelConfig) -> Pretrained:
     found = _hub_base.load(folder, config.shape)
     base = {"hub": dict(found.model), "scheduler": dict(found.scheduler)}
     state = {f"base.network.{name}": tensor for name, tensor in found.state.items()}
-    return Pretrained({"base": base, "base_sha256": _digest(state)}, state)
+    return Pretrained({"base": base, "base_sha256": _digest(state), "base_alone": True}, state)
 
 
-def _ours(folder: Path, model: str, config: ModelConfig) -> Pretrained:
+def _ours(folder: Path, model: str, config: ModelConfig, dataset: Dataset) -> Pretrained:
     """From a checkpoint of ours, with the condition, and the embedding, that it was trained with."""
     if model not in (*_IMAGES, "videofusion"):
         raise UserError(f"{folder} is a checkpoint of '{model}': a base generator is one of {', '.join(_IMAGES)}")
@@ -80,13 +104,13 @@ def _ours(folder: Path, model: str, config: ModelConfig) -> Pretrained:
     if part == "network" and found.shape.frames != 1:
         size = config.preset.partition("-")[0]
         preset = f"{size if f'{size}-image' in SIZES else 'small'}-image"
-        asked = f"--model vdm --preset {preset} --dataset '{config.dataset}(frames=1)' --output DIR"
         raise UserError(
             f"{folder} makes clips of {found.shape.frames} frames, a base generator images: train it with\n"
-            f"  python -m vfbench train {asked}"
+            f"  python -m vfbench train --model vdm --preset {preset} {_clips(dataset, 1)} --output DIR"
         )
     base = found.options[part]
-    _check(folder, found, config, UNetConfig(**found.options.get("residual", base)).embedding)
+    _require_alike(folder, found, config, UNetConfig(**found.options.get("residual", base)).embedding)
+    _require_size(folder, found, dataset)
     names = {f"{part}.": "base.", "condition.": "condition.", "frame_embedding.": "frame_embedding."}
     tensors = weights.read(folder / weights.TENSORS)
     weights.verified(folder / weights.TENSORS, found.sha256)
@@ -96,10 +120,10 @@ def _ours(folder: Path, model: str, config: ModelConfig) -> Pretrained:
         for old, new in names.items()
         if name.startswith(old)
     }
-    return Pretrained({"base": base, "base_sha256": _digest(state)}, state)
+    return Pretrained({"base": base, "base_sha256": _digest(state)}, state, Told(folder, found))
 
 
-def _check(folder: Path, found: ModelConfig, config: ModelConfig, embedding: int) -> None:
+def _require_alike(folder: Path, found: ModelConfig, config: ModelConfig, embedding: int) -> None:
     """Raise `UserError` naming the first thing in which the base generator and R would not understand each other."""
     pairs = {
         "classes": (found.classes, config.classes),
@@ -114,9 +138,25 @@ def _check(folder: Path, found: ModelConfig, config: ModelConfig, embedding: int
     embedded, wanted = (options.get("embedding") for options in (found.options, config.options))
     if embedded and embedded != wanted:  # without one it learns to read ours, which begins at zero
         raise UserError(f"{folder} was trained with the embedding {embedded}, preset {config.preset} here has {wanted}")
-    sides = [(shape.height, shape.width) for shape in (found.shape, config.shape)]
-    if embedded and sides[0] != sides[1]:  # the encoder reads frames of one size
-        raise UserError(f"{folder} was trained on {found.shape}, with an embedding of frames; here are {config.shape}")
+
+
+def _require_size(folder: Path, found: ModelConfig, dataset: Dataset) -> None:
+    """Raise `UserError` where the base generator makes images of another height or width than those of the clips."""
+    theirs, ours = (f"{shape.height}x{shape.width}" for shape in (found.shape, dataset.shape))
+    if theirs != ours:
+        # The encoder of an embedding has weights for each place of a frame.
+        begin = "" if "embedding" in found.options else f", which may begin with it: --init-from {folder}"
+        raise UserError(
+            f"{folder} makes images of {theirs}, the dataset has {ours}: train one with "
+            f"{_clips(dataset, found.shape.frames)}{begin}"
+        )
+
+
+def _clips(dataset: Dataset, frames: int) -> str:
+    """The flags for clips of that many frames as large as a dataset's; where its files are, the user knows."""
+    size = f"frames={frames}, height={dataset.shape.height}, width={dataset.shape.width}"
+    on_disk = isinstance(getattr(dataset, "inventory", None), Inventory)
+    return f"--dataset '{dataset.name}({size})'{' --data-root DATA' * on_disk}"
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:

@@ -12,9 +12,10 @@ the others condition on class or caption directly, as the baselines of the same 
 
 Options of a model, beside its sizes: `lam`, `lam_schedule` and `base_frame` (`vfbench.diffusion.priors.Decomposed`);
 `base_init`, where B comes from: `scratch`, `finetune` (pretrained, learns at `base_lr` times the rate of R) or `frozen`
-(pretrained, and stays as it is); and `form`: `two` networks, or `one` that predicts the whole noise under the same
-prior, which isolates the prior from the second network; and `embedding`, the encoder of the base frame and the sizes
-of the network that draws its embedding (`vfbench.diffusion.frame_embedding`).
+(pretrained, and stays as it is); `base_alone`, whether a pretrained B came without the condition that it reads, which
+is then as new as R; `form`: `two` networks, or `one` that predicts the whole noise under the same prior, which isolates
+the prior from the second network; and `embedding`, the encoder of the base frame and the sizes of the network that
+draws its embedding (`vfbench.diffusion.frame_embedding`).
 """
 
 from __future__ import annotations
@@ -33,16 +34,22 @@ from vfbench.diffusion.priors import Decomposed
 from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import Prediction, Schedule, parametrisation, split
 from vfbench.errors import UserError, unknown
-from vfbench.interfaces import Dataset
+from vfbench.interfaces import Conditioning, Dataset
 from vfbench.models import _hub_base, _presets, _pretrained_base
 from vfbench.models._hub_base import HubBase, ImageKind
-from vfbench.models._pretrained_base import BaseInit
+from vfbench.models._pretrained_base import BaseInit, Told
 from vfbench.nets.unet import UNet, UNetConfig
 
 PRESETS = _presets.PRESETS
 # What a pretrained B changes unless told otherwise: the paper says a small rate, not which, and has no loss of images.
 _PRETRAINED = {"base_lr": 0.1, "images": 0}
-_UNSAID = {"form": "two", "lam_schedule": "constant", "base_frame": "middle", "base_init": "scratch"}
+_UNSAID = {
+    "form": "two",
+    "lam_schedule": "constant",
+    "base_frame": "middle",
+    "base_init": "scratch",
+    "base_alone": False,
+}
 
 
 def create(
@@ -64,20 +71,22 @@ def create(
 
     `base_from`, wanted by `finetune` and `frozen`, holds the pretrained B: the folder of a checkpoint of ours (a `vdm`
     of one frame, or a `videofusion`, whose B and condition are taken), or a `UNet2DModel` of the diffusers hub, as a
-    folder or by its id; most of these were trained with the `schedule` `linear`. One that knows classes begins with the
-    mean of their embeddings, and none has dropout (`vfbench.models._hub_base`). Raises `UserError` for options that
-    contradict each other, and two networks for clips of one frame, and `MissingData` where B cannot be read.
+    folder or by its id, whose condition learns with R; most of these were trained with the `schedule` `linear`. One
+    that knows classes begins with the mean of their embeddings, and none has dropout (`vfbench.models._hub_base`).
+    Raises `UserError` for options that contradict each other, two networks for clips of one frame, and a B that makes
+    images of another height or width than the clips, and `MissingData` where B cannot be read.
     """
     asked = {"lam": lam, "lam_schedule": lam_schedule, "base_frame": base_frame, "base_lr": base_lr}
     given = {name: value for name, value in {**asked, "schedule": schedule}.items() if value is not None}
     config = ModelConfig.of("videofusion", preset, PRESETS, dataset).with_embedding(embedding)
-    _pretrained_base.check(config, base_init, base_from, base_lr)
+    _pretrained_base.require_consistent(config, base_init, base_from, base_lr)
     if base_from is None:
         return _model(replace(config, options={**config.options, **given}))
     options = {**config.options, **_PRETRAINED, **given, "base_init": base_init}
-    found = _pretrained_base.read(base_from, replace(config, options=options))
-    model = _model(replace(config, options={**options, **found.options}))
+    found = _pretrained_base.read(base_from, replace(config, options=options), dataset)
+    model = VideoFusion(replace(config, options={**options, **found.options}))
     found.fill(model)
+    model.told = found.told
     return model
 
 
@@ -126,9 +135,17 @@ class VideoFusion(DiffusionModel):
         self.base: UNet | HubBase = _base(options["base"], residual.embedding, self.schedule)
         self.base_kind: ImageKind = self.base.kind if isinstance(self.base, HubBase) else self.kind
         self.residual = UNet(residual, frames=frames, inputs=6)
+        self.alone: bool = options["base_alone"]
+        self.told: Told | None = None  # for a B that was just read
         if self.init == "frozen":
-            for part in (self.base, self.condition):  # what B reads, too: it would answer otherwise
-                part.requires_grad_(False)
+            self.base.requires_grad_(False)
+            self.condition.requires_grad_(self.alone)  # else B reads it, and would answer otherwise
+
+    def record_conditions(self, conditions: Mapping[Conditioning, float]) -> None:
+        """A frozen B that was never told one of them cannot learn it, and is refused by a `UserError`."""
+        if self.init == "frozen" and self.told is not None:
+            self.told.require(conditions)
+        super().record_conditions(conditions)
 
     def networks(self) -> dict[str, nn.Module]:
         """B and R, and those of the embedding where there is one."""
@@ -146,16 +163,24 @@ class VideoFusion(DiffusionModel):
     def groups(self, lr: float) -> list[dict[str, Any]]:
         """B learns at `base_lr` times the rate of R: small when B was pretrained on images (section 3.3).
 
-        So does the condition where it was trained with B. A frozen B is in no group.
+        So does the condition where it was trained with B; beside a hub's B it is as new as R, and so is the layer by
+        which that B reads it, and both learn at R's rate. What a frozen B brought is in no group.
         """
         if self.init == "frozen":
-            return [{"params": list(self.residual.parameters()), "lr": lr}]
-        pretrained = [self.base, self.condition] if self.init == "finetune" else [self.base]
-        # In the module's order: an optimiser's state is restored by position.
-        base = [p for part in pretrained for p in part.parameters()]
+            return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
+        # In an order that follows from the configuration: an optimiser's state is restored by position.
+        base = self._at_base_lr()
         of_base = set(base)
         others = [p for p in self.parameters() if p not in of_base]
         return [{"params": others, "lr": lr}, {"params": base, "lr": lr * self.config.options["base_lr"]}]
+
+    def _at_base_lr(self) -> list[nn.Parameter]:
+        """B without what was added to it here, and the condition that came with a pretrained one."""
+        if self.alone:
+            base = {name: p for name, p in self.named_parameters() if name.startswith("base.")}
+            return [p for name, p in base.items() if not name.startswith(_hub_base.ADDED)]
+        parts = [self.base, self.condition] if self.init == "finetune" else [self.base]
+        return [p for part in parts for p in part.parameters()]
 
     def predict(self, z: Tensor, t: Tensor, condition: Tensor) -> Prediction:
         """One reverse step's prediction for all frames: eps^i = sqrt(lam_i) b + sqrt(1 - lam_i) r^i."""
@@ -200,7 +225,8 @@ class VideoFusion(DiffusionModel):
         alpha_bar = self.schedule.at(t, x)
         z = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
         m = self.prior.base
-        of_base, base = self.denoise_base(z, t, condition)
+        # A frozen B teaches the condition nothing, so that nothing of it need be kept for a backward pass.
+        of_base, base = self.denoise_base(z, t, condition.detach() if self.init == "frozen" else condition)
         terms = {}
         if self.init != "frozen":
             terms["base"] = _error(noise[:, m, None] - of_base.eps, alpha_bar, self.base_kind)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfbench import cost, weights
+from vfbench import cost, generate, weights
 from vfbench.diffusion.model import DiffusionModel
-from vfbench.diffusion.sampler import DiffusionSampler, Sampling
+from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Dataset
 from vfbench.prefetch import ahead
@@ -41,9 +41,11 @@ class Run:
                 f"{dataset.name}: no train clips found; see `python -m vfbench show dataset {dataset.name}`"
             )
         self.options, self.output, self.dataset, self.team, self.step = options, output, dataset, team, 0
+        self.saved: int | None = None  # the step that --resume goes on from
+        self.sheets = generate.Batches()  # clips of a sheet that fit into the memory at once
         self.drawn, self.conditions = drawn(dataset, options), conditions(dataset, options)
         share, self.accumulate = team.share(options.batch_size, options.accumulate), options.accumulate
-        model.config = replace(model.config, conditions=self.conditions)
+        model.record_conditions(self.conditions)
         self.raw = model.to(team.device)
         self.bare = cost.without_values(self.raw)  # before its way to compute is changed
         began = start_from(model, options.init_from) if options.init_from is not None else None
@@ -89,30 +91,51 @@ class Run:
         """Begin anew, or take up where an earlier run stopped."""
         if resume:
             self.step, before = state.take_up(self.output, self._parts, self.spec)
-            self.began -= before
+            self.began, self.saved = self.began - before, self.step
         else:
             state.require_new(self.output)
         if self.team.main:
             state.forget_later(self.output, self.step)
 
     def advance(self) -> dict[str, float]:
-        """One optimiser step; returns the loss terms."""
+        """One optimiser step; returns the loss terms. Raises `UserError` in place of a step that is not finite."""
         with self.team.as_one():
             batch = next(self.batches)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * lr_factor(self.step, self.options)
         terms = self._gradients(batch)
-        nn.utils.clip_grad_norm_(self.raw.parameters(), self.options.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.raw.parameters(), self.options.clip_norm)
+        losses = self._finite(terms, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
         self._average()
-        values = dict(zip(self._terms, self.team.mean(terms).tolist(), strict=True))
-        if not all(math.isfinite(v) for v in values.values()):
-            raise UserError(f"the loss is not finite at step {self.step}: {values}; lower --lr or use --dtype float32")
         if self.step % 50 == 0 and self.team.main:
-            state.log(self.output, {"step": self.step, **values, "seconds": round(self.seconds, 1)})
-        return values
+            state.log(self.output, {"step": self.step, **losses, "seconds": round(self.seconds, 1)})
+        return losses
+
+    def _finite(self, terms: Tensor, norm: Tensor) -> dict[str, float]:
+        """The loss terms over all processes; raises `UserError` in each where one, or the gradients, are not finite.
+
+        Before the step is made: a loss may be finite and its gradients not, and then clipping makes NaN of them, which
+        would be averaged and saved.
+        """
+        *values, size = self.team.mean(torch.cat([terms, norm[None]])).tolist()  # one copy: each waits for the GPU
+        losses = dict(zip(self._terms, values, strict=True))
+        if all(math.isfinite(value) for value in (*values, size)):
+            return losses
+        found = f"loss {losses}, norm of the gradients {size}"
+        raise UserError(f"step {self.step + 1} is not finite and was not made ({found}): {self._calmer()}")
+
+    def _calmer(self) -> str:
+        """What to do about a training that diverges; resuming alone would meet the same numbers again."""
+        ways = "a lower --lr" if self.options.dtype == "float32" else "a lower --lr or --dtype float32"
+        if self.saved is None:
+            return f"give the same command with {ways}"
+        return (
+            f"begin anew from the weights of step {self.saved} with --init-from {self.output}, another --output and "
+            f"{ways}; where the machine was at fault, go on from that step with --resume"
+        )
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Those of a step, in more parts from here on where the GPU has too little memory; returns the loss terms."""
@@ -151,12 +174,18 @@ class Run:
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.raw.parameters()), 1 - decay)
 
     def save(self) -> None:
-        """Write the EMA model, then what resuming needs (a run that is done has its model), and the card."""
+        """Write the EMA model, then what resuming needs (a run that is done has its model), and the card.
+
+        Where the model cannot be written, what resuming needs is, and resuming writes the model.
+        """
         with self.team.as_one():
             if self.team.main:
-                self.ema.save(self.output, half=self.options.half)
-                state.write(self.output, self._parts, self.step, self.seconds, self.spec)
+                try:
+                    self.ema.save(self.output, half=self.options.half)
+                finally:
+                    state.write(self.output, self._parts, self.step, self.seconds, self.spec)
                 self._write_card()
+        self.saved = self.step
 
     def save_model(self) -> None:
         """Write the EMA model and the card, as they are."""
@@ -182,9 +211,8 @@ class Run:
         """Sample a few held-out clips into `samples/`, to be looked at."""
         with self.team.as_one():
             if self.team.main:
-                told = Sampling(condition=self.ema.config.ways[0])
-                sampler = DiffusionSampler(self.ema, "none", self.team.device, sampling=told)
-                samples.write(self.output / "samples" / f"step_{self.step:06d}", sampler, self.dataset)
+                sampler = DiffusionSampler(self.ema, "none", self.team.device)
+                samples.write(self.output / "samples" / f"step_{self.step:06d}", sampler, self.dataset, self.sheets)
 
 
 class _Losses(nn.Module):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from vfbench import video
-from vfbench.interfaces import Dataset, Request, Sampler, derive_seed
+from vfbench.generate import Batches, NoMemory
+from vfbench.interfaces import Clips, Dataset, Request, Sampler, derive_seed
 
 COUNT = 6
 
 
-def write(path: Path, sampler: Sampler, dataset: Dataset) -> None:
+def write(path: Path, sampler: Sampler, dataset: Dataset, batches: Batches) -> None:
     """Clips for what the first held-out ones show, always from the same noise, as `path`.png and moving as `path`.webp.
 
-    Nothing for a dataset that holds none out.
+    Nothing for a dataset that holds none out. `batches` says how many clips are made at once; where the GPU has too
+    little memory for a single one, nothing is written, and told so.
     """
     indices = range(min(COUNT, dataset.size("test")))
     labels, captions = dataset.labels("test", indices), dataset.captions("test", indices)
@@ -21,6 +27,19 @@ def write(path: Path, sampler: Sampler, dataset: Dataset) -> None:
     requests = [Request(i, derive_seed(0, i), label, caption) for i, label, caption in rows]
     if not requests:
         return
-    clips = sampler.sample(requests)
+    try:
+        clips = _made(requests, sampler, batches)
+    except NoMemory:
+        said = f"no samples of {path.name}: the GPU has no memory left for a single clip"
+        print(f"{said}; training goes on", file=sys.stderr)
+        return
     video.write_sheet(path.with_suffix(".png"), clips, captions=captions, scale=2)
     video.write_webp(path.with_suffix(".webp"), clips, scale=4)
+
+
+def _made(requests: Sequence[Request], sampler: Sampler, batches: Batches) -> Clips:
+    return torch.cat([clips for _, clips in batches.each(requests, sampler.sample, _named)])
+
+
+def _named(requests: Sequence[Request]) -> str:
+    return f"{len(requests)} sample{'s' * (len(requests) > 1)}"
