@@ -278,11 +278,17 @@ UNTOLD = [  # what an image model was told, what clips are to be shown with, and
 ]
 
 
+def _retell(folder: Path, conditions: dict[str, float]) -> None:
+    """As if it had been trained with these conditions."""
+    weights.write(folder / "model.safetensors", state_of(folder))
+    _edit(folder, conditions=conditions, sha256=weights.sha256(folder / "model.safetensors"))
+
+
 @pytest.mark.parametrize(("told", "conditions", "named"), UNTOLD)
 def test_a_frozen_base_generator_is_shown_nothing_that_it_was_never_told(
     images: Path, tmp_path: Path, told: dict[str, float], conditions: dict[str, float] | None, named: str
 ) -> None:
-    _edit(images, conditions=told)
+    _retell(images, told)
     with pytest.raises(
         UserError, match=f"images was trained with the conditions {named}, .* or --base-init finetune$"
     ) as caught:
@@ -296,7 +302,7 @@ def test_a_frozen_base_generator_is_shown_nothing_that_it_was_never_told(
 
 def test_a_frozen_base_generator_may_be_shown_less_and_whatever_is_not_recorded(images: Path, tmp_path: Path) -> None:
     trained(created(images, "frozen"), tmp_path / "whatever", steps=1)
-    _edit(images, conditions={"text": 0.8, "class": 0.1, "none": 0.1})
+    _retell(images, {"text": 0.8, "class": 0.1, "none": 0.1})
     trained(created(images, "frozen"), tmp_path / "less", steps=1, conditions={"text": 0.5, "none": 0.5})
 
 
@@ -310,6 +316,12 @@ def test_damaged_weights_are_refused_naming_the_file(images: Path) -> None:
     state = state_of(images)
     weights.write(images / "model.safetensors", {name: tensor + 1 for name, tensor in state.items()})
     with pytest.raises(MissingData, match=r"model.safetensors is damaged or of another training"):
+        created(images)
+
+
+def test_a_configuration_that_was_changed_after_the_training_is_refused(images: Path) -> None:
+    _edit(images, preset="other")
+    with pytest.raises(MissingData, match=r"not what its weights were saved with \(preset was .*, and is other\)"):
         created(images)
 
 

@@ -74,6 +74,10 @@ def _optioned(**options: Any) -> Damage:
         (_optioned(parametrisation="epsilon"), "config.json does not describe .*no parametrisation called 'epsilon'"),
         (_optioned(base_init="thawed"), "config.json does not describe .*no base init called 'thawed'"),
         (_optioned(base={"channels": [-32, 64]}), "config.json does not describe a videofusion"),
+        (_optioned(lam=0.4), r"not what its weights were saved with \(options.lam was 0.5, and is 0.4\)"),
+        (_optioned(schedule="linear"), "options.schedule was cosine, and is linear"),
+        (_optioned(parametrisation="eps"), "options.parametrisation was v, and is eps"),
+        (_optioned(lamda=0.5), "options.lamda was None, and is 0.5"),
         (lambda folder: _configured(folder, lambda config: config.pop("sha256")), "records no SHA-256"),
     ],
 )
@@ -84,6 +88,15 @@ def test_a_damaged_checkpoint_is_refused_naming_the_file(tmp_path: Path, damage:
     with pytest.raises(MissingData, match=named) as caught:
         sampler(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_weights_that_do_not_say_what_they_were_saved_with_are_taken_at_their_configuration(tmp_path: Path) -> None:
+    tiny_videofusion().save(tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights.write(path, weights.read(path))
+    _configured(tmp_path, lambda config: config.update(sha256=weights.sha256(path)))
+    _optioned(lam=0.4)(tmp_path)
+    assert sampler(tmp_path).model.config.options["lam"] == 0.4
 
 
 def test_a_checkpoint_of_another_clip_shape_is_refused_naming_both(checkpoint: Path) -> None:

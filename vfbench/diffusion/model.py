@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from vfbench.diffusion.schedule import Prediction, Schedule
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import ClipShape, Conditioning, Dataset
 from vfbench.nets.embedding import MODES, Condition
+
+SAVED_WITH = "vfbench"  # in the metadata of weights: the configuration that they were saved with, as JSON
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,31 @@ class ModelConfig:
             shape = ClipShape(**content.pop("shape"))
             classes, words = tuple(content.pop("classes")), tuple(content.pop("words"))
             return cls(shape=shape, classes=classes, words=words, **content)
+
+
+def require_unchanged(folder: Path) -> None:
+    """Raise `MissingData` where the configuration of a checkpoint is not what its weights were saved with.
+
+    For what no shape of a tensor tells: another lambda, noise schedule or prediction. Weights that do not say are let
+    pass, as those that come with vfbench.
+    """
+    path = folder / weights.CONFIG
+    saved = weights.metadata(folder / weights.TENSORS).get(SAVED_WITH)
+    if saved and (change := _change(json.loads(saved), _without_hash(files.read_json(path)))):
+        raise MissingData(f"{path} is not what its weights were saved with ({change}): put it back, or train again")
+
+
+def _without_hash(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "sha256"}
+
+
+def _change(before: Any, after: Any, at: str = "") -> str:
+    """The first difference of two JSON values, such as `options.lam was 0.5, and is 0.4`; empty for none."""
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return f"{at} was {before}, and is {after}" if before != after else ""
+    names = sorted(before.keys() | after.keys())
+    changes = (_change(before.get(name), after.get(name), f"{at}.{name}".lstrip(".")) for name in names)
+    return next(filter(None, changes), "")
 
 
 def embedding_options(name: str = LEARNT) -> dict[str, Any]:
@@ -193,8 +221,9 @@ class DiffusionModel(nn.Module, ABC):
         return {**terms, "prior": self.frame_embedding.loss(embeddings[:, 0], said, drawn)}
 
     def save(self, folder: Path, *, half: bool = False) -> None:
-        """Write `config.json` and `model.safetensors`, each atomically."""
+        """Write `config.json` and `model.safetensors`, which holds the same configuration, each atomically."""
         folder.mkdir(parents=True, exist_ok=True)
-        state, path = self.state_dict(), folder / "model.safetensors"
-        weights.write(path, weights.halved(state) if half else state)
-        files.write_json(folder / "config.json", {**asdict(self.config), "sha256": weights.sha256(path)})
+        state, path, config = self.state_dict(), folder / weights.TENSORS, asdict(self.config)
+        saved_with = {SAVED_WITH: json.dumps(_without_hash(config), sort_keys=True)}
+        weights.write(path, weights.halved(state) if half else state, saved_with)
+        files.write_json(folder / weights.CONFIG, {**config, "sha256": weights.sha256(path)})

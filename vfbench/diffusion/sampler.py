@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vfbench import video, weights
 from vfbench.diffusion import guidance, schedule, solvers
 from vfbench.diffusion.long import Windows
-from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.diffusion.model import DiffusionModel, ModelConfig, require_unchanged
 from vfbench.diffusion.priors import Sharing, per_clip
 from vfbench.diffusion.schedule import Prediction
 from vfbench.errors import MissingData, UserError, unknown
@@ -208,7 +208,9 @@ def _trained(
         raise MissingData(f"{folder / weights.CONFIG} records no SHA-256 of its weights: train or copy it again")
     with weights.describing(folder / weights.CONFIG, model):
         network = build(config)
-    return network, weights.load_into(network, folder / weights.TENSORS, config.sha256)
+    digest = weights.load_into(network, folder / weights.TENSORS, config.sha256)
+    require_unchanged(folder)
+    return network, digest
 
 
 def _require_fit(folder: Path, config: ModelConfig, dataset: Dataset, *, longer: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from torch import Tensor, nn
 
 from vfbench import files, remote, weights
-from vfbench.diffusion.model import ModelConfig
+from vfbench.diffusion.model import ModelConfig, require_unchanged
 from vfbench.diffusion.one_network import SIZES
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Conditioning, Dataset
@@ -114,6 +114,7 @@ def _ours(folder: Path, model: str, config: ModelConfig, dataset: Dataset) -> Pr
     names = {f"{part}.": "base.", "condition.": "condition.", "frame_embedding.": "frame_embedding."}
     tensors = weights.read(folder / weights.TENSORS)
     weights.verified(folder / weights.TENSORS, found.sha256)
+    require_unchanged(folder)
     state = {
         new + name.removeprefix(old): tensor.float()
         for name, tensor in tensors.items()

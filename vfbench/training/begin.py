@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vfbench import hub, matching, plugins, weights
-from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.diffusion.model import DiffusionModel, ModelConfig, require_unchanged
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset
 from vfbench.plugins import Spec
@@ -80,7 +80,9 @@ def start_from(model: DiffusionModel, source: Path | str) -> str:
     for name, (theirs, ours) in _understood(config, model.config).items():
         if theirs != ours:
             raise UserError(f"--init-from {source} was trained with {name} {theirs}, this model has {ours}")
-    return weights.load_into(model, folder / weights.TENSORS, config.sha256)
+    digest = weights.load_into(model, folder / weights.TENSORS, config.sha256)
+    require_unchanged(folder)
+    return digest
 
 
 def _understood(theirs: ModelConfig, ours: ModelConfig) -> dict[str, tuple[Any, Any]]:
