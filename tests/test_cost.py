@@ -13,7 +13,7 @@ from helpers import clips_of, tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vfbench import plugins, video, weights
+from vfbench import matching, plugins, video, weights
 from vfbench.cost import counting, measure, peak_memory, training_flops
 from vfbench.datasets import shapes
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
@@ -25,7 +25,7 @@ from vfbench.models import videofusion
 from vfbench.nets.embedding import Condition
 from vfbench.plan import RunOptions, plan
 
-TRAINABLE = [name for name in plugins.names("model") if hasattr(plugins.module("model", name), "create")]
+TRAINABLE = matching.trainable()
 
 
 class Convolution:

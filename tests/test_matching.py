@@ -21,7 +21,7 @@ from vfbench.generate import requests
 from vfbench.interfaces import Setting
 from vfbench.matching import create, describe, match
 
-TRAINABLE = [name for name in plugins.names("model") if hasattr(plugins.module("model", name), "create")]
+TRAINABLE = matching.trainable()
 MODELS = ("vdm", "videofusion", "vdit")
 DATA = tiny_dataset(side=16)
 

@@ -19,7 +19,7 @@ from contract import check_sampler
 from helpers import CPU, clips_of, perturb, requests, setting, tiny_dataset
 from torch import Tensor
 
-from vfbench import plugins, weights
+from vfbench import matching, plugins, weights
 from vfbench.datasets import shapes
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
@@ -41,7 +41,7 @@ class Case(NamedTuple):
         return plugins.module("model", self.name)
 
 
-TRAINABLE = [name for name in plugins.names("model") if hasattr(plugins.module("model", name), "create")]
+TRAINABLE = matching.trainable()
 # Of each model the first preset, and those that are of another form.
 OTHERS = [Case("videofusion", "tiny-one"), Case("videofusion", "tiny-prior"), Case("pyoco", "tiny-progressive")]
 FIRST = [Case(name, next(iter(plugins.module("model", name).PRESETS))) for name in TRAINABLE]

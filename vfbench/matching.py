@@ -63,6 +63,11 @@ class Size:
         return f"{self.preset}{MATCHED}{self.reference}" if self.reference else self.preset
 
 
+def trainable() -> list[str]:
+    """The models that can be trained, and so have presets: those with a function `create`."""
+    return [name for name in plugins.names("model") if hasattr(plugins.module("model", name), "create")]
+
+
 def describe(model: str, preset: str, dataset: Dataset, options: Mapping[str, Any] | None = None) -> Size:
     """The size of a preset for a dataset's clips, with `options` of the model, such as `{"lam": 0.3}`.
 
@@ -184,8 +189,7 @@ def _module(model: str) -> ModuleType:
     """The file of a model that can be trained."""
     module = plugins.module("model", model)
     if not hasattr(module, "create"):
-        known = [name for name in plugins.names("model") if hasattr(plugins.module("model", name), "create")]
-        raise UserError(f"'{model}' has no presets to count; these have: {', '.join(known)}")
+        raise UserError(f"'{model}' has no presets to count; these have: {', '.join(trainable())}")
     return module
 
 

@@ -35,8 +35,7 @@ def prepare(
     """
     wanted = plugins.parse(model)
     if not hasattr(plugins.module("model", wanted.name), "create"):
-        trainable = [n for n in plugins.names("model") if hasattr(plugins.module("model", n), "create")]
-        raise UserError(f"'{wanted.name}' cannot be trained; these can: {', '.join(trainable)}")
+        raise UserError(f"'{wanted.name}' cannot be trained; these can: {', '.join(matching.trainable())}")
     given = _given(wanted, options or {})
     spec = plugins.parse(dataset).merged({"root": str(data_root) if data_root else None})
     data: Dataset = plugins.load("dataset", spec)
