@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -156,6 +157,16 @@ def test_a_finished_run_is_not_made_again(copied: Path, finished: Path, monkeypa
     monkeypatch.setattr(Noise, "sample", counted)
     assert lasting(run(copied)) == lasting(results(finished))
     assert set(calls) == {1}  # only the plan's own, to count the cost
+
+
+def test_the_memory_that_a_run_took_stays_when_only_its_scores_are_made_again(copied: Path) -> None:
+    content = results(copied)
+    content["cost"]["peak_memory_bytes"] = 10**15
+    (copied / "results.json").write_text(json.dumps(content))
+    assert run(copied)["cost"]["peak_memory_bytes"] == 10**15
+    content["cost"]["peak_memory_bytes"] = 1
+    (copied / "results.json").write_text(json.dumps(content))
+    assert run(copied)["cost"]["peak_memory_bytes"] > 1
 
 
 def damaged(path: Path) -> None:

@@ -84,7 +84,10 @@ def keep_scored(folder: RunFolder, tensors: dict[str, Tensor]) -> None:
 
 
 def keep(folder: RunFolder, result: dict[str, Any]) -> None:
-    """Write a result and its table into its folder; scores of an earlier command of the same run stay in it."""
+    """Write a result and its table into its folder; scores of an earlier command of the same run stay in it.
+
+    So does the memory that it took, if that was more: a command that finds the clips there has made none.
+    """
     if folder.results.exists():
         with contextlib.suppress(MissingData):  # damaged: it is made anew
             (earlier,) = table.load([folder.results])
@@ -94,6 +97,9 @@ def keep(folder: RunFolder, result: dict[str, Any]) -> None:
                 result["scores"] = {name: found[name] for name in order}
                 notes = [note for each in (earlier, result) for note in str(each.get("note") or "").split("; ")]
                 result["note"] = "; ".join(filter(None, dict.fromkeys(notes)))
+                peaks = [each["cost"]["peak_memory_bytes"] for each in (earlier, result) if each["cost"]]
+                if peaks:
+                    result["cost"]["peak_memory_bytes"] = max(peaks)
     files.write_json(folder.results, result)
     made = table.build([result], allow_mixed=True)
     write = {"md": render.to_markdown, "csv": render.to_csv, "tex": render.to_latex}
