@@ -76,7 +76,7 @@ class Pipeline:
         if made != self.own:
             raise UserError(
                 f"{name} makes clips of {made} where {self.own} is asked for: ask for a size that it can make, "
-                f"diffusers(frames={made.frames}, height={made.height}, width={made.width})"
+                f"diffusers({made.options})"
             )
         return torch.stack([self._cut.fit(clip, "a clip") for clip in clips]) if self._cut else clips
 

@@ -238,7 +238,7 @@ def test_a_condition_handed_on_with_a_hubs_base_generator_learns_or_stays_as_tha
 
 def test_a_configuration_of_before_is_read_as_it_was_meant(tmp_path: Path) -> None:
     model = created(on_disk(tmp_path / "hub"))
-    options = {name: value for name, value in model.config.options.items() if name != "base_alone"}
+    options = {name: value for name, value in model.config.options.items() if name != "new_condition"}
     before = VideoFusion(replace(model.config, options=options))
     assert groups(before)[1] == [*(f"base.{n}" for n, _ in model.base.named_parameters()), *_of_condition(model)]
 

@@ -44,6 +44,11 @@ class ClipShape:
     def __str__(self) -> str:
         return f"{self.frames}x{self.height}x{self.width}"
 
+    @property
+    def options(self) -> str:
+        """As options of a dataset or a model: `frames=16, height=32, width=32`."""
+        return f"frames={self.frames}, height={self.height}, width={self.width}"
+
 
 class Place(NamedTuple):
     """Where a clip comes from: frames `start`, `start + stride`, ... of a video, cropped to a box.

@@ -171,10 +171,9 @@ def require_clips(model: str, shape: ClipShape, protocol: Protocol) -> None:
     """Raise `UserError` where clips of this shape are not what the protocol scores."""
     wanted = ClipShape(_length(protocol), protocol.height, protocol.width)
     if (shape.height, shape.width) != (wanted.height, wanted.width) or shape.frames < wanted.frames:
-        size = f"height={shape.height}, width={shape.width}, frames={shape.frames}"
         raise UserError(
             f"{model} makes clips of {shape}, and protocol {protocol.name} scores {wanted}: choose a model of that "
-            f"size, or have real clips as the model's: --dataset '{protocol.dataset}({size})'"
+            f"size, or have real clips as the model's: --dataset '{protocol.dataset}({shape.options})'"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -84,24 +85,28 @@ def keep_scored(folder: RunFolder, tensors: dict[str, Tensor]) -> None:
 
 
 def keep(folder: RunFolder, result: dict[str, Any]) -> None:
-    """Write a result and its table into its folder; scores of an earlier command of the same run stay in it.
-
-    So does the memory that it took, if that was more: a command that finds the clips there has made none.
-    """
+    """Write a result and its table into its folder; what an earlier command of the same run measured stays in it."""
     if folder.results.exists():
         with contextlib.suppress(MissingData):  # damaged: it is made anew
             (earlier,) = table.load([folder.results])
             if earlier.get("run_id") == result["run_id"]:
-                found = {**earlier["scores"], **result["scores"]}
-                order = [name for name in result["protocol"]["measures"] if name in found]
-                result["scores"] = {name: found[name] for name in order}
-                notes = [note for each in (earlier, result) for note in str(each.get("note") or "").split("; ")]
-                result["note"] = "; ".join(filter(None, dict.fromkeys(notes)))
-                peaks = [each["cost"]["peak_memory_bytes"] for each in (earlier, result) if each["cost"]]
-                if peaks:
-                    result["cost"]["peak_memory_bytes"] = max(peaks)
+                _take_over(earlier, result)
     files.write_json(folder.results, result)
     made = table.build([result], allow_mixed=True)
     write = {"md": render.to_markdown, "csv": render.to_csv, "tex": render.to_latex}
     for suffix, text in write.items():
         files.write_text(folder.tables / f"table.{suffix}", text(made))
+
+
+def _take_over(earlier: Mapping[str, Any], result: dict[str, Any]) -> None:
+    """Add the scores and notes of an earlier result of the same run, and the memory that it took if that was more.
+
+    For a command that finds the clips there has made none.
+    """
+    found = {**earlier["scores"], **result["scores"]}
+    result["scores"] = {name: found[name] for name in result["protocol"]["measures"] if name in found}
+    notes = [note for each in (earlier, result) for note in str(each.get("note") or "").split("; ")]
+    result["note"] = "; ".join(filter(None, dict.fromkeys(notes)))
+    if result["cost"]:
+        peaks = [each["cost"]["peak_memory_bytes"] for each in (earlier, result)]
+        result["cost"]["peak_memory_bytes"] = max(peaks)

@@ -19,7 +19,6 @@ from vfbench.errors import BadEnvironment, Interrupted
 from vfbench.interfaces import Dataset
 from vfbench.inventory import require_apart
 from vfbench.progress import Progress
-from vfbench.training import state
 from vfbench.training.begin import prepare
 from vfbench.training.options import TrainOptions
 from vfbench.training.run import Run, more_parts
@@ -75,7 +74,7 @@ def _no_memory(run: Run) -> BadEnvironment:
         ways.append(f"--accumulate {more_parts(run.accumulate, clips)} (the same batch in smaller parts)")
     if not run.options.checkpoint_activations:
         ways.append("--checkpoint-activations")
-    saved = f", and --resume: {run.output} has a save" if ways and state.there(run.output) else ""
+    saved = f", and --resume: {run.output} has a save" if ways and run.saved is not None else ""
     mend = f"give the same command with {' or '.join(ways)}{saved}" if ways else "choose a smaller --preset"
     return BadEnvironment(f"step {run.step + 1} does not fit into the memory of the GPU: {mend}")
 

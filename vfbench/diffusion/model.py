@@ -115,6 +115,11 @@ def _change(before: Any, after: Any, at: str = "") -> str:
     return next(filter(None, changes), "")
 
 
+def flag_of(conditions: Mapping[Conditioning, float]) -> str:
+    """Conditions as `--conditions` takes them: `class=0.9,none=0.1`."""
+    return ",".join(f"{way}={weight:g}" for way, weight in conditions.items() if weight)
+
+
 def embedding_options(name: str = LEARNT) -> dict[str, Any]:
     """The option `embedding` of a model whose encoder is `learnt`, or the CLIP of that folder or id."""
     return asdict(EmbeddingConfig.of(name))

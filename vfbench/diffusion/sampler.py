@@ -217,11 +217,10 @@ def _require_fit(folder: Path, config: ModelConfig, dataset: Dataset, *, longer:
     """Raise `MissingData` for a checkpoint trained on other clips, classes or words than those of a dataset."""
     wanted = replace(dataset.shape, frames=config.shape.frames) if longer else dataset.shape
     if (config.dataset, config.shape) != (dataset.name, wanted):
-        shape = f"frames={config.shape.frames}, height={config.shape.height}, width={config.shape.width}"
         raise MissingData(
             f"{folder} was trained on {config.dataset} at {config.shape}, "
             f"but {dataset.name} at {dataset.shape} is asked for: "
-            f"say --dataset '{config.dataset}({shape})', or give another checkpoint"
+            f"say --dataset '{config.dataset}({config.shape.options})', or give another checkpoint"
         )
     if (config.classes, config.words) != (dataset.classes, dataset.words):
         raise MissingData(f"{folder} was trained with other classes or words than {dataset.name} has now")

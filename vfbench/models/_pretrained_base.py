@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
 from vfbench import files, remote, weights
-from vfbench.diffusion.model import ModelConfig, require_unchanged
+from vfbench.diffusion.model import ModelConfig, flag_of, require_unchanged
 from vfbench.diffusion.one_network import SIZES
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Conditioning, Dataset
@@ -32,7 +33,7 @@ class Told(NamedTuple):
     def require(self, conditions: Mapping[Conditioning, float]) -> None:
         """Raise `UserError` where clips are to be shown, by these weights, with what it was never told."""
         if new := [way for way, weight in conditions.items() if weight and way not in self.config.ways]:
-            was = ",".join(f"{way}={weight:g}" for way, weight in self.config.conditions.items() if weight)
+            was = flag_of(self.config.conditions)
             raise UserError(
                 f"{self.folder} was trained with the conditions {was}, this training has {' and '.join(new)} too, "
                 f"which a frozen base generator cannot learn: give --conditions {was}, or --base-init finetune"
@@ -92,7 +93,7 @@ def _of_hub(folder: Path, config: ModelConfig) -> Pretrained:
     found = _hub_base.load(folder, config.shape)
     base = {"hub": dict(found.model), "scheduler": dict(found.scheduler)}
     state = {f"base.network.{name}": tensor for name, tensor in found.state.items()}
-    return Pretrained({"base": base, "base_sha256": _digest(state), "base_alone": True}, state)
+    return Pretrained({"base": base, "base_sha256": _digest(state), "new_condition": True}, state)
 
 
 def _ours(folder: Path, model: str, config: ModelConfig, dataset: Dataset) -> Pretrained:
@@ -155,7 +156,7 @@ def _require_size(folder: Path, found: ModelConfig, dataset: Dataset) -> None:
 
 def _clips(dataset: Dataset, frames: int) -> str:
     """The flags for clips of that many frames as large as a dataset's; where its files are, the user knows."""
-    size = f"frames={frames}, height={dataset.shape.height}, width={dataset.shape.width}"
+    size = replace(dataset.shape, frames=frames).options
     on_disk = isinstance(getattr(dataset, "inventory", None), Inventory)
     return f"--dataset '{dataset.name}({size})'{' --data-root DATA' * on_disk}"
 

@@ -12,10 +12,10 @@ the others condition on class or caption directly, as the baselines of the same 
 
 Options of a model, beside its sizes: `lam`, `lam_schedule` and `base_frame` (`vfbench.diffusion.priors.Decomposed`);
 `base_init`, where B comes from: `scratch`, `finetune` (pretrained, learns at `base_lr` times the rate of R) or `frozen`
-(pretrained, and stays as it is); `base_alone`, whether a pretrained B came without the condition that it reads, which
-is then as new as R; `form`: `two` networks, or `one` that predicts the whole noise under the same prior, which isolates
-the prior from the second network; and `embedding`, the encoder of the base frame and the sizes of the network that
-draws its embedding (`vfbench.diffusion.frame_embedding`).
+(pretrained, and stays as it is); `new_condition`, whether a pretrained B came without the condition that it reads,
+which is then as new as R; `form`: `two` networks, or `one` that predicts the whole noise under the same prior, which
+isolates the prior from the second network; and `embedding`, the encoder of the base frame and the sizes of the network
+that draws its embedding (`vfbench.diffusion.frame_embedding`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _UNSAID = {
     "lam_schedule": "constant",
     "base_frame": "middle",
     "base_init": "scratch",
-    "base_alone": False,
+    "new_condition": False,
 }
 
 
@@ -135,11 +135,11 @@ class VideoFusion(DiffusionModel):
         self.base: UNet | HubBase = _base(options["base"], residual.embedding, self.schedule)
         self.base_kind: ImageKind = self.base.kind if isinstance(self.base, HubBase) else self.kind
         self.residual = UNet(residual, frames=frames, inputs=6)
-        self.alone: bool = options["base_alone"]
+        self.new_condition: bool = options["new_condition"]
         self.told: Told | None = None  # for a B that was just read
         if self.init == "frozen":
             self.base.requires_grad_(False)
-            self.condition.requires_grad_(self.alone)  # else B reads it, and would answer otherwise
+            self.condition.requires_grad_(self.new_condition)  # else B reads it, and would answer otherwise
 
     def record_conditions(self, conditions: Mapping[Conditioning, float]) -> None:
         """A frozen B that was never told one of them cannot learn it, and is refused by a `UserError`."""
@@ -176,7 +176,7 @@ class VideoFusion(DiffusionModel):
 
     def _at_base_lr(self) -> list[nn.Parameter]:
         """B without what was added to it here, and the condition that came with a pretrained one."""
-        if self.alone:
+        if self.new_condition:
             base = {name: p for name, p in self.named_parameters() if name.startswith("base.")}
             return [p for name, p in base.items() if not name.startswith(_hub_base.ADDED)]
         parts = [self.base, self.condition] if self.init == "finetune" else [self.base]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vfbench.diffusion.model import flag_of
 from vfbench.matching import MATCHED
 
 _CLIPS = ("config.classes", "config.words", "data")
@@ -14,7 +15,7 @@ _BRINGS = {  # what changes with a change of the first, and is not to be told be
     "config.match_flops": ("config.options.",),
     "config.dataset": ("config.shape.", *_CLIPS, "options.crop", "options.flip"),
     "config.shape.": _CLIPS,
-    "config.options.base_sha256": ("config.options.base_alone",),
+    "config.options.base_sha256": ("config.options.new_condition",),
     "data": _CLIPS[:2],
 }
 _FLAGS = {
@@ -49,7 +50,7 @@ def _as_given(record: Mapping[str, Any]) -> dict[str, Any]:
     if reference:
         config["match_flops"] = reference.replace(" ", ":", 1)
     if weights := config.get("conditions"):
-        config["conditions"] = ",".join(f"{way}={weight:g}" for way, weight in weights.items() if weight)
+        config["conditions"] = flag_of(weights)
     if embedding := config.get("options", {}).get("embedding"):
         named = " ".join(filter(None, (embedding["encoder"], embedding.get("sha256", "")[:12])))
         config["options"] = {**config["options"], "embedding": named}

@@ -37,8 +37,8 @@ class TrainOptions:
     average of the weights stays after a step. `init_from` is the folder of a checkpoint of ours, whose weights are the
     first. `crop` (`random` or `centre`) and `flip` say how training clips are drawn from real videos, by default at
     random and half of them mirrored. Other datasets take neither. `conditions` is how often a clip is shown with its
-    caption (`text`), its class or nothing, by default 8 : 1 : 1, or
-    9 : 1 where the dataset says one thing alone. Raises `UserError` for what is out of range.
+    caption (`text`), its class or nothing, by default 8 : 1 : 1, or 9 : 1 where the dataset says one thing alone.
+    Raises `UserError` for what is out of range.
     """
 
     steps: int
