@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import close_scores, contents, lasting
+from conftest import close_clips, close_scores, contents, lasting
 from helpers import Colour, requests
 from torch import Tensor
 
 import vfbench as package
+from vfbench.baselines import vdm
 from vfbench.baselines.noise import Noise
+from vfbench.datasets import shapes
 from vfbench.errors import BadEnvironment
 from vfbench.generate import Batches, Wanted
-from vfbench.interfaces import Clips, Features, Request
+from vfbench.interfaces import Clips, Features, Request, Setting
 from vfbench.plan import RunOptions, plan
 from vfbench.store import read_tensors
 
@@ -166,3 +168,27 @@ def test_another_error_is_no_lack_of_memory() -> None:
 
     with pytest.raises(RuntimeError, match="broken"):
         list(Batches(4).each(range(8), work, str))
+
+
+# On a GPU, with a real lack of memory.
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_a_gpu_that_is_full_makes_the_same_clips_in_smaller_batches(
+    checkpoints: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sampler = vdm.build(Setting(shapes.build(), torch.device("cuda"), checkpoint=checkpoints / "vdm"), steps=2)
+    asked, batches = requests(*range(64)), Batches(64)
+    torch.cuda.reset_peak_memory_stats()
+    whole = sampler.sample(asked)
+    needed, there = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.7 * needed / there)
+    try:
+        made = torch.cat([clips for _, clips in batches.each(asked, sampler.sample, lambda part: f"{len(part)} clips")])
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert batches.size < 64
+    assert f"64 clips {SAID}" in capsys.readouterr().err
+    close_clips(made, whole)
