@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from vfbench.baselines import vdm
 from vfbench.baselines.noise import Noise
 from vfbench.datasets import shapes
 from vfbench.errors import BadEnvironment
-from vfbench.generate import Batches, Wanted
+from vfbench.generate import Wanted
 from vfbench.interfaces import Clips, Features, Request, Setting
+from vfbench.memory import Batches
 from vfbench.plan import RunOptions, plan
 from vfbench.store import read_tensors
 
@@ -140,34 +140,6 @@ def test_a_network_that_scores_takes_fewer_clips_from_then_on(capfd: pytest.Capt
 def test_a_clip_that_cannot_be_scored_alone_is_said() -> None:
     with pytest.raises(BadEnvironment, match="colour: 1 clip does not fit"):
         features(Memory(0), torch.zeros(2, 2, 3, 8, 8, dtype=torch.uint8))
-
-
-def test_the_last_batch_counts_as_what_it_is() -> None:
-    memory, batches = Memory(2), Batches(8)
-    assert [list(batch) for batch, _ in batches.each(range(3), memory.take, str)] == [[0], [1], [2]]
-    assert batches.size == 1
-
-
-def test_nothing_of_a_failed_batch_is_held_when_the_next_one_is_made() -> None:
-    held: list[weakref.ref[Tensor]] = []
-
-    def work(batch: Sequence[int]) -> int:
-        assert all(made() is None for made in held)
-        tensor = torch.zeros(len(batch))
-        held.append(weakref.ref(tensor))
-        Memory(1).take(batch)
-        return len(tensor)
-
-    assert [made for _, made in Batches().each(range(4), work, str)] == [1, 1, 1, 1]
-    assert len(held) == 6  # 4, 2 and the four single ones
-
-
-def test_another_error_is_no_lack_of_memory() -> None:
-    def work(batch: Sequence[int]) -> None:
-        raise RuntimeError("broken")
-
-    with pytest.raises(RuntimeError, match="broken"):
-        list(Batches(4).each(range(8), work, str))
 
 
 # On a GPU, with a real lack of memory.

@@ -18,7 +18,7 @@ LAYERS = {
     "tools": (
         *("protocol", "files", "video", "resize", "weights", "pretrained", "diffusion", "nets", "progress", "device"),
         *("presets", "folders", "cut", "windows", "inventory", "manifest", "prepared", "prefetch", "archives"),
-        *("members", "rar", "hub", "remote"),
+        *("members", "rar", "hub", "remote", "memory"),
     ),
     "plug-ins": ("datasets", "models", "baselines", "metrics"),
     "registry": ("plugins",),

@@ -1,7 +1,7 @@
 """Sampler + requests -> clips -> features, chunk by chunk, resumable and timed.
 
 A clip needs no disk: its features are taken in the pass that makes it. Clips are kept when asked for, lossless. Where
-the GPU's memory is full, fewer clips are made or scored at once. That changes none of them but for rounding: at another
+memory is full, fewer clips are made or scored at once. That changes none of them but for rounding: at another
 batch size a network adds up its numbers in another order, so that rare values are another by one level of 255, and more
 of them in bfloat16.
 """
@@ -10,70 +10,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from vfbench import video
-from vfbench.errors import BadEnvironment, UserError
+from vfbench.errors import UserError
 from vfbench.interfaces import Clips, ClipShape, Dataset, Extractor, Request, Sampler, Split, derive_seed
+from vfbench.memory import Batches
 from vfbench.progress import Progress
 from vfbench.store import RunFolder, read_tensors, write_tensors
 
 SHOWN = 8  # clips in samples/
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
-
-
-class NoMemory(BadEnvironment):
-    """Not even a single clip fits into the memory of the GPU."""
-
-
-@dataclass
-class Batches:
-    """At most `size` at once, halved for good, and told so, where the GPU has too little memory for as many."""
-
-    size: int = sys.maxsize
-
-    def each(
-        self, items: Sequence[Item], work: Callable[[Sequence[Item]], Made], named: Callable[[Sequence[Item]], str]
-    ) -> Iterator[tuple[Sequence[Item], Made]]:
-        """Batches of `items`, each with what `work` makes of it; `named` says what a batch is.
-
-        Raises `NoMemory` where there is too little memory for a single one.
-        """
-        start = 0
-        while start < len(items):
-            batch = items[start : start + self.size]
-            try:
-                made = work(batch)
-            except torch.OutOfMemoryError as error:
-                self._halve(len(batch), named(batch), error)
-            else:
-                yield batch, made
-                start += len(batch)
-                continue
-            torch.cuda.empty_cache()  # here, where the error is gone, and with it what it held of the failed batch
-
-    def _halve(self, count: int, named: str, error: torch.OutOfMemoryError) -> None:
-        if count == 1:
-            raise no_memory(named) from error
-        self.size = count // 2
-        said = f"{named} do not fit into the memory of the GPU: batches of {self.size} from here on"
-        print(said, file=sys.stderr)
-
-
-def no_memory(what: str) -> NoMemory:
-    """The error for what does not fit into the GPU's memory however few clips are made at once."""
-    offload = "--model \"diffusers(offload='model')\""
-    return NoMemory(
-        f"{what} does not fit into the memory of the GPU, even alone: end what else runs there, compute in half "
-        f"precision (--dtype bfloat16), keep the networks of a pipeline off the GPU ({offload}), or take --device cpu"
-    )
 
 
 @dataclass(frozen=True)

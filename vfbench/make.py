@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from vfbench import device as devices
-from vfbench import estimate, files, generate, hub, plugins, record, store, video
+from vfbench import estimate, files, generate, hub, memory, plugins, record, store, video
 from vfbench.diffusion.long import NOT_SHARED
 from vfbench.errors import Interrupted, UserError, unknown
 from vfbench.interfaces import Clips, Conditioning, Dataset, Request, Sampler, Setting, derive_seed
@@ -101,10 +101,8 @@ class Making:
 
 def prepare(options: MakeOptions) -> Making:
     """Load and check everything, the cheap first; raises a `UserError` for whatever would stop the work later."""
-    try:
+    with memory.needed(options.model):
         return _prepare(options)
-    except torch.OutOfMemoryError as error:
-        raise generate.no_memory(options.model) from error
 
 
 def _prepare(options: MakeOptions) -> Making:
@@ -190,7 +188,7 @@ def make(making: Making) -> Path:
     progress, shown = Progress("generate", len(requests), "clips"), list[Tensor]()
     with _appearing(options.output) as folder:
         (folder / "clips").mkdir()
-        work, batches = partial(generate.sample, making.sampler), generate.Batches(making.batch_size)
+        work, batches = partial(generate.sample, making.sampler), memory.Batches(making.batch_size)
         for batch, clips in batches.each(requests, work, lambda batch: f"{len(batch)} clips"):
             for request, clip in zip(batch, clips, strict=True):
                 name = making.format.name.format(request.index).partition("[")[0]

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import torch
 
 from vfbench import device as devices
-from vfbench import estimate, hub, plugins, record, store
+from vfbench import estimate, hub, memory, plugins, record, store
 from vfbench.cost import Cost, measure
 from vfbench.errors import UserError
-from vfbench.generate import Wanted, no_memory, requests
+from vfbench.generate import Wanted, requests
 from vfbench.interfaces import ClipShape, Dataset, Request, Sampler, Setting
 from vfbench.inventory import require_apart
 from vfbench.measuring import Asked, Measuring, prepare
@@ -114,10 +114,8 @@ class Plan:
 
 def plan(options: RunOptions) -> Plan:
     """Load and check everything a run needs, the cheap first; raises a `UserError` for whatever would stop it later."""
-    try:
+    with memory.needed(f"{options.model}, or a network that scores,"):
         return _plan(options)
-    except torch.OutOfMemoryError as error:
-        raise no_memory(f"{options.model}, or a network that scores,") from error
 
 
 def _plan(options: RunOptions) -> Plan:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vfbench import card, files, render, table
+from vfbench import card, files, memory, render, table
 from vfbench.cost import peak_memory
 from vfbench.errors import MissingData
 from vfbench.evaluate import made_of, real_features, scores
-from vfbench.generate import generate, load, no_memory
+from vfbench.generate import generate, load
 from vfbench.plan import Plan
 from vfbench.store import SCORED, RunFolder, read_tensors, write_tensors
 
@@ -26,11 +26,9 @@ def run(plan: Plan) -> dict[str, Any]:
 
     The same plan again resumes: whatever ends the process, whole chunks are kept.
     """
-    with RunFolder.hold(plan.folder, plan.specification) as folder:
-        try:
-            return _run(plan, folder)
-        except torch.OutOfMemoryError as error:
-            raise no_memory(f"a clip of this run ({folder.path} keeps what is done)") from error
+    said = f"a clip of this run ({plan.folder} keeps what is done)"
+    with RunFolder.hold(plan.folder, plan.specification) as folder, memory.needed(said):
+        return _run(plan, folder)
 
 
 def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
-import torch
-
-from vfbench import files
+from vfbench import files, memory
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import BadEnvironment, Interrupted
 from vfbench.interfaces import Dataset
@@ -63,11 +61,11 @@ def _advance(run: Run) -> dict[str, float]:
     """One step; raises `BadEnvironment` where it does not fit into the memory."""
     try:
         return run.advance()
-    except torch.OutOfMemoryError as error:
-        raise _no_memory(run) from error
+    except memory.ERRORS as error:
+        raise _no_memory(run, memory.full(error)) from error
 
 
-def _no_memory(run: Run) -> BadEnvironment:
+def _no_memory(run: Run, full: str) -> BadEnvironment:
     """The error for a step that does not fit into the memory, however small its parts were made."""
     clips, ways = run.options.batch_size // run.team.count, []
     if run.accumulate < clips:
@@ -76,7 +74,7 @@ def _no_memory(run: Run) -> BadEnvironment:
         ways.append("--checkpoint-activations")
     saved = f", and --resume: {run.output} has a save" if ways and run.saved is not None else ""
     mend = f"give the same command with {' or '.join(ways)}{saved}" if ways else "choose a smaller --preset"
-    return BadEnvironment(f"step {run.step + 1} does not fit into the memory of the GPU: {mend}")
+    return BadEnvironment(f"step {run.step + 1} does not fit into {full}: {mend}")
 
 
 def _train(run: Run, options: TrainOptions, stop: Callable[[], bool]) -> None:

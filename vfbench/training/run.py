@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfbench import cost, generate, weights
+from vfbench import cost, memory, weights
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.errors import MissingData, UserError
@@ -42,7 +42,7 @@ class Run:
             )
         self.options, self.output, self.dataset, self.team, self.step = options, output, dataset, team, 0
         self.saved: int | None = None  # the step that --resume goes on from
-        self.sheets = generate.Batches()  # clips of a sheet that fit into the memory at once
+        self.sheets = memory.Batches()  # clips of a sheet that fit into the memory at once
         self.drawn, self.conditions = drawn(dataset, options), conditions(dataset, options)
         share, self.accumulate = team.share(options.batch_size, options.accumulate), options.accumulate
         model.record_conditions(self.conditions)
@@ -138,12 +138,13 @@ class Run:
         )
 
     def _gradients(self, batch: Batch) -> Tensor:
-        """Those of a step, in more parts from here on where the GPU has too little memory; returns the loss terms."""
+        """Those of a step, in more parts from here on where there is too little memory; returns the loss terms."""
         while True:
             parts = batch.parts(self.accumulate)
             try:
                 return torch.stack([self._learn(part, len(parts), last=part is parts[-1]) for part in parts]).mean(0)
-            except torch.OutOfMemoryError:
+            except memory.ERRORS as error:
+                full = memory.full(error)
                 if self.team.count > 1 or self.accumulate == len(batch.clips):  # the others would wait for this one
                     raise
             self.optimizer.zero_grad()
@@ -151,9 +152,7 @@ class Run:
             if self.options.compile:
                 torch._dynamo.reset()  # a network has programs for a few sizes only, and then runs uncompiled
             self.accumulate = more_parts(self.accumulate, len(batch.clips))
-            said = (
-                f"step {self.step + 1} does not fit into the memory of the GPU: each batch in {self.accumulate} parts"
-            )
+            said = f"step {self.step + 1} does not fit into {full}: each batch in {self.accumulate} parts"
             print(f"{said} from here on, the weights are the same but for the rounding of sums", file=sys.stderr)
 
     def _learn(self, part: Batch, count: int, *, last: bool) -> Tensor:

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from vfbench import video
-from vfbench.generate import Batches, NoMemory
 from vfbench.interfaces import Clips, Dataset, Request, Sampler, derive_seed
+from vfbench.memory import Batches, NoMemory
 
 COUNT = 6
 
@@ -18,7 +18,7 @@ COUNT = 6
 def write(path: Path, sampler: Sampler, dataset: Dataset, batches: Batches) -> None:
     """Clips for what the first held-out ones show, always from the same noise, as `path`.png and moving as `path`.webp.
 
-    Nothing for a dataset that holds none out. `batches` says how many clips are made at once; where the GPU has too
+    Nothing for a dataset that holds none out. `batches` says how many clips are made at once; where there is too
     little memory for a single one, nothing is written, and told so.
     """
     indices = range(min(COUNT, dataset.size("test")))
@@ -30,7 +30,7 @@ def write(path: Path, sampler: Sampler, dataset: Dataset, batches: Batches) -> N
     try:
         clips = _made(requests, sampler, batches)
     except NoMemory:
-        said = f"no samples of {path.name}: the GPU has no memory left for a single clip"
+        said = f"no samples of {path.name}: no memory is left for a single clip"
         print(f"{said}; training goes on", file=sys.stderr)
         return
     video.write_sheet(path.with_suffix(".png"), clips, captions=captions, scale=2)
