@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import sys
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any, get_args
@@ -234,6 +236,27 @@ def test_an_entry_point_that_cannot_be_imported_is_named(monkeypatch: pytest.Mon
     assert "lame" in plugins.names("model")  # listing imports nothing
     with pytest.raises(UserError, match=r"'lame' cannot be imported: .*a_module_that_does_not_exist"):
         plugins.load("model", "lame")
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("rate = 1 / 0", "ZeroDivisionError: division by zero"),
+        ("import torch; torch.nothing", "AttributeError: module 'torch' has no attribute 'nothing'"),  # deeper inside
+        ("import nothing_at_all", "No module named 'nothing_at_all'"),
+        ("def build(:", "invalid syntax"),
+    ],
+)
+def test_a_file_that_fails_on_its_way_in_is_told_with_the_line(
+    line: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing").mkdir()
+    (tmp_path / "failing" / "model.py").write_text(f'"""Mine."""\n\n{line}\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "failing", raising=False)
+    with pytest.raises(UserError, match=rf"model 'failing\.model' cannot be imported: {re.escape(named)}") as told:
+        plugins.module("model", "failing.model")
+    assert ("line 3" in str(told.value)) == ("nothing_at_all" not in line)
 
 
 @pytest.mark.parametrize("content", [b"def build(:", b'"""\xff"""'], ids=["syntax", "bytes"])

@@ -11,6 +11,7 @@ import ast
 import importlib
 import inspect
 import re
+import traceback
 import warnings
 from collections import abc
 from collections.abc import Callable, Mapping
@@ -95,9 +96,20 @@ def module(kind: Kind, name: str) -> ModuleType:
             return importlib.import_module(entry.value)
         if "." in name and not name.startswith("."):
             return importlib.import_module(name)
-    except (ImportError, SyntaxError) as error:
+    except (ImportError, SyntaxError) as error:  # which tell their place
         raise UserError(f"{kind} '{name}' cannot be imported: {error}") from error
+    except Exception as error:  # whatever somebody's file does on its way in
+        what = f"{type(error).__name__}: {error} ({_line(error)})"
+        raise UserError(f"{kind} '{name}' cannot be imported: {what}") from error
     raise unknown(kind, name, names(kind))
+
+
+def _line(error: Exception) -> str:
+    """The line of an imported file at which its import failed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = (frame for frame in frames[1:] if "importlib" not in frame.filename)
+    place = next(own, frames[-1])
+    return f"{place.filename}, line {place.lineno}"
 
 
 def load(kind: Kind, spec: Spec | str, *context: Any) -> Any:
