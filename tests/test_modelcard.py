@@ -15,7 +15,8 @@ from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.errors import BadEnvironment, MissingData
 from vfbench.train import TrainOptions
 
-OPTIONS: dict[str, Any] = {**asdict(TrainOptions(steps=1000, batch_size=32, lr=3e-4, seed=7)), "crop": None}
+TRAINED = TrainOptions(steps=1000, batch_size=32, lr=3e-4, seed=7)
+OPTIONS: dict[str, Any] = {**asdict(TRAINED), **TRAINED.of_the_weights(), "crop": None}
 
 
 def card(folder: Path, model: DiffusionModel, *, half: bool = False, **given: Any) -> str:
@@ -45,7 +46,7 @@ def test_the_card_says_what_was_passed_in_and_what_the_file_holds(tmp_path: Path
     assert of(text, "clips seen") == "8,000, 32 a step"
     assert of(text, "compute") == "9.87 TFLOP, forward and backward: 1.23 GFLOP a clip"
     assert of(text, "parameters") == f"{sum(p.numel() for p in model.parameters()):,}, stored as float32"
-    assert of(text, "optimiser") == "`lr` 0.0003, `warmup` 200, `weight_decay` 0.0, `clip_norm` 1.0"
+    assert of(text, "optimiser") == "`lr` 0.0003, `warmup` 100, `weight_decay` 0.0, `clip_norm` 1.0"
     assert (of(text, "seed"), of(text, "precision")) == ("7", "float32")
     assert of(text, "`model.safetensors`") == f"SHA-256 `{'ab' * 32}`"
     assert of(text, "a clip") == "4 frames of 8x8 pixels, RGB"

@@ -31,7 +31,7 @@ from vfbench.train import TrainOptions, train
 from vfbench.training.run import Run
 
 TIMES = torch.tensor([300, 800])
-OPTIONS = TrainOptions(steps=4, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
+OPTIONS = TrainOptions(steps=4, batch_size=2, lr=1e-2, warmup=1, ema=0.9, save_every=100, sample_every=100)
 TWO = replace(OPTIONS, steps=2)
 PRETRAINED = ("finetune", "frozen")
 

@@ -140,7 +140,7 @@ def test_what_resuming_needs_is_no_pickle_of_code(trained: tuple[Path, VDM]) -> 
 
 
 def test_half_precision_is_chosen_by_an_option(quiet: None, tmp_path: Path) -> None:
-    train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1, half=True), tmp_path)
+    train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1, warmup=1, half=True), tmp_path)
     assert {t.dtype for t in weights.read(tmp_path / "model.safetensors").values()} == {torch.float16}
     assert {t.dtype for t in states(tmp_path)["model"].values()} == {torch.float32}  # resuming loses nothing
 
@@ -322,11 +322,11 @@ def test_an_existing_run_is_not_overwritten(trained: tuple[Path, VDM]) -> None:
 
 
 def test_a_damaged_training_state_is_named(quiet: None, tmp_path: Path) -> None:
-    train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1), tmp_path)
+    train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1, warmup=1), tmp_path)
     file = tmp_path / "training.pt"
     file.write_bytes(file.read_bytes()[:-500])
     with pytest.raises(MissingData, match=r"training\.pt is damaged"):
-        train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1), tmp_path, resume=True)
+        train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1, warmup=1), tmp_path, resume=True)
 
 
 @pytest.mark.slow
@@ -393,9 +393,9 @@ def test_compiling_is_asked_of_every_network(quiet: None, monkeypatch: pytest.Mo
     compiled: list[nn.Module] = []  # not run here: the compiler cannot read through the checks of types in tests
     monkeypatch.setattr(nn.Module, "compile", lambda module, **_: compiled.append(module))
     model = tiny_videofusion()
-    train(model, tiny_dataset(), replace(OPTIONS, steps=1), tmp_path / "plain")
+    train(model, tiny_dataset(), replace(OPTIONS, steps=1, warmup=1), tmp_path / "plain")
     assert compiled == []
-    train(model, tiny_dataset(), replace(OPTIONS, steps=1, compile=True), tmp_path / "compiled")
+    train(model, tiny_dataset(), replace(OPTIONS, steps=1, warmup=1, compile=True), tmp_path / "compiled")
     assert compiled == [model.base, model.residual]
 
 

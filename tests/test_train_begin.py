@@ -89,6 +89,7 @@ def test_wrong_options_end_with_2_before_any_clip_is_read(
         (["--clip-norm", -1], "--clip-norm -1.0: more than 0"),
         (["--weight-decay", -1], "--weight-decay -1.0: at least 0"),
         (["--warmup", -1], "--warmup -1: at least 0"),
+        (["--warmup", 51, "--steps", 50], "--warmup 51: the learning rate would not be reached in --steps 50"),
         (["--ema", 1], "--ema 1.0: at least 0 and less than 1"),
         (["--workers", -1], "--workers -1: at least 0"),
         (["--save-every", 0], "--save-every 0: at least 1"),
@@ -110,6 +111,13 @@ def test_flags_out_of_range_are_refused(vfbench: Command, flags: list[object], n
 def test_options_are_checked_in_python_too() -> None:
     with pytest.raises(UserError, match="no --dtype called 'float16'"):
         TrainOptions(steps=1, dtype="float16")
+
+
+def test_a_short_training_warms_up_for_a_tenth_of_it() -> None:
+    short, long = (TrainOptions(steps=steps) for steps in (50, 5000))
+    assert (short.rising, long.rising) == (5, 200)
+    assert short.of_the_weights()["warmup"] == 5
+    assert max(lr_factor(step, short) for step in range(50)) > 0.95
 
 
 def test_no_warm_up_begins_at_the_full_rate() -> None:

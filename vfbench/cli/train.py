@@ -27,7 +27,9 @@ def train(
         int, option("--batch-size", help="Clips a step, over all processes of `accelerate launch` together.")
     ] = 16,
     lr: Annotated[float, option("--lr", help="Peak learning rate.")] = 1e-3,
-    warmup: Annotated[int, option("--warmup", help="Steps until the learning rate is reached.")] = 200,
+    warmup: Annotated[
+        int | None, option("--warmup", help="Steps until the learning rate is reached; 200, or a tenth of --steps.")
+    ] = None,
     weight_decay: Annotated[float, option("--weight-decay", help="Weight decay of AdamW.")] = 0.0,
     clip_norm: Annotated[float, option("--clip-norm", help="Largest norm of the gradients.")] = 1.0,
     ema: Annotated[float, option("--ema", help="How much of the weights' average stays after a step.")] = 0.999,

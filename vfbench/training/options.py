@@ -16,6 +16,7 @@ _OF_DRAWN_CLIPS = {"crop": "random", "flip": True}  # options of datasets that c
 _CROPS = ("random", "centre")
 # Guidance needs some clips of which nothing is said; the rest lets one model answer captions and classes.
 _CONDITIONS: Mapping[Conditioning, float] = {"text": 0.8, "class": 0.1, "none": 0.1}
+_WARMUP = 200  # steps, of a training that has ten times as many
 _MOST = 1e6  # of a learning rate, or of a norm of gradients
 _OF_ONE = {"said": 0.9, "none": 0.1}  # where a dataset says one thing alone
 _NOT_OF_THE_WEIGHTS = (
@@ -33,18 +34,19 @@ class TrainOptions:
     """What determines the weights, and from `device` on how the work is done.
 
     A step learns from `batch_size` clips, over all processes and parts together. `warmup` are the steps until the
-    learning rate `lr` is reached, `clip_norm` is the largest norm of all gradients, and `ema` in [0, 1) how much of the
-    average of the weights stays after a step. `init_from` is the folder of a checkpoint of ours, whose weights are the
-    first. `crop` (`random` or `centre`) and `flip` say how training clips are drawn from real videos, by default at
-    random and half of them mirrored. Other datasets take neither. `conditions` is how often a clip is shown with its
-    caption (`text`), its class or nothing, by default 8 : 1 : 1, or 9 : 1 where the dataset says one thing alone.
-    Raises `UserError` for what is out of range.
+    learning rate `lr` is reached, by default 200, but of a short training a tenth. `clip_norm` is the largest norm of
+    all gradients, and `ema` in [0, 1) how much of the average of the weights stays after a step. `init_from` is the
+    folder of a checkpoint of ours, whose weights are the first. `crop` (`random` or `centre`) and `flip` say how
+    training clips are drawn from real videos, by default at random and half of them mirrored. Other datasets take
+    neither. `conditions` is how often a clip is shown with its caption (`text`), its class or nothing, by default
+    8 : 1 : 1, or 9 : 1 where the dataset says one thing alone. Raises `UserError` for what is out of
+    range.
     """
 
     steps: int
     batch_size: int = 16
     lr: float = 1e-3
-    warmup: int = 200
+    warmup: int | None = None
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     ema: float = 0.999
@@ -65,8 +67,11 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
-            if not least <= (value := getattr(self, name)) < math.inf:
+            value = getattr(self, name)
+            if value is not None and not least <= value < math.inf:
                 raise UserError(f"--{name.replace('_', '-')} {value}: at least {least}")
+        if self.rising > self.steps:
+            raise UserError(f"--warmup {self.warmup}: the learning rate would not be reached in --steps {self.steps}")
         for name in ("lr", "clip_norm"):
             if not 0 < (value := getattr(self, name)) <= _MOST:
                 raise UserError(f"--{name.replace('_', '-')} {value}: more than 0, and finite: at most {_MOST:g}")
@@ -92,7 +97,12 @@ class TrainOptions:
         """The options that determine the weights, whatever the dataset: not how its clips are drawn or shown, nor a
         folder's place."""
         without = (*_NOT_OF_THE_WEIGHTS, *_OF_DRAWN_CLIPS, "conditions", "init_from")
-        return {name: value for name, value in asdict(self).items() if name not in without}
+        return {name: value for name, value in asdict(self).items() if name not in without} | {"warmup": self.rising}
+
+    @property
+    def rising(self) -> int:
+        """Steps until the learning rate is reached."""
+        return min(_WARMUP, self.steps // 10) if self.warmup is None else self.warmup
 
 
 @runtime_checkable
