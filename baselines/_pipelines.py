@@ -152,14 +152,23 @@ def load(
     except ImportError as error:
         raise BadEnvironment(f'{folder} needs a library ({error}): pip install "vfbench[diffusers]"') from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        pickled = [path for path in folder.rglob("*.bin") if not next(path.parent.glob("*.safetensors"), None)]
-        mend = f"{pickled[0]} is a pickle, which is never opened: save as safetensors" if pickled else "fetch it again"
+        options = {"variant": variant, "adapter": str(adapter) if adapter else None, "pipeline": wanted}
+        mend = _mend(folder, {name: value for name, value in options.items() if value})
         raise MissingData(f"{folder}: this pipeline cannot be opened ({error}); {mend}") from error
     _require_cleaner(found)
     for name, part in pipe.components.items():
         if isinstance(part, nn.Module):  # diffusers leaves a tensor that it has not found without a place
             _require_whole(folder / name, [name for name, tensor in part.named_parameters() if tensor.is_meta])
     return pipe
+
+
+def _mend(folder: Path, options: Mapping[str, str]) -> str:
+    """What may help where a pipeline cannot be opened with options that may be wrong."""
+    pickled = (path for path in folder.rglob("*.bin") if not next(path.parent.glob("*.safetensors"), None))
+    if found := next(pickled, None):
+        return f"{found} is a pickle, which is never opened: save as safetensors"
+    doubtful = " and ".join(f"{name}={value!r}" for name, value in options.items())
+    return f"leave out {doubtful}, or fetch it again" if doubtful else "fetch it again"
 
 
 def _require_cleaner(found: Any) -> None:

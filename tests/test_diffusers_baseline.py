@@ -358,6 +358,16 @@ def test_damaged_weights_are_named(copy: Path) -> None:
     refused(copy, "copy: this pipeline cannot be opened")
 
 
+def test_an_option_that_does_not_fit_the_pipeline_is_named(saved: Folders) -> None:
+    folder = str(saved("modelscope"))
+    with pytest.raises(
+        MissingData, match=r"cannot be opened \(.*fp16.*\); leave out variant='fp16', or fetch it again"
+    ):
+        diffusers.build(SETTING, id=folder, variant="fp16")
+    with pytest.raises(MissingData, match=r"expected .*transformer.*; leave out pipeline='LTXImageToVideoPipeline'"):
+        diffusers.build(SETTING, id=folder, pipeline="LTXImageToVideoPipeline")
+
+
 def test_a_folder_without_a_pipeline_is_named(tmp_path: Path) -> None:
     refused(tmp_path, "holds no pipeline: it has no model_index.json")
     refused(tmp_path / "none" / "here", "no such folder, and no id of the Hugging Face hub")
