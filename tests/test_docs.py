@@ -308,6 +308,7 @@ def test_the_trainable_model_trains_and_runs_as_the_page_says(
         done = vfbench(*given, *short[given[0]], "--device", "cpu")
         assert done.code == 0, done.err
     assert json.loads(Path("runs/slide/config.json").read_text())["options"]["speed"] == 3
+    assert "python -m vfbench run --model my_package.slide" in Path("runs/slide/README.md").read_text()
     (result,) = Path("runs").glob("*/results.json")
     assert json.loads(result.read_text())["model"] == "my_package.slide"
 
