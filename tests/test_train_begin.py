@@ -115,7 +115,7 @@ def test_options_are_checked_in_python_too() -> None:
 
 def test_a_short_training_warms_up_for_a_tenth_of_it() -> None:
     short, long = (TrainOptions(steps=steps) for steps in (50, 5000))
-    assert (short.rising, long.rising) == (5, 200)
+    assert (short.warmup_steps, long.warmup_steps) == (5, 200)
     assert short.of_the_weights()["warmup"] == 5
     assert max(lr_factor(step, short) for step in range(50)) > 0.95
 
@@ -150,7 +150,9 @@ def test_a_matched_preset_costs_what_the_reference_does(capsys: pytest.CaptureFi
     # Told: the preset, what it became, and the reference.
     before, after, reference = capsys.readouterr().err.splitlines()[:3]
     wanted = matching.describe("vdm", "tiny", data)
-    assert reference == f"vdm tiny  {wanted.flops_per_clip / 1e9:,.2f} GFLOP a clip, {wanted.parameters:,} parameters"
+    made, learnt = (f"{flops / 1e9:,.2f}" for flops in (wanted.flops_per_clip, wanted.training_flops))
+    cost = f"{made} GFLOP to make a clip, {learnt} to learn from one, {wanted.parameters:,} parameters"
+    assert reference == f"vdm tiny  {cost}"
     assert before.startswith("preset    ")
     assert after.startswith("matched   ")
     assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in after

@@ -178,7 +178,8 @@ def _training(
     yield "steps", f"{step:,}" + (f" of {options['steps']:,}" if step < options["steps"] else "")
     yield "clips seen", f"{seen:,}, {options['batch_size']} a step"
     counted = "" if flops is None else f"{_metric(flops)}FLOP, forward and backward: {_metric(flops / seen)}FLOP a clip"
-    yield "compute", (counted or "not counted") + _before(config, options)
+    again = ", without what was computed again for the backward pass" * bool(options.get("checkpoint_activations"))
+    yield "compute", (counted or "not counted") + again + _before(config, options)
     given = {name: value for name, value in options.items() if value is not None and name not in _UNTOLD}
     for row, names in _ROWS.items():
         if found := {name: given.pop(name) for name in names if name in given}:

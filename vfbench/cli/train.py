@@ -28,7 +28,8 @@ def train(
     ] = 16,
     lr: Annotated[float, option("--lr", help="Peak learning rate.")] = 1e-3,
     warmup: Annotated[
-        int | None, option("--warmup", help="Steps until the learning rate is reached; 200, or a tenth of --steps.")
+        int | None,
+        option("--warmup", help="Steps until the learning rate is reached; the smaller of 200 and a tenth of --steps."),
     ] = None,
     weight_decay: Annotated[float, option("--weight-decay", help="Weight decay of AdamW.")] = 0.0,
     clip_norm: Annotated[float, option("--clip-norm", help="Largest norm of the gradients.")] = 1.0,

@@ -63,7 +63,10 @@ def _tell(before: matching.Size, after: matching.Size, reference: matching.Size)
     lines = {"preset": before, "matched": after, f"{reference.model} {reference.preset}": reference}
     width = max(map(len, lines))
     for name, size in lines.items() if first() else ():
-        cost = f"{size.flops_per_clip / 1e9:,.2f} GFLOP a clip, {size.parameters:,} parameters"
+        each = (
+            f"{size.flops_per_clip / 1e9:,.2f} GFLOP to make a clip, {size.training_flops / 1e9:,.2f} to learn from one"
+        )
+        cost = f"{each}, {size.parameters:,} parameters"
         print(f"{name:<{width}}  {cost}", file=sys.stderr)
 
 

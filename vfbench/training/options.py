@@ -70,7 +70,7 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not least <= value < math.inf:
                 raise UserError(f"--{name.replace('_', '-')} {value}: at least {least}")
-        if self.rising > self.steps:
+        if self.warmup_steps > self.steps:
             raise UserError(f"--warmup {self.warmup}: the learning rate would not be reached in --steps {self.steps}")
         for name in ("lr", "clip_norm"):
             if not 0 < (value := getattr(self, name)) <= _MOST:
@@ -97,10 +97,11 @@ class TrainOptions:
         """The options that determine the weights, whatever the dataset: not how its clips are drawn or shown, nor a
         folder's place."""
         without = (*_NOT_OF_THE_WEIGHTS, *_OF_DRAWN_CLIPS, "conditions", "init_from")
-        return {name: value for name, value in asdict(self).items() if name not in without} | {"warmup": self.rising}
+        found = {**asdict(self), "warmup": self.warmup_steps}
+        return {name: value for name, value in found.items() if name not in without}
 
     @property
-    def rising(self) -> int:
+    def warmup_steps(self) -> int:
         """Steps until the learning rate is reached."""
         return min(_WARMUP, self.steps // 10) if self.warmup is None else self.warmup
 

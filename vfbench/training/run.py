@@ -227,7 +227,7 @@ class _Losses(nn.Module):
 
 def lr_factor(step: int, options: TrainOptions) -> float:
     """Linear warm-up, then half a cosine down to a twentieth."""
-    rising = min((step + 1) / max(options.rising, 1), 1.0)
+    rising = min((step + 1) / max(options.warmup_steps, 1), 1.0)
     return rising * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
 
 
