@@ -96,20 +96,19 @@ def module(kind: Kind, name: str) -> ModuleType:
             return importlib.import_module(entry.value)
         if "." in name and not name.startswith("."):
             return importlib.import_module(name)
-    except (ImportError, SyntaxError) as error:  # which tell their place
-        raise UserError(f"{kind} '{name}' cannot be imported: {error}") from error
-    except Exception as error:  # whatever somebody's file does on its way in
-        what = f"{type(error).__name__}: {error} ({_line(error)})"
-        raise UserError(f"{kind} '{name}' cannot be imported: {what}") from error
+    except (Exception, SystemExit) as error:  # whatever somebody's file does on its way in
+        raise UserError(f"{kind} '{name}' cannot be imported: {_failure(error)}") from error
     raise unknown(kind, name, names(kind))
 
 
-def _line(error: Exception) -> str:
-    """The line of an imported file at which its import failed."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = (frame for frame in frames[1:] if "importlib" not in frame.filename)
-    place = next(own, frames[-1])
-    return f"{place.filename}, line {place.lineno}"
+def _failure(error: BaseException) -> str:
+    """Why an import failed, with the first line of the imported file that had part in it."""
+    what = str(error) if isinstance(error, ImportError | SyntaxError) else f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    place = next((frame for frame in frames if "importlib" not in frame.filename), None)
+    if place is None or isinstance(error, SyntaxError):  # the file itself is not there, or is named already
+        return what
+    return f"{what} ({place.filename}, line {place.lineno})"
 
 
 def load(kind: Kind, spec: Spec | str, *context: Any) -> Any:
