@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vfbench import files, remote, video, weights
+from vfbench import files, memory, remote, video, weights
 from vfbench.errors import BadEnvironment, MissingData, UserError, unknown
 from vfbench.interfaces import Clips, Quantise
 
@@ -132,17 +132,20 @@ def load(
     variant: str | None,
     adapter: Path | None,
     wanted: str | None = None,
+    *,
+    doubtful: str = "",
 ) -> Any:
     """The pipeline of a folder on the CPU, each component in its type of `dtypes` (`default` is that of the others).
 
     `wanted` names the class to open it as, where the folder serves several. With an `adapter` it is AnimateDiff: the
     folder is an image pipeline, whose scheduler becomes the one that the documentation of diffusers gives AnimateDiff.
+    `doubtful` are the options that may be wrong where the folder does not open, in words.
     Raises `MissingData` naming the folder where it is damaged, lacks a tensor or holds no safetensors, and
     `BadEnvironment` where a library is missing.
     """
     found = kind(folder, wanted)
     try:
-        with _quiet():
+        with _quiet(), memory.needed(str(folder)):
             parts = _text_parts(folder, dtypes, variant)
             if adapter:
                 found = library().AnimateDiffPipeline
@@ -152,9 +155,7 @@ def load(
     except ImportError as error:
         raise BadEnvironment(f'{folder} needs a library ({error}): pip install "vfbench[diffusers]"') from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        options = {"variant": variant, "adapter": str(adapter) if adapter else None, "pipeline": wanted}
-        mend = _mend(folder, {name: value for name, value in options.items() if value})
-        raise MissingData(f"{folder}: this pipeline cannot be opened ({error}); {mend}") from error
+        raise MissingData(f"{folder}: this pipeline cannot be opened ({error}); {_mend(folder, doubtful)}") from error
     _require_cleaner(found)
     for name, part in pipe.components.items():
         if isinstance(part, nn.Module):  # diffusers leaves a tensor that it has not found without a place
@@ -162,12 +163,11 @@ def load(
     return pipe
 
 
-def _mend(folder: Path, options: Mapping[str, str]) -> str:
-    """What may help where a pipeline cannot be opened with options that may be wrong."""
+def _mend(folder: Path, doubtful: str) -> str:
+    """What may help where a pipeline cannot be opened."""
     pickled = (path for path in folder.rglob("*.bin") if not next(path.parent.glob("*.safetensors"), None))
     if found := next(pickled, None):
         return f"{found} is a pickle, which is never opened: save as safetensors"
-    doubtful = " and ".join(f"{name}={value!r}" for name, value in options.items())
     return f"leave out {doubtful}, or fetch it again" if doubtful else "fetch it again"
 
 

@@ -146,7 +146,8 @@ def build(
     folders = [_pipelines.pipeline_folder(asked["id"], asked.get("revision"), asked.get("variant"))]
     folders += [_pipelines.adapter_folder(asked["adapter"])] if "adapter" in asked else []
     adapted = folders[1] if folders[1:] else None
-    pipe = _pipelines.load(folders[0], dtypes, asked.get("variant"), adapted, asked.get("pipeline"))
+    way = (asked.get("variant"), adapted, asked.get("pipeline"))
+    pipe = _pipelines.load(folders[0], dtypes, *way, doubtful=_doubtful(asked, given))
     if "shift" in asked:
         _shift(pipe, asked["shift"])
     sampler = Pipeline(pipe, setting, asked, _pipelines.digest(*folders))
@@ -171,6 +172,15 @@ def _check(asked: Mapping[str, Any], setting: Setting) -> None:
             raise unknown(f"{name} of diffusers", asked[name], words)
     if asked.get("offload", "none") != "none" and setting.device.type != "cuda":
         raise UserError(f"diffusers(offload='{asked['offload']}') keeps networks off a GPU, and this runs on the CPU")
+
+
+def _doubtful(asked: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """The options on which it depends whether a pipeline opens, in words; those of a preset go with it alone."""
+    told = {name: f"{name}={asked[name]!r}" for name in ("variant", "adapter", "pipeline") if name in asked}
+    own = [text for name, text in told.items() if name in given]
+    if preset := [text for name, text in told.items() if name not in given]:
+        own.append(f"preset={given['preset']!r} ({', '.join(preset)})")
+    return " and ".join(own)
 
 
 def _dtype(name: str, asked: Mapping[str, Any], default: torch.dtype) -> torch.dtype:

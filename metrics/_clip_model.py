@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from vfbench import weights
+from vfbench import memory, weights
 from vfbench.errors import MissingData
 from vfbench.interfaces import Standing
 from vfbench.pretrained import catalogue
@@ -74,7 +74,7 @@ def load(model: str) -> Loaded:
     if lacking := [name for name in FILES if not (folder / name).is_file()]:
         raise MissingData(f"{folder} holds no complete CLIP model: {', '.join(lacking)} is not there; {_mend(model)}")
     try:
-        with _quiet():
+        with _quiet(), memory.needed(str(folder)):
             network, told = CLIPModel.from_pretrained(  # type: ignore[misc]  # a pair, with `output_loading_info`
                 folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
             )

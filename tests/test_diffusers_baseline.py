@@ -358,6 +358,15 @@ def test_damaged_weights_are_named(copy: Path) -> None:
     refused(copy, "copy: this pipeline cannot be opened")
 
 
+def test_full_memory_is_not_taken_for_a_damaged_pipeline(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(library.DiffusionPipeline, "from_pretrained", full)
+    with pytest.raises(BadEnvironment, match=f"{copy} does not fit into the memory of this machine"):
+        diffusers.build(SETTING, id=str(copy), frames=4)
+
+
 def test_an_option_that_does_not_fit_the_pipeline_is_named(saved: Folders) -> None:
     folder = str(saved("modelscope"))
     with pytest.raises(
@@ -366,6 +375,12 @@ def test_an_option_that_does_not_fit_the_pipeline_is_named(saved: Folders) -> No
         diffusers.build(SETTING, id=folder, variant="fp16")
     with pytest.raises(MissingData, match=r"expected .*transformer.*; leave out pipeline='LTXImageToVideoPipeline'"):
         diffusers.build(SETTING, id=folder, pipeline="LTXImageToVideoPipeline")
+
+
+def test_an_option_of_a_preset_that_does_not_fit_is_told_with_the_preset(saved: Folders) -> None:
+    said = r"leave out preset='modelscope' \(variant='fp16'\), or fetch it again"
+    with pytest.raises(MissingData, match=said):
+        diffusers.build(SETTING, preset="modelscope", id=str(saved("modelscope")))
 
 
 def test_a_folder_without_a_pipeline_is_named(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import subprocess
 import sys
 import weakref
@@ -13,12 +15,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, close_clips
+from conftest import ROOT, Command, close_clips
 from torch import Tensor
 
-from vfbench import memory
+from vfbench import memory, weights
 from vfbench.errors import BadEnvironment
 from vfbench.memory import Batches
+from vfbench.training import state
 
 GPU, MACHINE = "the memory of the GPU", "the memory of this machine"
 
@@ -35,7 +38,12 @@ def taken(things: Sequence[Any], room: int) -> None:
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), GPU),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), GPU),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), GPU),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), GPU),
+        (RuntimeError("CUDA driver error: out of memory"), GPU),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), GPU),  # up to cuDNN 8
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), GPU),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"), MACHINE),
+        (RuntimeError("std::bad_alloc"), MACHINE),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), MACHINE),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8"), MACHINE),
         (RuntimeError("could not create a primitive"), MACHINE),
         (MemoryError("Unable to allocate 1.0 GiB for an array"), MACHINE),
@@ -47,10 +55,10 @@ def test_what_tells_of_full_memory(error: Exception, said: str) -> None:
     def work(batch: Sequence[int]) -> None:
         raise error
 
-    with pytest.raises(BadEnvironment, match=f"it does not fit into {said}, even alone"):
+    with pytest.raises(BadEnvironment, match=f"it does not fit into {said}: end what"):
         list(Batches().each([1], work, lambda _: "it"))
     with (
-        pytest.raises(BadEnvironment, match=f"the whole does not fit into {said}, even alone"),
+        pytest.raises(BadEnvironment, match=f"the whole does not fit into {said}: end what"),
         memory.needed("the whole"),
     ):
         raise error
@@ -63,15 +71,16 @@ def test_what_tells_of_full_memory(error: Exception, said: str) -> None:
         RuntimeError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("could not create a primitive descriptor for a convolution forward propagation primitive"),
         ValueError("CUDA error: out of memory"),
+        FileNotFoundError(errno.ENOENT, "No such file"),
     ],
 )
 def test_another_error_is_no_lack_of_memory(error: Exception) -> None:
     def work(batch: Sequence[int]) -> None:
         raise error
 
-    with pytest.raises(type(error), match=str(error)):
+    with pytest.raises(type(error), match=re.escape(str(error))):
         list(Batches(4).each(range(8), work, str))
-    with pytest.raises(type(error), match=str(error)), memory.needed("the whole"):
+    with pytest.raises(type(error), match=re.escape(str(error))), memory.needed("the whole"):
         raise error
 
 
@@ -93,6 +102,36 @@ def test_nothing_of_a_failed_batch_is_held_when_the_next_one_is_made() -> None:
 
     assert [made for _, made in Batches().each(range(4), work, str)] == [1, 1, 1, 1]
     assert len(held) == 6  # 4, 2 and the four single ones
+
+
+# Where it must not pass for something else.
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
+
+
+def test_full_memory_is_not_taken_for_a_damaged_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state.write(tmp_path, {}, 1, 0.0, {})
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(BadEnvironment, match=f"training.pt does not fit into {MACHINE}"):
+        state.take_up(tmp_path, {}, {})
+
+
+def test_full_memory_is_not_taken_for_a_wrong_configuration(tmp_path: Path) -> None:
+    said = f"the vdm of {tmp_path} does not fit into {MACHINE}"
+    with pytest.raises(BadEnvironment, match=said), weights.describing(tmp_path, "vdm"):
+        full()
+
+
+def test_every_command_tells_full_memory(vfbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vfbench.training.begin.matching.describe", full)
+    done = vfbench("train", "--model", "vdm", "--dataset", "shapes")
+    assert (done.code, done.err.count("\n")) == (BadEnvironment.exit_code, 1)
+    assert done.err.startswith(f"error: this command does not fit into {MACHINE}: end what else runs there")
+
+
+# In earnest.
 
 
 def test_a_machine_that_grants_no_more_makes_and_teaches_the_same_in_smaller_parts(tmp_path: Path) -> None:

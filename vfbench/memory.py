@@ -8,6 +8,7 @@ there is, it ends the process later, and nothing here can know.
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +20,16 @@ import torch
 
 from vfbench.errors import BadEnvironment
 
-ERRORS = (RuntimeError, MemoryError)  # among which are those that tell of full memory
+ERRORS = (RuntimeError, MemoryError, OSError)  # among which are those that tell of full memory
 
 _GPU, _MACHINE = "the memory of the GPU", "the memory of this machine"
 _SAYINGS = {
-    r"CUDA error: out of memory": _GPU,
-    r"(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED": _GPU,
+    r"CUDA (driver )?error: out of memory": _GPU,
+    r"CU(BLAS|DNN)_STATUS_ALLOC_FAILED": _GPU,
+    r"CUDNN_STATUS_\w*DEVICE_ALLOCATION_FAILED": _GPU,  # of cuDNN 9
+    r"CUDNN_STATUS_\w*HOST_ALLOCATION_FAILED": _MACHINE,
     r"DefaultCPUAllocator: can't allocate memory": _MACHINE,
+    r"std::bad_alloc": _MACHINE,
     r"could not create a primitive$": _MACHINE,  # oneDNN's; with "descriptor" behind it something is not supported
 }
 _WAYS = {
@@ -41,14 +45,14 @@ Made = TypeVar("Made")
 
 
 class NoMemory(BadEnvironment):
-    """Not even a single clip fits into the memory."""
+    """The least that must be in memory at once does not fit, such as a single clip."""
 
 
 def full(error: Exception) -> str:
     """Which memory is full by this error of `ERRORS`, in words; raises every other error again."""
     if isinstance(error, torch.OutOfMemoryError):
         return _GPU
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return _MACHINE
     for saying, memory in _SAYINGS.items():
         if re.search(saying, str(error)):
@@ -58,7 +62,7 @@ def full(error: Exception) -> str:
 
 @contextmanager
 def needed(what: str) -> Iterator[None]:
-    """Within, full memory raises `NoMemory`: `what` does not fit, however few clips are made at once."""
+    """Within, full memory raises `NoMemory`: `what` does not fit. For what cannot be done with less at once."""
     try:
         yield
     except ERRORS as error:
@@ -67,7 +71,7 @@ def needed(what: str) -> Iterator[None]:
 
 def no_memory(what: str, memory: str) -> NoMemory:
     """The error for what does not fit into a memory, with what helps."""
-    return NoMemory(f"{what} does not fit into {memory}, even alone: end what else runs there, {_WAYS[memory]}")
+    return NoMemory(f"{what} does not fit into {memory}: end what else runs there, {_WAYS[memory]}")
 
 
 @dataclass

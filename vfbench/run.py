@@ -26,7 +26,7 @@ def run(plan: Plan) -> dict[str, Any]:
 
     The same plan again resumes: whatever ends the process, whole chunks are kept.
     """
-    said = f"a clip of this run ({plan.folder} keeps what is done)"
+    said = f"this run ({plan.folder} keeps what is done)"
     with RunFolder.hold(plan.folder, plan.specification) as folder, memory.needed(said):
         return _run(plan, folder)
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from vfbench import memory
 from vfbench.errors import MissingData, UserError
 from vfbench.files import read_json, replacing
 
@@ -73,7 +74,8 @@ def _another_folder(folder: Path) -> str:
 def describing(path: Path, model: str) -> Iterator[None]:
     """Within, a model is built of what a file says: a value that is missing or out of range names the file."""
     try:
-        yield
+        with memory.needed(f"the {model} of {path}"):
+            yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
         if isinstance(error, UserError) and type(error) is not UserError:
             raise  # not about a value: a library is missing, or another file

@@ -32,6 +32,11 @@ class _Commands(TyperGroup):
         except typer.BadParameter as error:
             error.message += arguments.place(error)
             raise
+        except (RuntimeError, MemoryError, OSError):
+            from vfbench.memory import needed
+
+            with needed("this command"):  # what no part of it has taken care of
+                raise
         except KeyboardInterrupt:
             again = shlex.join(["python", "-m", "vfbench", *ctx.obj])
             raise Interrupted(f"stopped; what is done is kept, go on with\n  {again}") from None

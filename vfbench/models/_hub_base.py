@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from vfbench import files
+from vfbench import files, memory
 from vfbench.diffusion.schedule import Prediction, Schedule, split
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import ClipShape
@@ -94,7 +94,8 @@ def load(folder: Path, shape: ClipShape) -> Found:
     place = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
     model, scheduler = _model(place / "config.json", shape), _scheduler(folder)
     try:
-        network = _diffusers().UNet2DModel.from_pretrained(place, use_safetensors=True)
+        with memory.needed(str(place)):
+            network = _diffusers().UNet2DModel.from_pretrained(place, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise MissingData(f"{place} holds no readable UNet2DModel as safetensors ({error})") from error
     state = network.state_dict()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vfbench import remote, weights
+from vfbench import memory, remote, weights
 from vfbench.errors import MissingData
 from vfbench.interfaces import ClipShape
 
@@ -114,9 +114,10 @@ def _loaded(folder: Path) -> nn.Module:
     found: Any
     told: Any
     try:
-        found, told = CLIPVisionModelWithProjection.from_pretrained(  # type: ignore[misc]  # a pair, with the info
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
+        with memory.needed(str(folder)):
+            found, told = CLIPVisionModelWithProjection.from_pretrained(  # type: ignore[misc]  # a pair, with the info
+                folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise MissingData(f"{folder} holds no CLIP model that can be read ({error})") from error
     if told["missing_keys"]:

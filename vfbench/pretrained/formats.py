@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vfbench import weights
+from vfbench import memory, weights
 from vfbench.errors import MissingData
 from vfbench.pretrained import bundle
 
@@ -63,7 +63,10 @@ def _archive(path: Path) -> Format:
 def read_torch(path: Path) -> dict[str, Tensor]:
     """The tensors of a state dict; raises `MissingData` for a file that is damaged or holds more than plain data."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with memory.needed(str(path)):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except memory.NoMemory:
+        raise
     except Exception as error:  # whatever a damaged file makes the reader stumble over
         reason = f"{type(error).__name__}; nothing in it was executed"
         raise MissingData(f"{path} is damaged, or holds more than tensors ({reason}): get it again") from error

@@ -11,7 +11,7 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 
-from vfbench import files, hub
+from vfbench import files, hub, memory
 from vfbench.errors import MissingData, UserError
 from vfbench.training import changes
 
@@ -51,9 +51,10 @@ def take_up(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) ->
     if not path.is_file():
         raise MissingData(f"nothing to resume at {path}: start without --resume")
     try:
-        if broken := ZipFile(path).testzip():  # torch itself does not look at the sums
-            raise ValueError(f"{broken} has another checksum")
-        state = torch.load(path, map_location="cpu", weights_only=True)  # each part has its own device
+        with memory.needed(str(path)):
+            if broken := ZipFile(path).testzip():  # torch itself does not look at the sums
+                raise ValueError(f"{broken} has another checksum")
+            state = torch.load(path, map_location="cpu", weights_only=True)  # each part has its own device
         found, step, seconds = json.loads(state["spec"]), int(state["step"]), float(state.get("seconds", 0))
     except (*_DAMAGED, pickle.UnpicklingError, BadZipFile) as error:
         raise MissingData(f"{path} is damaged ({error}): train again into another --output") from error

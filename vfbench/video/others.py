@@ -21,6 +21,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from vfbench import memory
 from vfbench.errors import BadEnvironment, UserError
 from vfbench.video import pyav
 from vfbench.video.header import header, opened
@@ -58,7 +59,10 @@ def read(path: str | os.PathLike[str], wanted: Wanted, name: str) -> UInt8[Tenso
         raise unreadable(path, wanted, pyav.count(path), "the video ends there")
     reader = {"decord": _decord, "torchcodec": _torchcodec}[name]
     try:
-        return reader(_load(name), os.path.abspath(path), numbers, there)  # noqa: PTH100  # keeps the links
+        with memory.needed(str(path)):
+            return reader(_load(name), os.path.abspath(path), numbers, there)  # noqa: PTH100  # keeps the links
+    except memory.NoMemory:
+        raise
     except Exception as error:  # each has its own
         raise unreadable(path, wanted, pyav.count(path), f"{name}: {str(error).splitlines()[0]}") from error
 
