@@ -63,10 +63,8 @@ def _tell(before: matching.Size, after: matching.Size, reference: matching.Size)
     lines = {"preset": before, "matched": after, f"{reference.model} {reference.preset}": reference}
     width = max(map(len, lines))
     for name, size in lines.items() if first() else ():
-        each = (
-            f"{size.flops_per_clip / 1e9:,.2f} GFLOP to make a clip, {size.training_flops / 1e9:,.2f} to learn from one"
-        )
-        cost = f"{each}, {size.parameters:,} parameters"
+        make, learn = size.flops_per_clip / 1e9, size.training_flops / 1e9
+        cost = f"{make:,.2f} GFLOP to make a clip, {learn:,.2f} to learn from one, {size.parameters:,} parameters"
         print(f"{name:<{width}}  {cost}", file=sys.stderr)
 
 
