@@ -239,6 +239,15 @@ def test_a_step_of_training_is_counted_as_the_ledger_does() -> None:
     assert found.training_flops == cost.training_flops(create(found, DATA)) > found.flops_per_clip / 25
 
 
+def test_a_model_whose_loss_looks_at_values_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def looks(*_: Any) -> int:
+        raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+
+    monkeypatch.setattr(cost, "training_flops", looks)
+    with pytest.raises(UserError, match="vdm tiny: its loss looks at values, so that it cannot be counted"):
+        describe("vdm", "tiny", DATA).training_flops  # noqa: B018
+
+
 @pytest.mark.parametrize(
     ("text", "model", "preset", "options"),
     [

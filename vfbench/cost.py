@@ -81,6 +81,14 @@ def training_flops(model: DiffusionModel) -> int:
     return int(counter.get_total_flops())
 
 
+def training_flops_or_none(model: DiffusionModel) -> int | None:
+    """Those FLOPs; None for a model that looks at values, of which there are none while counting."""
+    try:
+        return training_flops(model)
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None
+
+
 def without_values(model: DiffusionModel) -> DiffusionModel:
     """A copy whose parameters and buffers are meta tensors; what is no part of a module keeps its values."""
     tensors = (*model.parameters(), *model.buffers())

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from vfbench import plugins, widths
-from vfbench.cost import counting, training_flops
+from vfbench.cost import counting, training_flops_or_none
 from vfbench.diffusion.guidance import guided
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.errors import UserError
@@ -54,8 +54,10 @@ class Size:
 
     @functools.cached_property
     def training_flops(self) -> int:
-        """FLOPs of one clip in one training step, forward and backward."""
-        return training_flops(self.bare)
+        """FLOPs of one clip in one training step, forward and backward; raises `UserError` where nobody can count."""
+        if (found := training_flops_or_none(self.bare)) is None:
+            raise UserError(f"{self.model} {self.preset}: its loss looks at values, so that it cannot be counted")
+        return found
 
     @property
     def label(self) -> str:

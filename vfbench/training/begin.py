@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vfbench import hub, matching, plugins, weights
+from vfbench.cost import training_flops_or_none
 from vfbench.diffusion.model import DiffusionModel, ModelConfig, require_unchanged
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset
@@ -63,9 +64,10 @@ def _tell(before: matching.Size, after: matching.Size, reference: matching.Size)
     lines = {"preset": before, "matched": after, f"{reference.model} {reference.preset}": reference}
     width = max(map(len, lines))
     for name, size in lines.items() if first() else ():
-        make, learn = size.flops_per_clip / 1e9, size.training_flops / 1e9
-        cost = f"{make:,.2f} GFLOP to make a clip, {learn:,.2f} to learn from one, {size.parameters:,} parameters"
-        print(f"{name:<{width}}  {cost}", file=sys.stderr)
+        learning = training_flops_or_none(size.bare)
+        learn = "not counted" if learning is None else f"{learning / 1e9:,.2f}"
+        cost = f"{size.flops_per_clip / 1e9:,.2f} GFLOP to make a clip, {learn} to learn from one"
+        print(f"{name:<{width}}  {cost}, {size.parameters:,} parameters", file=sys.stderr)
 
 
 def start_from(model: DiffusionModel, source: Path | str) -> str:

@@ -71,12 +71,9 @@ class Run:
 
     @cached_property
     def _flops(self) -> int | None:
-        """What a step takes; counted for the first card. None for a model that looks at values, of which there are none
-        while counting."""
-        try:
-            return cost.training_flops(self.bare) * self.options.batch_size
-        except (RuntimeError, NotImplementedError, TypeError):
-            return None
+        """What a step takes, where that can be counted; for the first card."""
+        each = cost.training_flops_or_none(self.bare)
+        return None if each is None else each * self.options.batch_size
 
     @property
     def seconds(self) -> float:
