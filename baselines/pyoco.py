@@ -8,11 +8,10 @@ scratch, as every model does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from vfbench.diffusion.model import ModelConfig, embedding_options
-from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet, sides
+from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet, chosen, sides
 from vfbench.diffusion.priors import Mixed, Prior, Progressive
 from vfbench.diffusion.sampler import builder
 from vfbench.errors import unknown
@@ -36,16 +35,21 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def create(
-    dataset: Dataset, preset: str = "tiny", *, alpha: float | None = None, embedding: str | None = None
+    dataset: Dataset,
+    preset: str = "tiny",
+    *,
+    alpha: float | None = None,
+    parametrisation: str | None = None,
+    embedding: str | None = None,
 ) -> PYoCo:
-    """An untrained model for a dataset; `alpha` (at least 0) instead of the preset's.
+    """An untrained model for a dataset; `alpha` (at least 0) instead of the preset's, and None leaves what it says.
 
-    `embedding` is that of a frame as a condition, see `ModelConfig.with_embedding`.
-    Raises `UserError` for an alpha out of range and for an unknown preset.
+    `parametrisation` is what the network predicts, `eps` or `v`, and its loss is the plain error of that. `embedding`
+    is that of a frame as a condition, see `ModelConfig.with_embedding`.
+    Raises `UserError` for an alpha out of range and for an unknown name.
     """
     config = ModelConfig.of("pyoco", preset, PRESETS, dataset).with_embedding(embedding)
-    given = {} if alpha is None else {"alpha": alpha}
-    return PYoCo(replace(config, options={**config.options, **given}))
+    return PYoCo(chosen(config, alpha=alpha, parametrisation=parametrisation))
 
 
 class PYoCo(OneUNet):

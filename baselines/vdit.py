@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vfbench.diffusion.model import ModelConfig, embedding_options
-from vfbench.diffusion.one_network import COMMON, OneNetwork, sides
+from vfbench.diffusion.one_network import COMMON, OneNetwork, chosen, sides
 from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.sampler import builder
 from vfbench.interfaces import Dataset
@@ -35,12 +35,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def create(dataset: Dataset, preset: str = "tiny", *, embedding: str | None = None) -> VDiT:
-    """An untrained model for a dataset; raises `ValueError` where its clips cannot be cut into patches.
+def create(
+    dataset: Dataset, preset: str = "tiny", *, parametrisation: str | None = None, embedding: str | None = None
+) -> VDiT:
+    """An untrained model for a dataset; None leaves what the preset says.
 
-    `embedding` is that of a frame as a condition, see `ModelConfig.with_embedding`.
+    `parametrisation` is what the network predicts, `eps` or `v`, and its loss is the plain error of that. `embedding`
+    is that of a frame as a condition, see `ModelConfig.with_embedding`.
+    Raises `UserError` for an unknown name, and `ValueError` where clips cannot be cut into patches.
     """
-    return VDiT(ModelConfig.of("vdit", preset, PRESETS, dataset).with_embedding(embedding))
+    config = ModelConfig.of("vdit", preset, PRESETS, dataset).with_embedding(embedding)
+    return VDiT(chosen(config, parametrisation=parametrisation))
 
 
 class VDiT(OneNetwork):

@@ -15,7 +15,18 @@ import pytest
 import torch
 from clipfiles import pictures, write_frames
 from embedded import EMBEDDING
-from helpers import NO_TIME, UNET, clips_of, embed, perturb, setting, tiny_dataset, tiny_vdm, tiny_videofusion
+from helpers import (
+    NO_TIME,
+    UNET,
+    clips_of,
+    embed,
+    perturb,
+    requests,
+    setting,
+    tiny_dataset,
+    tiny_vdm,
+    tiny_videofusion,
+)
 from torch import Tensor
 
 from vfbench import train as training
@@ -150,16 +161,25 @@ def test_a_pretrained_base_generator_learns_at_its_own_rate(images: Path, tmp_pa
 
 
 def test_a_pretrained_base_generator_needs_no_loss_of_images(images: Path) -> None:
-    for source, init, terms in (
-        (images, "finetune", {"base", "residual"}),
-        (None, "scratch", {"base", "residual", "images"}),
-    ):
-        model = created(source, init)
+    both = {"base", "residual"}
+    cases: list[tuple[Path | None, str, dict[str, Any], set[str]]] = [
+        (images, "finetune", {}, both),
+        (images, "finetune", {"images": 2}, both | {"images"}),  # it may have one
+        (images, "frozen", {"images": 0}, {"residual"}),
+        (None, "scratch", {}, both | {"images"}),
+    ]
+    for source, init, options, terms in cases:
+        model = created(source, init, **options)
         assert set(model.losses(clips_of(model), clips_of(model, seed=1), TIMES, embed(model))) == terms
 
 
 @pytest.mark.parametrize("init", PRETRAINED)
 def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(images: Path, tmp_path: Path, init: str) -> None:
+    _resumed(images, tmp_path, init)
+
+
+def _resumed(images: Path, tmp_path: Path, init: str) -> None:
+    """Train once in one go and once in two, and compare the weights."""
     asked = iter([False, True])
     for name in ("whole", "parts"):
         torch.manual_seed(0)
@@ -214,6 +234,8 @@ def test_images_are_refused_naming_the_model_that_learns_them() -> None:
         ("finetune", True, {"base_lr": math.nan}, "base_lr nan"),
         ("freeze", True, {}, "did you mean 'frozen'"),
         ("finetune", True, {"preset": "tiny-one"}, "preset tiny-one has one network"),
+        ("frozen", True, {"images": 2}, "images 2: a frozen base generator learns nothing from them"),
+        ("finetune", True, {"parametrisation": "epz"}, "no parametrisation called 'epz': did you mean 'eps'"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(
@@ -227,8 +249,8 @@ def test_options_that_contradict_each_other_are_refused(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"parametrisation": "eps"}, "parametrisation eps, preset tiny here has v"),
-        ({"schedule": "linear"}, "schedule linear, preset tiny here has cosine"),
+        ({"parametrisation": "eps"}, r"parametrisation eps, preset tiny here has v: .*\(parametrisation='eps'\)\"$"),
+        ({"schedule": "linear"}, r"schedule linear, preset tiny here has cosine: .*\(schedule='linear'\)\"$"),
         ({"network": {**NO_TIME, "embedding": 32}}, "embedding 32, preset tiny here has 16"),
     ],
     ids=str,
@@ -239,6 +261,13 @@ def test_an_image_model_of_another_kind_is_refused_naming_what_differs(
     with pytest.raises(UserError, match=named) as caught:
         created(saved(tiny_vdm(1, **{"network": NO_TIME, **change}), tmp_path))
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("option", "value"), [("parametrisation", "eps"), ("schedule", "linear")])
+def test_an_image_model_of_another_kind_is_taken_as_the_message_says(tmp_path: Path, option: str, value: str) -> None:
+    given: dict[str, Any] = {option: value}
+    folder = saved(tiny_vdm(1, network=NO_TIME, **given), tmp_path)
+    assert created(folder, **given).config.options[option] == value
 
 
 def _edit(folder: Path, **fields: Any) -> None:
@@ -377,6 +406,69 @@ def test_an_embedding_of_frames_of_another_size_is_refused(reads: None, tmp_path
 
 
 def test_a_frozen_base_generator_cannot_learn_to_read_an_embedding(reads: None, images: Path) -> None:
-    with pytest.raises(UserError, match=r"base init 'frozen': .* choose finetune, or embedding none"):
+    with pytest.raises(UserError, match=r"images was trained without the embedding .* finetune, or embedding none$"):
         created(images, "frozen")
     assert created(images, "frozen", embedding="none").frame_embedding is None
+
+
+def test_nor_can_one_of_the_hub(reads: None, tmp_path: Path) -> None:
+    library = pytest.importorskip("diffusers", reason="a base generator of the hub needs diffusers, which is an extra")
+    sizes = {"block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 4}
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    library.UNet2DModel(sample_size=8, **sizes, **blocks).save_pretrained(tmp_path)
+    library.DDPMScheduler().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"was trained without the embedding .* finetune, or embedding none$"):
+        created(tmp_path, "frozen", schedule="linear")
+    assert created(tmp_path, "frozen", schedule="linear", embedding="none").frame_embedding is None
+    model = created(tmp_path, schedule="linear")  # fine-tuned it learns to read one, which is new here
+    others, _ = model.groups(1.0)
+    at_full_rate = {id(p) for p in others["params"]}
+    new = [p for name, p in model.named_parameters() if name.startswith("frame_embedding.")]
+    assert new
+    assert all(id(p) in at_full_rate for p in new)
+
+
+def rates(model: VideoFusion) -> dict[str, float]:
+    """The rate of each part that learns, where that of R is 1; the embedding's parts one by one."""
+    of_tensor = {id(p): group["lr"] for group in model.groups(1.0) for p in group["params"]}
+    named = [(name.partition(".layers")[0], p) for name, p in model.named_parameters() if id(p) in of_tensor]
+    parts = {(re.findall(r"^frame_embedding\.\w+|^\w+", name)[0], of_tensor[id(p)]) for name, p in named}
+    assert len(dict(parts)) == len(parts)  # one rate a part
+    return dict(parts)
+
+
+PARTS = [f"frame_embedding.{name}" for name in ("encoder", "prior", "projection")]
+
+
+def test_an_embedding_that_the_base_generator_brought_learns_at_its_rate(
+    reads: None, images: Path, tmp_path: Path
+) -> None:
+    of_base, of_residual = (dict.fromkeys(PARTS, rate) for rate in (0.1, 1.0))
+    for reader in (tiny_vdm(1, network=NO_TIME, **EMBEDDED), tiny_videofusion(**EMBEDDED)):
+        model = created(saved(reader, tmp_path / reader.config.model))
+        assert rates(model) == {"base": 0.1, "condition": 0.1, "residual": 1.0, **of_base}
+    assert rates(created(images)) == {"base": 0.1, "condition": 0.1, "residual": 1.0, **of_residual}  # new here
+    scratch = created(None, "scratch", base_lr=0.1)
+    assert rates(scratch) == {"base": 0.1, "condition": 1.0, "residual": 1.0, **of_residual}
+
+
+def test_a_frozen_base_generator_keeps_the_embedding_that_it_reads(reads: None, tmp_path: Path) -> None:
+    folder = saved(tiny_vdm(1, network=NO_TIME, **EMBEDDED), tmp_path / "images")
+    model, brought = created(folder, "frozen"), state_of(folder)
+    assert rates(model) == {"residual": 1.0}
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"residual"}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    after = trained(model, tmp_path / "run")
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"residual"}
+    made = videofusion.build(setting(tmp_path / "run"), steps=2)
+    assert made.sample(requests(4, 5)).shape == (2, 4, 3, 8, 8)
+    written = state_of(tmp_path / "run")
+    kept = [name for name in brought if name.startswith(("condition.", "frame_embedding."))]
+    assert len(kept) > len(PARTS)
+    assert all(torch.equal(written[name], brought[name]) for name in kept)
+
+
+@pytest.mark.parametrize("init", PRETRAINED)
+def test_with_an_embedding_it_is_resumed_bit_for_bit_as_well(reads: None, tmp_path: Path, init: str) -> None:
+    _resumed(saved(tiny_vdm(1, network=NO_TIME, **EMBEDDED), tmp_path / "images"), tmp_path, init)

@@ -6,6 +6,7 @@ What VDM, PYoCo and VideoFusion's one-network form share, so that a comparison o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -47,8 +48,17 @@ def sides(name: str, options: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]
     }
 
 
+def chosen(config: ModelConfig, **options: Any) -> ModelConfig:
+    """With these options instead of the preset's; None leaves what the preset says."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return replace(config, options={**config.options, **given})
+
+
 class OneNetwork(DiffusionModel):
-    """A subclass sets `prior`, `condition` and `network`; options: `schedule`, and `parametrisation` (`eps` or `v`)."""
+    """A subclass sets `prior`, `condition` and `network`; options: `schedule`, and `parametrisation` (`eps` or `v`).
+
+    Raises `UserError` for an unknown one.
+    """
 
     network: nn.Module
 

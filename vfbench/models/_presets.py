@@ -1,6 +1,7 @@
 """VideoFusion's presets: the sizes of both networks, and what they learn from.
 
-Where the paper gives no number, a guess stands here, and says so.
+Where the paper gives no number, a guess stands here, and says so. All of them depart from the paper in `_COMMON`, also
+the one that is named after it, so that each can be trained from scratch beside the baselines of its name.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 from vfbench.diffusion.model import embedding_options
 from vfbench.diffusion.one_network import COMMON, SIZES, sides
 
+# The paper's networks predict eps, and its loss has no `images`: `create(..., parametrisation="eps", images=0)`. Its B
+# is pretrained and learns at a smaller rate than R (`base_lr`), it does not say which; nor does it say the schedule.
 _COMMON = {"schedule": "cosine", "parametrisation": "v", "lam": 0.5, "base_lr": 1.0, "images": 3}
 _TINY = {
     **_COMMON,
@@ -26,7 +29,8 @@ _BASE = {
 # The paper's: the clips of 16x64x64, lambda, a B of 2 billion parameters ("up to", the decoder of DALL-E 2) and an R of
 # 0.5 billion, a U-Net. All widths, blocks and levels are guesses, after the U-Nets of arXiv 2105.05233, whose levels
 # are one to four times as wide as the first; so is attention over frames in R, which the paper does not speak of. The
-# paper's B reads pixels, not patches, and the embedding of CLIP: `create(..., embedding=...)` adds that.
+# paper's B reads pixels, not patches, and the embedding of CLIP: `create(..., embedding=...)` adds that. The paper's
+# loss and its pretrained B are options as well, see `_COMMON`.
 _PAPER = {
     **_COMMON,
     "base": {"channels": [544, 1088, 1632, 2176], "blocks": 3, "patch": 2, "attention": [], "embedding": 2048},

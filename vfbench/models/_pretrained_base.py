@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vfbench import files, remote, weights
 from vfbench.diffusion.model import ModelConfig, flag_of, require_unchanged
 from vfbench.diffusion.one_network import SIZES
+from vfbench.diffusion.schedule import parametrisation
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Conditioning, Dataset
 from vfbench.inventory import Inventory
@@ -56,23 +57,28 @@ class Pretrained(NamedTuple):
         model.load_state_dict({**state, **self.state})
 
 
-def require_consistent(config: ModelConfig, init: BaseInit, source: Path | str | None, rate: float | None) -> None:
-    """Raise `UserError` where what is said of the base generator, and of its learning rate, contradicts itself."""
+def require_consistent(
+    config: ModelConfig, init: BaseInit, source: Path | str | None, rate: float | None, images: int | None
+) -> None:
+    """Raise `UserError` where what is said of the base generator, and of how it learns, contradicts itself."""
     if init not in get_args(BaseInit):
         raise unknown("base init", init, get_args(BaseInit))
-    if config.options.get("form") == "one" and (init != "scratch" or source is not None or rate is not None):
-        raise UserError(f"preset {config.preset} has one network and no base generator: choose a preset with two")
+    said = init != "scratch" or any(one is not None for one in (source, rate, images))
+    if config.options.get("form") == "one" and said:
+        raise UserError(
+            f"preset {config.preset} has one network and no base generator, which base_init, base_from, base_lr and "
+            "images are about: choose a preset with two"
+        )
     if init == "scratch" and source is not None:
         raise UserError(f"base init 'scratch' does not read {source}: choose finetune or frozen, or leave it out")
     if init != "scratch" and source is None:
         raise UserError(f"base init '{init}' needs base_from: the folder of a pretrained base generator, or its hub id")
     if rate is not None and (init == "frozen" or not 0 < rate < math.inf):
         raise UserError(f"base_lr {rate}: a finite number above 0, and none for a frozen base generator")
-    if init == "frozen" and "embedding" in config.options:
-        raise UserError(
-            f"base init 'frozen': the base generator could not learn to read the embedding that preset {config.preset} "
-            "adds to its condition: choose finetune, or embedding none"
-        )
+    if images is not None and not 0 <= images <= config.shape.frames:
+        raise UserError(f"images {images}: choose 0, the paper's loss alone, to {config.shape.frames}, all of a clip")
+    if images and init == "frozen":
+        raise UserError(f"images {images}: a frozen base generator learns nothing from them, leave the option out")
 
 
 def read(source: Path | str, config: ModelConfig, dataset: Dataset) -> Pretrained:
@@ -91,6 +97,7 @@ def read(source: Path | str, config: ModelConfig, dataset: Dataset) -> Pretraine
 
 def _of_hub(folder: Path, config: ModelConfig) -> Pretrained:
     found = _hub_base.load(folder, config.shape)
+    _require_embedding(folder, None, config)
     base = {"hub": dict(found.model), "scheduler": dict(found.scheduler)}
     state = {f"base.network.{name}": tensor for name, tensor in found.state.items()}
     return Pretrained({"base": base, "base_sha256": _digest(state), "new_condition": True}, state)
@@ -122,7 +129,8 @@ def _ours(folder: Path, model: str, config: ModelConfig, dataset: Dataset) -> Pr
         for old, new in names.items()
         if name.startswith(old)
     }
-    return Pretrained({"base": base, "base_sha256": _digest(state)}, state, Told(folder, found))
+    brought = {"new_embedding": False} if "embedding" in found.options else {}
+    return Pretrained({"base": base, "base_sha256": _digest(state), **brought}, state, Told(folder, found))
 
 
 def _require_alike(folder: Path, found: ModelConfig, config: ModelConfig, embedding: int) -> None:
@@ -131,15 +139,27 @@ def _require_alike(folder: Path, found: ModelConfig, config: ModelConfig, embedd
         "classes": (found.classes, config.classes),
         "words": (found.words, config.words),
         "schedule": (found.options["schedule"], config.options["schedule"]),
-        "parametrisation": (found.options["parametrisation"], config.options["parametrisation"]),
+        "parametrisation": (found.options["parametrisation"], parametrisation(config.options["parametrisation"])),
         "embedding": (embedding, UNetConfig(**config.options["residual"]).embedding),
     }
     for name, (theirs, ours) in pairs.items():
         if theirs != ours:
-            raise UserError(f"{folder} was trained with {name} {theirs}, preset {config.preset} here has {ours}")
-    embedded, wanted = (options.get("embedding") for options in (found.options, config.options))
-    if embedded and embedded != wanted:  # without one it learns to read ours, which begins at zero
-        raise UserError(f"{folder} was trained with the embedding {embedded}, preset {config.preset} here has {wanted}")
+            option = name in ("schedule", "parametrisation")
+            mend = f": choose --model \"videofusion({name}='{theirs}')\"" if option else ""
+            raise UserError(f"{folder} was trained with {name} {theirs}, preset {config.preset} here has {ours}{mend}")
+    _require_embedding(folder, found.options.get("embedding"), config)
+
+
+def _require_embedding(folder: Path, theirs: Mapping[str, Any] | None, config: ModelConfig) -> None:
+    """Raise `UserError` where the base generator reads another embedding than ours, or none and cannot learn to."""
+    ours = config.options.get("embedding")
+    if theirs and theirs != ours:  # without one it learns to read ours, which begins at zero
+        raise UserError(f"{folder} was trained with the embedding {theirs}, preset {config.preset} here has {ours}")
+    if ours and not theirs and config.options["base_init"] == "frozen":
+        raise UserError(
+            f"{folder} was trained without the embedding that preset {config.preset} here has, which a frozen base "
+            "generator cannot learn to read: choose finetune, or embedding none"
+        )
 
 
 def _require_size(folder: Path, found: ModelConfig, dataset: Dataset) -> None:

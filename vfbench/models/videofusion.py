@@ -3,25 +3,28 @@
 Two jointly trained networks denoise them. Each step calls the base generator B once, on the middle frame alone; its
 base noise is removed from all frames, and the residual generator R predicts what is left, given the frame index. Where
 the paper is silent, this file assumes, and says so: R mixes frames by temporal convolutions and attention; R also sees
-the denoised base frame as three more channels of every frame; both networks read v (their loss is that of eps over a_t)
-unless `parametrisation` is `eps`; all terms of the loss weigh the same; both networks share the embedding of the
-condition, which learns from all terms. The paper starts from a B pretrained on images; without one, B learns images
-beside the clips, from `images` single frames of each (0: the paper's loss alone), and `base_lr` is 1. The paper shows
-both networks the embedding of the base frame, and at test one that a prior network draws: presets named `-prior` do,
-the others condition on class or caption directly, as the baselines of the same name do.
+the denoised base frame as three more channels of every frame; all terms of the loss weigh the same; both networks share
+the embedding of the condition, which learns from all terms.
+
+The presets depart from the paper in three things. Both of its networks predict eps and learn from the plain error of
+eps: `parametrisation='eps', images=0` is that loss. The presets read v, and their error of eps is weighted (`_error`).
+The paper starts from a B pretrained on images; without one, B learns images beside the clips, from `images` single
+frames of each, and `base_lr` is 1. The paper shows both networks the embedding of the base frame, and at test one that
+a prior network draws: presets named `-prior` do, the others condition on class or caption directly, as the baselines of
+the same name do.
 
 Options of a model, beside its sizes: `lam`, `lam_schedule` and `base_frame` (`vfbench.diffusion.priors.Decomposed`);
-`base_init`, where B comes from: `scratch`, `finetune` (pretrained, learns at `base_lr` times the rate of R) or `frozen`
-(pretrained, and stays as it is); `new_condition`, whether a pretrained B came without the condition that it reads,
-which is then as new as R; `form`: `two` networks, or `one` that predicts the whole noise under the same prior, which
-isolates the prior from the second network; and `embedding`, the encoder of the base frame and the sizes of the network
-that draws its embedding (`vfbench.diffusion.frame_embedding`).
+`parametrisation` and `images`; `base_init`, where B comes from: `scratch`, `finetune` (pretrained, learns at `base_lr`
+times the rate of R) or `frozen` (pretrained, and stays as it is); `new_condition` and `new_embedding`, whether a
+pretrained B came without the condition, or the embedding, that it reads, which is then as new as R; `form`: `two`
+networks, or `one` that predicts the whole noise under the same prior, which isolates the prior from the second network;
+and `embedding`, the encoder of the base frame and the sizes of the network that draws its embedding
+(`vfbench.diffusion.frame_embedding`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
-from vfbench.diffusion.one_network import OneUNet
+from vfbench.diffusion.one_network import OneUNet, chosen
 from vfbench.diffusion.priors import Decomposed
 from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import Prediction, Schedule, parametrisation, split
@@ -49,6 +52,7 @@ _UNSAID = {
     "base_frame": "middle",
     "base_init": "scratch",
     "new_condition": False,
+    "new_embedding": True,
 }
 
 
@@ -62,29 +66,36 @@ def create(
     base_init: BaseInit = "scratch",
     base_from: Path | str | None = None,
     base_lr: float | None = None,
+    images: int | None = None,
     schedule: str | None = None,
+    parametrisation: str | None = None,
     embedding: str | None = None,
 ) -> VideoFusion | OneNetworkVideoFusion:
     """An untrained model for a dataset; None leaves what the preset says.
 
-    `embedding` is `none`, `learnt` or a CLIP by its folder or its id on the hub (`vfbench.diffusion.frame_embedding`).
+    `parametrisation`, `eps` or `v`, is what R and a B of ours predict; one of the hub keeps its own. `images` says from
+    how many single frames of each clip, at most all, B learns beside the paper's loss: with `base_from` from none,
+    unless it is given. `embedding` is `none`, `learnt` or a CLIP by its folder or its id on the hub
+    (`vfbench.diffusion.frame_embedding`).
 
     `base_from`, wanted by `finetune` and `frozen`, holds the pretrained B: the folder of a checkpoint of ours (a `vdm`
-    of one frame, or a `videofusion`, whose B and condition are taken), or a `UNet2DModel` of the diffusers hub, as a
-    folder or by its id, whose condition learns with R; most of these were trained with the `schedule` `linear`. One
-    that knows classes begins with the mean of their embeddings, and none has dropout (`vfbench.models._hub_base`).
-    Raises `UserError` for options that contradict each other, two networks for clips of one frame, and a B that makes
-    images of another height or width than the clips, and `MissingData` where B cannot be read.
+    of one frame, or a `videofusion`, whose B, condition and embedding are taken), or a `UNet2DModel` of the diffusers
+    hub, as a folder or by its id, whose condition learns with R; most of these were trained with the `schedule`
+    `linear`. One that knows classes begins with the mean of their embeddings, and none has dropout
+    (`vfbench.models._hub_base`).
+    Raises `UserError` for an unknown name, options that contradict each other, two networks for clips of one frame, and
+    a B that makes images of another height or width than the clips or that is frozen and knows no `embedding`, and
+    `MissingData` where B cannot be read.
     """
-    asked = {"lam": lam, "lam_schedule": lam_schedule, "base_frame": base_frame, "base_lr": base_lr}
-    given = {name: value for name, value in {**asked, "schedule": schedule}.items() if value is not None}
+    of_noise = {"lam": lam, "lam_schedule": lam_schedule, "base_frame": base_frame}
+    learning = {"base_lr": base_lr, "images": images, "schedule": schedule, "parametrisation": parametrisation}
     config = ModelConfig.of("videofusion", preset, PRESETS, dataset).with_embedding(embedding)
-    _pretrained_base.require_consistent(config, base_init, base_from, base_lr)
+    _pretrained_base.require_consistent(config, base_init, base_from, base_lr, images)
     if base_from is None:
-        return _model(replace(config, options={**config.options, **given}))
-    options = {**config.options, **_PRETRAINED, **given, "base_init": base_init}
-    found = _pretrained_base.read(base_from, replace(config, options=options), dataset)
-    model = VideoFusion(replace(config, options={**options, **found.options}))
+        return _model(chosen(config, **of_noise, **learning))
+    config = chosen(chosen(config, **_PRETRAINED), **of_noise, **learning, base_init=base_init)
+    found = _pretrained_base.read(base_from, config, dataset)
+    model = VideoFusion(chosen(config, **found.options))
     found.fill(model)
     model.told = found.told
     return model
@@ -136,10 +147,13 @@ class VideoFusion(DiffusionModel):
         self.base_kind: ImageKind = self.base.kind if isinstance(self.base, HubBase) else self.kind
         self.residual = UNet(residual, frames=frames, inputs=6)
         self.new_condition: bool = options["new_condition"]
+        self.new_embedding: bool = options["new_embedding"]
         self.told: Told | None = None  # for a B that was just read
         if self.init == "frozen":
             self.base.requires_grad_(False)
             self.condition.requires_grad_(self.new_condition)  # else B reads it, and would answer otherwise
+            if self.frame_embedding is not None:
+                self.frame_embedding.requires_grad_(self.new_embedding)  # as well
 
     def record_conditions(self, conditions: Mapping[Conditioning, float]) -> None:
         """A frozen B that was never told one of them cannot learn it, and is refused by a `UserError`."""
@@ -163,8 +177,9 @@ class VideoFusion(DiffusionModel):
     def groups(self, lr: float) -> list[dict[str, Any]]:
         """B learns at `base_lr` times the rate of R: small when B was pretrained on images (section 3.3).
 
-        So does the condition where it was trained with B; beside a hub's B it is as new as R, and so is the layer by
-        which that B reads it, and both learn at R's rate. What a frozen B brought is in no group.
+        So do the condition and the embedding where they were trained with B. Beside a hub's B the condition is as new
+        as R, and so is the layer by which that B reads it, and both learn at R's rate, as an embedding does that B did
+        not bring. What a frozen B brought is in no group.
         """
         if self.init == "frozen":
             return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
@@ -175,11 +190,13 @@ class VideoFusion(DiffusionModel):
         return [{"params": others, "lr": lr}, {"params": base, "lr": lr * self.config.options["base_lr"]}]
 
     def _at_base_lr(self) -> list[nn.Parameter]:
-        """B without what was added to it here, and the condition that came with a pretrained one."""
+        """B without what was added to it here, and the condition and embedding that came with a pretrained one."""
         if self.new_condition:
             base = {name: p for name, p in self.named_parameters() if name.startswith("base.")}
             return [p for name, p in base.items() if not name.startswith(_hub_base.ADDED)]
-        parts = [self.base, self.condition] if self.init == "finetune" else [self.base]
+        parts: list[nn.Module] = [self.base, self.condition] if self.init == "finetune" else [self.base]
+        if self.frame_embedding is not None and not self.new_embedding:
+            parts.append(self.frame_embedding)
         return [p for part in parts for p in part.parameters()]
 
     def predict(self, z: Tensor, t: Tensor, condition: Tensor) -> Prediction:
@@ -258,7 +275,12 @@ def _base(options: Mapping[str, Any], width: int, schedule: Schedule) -> UNet | 
 
 
 def _error(error: Tensor, alpha_bar: Tensor, kind: ImageKind) -> Tensor:
-    """Mean square of an error of eps; of v it is larger by 1 / sqrt(a_t), of x0 by sqrt(1 - a_t) / sqrt(a_t)."""
+    """Mean square of an error of eps, which weighs 1 if a network predicts that: the paper's loss.
+
+    For B the others are the plain errors of what it predicts: its error of v is larger by 1 / sqrt(a_t), and that of x0
+    by sqrt(1 - a_t) / sqrt(a_t). R reads v of a weaker noise, and the same weight 1 / a_t gives the square of its error
+    of v in frame i the weight (1 - lam_i) / (1 - lam_i (1 - a_t)).
+    """
     weights = {"eps": torch.ones_like(alpha_bar), "v": 1 / alpha_bar, "x0": (1 - alpha_bar) / alpha_bar}
     return (weights[kind] * error**2).mean()
 

@@ -15,7 +15,7 @@ _BRINGS = {  # what changes with a change of the first, and is not to be told be
     "config.match_flops": ("config.options.",),
     "config.dataset": ("config.shape.", *_CLIPS, "options.crop", "options.flip"),
     "config.shape.": _CLIPS,
-    "config.options.base_sha256": ("config.options.new_condition",),
+    "config.options.base_sha256": ("config.options.new_condition", "config.options.new_embedding"),
     "data": _CLIPS[:2],
 }
 _FLAGS = {
