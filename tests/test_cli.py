@@ -261,3 +261,10 @@ def test_files_of_others_in_the_folder_stay(vfbench: Command) -> None:
     assert {name for name, content in contents(Path("run")).items() if content == b"mine"} == {
         *("notes.txt", "chunks/.note", "chunks/notes.safetensors")
     }
+
+
+@pytest.mark.parametrize("given", [["--output", ""], ["--output="], ["--checkpoint", ""]])
+def test_an_empty_place_is_not_taken_for_this_folder(vfbench: Command, given: list[str]) -> None:
+    done = vfbench("run", "--model", "noise", "--smoke", *given)
+    assert done.code == 2
+    assert done.err == f"error: {given[0].rstrip('=')} is empty: name a place, or leave it out\n"

@@ -178,6 +178,15 @@ def test_weights_that_are_not_those_recorded_go_nowhere(fake: FakeHub, saved: Pa
     assert fake.private == {}
 
 
+def test_a_configuration_that_is_not_that_of_the_weights_goes_nowhere(fake: FakeHub, saved: Path) -> None:
+    changed = files.read_json(saved / weights.CONFIG)
+    changed["options"]["schedule"] = "linear"
+    files.write_json(saved / weights.CONFIG, changed)
+    with pytest.raises(MissingData, match=r"config\.json is not what its weights were saved with"):
+        hub.push(saved, NAME)
+    assert fake.private == {}
+
+
 def test_weights_that_changed_on_the_hub_are_refused(fake: FakeHub, saved: Path, tmp_path: Path) -> None:
     hub.push(saved, NAME)
     path = fake.folder(NAME) / weights.TENSORS

@@ -124,6 +124,23 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("name", ["training.pt", "model.safetensors"])
+def test_a_run_does_not_go_into_a_checkpoint(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=f"holds a {name}, so it is a checkpoint: choose another --output"):
+        RunFolder.hold(tmp_path, RUN).__enter__()
+    assert set(contents(tmp_path)) - {".lock"} == {name}
+
+
+def test_an_empty_folder_stays_where_nothing_came_of_it(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    for name in ("theirs", "ours"):
+        with files.held(tmp_path / name):
+            assert (tmp_path / name).is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+    assert not list((tmp_path / "theirs").iterdir())
+
+
 def test_another_run_is_refused_naming_what_differs_and_left_as_it_is(tmp_path: Path) -> None:
     with RunFolder.hold(tmp_path, RUN) as folder:
         (folder.chunk_path(0)).write_bytes(b"chunk")

@@ -18,7 +18,7 @@ from torch import Tensor
 from vfbench import weights
 from vfbench.baselines.vdm import VDM
 from vfbench.diffusion.sampler import DiffusionSampler
-from vfbench.errors import UserError
+from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.train import TrainOptions, train
 from vfbench.training import state
@@ -114,6 +114,37 @@ def test_what_diverges_can_begin_anew_from_its_save(quiet: None, tmp_path: Path)
     with pytest.raises(UserError, match="go on from that step"):  # taken up, and not saved again
         run(tmp_path / "run", spoilt(tiny_vdm(), 1, endless), resume=True)
     run(tmp_path / "other", lr=1e-3, init_from=tmp_path / "run")
+
+
+def test_a_model_that_makes_no_numbers_leaves_its_training_without_a_sheet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> Clips:
+        raise ValueError("to_uint8 got NaN or infinity")
+
+    monkeypatch.setattr(DiffusionSampler, "sample", broken)
+    run(tmp_path)
+    assert "no samples of step_000004: to_uint8 got NaN or infinity; take a lower --lr" in capsys.readouterr().err
+
+
+# A disk that is full.
+
+
+def test_a_disk_that_is_full_is_told_and_its_weights_can_be_begun_with(
+    quiet: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 20420352 vs 20420240")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", cut_off)
+        with pytest.raises(BadEnvironment, match=r"cannot write .*training\.pt \(.*unexpected pos"):
+            run(tmp_path / "full")
+    with pytest.raises(
+        MissingData, match=r"nothing to resume .*: begin from the weights there, --init-from .*/full and "
+    ):
+        run(tmp_path / "full", resume=True)
+    run(tmp_path / "other", init_from=tmp_path / "full")
 
 
 # A sheet of samples that does not fit.

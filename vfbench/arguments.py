@@ -9,6 +9,7 @@ full = true
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,19 @@ from typing import Any
 
 from vfbench.errors import UserError, unknown
 
+_PLACES = ("--output", "--checkpoint", "--init-from", "--base-from", "--data-root")
 ORIGINS = {"COMMANDLINE": "command line", "ENVIRONMENT": "environment", "DEFAULT_MAP": "configuration file"}
 
 
 def normal(arguments: Sequence[str]) -> list[str]:
-    """--num_samples=8 is --num-samples=8, and --config may stand behind the command, too."""
+    """--num_samples=8 is --num-samples=8, and --config may stand behind the command, too.
+
+    Raises `UserError` for an empty place, such as a variable of the shell that is not set: it would be taken for `.`.
+    """
     flags = [_kebab(argument) for argument in arguments]
+    for flag, value in itertools.chain((f.split("=", 1) for f in flags if "=" in f), itertools.pairwise(flags)):
+        if flag in _PLACES and not value:
+            raise UserError(f"{flag} is empty: name a place, or leave it out")
     place = next((i for i, flag in enumerate(flags) if flag.partition("=")[0] == "--config"), None)
     if place is None:
         return flags

@@ -112,6 +112,7 @@ def held(folder: Path) -> Iterator[None]:
 
     Raises `BadEnvironment` where it cannot be written or another process holds it.
     """
+    ours = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=0)
@@ -127,4 +128,5 @@ def held(folder: Path) -> Iterator[None]:
         if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing came of it
             with contextlib.suppress(OSError):  # another process took it up
                 (folder / ".lock").unlink()
-                folder.rmdir()
+                if ours:
+                    folder.rmdir()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vfbench import files, weights
 from vfbench.diffusion.frame_embedding import LEARNT
-from vfbench.diffusion.model import ModelConfig
+from vfbench.diffusion.model import ModelConfig, require_unchanged
 from vfbench.errors import MissingData, UserError
 from vfbench.remote import PREFIX, asking, snapshot
 
@@ -84,6 +84,7 @@ def push(folder: Path, name: str, *, private: bool = False, revision: str | None
     made = config(folder)
     _verified(folder)
     _require_public(folder, made)
+    require_unchanged(folder)
     api = HfApi()
     with asking(f"the hub does not take '{repo}'", repo):
         api.create_repo(repo, private=private or None, exist_ok=True)

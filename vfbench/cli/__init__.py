@@ -87,10 +87,10 @@ app.add_typer(hub.hub, name="hub")
 
 def main(given: list[str] | None = None) -> None:
     """Run the command line and exit with its code (see `vfbench.errors`); a usage error exits with 2."""
-    given = arguments.normal(sys.argv[1:] if given is None else given)
     warnings.showwarning = _warn  # type: ignore[assignment]  # it needs the message alone
     try:
         try:
+            given = arguments.normal(sys.argv[1:] if given is None else given)
             app(given, prog_name="vfbench", obj=given)
         except UserError as error:
             failed = error.exit_code == GateFailed.exit_code  # a verdict, not a mistake

@@ -17,6 +17,7 @@ _BRINGS = {  # what changes with a change of the first, and is not to be told be
     "config.shape.": _CLIPS,
     "config.options.base_sha256": ("config.options.new_condition", "config.options.new_embedding"),
     "data": _CLIPS[:2],
+    "options.steps": ("options.warmup",),  # which may be a part of them
 }
 _FLAGS = {
     "config.model": "--model",

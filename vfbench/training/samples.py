@@ -19,7 +19,7 @@ def write(path: Path, sampler: Sampler, dataset: Dataset, batches: Batches) -> N
     """Clips for what the first held-out ones show, always from the same noise, as `path`.png and moving as `path`.webp.
 
     Nothing for a dataset that holds none out. `batches` says how many clips are made at once; where there is too
-    little memory for a single one, nothing is written, and told so.
+    little memory for a single one, or the model makes NaN, nothing is written, and told so.
     """
     indices = range(min(COUNT, dataset.size("test")))
     labels, captions = dataset.labels("test", indices), dataset.captions("test", indices)
@@ -30,8 +30,10 @@ def write(path: Path, sampler: Sampler, dataset: Dataset, batches: Batches) -> N
     try:
         clips = _made(requests, sampler, batches)
     except NoMemory:
-        said = f"no samples of {path.name}: no memory is left for a single clip"
-        print(f"{said}; training goes on", file=sys.stderr)
+        print(f"no samples of {path.name}: no memory is left for a single clip; training goes on", file=sys.stderr)
+        return
+    except ValueError as error:  # NaN: a training that diverges, whose weights are numbers still
+        print(f"no samples of {path.name}: {error}; take a lower --lr", file=sys.stderr)
         return
     video.write_sheet(path.with_suffix(".png"), clips, captions=captions, scale=2)
     video.write_webp(path.with_suffix(".webp"), clips, scale=4)

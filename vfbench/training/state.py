@@ -38,8 +38,11 @@ def write(folder: Path, parts: Mapping[str, Part], step: int, seconds: float, sp
     `spec` is what must be the same when it is taken up.
     """
     state = {name: part.state_dict() for name, part in parts.items()}
-    with files.replacing(folder / FILE) as file:
-        torch.save({**state, "step": step, "seconds": seconds, "spec": json.dumps(spec)}, file)
+    try:
+        with files.replacing(folder / FILE) as file, memory.needed(str(folder / FILE)):
+            torch.save({**state, "step": step, "seconds": seconds, "spec": json.dumps(spec)}, file)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise files.unwritable(folder / FILE, error) from error
 
 
 def take_up(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) -> tuple[int, float]:
@@ -49,7 +52,9 @@ def take_up(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) ->
     """
     path = folder / FILE
     if not path.is_file():
-        raise MissingData(f"nothing to resume at {path}: start without --resume")
+        weights = (folder / hub.FILES[1]).is_file()
+        instead = f"begin from the weights there, --init-from {folder} and another --output" if weights else ""
+        raise MissingData(f"nothing to resume at {path}: {instead or 'start without --resume'}")
     try:
         with memory.needed(str(path)):
             if broken := ZipFile(path).testzip():  # torch itself does not look at the sums
