@@ -46,6 +46,7 @@ NOISE = ("run", "--model", "noise", "--device", "cpu", "--smoke")
         ([*NOISE, "--batch-size", "0"], "--batch-size 0: at least 1"),
         ([*NOISE, "-n", "1"], "a score needs at least 2 generated clips, not 1"),
         ([*NOISE, "-n", "eight"], "--num-samples"),
+        ([*NOISE, "-n", "1000000000"], "--num-samples 1,000,000,000: at most 10,000,000"),
         ([*NOISE, "--seed", "1.5"], "--seed"),
         ([*NOISE, "surprise"], "surprise"),
         (["ls", "modells"], "'modells' is not one of 'models'"),
@@ -187,6 +188,18 @@ def test_a_checkpoint_that_is_not_right_is_named(
     assert done.code == 4
     assert re.search(f"mine.*{said}", done.err), done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(("there", "said"), [(None, "is empty"), ("a.png", r"holds no config\.json")])
+def test_a_folder_without_a_base_generator_is_told_what_it_is(there: str | None, said: str, vfbench: Command) -> None:
+    Path("mine").mkdir()
+    if there:
+        Path("mine", there).write_text("")
+    base = ("--base-init", "frozen", "--base-from", "mine")
+    done = vfbench("train", "--preset", "tiny", *base, "--steps", 1, "--device", "cpu", "--output", "out")
+    assert done.code == 4
+    assert re.search(f"mine {said}: a base generator is the --output of", done.err), done.err
+    assert "Errno" not in done.err
 
 
 @pytest.mark.usefixtures("no_work")

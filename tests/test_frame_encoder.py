@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 from vfbench import weights
 from vfbench.cost import training_flops
 from vfbench.diffusion.model import embedding_options
-from vfbench.errors import MissingData
+from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape
 from vfbench.models import videofusion
 from vfbench.nets.frame_encoder import ClipEncoder, FrameEncoder, find, scaled
@@ -140,6 +140,26 @@ def test_a_clip_that_cannot_be_had_names_the_cache(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
     with pytest.raises(MissingData, match=r"'some/clip' is no folder here, and neither .*HF_HOME=.*offline"):
         videofusion.create(tiny_dataset(), embedding="some/clip")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("learned", "no embedding called 'learned': did you mean 'learnt'"),
+        ("clip", "OWNER/NAME of a CLIP"),
+        ("a" * 5000, "known: learnt, none, the folder or hub id"),
+    ],
+    ids=["near", "far", "long"],
+)
+def test_a_word_that_is_neither_folder_nor_id_is_not_looked_for_on_the_hub(name: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        videofusion.create(tiny_dataset(), embedding=name)
+    assert caught.value.exit_code == 2
+
+
+def test_a_folder_beside_the_user_needs_no_slash(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clip.parent)
+    assert embedding_options("clip")["encoder"] == "clip"
 
 
 def test_a_clip_of_the_hub_is_read_like_a_folder(monkeypatch: pytest.MonkeyPatch, clip: Path) -> None:

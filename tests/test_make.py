@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -267,6 +269,23 @@ def test_a_folder_that_cannot_be_made_is_named(checkpoint: Path, vfbench: Comman
     done = vfbench(*tiny(checkpoint, "-n", 1, "--output", "file/made"))
     assert done.code == 5
     assert "file" in done.err
+
+
+@pytest.mark.parametrize(
+    ("number", "mend"),
+    [(errno.ENOENT, "choose another place"), (errno.ENOSPC, "make room there"), (errno.EDQUOT, "make room there")],
+)
+def test_only_a_full_disk_is_mended_by_room(
+    number: int, mend: str, checkpoint: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(video, "write_sheet", refused)
+    done = vfbench(*tiny(checkpoint, "-n", 1, "--output", "made"))
+    assert done.code == 5
+    assert f"cannot write made ({os.strerror(number)}): {mend}" in done.err
+    assert list(Path().iterdir()) == []
 
 
 # Scores.

@@ -276,6 +276,37 @@ def test_a_broken_file_warns_and_the_others_are_listed(
         assert plugins.names("model") == {"good": "A plug-in of a third party."}
 
 
+@pytest.mark.parametrize(
+    ("kind", "build", "said"),
+    [
+        ("model", "def build(): ...", "a function of the setting, its options keyword-only (too many"),
+        ("extractor", "def build(): ...", "a function of the device, its options keyword-only (too many"),
+        ("dataset", "def build(root): ...", "a function of keyword-only options alone (missing a required argument"),
+        ("metric", "build = 3", "a function of keyword-only options alone (3 is not"),
+    ],
+)
+def test_a_build_that_cannot_be_called_is_refused_with_the_way_it_must_be(
+    kind: Kind, build: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"odd_{kind}").mkdir()
+    (tmp_path / f"odd_{kind}" / "odd.py").write_text(build)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"odd_{kind}.odd"
+    with pytest.raises(UserError, match=rf"{kind} '{name}' \(.*odd\.py\): build must be {re.escape(said)}"):
+        plugins.options(kind, name)
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset", "metric"])
+def test_a_module_without_a_package_is_told_of_the_dot(kind: Kind, third_party: str, tmp_path: Path) -> None:
+    (tmp_path / "lonely.py").write_text(PLUGIN)
+    with pytest.raises(UserError, match=r"; a module of your own is named with its package: package\.lonely$"):
+        plugins.load(kind, "lonely")
+    for other in ("json", "third_party_package", "nowhere"):  # Python's own, a package, and nothing
+        with pytest.raises(UserError, match=f"no {kind} called '{other}'") as told:
+            plugins.load(kind, other)
+        assert "of your own" not in str(told.value)
+
+
 # What is there.
 
 

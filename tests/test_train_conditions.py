@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from vfbench.training.batches import Batches
 from vfbench.training.options import conditions
 
 OPTIONS = TrainOptions(steps=2, batch_size=4, warmup=1, save_every=100, sample_every=2)
+CAPTION = "a small red circle moves left over blue stripes"
 SMALL = "shapes(frames=4, height=8, width=8)"
 
 
@@ -178,7 +180,26 @@ def test_a_frame_nobody_left_out_is_no_way_to_guide_away_from(tmp_path: Path) ->
 
 def test_a_prompt_to_a_model_of_classes_is_refused(vfbench: Command, told: dict[str, Path], tmp_path: Path) -> None:
     command = ["generate", "--model", "vdm", "--dataset", SMALL, "--checkpoint", told["class_none"], "-n", 1]
-    done = vfbench(*command, "--prompt", "a small red circle moves left over blue stripes", "--output", tmp_path / "a")
+    done = vfbench(*command, "--prompt", CAPTION, "--output", tmp_path / "a")
     assert done.code == 2
-    assert "choose condition='class'" in done.err
+    assert "this model learnt classes" in done.err
     assert vfbench(*command, "--steps", 1, "--output", tmp_path / "b").code == 0
+
+
+@pytest.mark.parametrize(
+    ("shown", "flag", "value", "said"),
+    [
+        ("class_none", "--prompt", CAPTION, r"classes, not captions: give --label NAME \(one of .*circle grows.*\)"),
+        ("text", "--label", "circle grows", "captions, not classes: give --prompt TEXT"),
+        ("none", "--prompt", CAPTION, "neither captions nor classes: leave it out"),
+        ("none", "--label", "circle grows", "neither captions nor classes: leave it out"),
+    ],
+)
+def test_the_flag_of_what_a_model_learnt_is_named(
+    shown: str, flag: str, value: str, said: str, vfbench: Command, told: dict[str, Path], tmp_path: Path
+) -> None:
+    command = ["generate", "--model", "vdm", "--dataset", SMALL, "--checkpoint", told[shown], "-n", 1]
+    done = vfbench(*command, flag, value, "--output", tmp_path / "made")
+    assert done.code == 2
+    assert re.search(f"{flag} '{value}': this model learnt {said}", done.err), done.err
+    assert "condition=" not in done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -40,9 +41,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def unwritable(path: Path, error: Exception) -> BadEnvironment:
-    """The error for a disk that does not take a file."""
-    reason = getattr(error, "strerror", None) or error
-    return BadEnvironment(f"cannot write {path} ({reason}): make room there, then give the same command again")
+    """The error for a disk that does not take a file: room helps where it is full, or torch says no more than that."""
+    reason, full = getattr(error, "strerror", None) or error, (None, errno.ENOSPC, errno.EDQUOT)
+    mend = "make room there" if getattr(error, "errno", None) in full else "choose another place"
+    return BadEnvironment(f"cannot write {path} ({reason}): {mend}, then give the same command again")
 
 
 def as_json(content: object) -> str:

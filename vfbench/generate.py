@@ -10,20 +10,29 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vfbench import video
-from vfbench.errors import UserError
-from vfbench.interfaces import Clips, ClipShape, Dataset, Extractor, Request, Sampler, Split, derive_seed
+from vfbench.errors import UserError, unknown
+from vfbench.interfaces import Clips, ClipShape, Conditioning, Dataset, Extractor, Request, Sampler, Split, derive_seed
 from vfbench.memory import Batches
 from vfbench.progress import Progress
 from vfbench.store import RunFolder, read_tensors, write_tensors
 
 SHOWN = 8  # clips in samples/
+MOST = 10_000_000  # clips of a run: a hundred times what any protocol asks for, and what a process can hold
+_PARTS: Mapping[str, Any] = {  # what a sampler has, and of what type
+    "sample": Callable,
+    "shape": ClipShape,
+    "conditioning": str,
+    "networks": Mapping,
+    "weights": str,
+}
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,8 @@ class Wanted:
 
 def requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Request]:
     """What the clips of a run shall show: labels and captions of real clips of `split`, drawn by the run's seed."""
+    if count > MOST:
+        raise UserError(f"--num-samples {count:,}: at most {MOST:,}")
     size = dataset.size(split)
     if size == 0:
         raise UserError(
@@ -90,17 +101,51 @@ def requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Requ
     return [Request(i, derive_seed(seed, i), *row, split) for i, row in enumerate(rows)]
 
 
+def require_sampler(name: str, sampler: object) -> None:
+    """Raise `UserError` for the first thing in which what model `name` built is no `Sampler`."""
+    for part, kind in _PARTS.items():
+        try:
+            found = getattr(sampler, part)
+        except AttributeError as error:
+            raise _no_sampler(name, f"it has no `{part}` ({error})") from error
+        if not isinstance(found, kind):
+            raise _no_sampler(name, f"its `{part}` must be a {kind.__name__}, not {type(found).__name__}")
+        if part == "conditioning" and found not in get_args(Conditioning):
+            raise UserError(f"model '{name}': {unknown(part, found, get_args(Conditioning))}")
+        if part == "networks" and not all(isinstance(network, nn.Module) for network in found.values()):
+            raise _no_sampler(name, "its `networks` must be a Mapping of names to torch modules")
+
+
+def _no_sampler(name: str, why: str) -> UserError:
+    return UserError(f"model '{name}': what build returned is no sampler: {why}; see CONTRIBUTING.md, Add a model")
+
+
 def sample(sampler: Sampler, batch: Sequence[Request]) -> Clips:
     """The sampler's clips for a batch; raises `UserError` naming the requests where they are no clips to score."""
     named = _named(batch)
     try:
-        clips = video.checked(sampler.sample(batch))
+        made = sampler.sample(batch)
+        _require_bytes(named, made)
+        clips = video.checked(made)
     except ValueError as error:  # NaN, most often
         raise UserError(f"{named} cannot be scored: {error}") from error
     count, frames, _, height, width = clips.shape
     if (count, found := ClipShape(frames, height, width)) != (len(batch), sampler.shape):
         raise UserError(f"{named} cannot be scored: {len(batch)} of {sampler.shape} were due, {count} of {found} came")
     return clips
+
+
+def _require_bytes(named: str, made: object) -> None:
+    """Raise `UserError` for anything but a tensor of uint8 (B, T, 3, H, W)."""
+    found = type(made).__name__
+    if isinstance(made, Tensor):
+        if made.dtype == torch.uint8 and made.ndim == 5 and made.shape[2] == 3:
+            return
+        mend = ": see vfbench.video.to_uint8" if made.is_floating_point() else ""
+        found = f"{str(made.dtype).removeprefix('torch.')} {tuple(made.shape)}{mend}"
+    raise UserError(
+        f"{named} cannot be scored: sample must return a torch tensor of uint8 (B, T, 3, H, W), not {found}"
+    )
 
 
 def _named(batch: Sequence[Request]) -> str:

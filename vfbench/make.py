@@ -25,8 +25,10 @@ import torch
 from torch import Tensor
 
 from vfbench import device as devices
-from vfbench import estimate, files, generate, hub, memory, plugins, record, store, video
+from vfbench import estimate, files, generate, hub, memory, plugins, record, store, video, weights
 from vfbench.diffusion.long import NOT_SHARED
+from vfbench.diffusion.model import ways_of
+from vfbench.diffusion.sampler import not_learnt
 from vfbench.errors import Interrupted, UserError, unknown
 from vfbench.interfaces import Clips, Conditioning, Dataset, Request, Sampler, Setting, derive_seed
 from vfbench.inventory import require_apart
@@ -117,7 +119,9 @@ def _prepare(options: MakeOptions) -> Making:
     if options.checkpoint is None:
         estimate.require_trained_on(dataset, model, plugins.parse(options.dataset), root)
     checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint is not None else None
+    _require_learnt(options, model, dataset, checkpoint)
     sampler: Sampler = plugins.load("model", model, Setting(dataset, device, dtype, checkpoint, requests=asked))
+    generate.require_sampler(model.name, sampler)
     _require_able(options, model, sampler)
     batch_size = devices.batch_size(options.batch_size, device, sampler.shape.frames)
     return Making(options, model, dataset, sampler, asked, device, dtype, batch_size)
@@ -159,9 +163,29 @@ def _class(dataset: Dataset, name: str) -> int:
 def _spec(options: MakeOptions) -> Spec:
     """The model with all its options: one that can be asked in several ways is asked as the user did."""
     spec = plugins.parse(options.model).merged(options.sampling or {})
-    way = "text" if options.prompt is not None else "class" if options.label is not None else None
-    takes = "condition" in plugins.options("model", spec.name) and "condition" not in spec.options
-    return spec.merged({"condition": way}) if takes else spec
+    return spec.merged({"condition": _way(options)}) if _asked_freely(spec) else spec
+
+
+def _way(options: MakeOptions) -> Conditioning | None:
+    """How the user says what a clip shows."""
+    return "text" if options.prompt is not None else "class" if options.label is not None else None
+
+
+def _asked_freely(spec: Spec) -> bool:
+    """Whether a model can be asked in several ways, and its options leave open in which."""
+    return "condition" in plugins.options("model", spec.name) and "condition" not in spec.options
+
+
+def _require_learnt(options: MakeOptions, model: Spec, dataset: Dataset, checkpoint: Path | None) -> None:
+    """Raise `UserError` for a prompt or class of which the training clips have taught the model nothing.
+
+    Where its option `condition` says how it is asked, `_require_able` and the model itself answer by that.
+    """
+    way, folder = _way(options), checkpoint or weights.shipped(dataset.name, model.name)
+    freely = _asked_freely(plugins.parse(options.model).merged(options.sampling or {}))
+    if folder is not None and freely and way is not None and way not in (learnt := ways_of(folder, model.name)):
+        asked = f"--prompt '{options.prompt}'" if way == "text" else f"--label '{options.label}'"
+        raise UserError(f"{asked}: this model learnt {not_learnt(learnt, dataset.classes)}")
 
 
 def _require_able(options: MakeOptions, model: Spec, sampler: Sampler) -> None:

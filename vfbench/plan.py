@@ -14,7 +14,7 @@ from vfbench import device as devices
 from vfbench import estimate, hub, memory, plugins, record, store
 from vfbench.cost import Cost, measure
 from vfbench.errors import UserError
-from vfbench.generate import Wanted, requests
+from vfbench.generate import Wanted, requests, require_sampler
 from vfbench.interfaces import ClipShape, Dataset, Request, Sampler, Setting
 from vfbench.inventory import require_apart
 from vfbench.measuring import Asked, Measuring, prepare
@@ -138,6 +138,7 @@ def _plan(options: RunOptions) -> Plan:
     checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint is not None else None
     setting = Setting(measuring.dataset, device, dtype, checkpoint, protocol.quantise, asked)
     sampler: Sampler = plugins.load("model", model, setting)
+    require_sampler(model.name, sampler)
     if options.checkpoint and sampler.weights == "none":
         raise UserError(f"{model.name} has no weights: leave out --checkpoint, or name the model that it is of")
     require_clips(model.name, sampler.shape, protocol)

@@ -11,11 +11,13 @@ import ast
 import importlib
 import inspect
 import re
+import sys
 import traceback
 import warnings
 from collections import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType, UnionType
@@ -31,6 +33,7 @@ _FOLDERS: Mapping[str, tuple[str, ...]] = {
     "metric": ("metrics",),
     "extractor": ("metrics",),  # the feature networks: files that begin with an underscore and have a `build`
 }
+_CONTEXT = {"model": "the setting", "extractor": "the device"}  # what `build` is given besides its options
 _CALL = re.compile(r"(?P<name>[\w.-]+)(\((?P<options>.*)\))?", re.DOTALL)
 _SHORT = {"is": "inception_score"}  # `is` cannot be typed as a Python module
 
@@ -98,7 +101,16 @@ def module(kind: Kind, name: str) -> ModuleType:
             return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # whatever somebody's file does on its way in
         raise UserError(f"{kind} '{name}' cannot be imported: {_failure(error)}") from error
-    raise unknown(kind, name, names(kind))
+    raise _unknown(kind, name)
+
+
+def _unknown(kind: Kind, name: str) -> UserError:
+    """The error for a name that is not there, with a word on a file of one's own that bears it."""
+    error = unknown(kind, name, names(kind))
+    spec = PathFinder.find_spec(name) if kind != "extractor" and name.isidentifier() else None  # imports nothing
+    if spec is None or spec.submodule_search_locations is not None or name in sys.stdlib_module_names:
+        return error
+    return UserError(f"{error}; a module of your own is named with its package: package.{name}")
 
 
 def _failure(error: BaseException) -> str:
@@ -114,7 +126,11 @@ def _failure(error: BaseException) -> str:
 def load(kind: Kind, spec: Spec | str, *context: Any) -> Any:
     """Import a plug-in and call its `build(*context, **options)`, with the options checked against its signature."""
     spec = parse(spec) if isinstance(spec, str) else spec
-    return _function(kind, spec.name, "build")(*context, **accepted(kind, spec))
+    build, given = _function(kind, spec.name, "build"), accepted(kind, spec)
+    for name, default in options(kind, spec.name).items():
+        if default is inspect.Parameter.empty and name not in given:
+            raise UserError(f"{kind} {spec.name} needs its option {name}: write {spec.name}({name}=...)")
+    return build(*context, **given)
 
 
 def accepted(kind: Kind, spec: Spec, function: str = "build") -> dict[str, Any]:
@@ -124,7 +140,7 @@ def accepted(kind: Kind, spec: Spec, function: str = "build") -> dict[str, Any]:
     Raises `UserError` for a name that the function does not know, offering the nearest, and for a value of another
     type than its annotation. What a word of a `Literal` means, the plug-in knows, and checks itself.
     """
-    known = _keywords(_function(kind, spec.name, function))
+    known = _keywords(kind, spec.name, function)
     result = {}
     for name, value in spec.options.items():
         if name not in known:
@@ -148,7 +164,7 @@ def _elsewhere(kind: Kind, plugin: str, option: str, function: str) -> UserError
 
 def options(kind: Kind, name: str, function: str = "build") -> dict[str, Any]:
     """The options that a function of a plug-in's file takes, with their defaults."""
-    return {key: p.default for key, p in _keywords(_function(kind, name, function)).items()}
+    return {key: p.default for key, p in _keywords(kind, name, function).items()}
 
 
 def whole(kind: Kind, spec: Spec, name: str | None = None) -> Spec:
@@ -157,15 +173,36 @@ def whole(kind: Kind, spec: Spec, name: str | None = None) -> Spec:
 
 
 def _function(kind: Kind, name: str, function: str) -> Callable[..., Any]:
+    """A function of a plug-in's file; raises `UserError` where it is not there, or `build` cannot be called."""
     found = module(kind, name)
     if not hasattr(found, function):
         raise UserError(f"{kind} '{name}' ({found.__name__}) has no function `{function}`")
     called: Callable[..., Any] = getattr(found, function)
+    if function == "build" and (why := _uncallable(called, context=kind in _CONTEXT)):
+        of = f"{_CONTEXT[kind]}, its options keyword-only" if kind in _CONTEXT else "keyword-only options alone"
+        section = "Add a feature network" if kind == "extractor" else f"Add a {kind}"
+        place = f"{kind} '{name}' ({found.__file__})"
+        raise UserError(f"{place}: build must be a function of {of} ({why}); see CONTRIBUTING.md, {section}")
     return called
 
 
-def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(function, eval_str=True).parameters.values()
+def _uncallable(function: object, *, context: bool) -> str:
+    """Why it cannot be called with its context, or without any, and with its options by name; empty where it can."""
+    try:
+        signature = inspect.signature(function)  # type: ignore[arg-type]
+        named = {p.name: None for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+        signature.bind(*[None] * context, **named)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _keywords(kind: Kind, name: str, function: str) -> dict[str, inspect.Parameter]:
+    called = _function(kind, name, function)
+    try:
+        parameters = inspect.signature(called, eval_str=True).parameters.values()
+    except Exception as error:  # whatever an annotation does that is evaluated only now
+        raise UserError(f"{kind} '{name}': an annotation of {function} cannot be read: {error}") from error
     return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 

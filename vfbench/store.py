@@ -116,8 +116,8 @@ class RunFolder:
     def _claim(self, specification: Mapping[str, Any]) -> None:
         file = self.path / "run.json"
         if not file.exists():
-            if found := next((name for name in _OF_TRAININGS if (self.path / name).exists()), None):
-                raise UserError(f"{self.path} holds a {found}, so it is a checkpoint: choose another --output")
+            if other := next((name for name in _OF_TRAININGS if (self.path / name).exists()), None):
+                raise UserError(f"{self.path} holds a {other}, so it is a checkpoint: choose another --output")
             write_json(file, specification)
             return
         found = read_json(file)

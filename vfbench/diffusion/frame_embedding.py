@@ -17,6 +17,7 @@ Any model can have it (`vfbench.diffusion.model`), so that a comparison gives it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from vfbench.diffusion.priors import Normal
 from vfbench.diffusion.schedule import Prediction, Schedule
 from vfbench.diffusion.solvers import solve
+from vfbench.errors import unknown
 from vfbench.interfaces import ClipShape, Conditioning
 from vfbench.nets import frame_encoder
 from vfbench.nets.embedding_prior import EmbeddingPrior
@@ -53,9 +55,14 @@ class EmbeddingConfig:
 
     @classmethod
     def of(cls, name: str) -> EmbeddingConfig:
-        """Of a learnt encoder, or of CLIP by its folder or id; raises `MissingData` where that cannot be read."""
+        """Of a learnt encoder, or of CLIP by its folder or id.
+
+        Raises `MissingData` where CLIP cannot be read, and `UserError` for a word that is neither a folder nor an id.
+        """
         if name == LEARNT:
             return cls()
+        if "/" not in name and not os.path.isdir(name):  # noqa: PTH112  # which takes names that no file can have
+            raise unknown("embedding", name, (LEARNT, "none", "the folder or hub id OWNER/NAME of a CLIP"))
         found = frame_encoder.find(name)
         return cls(name, found.size, inner=2 * found.size, depth=6, sha256=found.sha256)
 

@@ -46,8 +46,7 @@ class ModelConfig:
     @property
     def ways(self) -> tuple[Conditioning, ...]:
         """How the model was told what a clip shows: any way, where that is not recorded."""
-        every: tuple[Conditioning, ...] = ("text", "class", "none")
-        return tuple(way for way in every if not self.conditions or self.conditions.get(way))
+        return _ways(self.conditions)
 
     @classmethod
     def of(cls, model: str, preset: str, presets: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> ModelConfig:
@@ -71,7 +70,7 @@ class ModelConfig:
         """With the embedding of a frame as a condition (`vfbench.diffusion.frame_embedding`).
 
         `name` is `none`, `learnt` or a CLIP by its folder or its id on the hub; None leaves what the preset says.
-        Raises `MissingData` where CLIP cannot be read.
+        Raises `MissingData` where CLIP cannot be read, and `UserError` for a word that is none of these.
         """
         if name is None:
             return self
@@ -88,6 +87,23 @@ class ModelConfig:
             shape = ClipShape(**content.pop("shape"))
             classes, words = tuple(content.pop("classes")), tuple(content.pop("words"))
             return cls(shape=shape, classes=classes, words=words, **content)
+
+
+def ways_of(folder: Path, model: str) -> tuple[Conditioning, ...]:
+    """How the model of a checkpoint was told what a clip shows: any way, where that is not recorded.
+
+    It is looked at before the model is built, which checks the rest: a folder that is no checkpoint of `model` is let
+    pass. Raises `MissingData` where the configuration cannot be read.
+    """
+    path = folder / weights.CONFIG
+    content = files.read_json(path) if path.is_file() else {}
+    shown = content.get("conditions") if content.get("model") == model else None
+    return _ways(shown if isinstance(shown, dict) else {})
+
+
+def _ways(conditions: Mapping[Conditioning, float]) -> tuple[Conditioning, ...]:
+    every: tuple[Conditioning, ...] = ("text", "class", "none")
+    return tuple(way for way in every if not conditions or conditions.get(way))
 
 
 def require_unchanged(folder: Path) -> None:

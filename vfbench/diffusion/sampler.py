@@ -224,3 +224,12 @@ def _require_fit(folder: Path, config: ModelConfig, dataset: Dataset, *, longer:
         )
     if (config.classes, config.words) != (dataset.classes, dataset.words):
         raise MissingData(f"{folder} was trained with other classes or words than {dataset.name} has now")
+
+
+def not_learnt(ways: Sequence[Conditioning], classes: Sequence[str]) -> str:
+    """What a model learnt that was told of its clips in these ways, and the flag of `generate` that asks for it."""
+    if "text" in ways:
+        return "captions, not classes: give --prompt TEXT"
+    if "class" in ways:
+        return f"classes, not captions: give --label NAME (one of {', '.join(classes)})"
+    return "neither captions nor classes: leave it out"

@@ -92,6 +92,12 @@ def read(source: Path | str, config: ModelConfig, dataset: Dataset) -> Pretraine
     path = folder / "config.json"
     if path.is_file() and "model" in files.read_json(path):
         return _ours(folder, str(files.read_json(path)["model"]), config, dataset)
+    if not path.is_file() and not (folder / "unet" / "config.json").is_file():
+        what = "holds no config.json" if any(folder.iterdir()) else "is empty"
+        raise MissingData(
+            f"{folder} {what}: a base generator is the --output of a `python -m vfbench train` that has saved, or a "
+            "UNet2DModel of diffusers"
+        )
     return _of_hub(folder, config)
 
 
