@@ -42,7 +42,9 @@ def test_ls_lists_names_with_a_line_of_text(kind: str, known: set[str], vfbench:
 def test_show_tells_options_and_presets(kind: str, name: str, vfbench: Command) -> None:
     done = vfbench("show", kind, name)
     assert done.code == 0
-    assert {"vdm": "  steps = 25", "ucf101": "  frames = 16", "is": "  splits = 1"}[name] in done.out.splitlines()
+    option = {"vdm": "  steps = 25  (int)", "ucf101": "  frames = 16  (int)", "is": "  splits = 1  (int)"}[name]
+    assert option in done.out.splitlines()
+    assert ("  parametrisation = None  (str or None)" in done.out.splitlines()) is (name == "vdm")  # to train
     assert any(line.startswith("tiny ") for line in done.out.splitlines()) is (name == "vdm")
 
 
@@ -68,7 +70,7 @@ def test_a_model_of_a_third_party_is_shown_as_a_built_in_one(vfbench: Command) -
     done, built_in = vfbench("show", "model", "theirs.like_vdm"), vfbench("show", "model", "vdm").out.splitlines()
     head, *options, _, tiny = done.out.splitlines()
     assert (done.code, done.err, head) == (0, "", "The model like_vdm.")
-    assert "  steps = 25" in options
+    assert "  steps = 25  (int)" in options
     assert set(options) <= set(built_in)
     assert tiny.split() in [line.split() for line in built_in]  # its parameters and FLOPs
     preset = vfbench("show", "model", "theirs.like_vdm", "--preset", "tiny")

@@ -21,7 +21,7 @@ LAYERS = {
         *("members", "rar", "hub", "remote", "memory"),
     ),
     "plug-ins": ("datasets", "models", "baselines", "metrics"),
-    "registry": ("plugins",),
+    "registry": ("plugins", "annotations"),
     "engine": (
         *(
             "plan",
@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "words": (),
     "tools": ("words", "tools"),
     "plug-ins": ("words", "tools"),  # and the underscore helpers of their own folder
-    "registry": ("words",),
+    "registry": ("words", "registry"),
     "engine": ("words", "tools", "registry", "engine"),  # a plug-in never by name, only through the registry
     "wiring": ("words", "tools", "registry", "engine", "wiring"),
 }

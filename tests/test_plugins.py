@@ -90,6 +90,21 @@ def test_what_cannot_be_read_is_refused_with_an_example(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x(form=one)", "form=one is neither a number, a list nor a word in quotes"),
+        ("x(lam=[0.1, nan])", r"lam=\[0.1, nan\] is neither"),
+        ("x(a=1, b=2, a=3)", "a stands there twice"),
+        ("x(5)", "options need names"),
+        ("x(a=1", "brackets that are not closed"),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(UserError, match=rf"cannot read '{re.escape(text)}' \(.*{reason}"):
+        plugins.parse(text)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "__import__('os').mkdir('{}')",

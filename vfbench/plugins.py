@@ -14,15 +14,15 @@ import re
 import sys
 import traceback
 import warnings
-from collections import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from types import ModuleType
+from typing import Any, Literal
 
+from vfbench.annotations import MISFIT, fitted, in_words
 from vfbench.errors import UserError, unknown
 
 Kind = Literal["model", "dataset", "metric", "extractor"]
@@ -59,18 +59,29 @@ def parse(text: str) -> Spec:
     found = _CALL.fullmatch(text.strip())
     try:
         if found is None:
-            raise ValueError("no name")
+            raise ValueError("no name, or brackets that are not closed")
         call = ast.parse(f"_({found['options'] or ''})", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError("options need names")
-        given = [keyword.arg for keyword in call.keywords]
-        if None in given or len(set(given)) < len(given):
-            raise ValueError("options need names, each its own")
-        return Spec(found["name"], {str(k.arg): ast.literal_eval(k.value) for k in call.keywords})
+        options = [_option(keyword) for keyword in call.keywords]
+        if twice := next((name for i, (name, _) in enumerate(options) if name in dict(options[:i])), None):
+            raise ValueError(f"{twice} stands there twice")
+        return Spec(found["name"], dict(options))
     except (SyntaxError, TypeError, ValueError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else error
         raise UserError(
-            f"cannot read '{text}': write name or name(option=value, ...), for example videofusion(steps=50)"
+            f"cannot read '{text}' ({reason}): write name or name(option=value, ...), for example videofusion(steps=50)"
         ) from error
+
+
+def _option(keyword: ast.keyword) -> tuple[str, Any]:
+    if keyword.arg is None:
+        raise ValueError("options need names")
+    try:
+        return keyword.arg, ast.literal_eval(keyword.value)
+    except (TypeError, ValueError) as error:
+        said = ast.unparse(keyword.value)
+        raise ValueError(f"{keyword.arg}={said} is neither a number, a list nor a word in quotes") from error
 
 
 def names(kind: Kind) -> dict[str, str]:
@@ -145,9 +156,9 @@ def accepted(kind: Kind, spec: Spec, function: str = "build") -> dict[str, Any]:
     for name, value in spec.options.items():
         if name not in known:
             raise _elsewhere(kind, spec.name, name, function) or unknown(f"option of {kind} {spec.name}", name, known)
-        result[name] = _fitted(value, known[name].annotation)
-        if result[name] is _MISFIT:
-            wanted = _words(known[name].annotation)
+        result[name] = fitted(value, known[name].annotation)
+        if result[name] is MISFIT:
+            wanted = in_words(known[name].annotation)
             raise UserError(f"option {name}={value!r} of {kind} {spec.name} must be {wanted}")
     return result
 
@@ -165,6 +176,12 @@ def _elsewhere(kind: Kind, plugin: str, option: str, function: str) -> UserError
 def options(kind: Kind, name: str, function: str = "build") -> dict[str, Any]:
     """The options that a function of a plug-in's file takes, with their defaults."""
     return {key: p.default for key, p in _keywords(kind, name, function).items()}
+
+
+def described(kind: Kind, name: str, function: str = "build") -> list[str]:
+    """The options that a function of a plug-in's file takes: a line each, with the default and what it may be."""
+    known = _keywords(kind, name, function)
+    return [f"{key} = {p.default!r}  ({in_words(p.annotation)})" for key, p in known.items()]
 
 
 def whole(kind: Kind, spec: Spec, name: str | None = None) -> Spec:
@@ -204,49 +221,6 @@ def _keywords(kind: Kind, name: str, function: str) -> dict[str, inspect.Paramet
     except Exception as error:  # whatever an annotation does that is evaluated only now
         raise UserError(f"{kind} '{name}': an annotation of {function} cannot be read: {error}") from error
     return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-_MISFIT = object()
-
-
-def _fitted(value: Any, annotation: Any) -> Any:
-    """The value as the annotation has it, or `_MISFIT`; what cannot be told of a literal fits."""
-    kinds = _alternatives(annotation)
-    if annotation in (Any, inspect.Parameter.empty) or type(value) in kinds:
-        return value
-    if float in kinds and type(value) is int:
-        return float(value)
-    if type(value) is bool:  # an int to Python, and to nobody else
-        return _MISFIT
-    for kind in kinds:
-        plain = get_origin(kind) or kind
-        if plain is abc.Sequence:
-            if isinstance(value, list | tuple):
-                items = [_fitted(item, get_args(kind)[0]) for item in value]
-                return _MISFIT if _MISFIT in items else type(value)(items)
-        elif isinstance(plain, type) and isinstance(value, plain):
-            return value
-    return _MISFIT
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    """The members of a union; of a `Literal`, the types of its words."""
-    origin = get_origin(annotation)
-    if origin in (Union, UnionType):
-        return [kind for member in get_args(annotation) for kind in _alternatives(member)]
-    return list({type(word): 0 for word in get_args(annotation)}) if origin is Literal else [annotation]
-
-
-def _words(annotation: Any) -> str:
-    """An annotation in words: `float, a list of float or None`."""
-    names = [_word(kind) for kind in _alternatives(annotation) if kind is not Path]  # which nobody can type
-    return " or ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
-
-
-def _word(kind: Any) -> str:
-    if get_origin(kind) is abc.Sequence:
-        return f"a list of {_words(get_args(kind)[0])}"
-    return "None" if kind is type(None) else getattr(kind, "__name__", str(kind))
 
 
 def _files(kind: Kind) -> list[Path]:

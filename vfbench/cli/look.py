@@ -67,16 +67,21 @@ def show(
         return
     module = plugins.module(kind, name)
     text, options = (module.__doc__ or name).strip(), plugins.options(kind, name)
-    presets = getattr(module, "PRESETS", {})
-    sizes = _sizes(name, presets, dataset, data_root) if hasattr(module, "create") else {}
+    presets, trainable = getattr(module, "PRESETS", {}), hasattr(module, "create")
+    sizes = _sizes(name, presets, dataset, data_root) if trainable else {}
     if as_json:
         found = {"name": name, "text": text, "options": options, "presets": presets}
+        found |= {"train_options": plugins.options(kind, name, "create")} if trainable else {}
         counted = {key: _plain(size) if size else None for key, size in sizes.items()}
         print(files.as_json({**found, "sizes": counted}), end="")
         return
     print(text)
-    for key, default in options.items():
-        print(f"  {key} = {default!r}")
+    for line in plugins.described(kind, name):
+        print(f"  {line}")
+    if trainable:
+        print("to train, None being the model's own:")
+        for line in plugins.described(kind, name, "create"):
+            print(f"  {line}")
     settings = [] if sizes else [f"preset {preset}: {json.dumps(fields)}" for preset, fields in presets.items()]
     for line in _table(sizes, "do not fit" if dataset else "not counted") if sizes else settings:
         print(line)
