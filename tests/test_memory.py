@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import limited
 import pytest
 import torch
 from conftest import ROOT, Command, close_clips
@@ -138,9 +139,7 @@ def test_a_machine_that_grants_no_more_makes_and_teaches_the_same_in_smaller_par
     if not sys.platform.startswith("linux"):
         pytest.skip("other systems do not keep to a limit of address space")
     command = [sys.executable, str(ROOT / "tests" / "limited.py"), str(tmp_path)]
-    done = subprocess.run(
-        command, env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 16)}, capture_output=True, text=True
-    )
+    done = subprocess.run(command, env={**os.environ, **limited.ENVIRONMENT}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"256 clips do not fit into {MACHINE}: batches of 128 from here on" in done.stderr
     assert f"step 1 does not fit into {MACHINE}: each batch in 2 parts from here on" in done.stderr

@@ -336,9 +336,14 @@ def test_another_base_generator_is_told_in_flags() -> None:
 
 def test_every_option_of_the_weights_is_told_as_a_flag_there_is() -> None:
     flags = {flag for option in get_command(app).commands["train"].params for flag in option.opts}  # type: ignore[attr-defined]
-    told = changes.told({"options": {}}, {"options": dict.fromkeys(OPTIONS.of_the_weights(), 1)})
-    assert {line.split()[0] for line in told} <= flags
-    assert len(told) == len(OPTIONS.of_the_weights()) > 5
+    told = [changes.told({"options": {}}, {"options": {name: 1}}) for name in OPTIONS.of_the_weights()]
+    assert {line.split()[0] for (line,) in told} <= flags
+    assert len(told) > 5
+
+
+def test_a_warm_up_that_follows_from_the_steps_is_not_told_beside_them() -> None:
+    there, now = ({"options": TrainOptions(steps=steps).of_the_weights()} for steps in (50, 100))
+    assert changes.told(there, now) == ["--steps 50 there, 100 now"]
 
 
 def test_a_model_whose_flops_cannot_be_counted_is_trained_all_the_same(
