@@ -11,7 +11,7 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 
-from vfbench import files, hub, memory
+from vfbench import files, hub, memory, weights
 from vfbench.errors import MissingData, UserError
 from vfbench.training import changes
 
@@ -52,9 +52,9 @@ def take_up(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) ->
     """
     path = folder / FILE
     if not path.is_file():
-        weights = (folder / hub.FILES[1]).is_file()
-        instead = f"begin from the weights there, --init-from {folder} and another --output" if weights else ""
-        raise MissingData(f"nothing to resume at {path}: {instead or 'start without --resume'}")
+        begin = f"begin from the weights there, --init-from {folder} and another --output"
+        mend = begin if (folder / weights.TENSORS).is_file() else "start without --resume"
+        raise MissingData(f"nothing to resume at {path}: {mend}")
     try:
         with memory.needed(str(path)):
             if broken := ZipFile(path).testzip():  # torch itself does not look at the sums
