@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vfbench import archives, device, files, folders, plugins, shards, store
+from vfbench import device, files, folders, plugins, shards, store
 from vfbench.cut import Cut
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.folders.arrays import shard_size
@@ -29,37 +29,27 @@ def prepare(
     output: Path,
     *,
     data_root: Path | None = None,
-    sources: Sequence[Path] = (),
     height: int | None = None,
     width: int | None = None,
     workers: int | None = None,
 ) -> Path:
     """Prepare a dataset, such as `ucf101` or `sky_timelapse(filter='lanczos')`, in the folder `output`; returns it.
 
-    The dataset lies in `data_root`, or in archives (`sources`) that are unpacked beside `output` meanwhile. `workers`
-    are threads, by default one a core. Whole shards of an earlier call are kept. Raises `MissingData` naming every
-    video that cannot be decoded or has another number of frames than it declares, or files that changed meanwhile;
-    `UserError` where `output` is within the dataset or holds something else; and `BadEnvironment` where it cannot be
-    written or the disk is too small.
+    The dataset lies in `data_root`. `workers` are threads, by default one a core. Whole shards of an earlier call are
+    kept. Raises `MissingData` naming every video that cannot be decoded or has another number of frames than it
+    declares, or files that changed meanwhile; `UserError` where `output` is within the dataset or holds something
+    else; and `BadEnvironment` where it cannot be written or the disk is too small.
     """
     output = output.expanduser().absolute()
     spec = plugins.parse(dataset).merged({"height": height, "width": width})
-    given = [("--data-root", data_root)] if data_root else [("--archive", path) for path in sources]
-    words = [str(spec), *(str(word) for pair in given for word in pair), "--output", str(output)]
+    root = ["--data-root", str(data_root)] if data_root else []
+    words = [str(spec), *root, "--output", str(output)]
     command = shlex.join(["python", "-m", "vfbench", "data", "prepare", *words])
-    workers = workers or device.cores()
     store.require_writable(output)
-    if not sources:
-        source = _source(spec, data_root, command)
-        require_outside(output, source.inventory, data_root)
-        with files.held(output):
-            return _prepared(source, output, workers)
-    if data_root is not None:
-        raise UserError(f"--archive {sources[0]} or --data-root {data_root}: which holds the dataset? Give one of them")
+    source = _source(spec, data_root, command)
+    require_outside(output, source.inventory, data_root)
     with files.held(output):
-        _begun(output)  # before the long work
-        with archives.unpacked(sources, output.parent / f".{output.name}.unpacked") as folder:
-            return _prepared(_source(spec, folder, command), output, workers)
+        return _prepared(source, output, workers or device.cores())
 
 
 def _source(spec: Spec, root: Path | None, command: str) -> Source:

@@ -17,9 +17,6 @@ def prepare(
     dataset: Annotated[str, typer.Argument(help=DATASET)],
     output: Annotated[Path, option("--output", help="Folder to prepare it in, outside of the dataset's own.")],
     data_root: flags.DataRoot = None,
-    archive: Annotated[
-        list[Path] | None, option("--archive", help="Official archive instead of a folder; repeat it for each part.")
-    ] = None,
     height: Annotated[int | None, option("--height", help="Pixels; the dataset's default.")] = None,
     width: Annotated[int | None, option("--width", help="Pixels; the dataset's default.")] = None,
     workers: Annotated[int | None, option("--workers", help="Threads that decode; one a core.", min=1)] = None,
@@ -29,7 +26,7 @@ def prepare(
     from vfbench.prepare import prepare as start
 
     spec = plugins.parse(dataset).merged({"height": height, "width": width})
-    folder = start(str(spec), output, data_root=data_root, sources=archive or (), workers=workers)
+    folder = start(str(spec), output, data_root=data_root, workers=workers)
     index = prepared.read_index(folder)
     videos = sum(map(len, index["videos"].values()))
     print(f"{folder}: {videos:,} videos in {len(index['shards']):,} shards, {index['fitted']}")
