@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vfbench import cut
 from vfbench.baselines._pipelines import to_clips
+from vfbench.clips import transform
 from vfbench.errors import UserError
 from vfbench.interfaces import Clips, ClipShape, Conditioning, Request, Setting
 
@@ -96,7 +96,7 @@ class Pipeline:
     def _first_frame(self, request: Request) -> Image.Image:
         """The first frame of the request's real clip, the whole of it in the pipeline's size."""
         clip = self._setting.dataset.clips(request.split, [request.source])[0]
-        sized = cut.resize(clip[:1], self.own.height, self.own.width)[0]
+        sized = transform.resize(clip[:1], self.own.height, self.own.width)[0]
         return Image.fromarray(sized.permute(1, 2, 0).contiguous().numpy())
 
 
@@ -146,11 +146,11 @@ def _own(pipe: Any, takes: Takes, side: str) -> int:
     return int(scale * (size if isinstance(size, int) else size[side == "width"]))
 
 
-def _fitting(asked: Mapping[str, Any], own: ClipShape, setting: Setting) -> cut.Cut | None:
+def _fitting(asked: Mapping[str, Any], own: ClipShape, setting: Setting) -> transform.Cut | None:
     if "fit" not in asked:
         return None
     wanted = setting.dataset.shape
-    return cut.Cut("diffusers", ClipShape(own.frames, wanted.height, wanted.width), geometry=asked["fit"])
+    return transform.Cut("diffusers", ClipShape(own.frames, wanted.height, wanted.width), geometry=asked["fit"])
 
 
 def _random_state(device: torch.device) -> list[Tensor]:

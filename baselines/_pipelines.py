@@ -20,9 +20,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vfbench import files, memory, remote, video, weights
+from vfbench import video
 from vfbench.errors import BadEnvironment, MissingData, UserError, unknown
 from vfbench.interfaces import Clips, Quantise
+from vfbench.utils import checkpoint, files, hf_hub, memory, tensor_files
 
 READ = ("*.safetensors", "*.json", "*.txt", "*.model")  # all that a pipeline is made of
 
@@ -73,12 +74,12 @@ def _folder(option: str, name: str, fetch: Callable[[], Path], revision: str | N
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    if not re.fullmatch(weights.HUB_NAME, name):
+    if not re.fullmatch(checkpoint.HUB_NAME, name):
         raise MissingData(f"{option}={name!r}: no such folder, and no id of the Hugging Face hub, which is OWNER/NAME")
     patterns = [word for pattern in READ for word in ("--include", pattern)]
     command = shlex.join(["hf", "download", name, *(["--revision", revision] if revision else []), *patterns])
     what = f"{option}={name!r} is no folder here, and neither the hub nor the cache has it"
-    with _quiet(), remote.asking(what, name, command=command):
+    with _quiet(), hf_hub.asking(what, name, command=command):
         return fetch()
 
 
@@ -122,7 +123,7 @@ def digest(*folders: Path) -> str:
     found = hashlib.sha256()
     for folder in folders:
         for path in sorted({path for pattern in READ for path in folder.rglob(pattern)}):
-            found.update(f"{path.relative_to(folder).as_posix()} {weights.sha256(path)}\n".encode())
+            found.update(f"{path.relative_to(folder).as_posix()} {tensor_files.sha256(path)}\n".encode())
     return found.hexdigest()
 
 

@@ -7,8 +7,8 @@ real clip where it takes an image, which is looking at the data: such a row comp
 several of them mix the images of a batch.
 
 The clips have the pipeline's own size. A run refuses them where its protocol scores another one; `fit` says how they
-shall be brought to the size of the dataset's: `centre-crop` or `squash` of `vfbench.cut`, bilinear with antialiasing,
-after rounding to bytes.
+shall be brought to the size of the dataset's: `centre-crop` or `squash` of `vfbench.clips.transform`, bilinear with
+antialiasing, after rounding to bytes.
 
 The presets of Wan, `wan` and `wan-480p`, depart from the example of their model in one thing: that has a long negative
 prompt, and they have none. Who wants it gives it: `negative='...'`.

@@ -26,12 +26,12 @@ from typing import ClassVar
 
 from torch import nn
 
-from vfbench import folders
+from vfbench import clips
+from vfbench.clips import Found
+from vfbench.clips.caption_file import told
 from vfbench.errors import MissingData, UserError
-from vfbench.folders import Found
-from vfbench.folders.told import told
 from vfbench.interfaces import Clips, ClipShape, Conditioning, Dataset, Request, Setting
-from vfbench.weights import sha256
+from vfbench.utils.tensor_files import sha256
 
 WAYS: Mapping[str, Conditioning] = {"prompts": "text", "classes": "class", "seeds": "none"}
 SINGULAR = {"prompts": "prompt", "classes": "class", "seeds": "seed"}
@@ -66,7 +66,7 @@ def build(
     ((way, file),) = given.items()
     table = Path(file).expanduser()
     lines = told(table, SINGULAR[way])
-    found = _listed(folders.detect(root), list(lines), table)
+    found = _listed(clips.detect(root), list(lines), table)
     sampler = Answers(found, lines, way, setting.dataset, _shape(found, frames), reuse=reuse, table=table)
     if asked := setting.requests:
         sampler.answer(asked)
@@ -102,14 +102,14 @@ class Answers:
     @cached_property
     def weights(self) -> str:
         """SHA-256 of the clips, of what is said of them and of the decoder: there is no checkpoint."""
-        parts = [folders.manifest(self.found), sha256(self.table), folders.decoder(self.found)]
+        parts = [clips.content_hash(self.found), sha256(self.table), clips.decoder(self.found)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def answer(self, requests: Sequence[Request]) -> None:
         """Give each request that has none a clip of its own; raises `MissingData` naming those that get none."""
         lost = [request for request in requests if not self._answered(request)]
         if lost:
-            named = folders.few([f"{request.index} ({self._key(request)})" for request in lost])
+            named = clips.few([f"{request.index} ({self._key(request)})" for request in lost])
             raise MissingData(
                 f"{self.table} has no clip for {len(lost):,} of {len(requests):,} requests: {named}; make these clips "
                 f"and give each a line, its path, a tab, the {SINGULAR[self._way]}"
@@ -152,7 +152,7 @@ class Answers:
         """
         self.answer(requests)
         places = [self._answers[request.seed, request.index] for request in requests]
-        return folders.clips(self.found, places, frames=self.shape.frames)
+        return clips.clips(self.found, places, frames=self.shape.frames)
 
 
 def _listed(found: Found, names: Sequence[str], table: Path) -> Found:
@@ -160,7 +160,7 @@ def _listed(found: Found, names: Sequence[str], table: Path) -> Found:
     there = {entry.name: entry for entry in found.entries}
     if lost := [name for name in names if name not in there]:
         raise MissingData(
-            f"{table}: {len(lost):,} of {len(names):,} clips are not in {found.root}: {folders.few(lost)}; write paths "
+            f"{table}: {len(lost):,} of {len(names):,} clips are not in {found.root}: {clips.few(lost)}; write paths "
             f"relative to that folder, such as {found.entries[0].name}"
         )
     if not names:
@@ -171,9 +171,9 @@ def _listed(found: Found, names: Sequence[str], table: Path) -> Found:
 def _shape(found: Found, frames: int | None) -> ClipShape:
     if frames is not None and frames < 1:
         raise UserError(f"folder(frames={frames}): frames must be at least 1")
-    if frames is not None and (short := folders.too_short(found, frames=frames)):
+    if frames is not None and (short := clips.too_short(found, frames=frames)):
         raise MissingData(
             f"{found.root}: {len(short):,} of {len(found):,} clips have fewer than {frames} frames: "
-            f"{folders.few(short)}; make them longer, or ask for fewer frames"
+            f"{clips.few(short)}; make them longer, or ask for fewer frames"
         )
-    return ClipShape(frames or min(map(folders.count, found.entries)), *folders.resolution(found))
+    return ClipShape(frames or min(map(clips.count, found.entries)), *clips.resolution(found))

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vfbench.diffusion.model import ModelConfig, embedding_options
-from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet, chosen, sides
 from vfbench.diffusion.priors import Mixed, Prior, Progressive
 from vfbench.diffusion.sampler import builder
+from vfbench.diffusion.single_network import COMMON, SIZES, OneUNet, chosen, sides
 from vfbench.errors import unknown
 from vfbench.interfaces import Dataset
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vfbench.diffusion.model import ModelConfig, embedding_options
-from vfbench.diffusion.one_network import COMMON, OneNetwork, chosen, sides
 from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.sampler import builder
+from vfbench.diffusion.single_network import COMMON, OneNetwork, chosen, sides
 from vfbench.interfaces import Dataset
 from vfbench.nets.transformer import Transformer, TransformerConfig
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vfbench.diffusion.model import ModelConfig, embedding_options
-from vfbench.diffusion.one_network import COMMON, SIZES, OneUNet, chosen, sides
 from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.sampler import builder
+from vfbench.diffusion.single_network import COMMON, SIZES, OneUNet, chosen, sides
 from vfbench.interfaces import Dataset
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

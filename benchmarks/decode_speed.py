@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vfbench import video
-from vfbench.cut import Cut
+from vfbench.clips.transform import Cut
 from vfbench.interfaces import ClipShape
-from vfbench.record import processor
+from vfbench.utils.environment import processor
 
 FRAMES = 16
 SIDE = 128  # pixels of a clip

@@ -21,12 +21,13 @@ import time
 
 import torch
 
-from vfbench import matching, plugins
-from vfbench.cost import peak_memory
-from vfbench.device import DTYPES, choose, precision
+from vfbench import plugins
 from vfbench.diffusion.sampler import DiffusionSampler, Sampling
 from vfbench.interfaces import Request, derive_seed
-from vfbench.record import processor
+from vfbench.pipeline.cost import peak_memory
+from vfbench.training import match_flops
+from vfbench.utils.device import DTYPES, choose, precision
+from vfbench.utils.environment import processor
 
 PAIR = ("vdm:small-star", "videofusion:small-quarter")
 
@@ -56,10 +57,10 @@ def _measured(arguments: argparse.Namespace) -> dict[str, object]:
     dtype = precision(arguments.dtype, device)
     model, preset = arguments.pair[0].split(":")
     data = plugins.load("dataset", f"shapes(height={arguments.side}, width={arguments.side})")
-    size = matching.describe(model, preset, data)
+    size = match_flops.describe(model, preset, data)
     before = peak_memory(device)
     torch.manual_seed(0)
-    network = matching.create(size, data).to(device).eval()
+    network = match_flops.create(size, data).to(device).eval()
     sampler = DiffusionSampler(network, "none", device, dtype, Sampling(steps=arguments.steps))
     labels, captions = data.labels("test", [0]), data.captions("test", [0])
     requests = [Request(i, derive_seed(0, i), labels[0], captions[0]) for i in range(arguments.batch_size)]

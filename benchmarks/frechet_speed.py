@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from vfbench.metrics._frechet import frechet_distance, frechet_influence
-from vfbench.record import processor
+from vfbench.utils.environment import processor
 
 
 def main() -> None:

@@ -27,13 +27,14 @@ from typing import Any
 
 import torch
 
-from vfbench import files, plugins
-from vfbench.device import choose, precision
+from vfbench import plugins
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.interfaces import Dataset, Extractor, Request, derive_seed
-from vfbench.record import processor
-from vfbench.train import TrainOptions, prepare, train
+from vfbench.training.train import TrainOptions, prepare, train
+from vfbench.utils import files
+from vfbench.utils.device import choose, precision
+from vfbench.utils.environment import processor
 
 ROOT = Path(__file__).parent.parent
 GPU = torch.cuda.is_available()

@@ -14,9 +14,9 @@ import time
 import torch
 
 from vfbench import plugins
-from vfbench.cut import resize
-from vfbench.device import choose
+from vfbench.clips.transform import resize
 from vfbench.interfaces import Clips, Dataset, Metric, Request, Sampler, Setting
+from vfbench.utils.device import choose
 
 SIDE = 128  # pixels of a clip
 DAMAGE = "corrupted(kind='noise', strength=0.05)"

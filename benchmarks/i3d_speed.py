@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vfbench import pretrained
-from vfbench.device import choose, exact_float32
+from vfbench import weights
 from vfbench.interfaces import Request
 from vfbench.metrics import _i3d
 from vfbench.metrics._i3d_network import I3D
-from vfbench.record import processor
+from vfbench.utils.device import choose, exact_float32
+from vfbench.utils.environment import processor
 
 Result = TypeVar("Result")
 
@@ -114,7 +114,7 @@ class _Port:
 
     def __init__(self, device: torch.device) -> None:
         network = I3D()
-        pretrained.fill(network, "i3d", "random")
+        weights.fill(network, "i3d", "random")
         self.device = device
         self.state: Mapping[str, Tensor] = {name: value.to(device) for name, value in network.state_dict().items()}
 

@@ -28,12 +28,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vfbench import folders, plugins, video
-from vfbench.cut import Cut
-from vfbench.datasets._videos import Videos
+from vfbench import clips, plugins, video
+from vfbench.clips.transform import Cut
+from vfbench.data.prepare import prepare
+from vfbench.datasets._video_dataset import Videos
 from vfbench.interfaces import ClipShape, derive_seed
-from vfbench.prefetch import ahead
-from vfbench.prepare import prepare
+from vfbench.utils.prefetch import ahead
 
 FRAMES, BATCH, VIDEOS = 16, 16, 100
 SIDES = (64, 128)
@@ -54,7 +54,7 @@ def main() -> None:
             f"{side}px": _measured(_loops(root, Path(place) / f"prepared{side}", side), side, arguments)
             for side in SIDES
         }
-        decoder = folders.decoder(folders.detect(root / "UCF-101"))
+        decoder = clips.decoder(clips.detect(root / "UCF-101"))
     machine = {"threads": arguments.threads, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
     print(json.dumps({**rates, **machine, "torch": torch.__version__, "decoder": decoder}))
 
@@ -93,7 +93,7 @@ def _drawing(dataset: Videos) -> Make:
 def _decoding(dataset: Videos, fit: Callable[[Tensor], Tensor] = lambda frames: frames) -> Make:
     """The frames of such batches, one clip after another."""
     entries = dataset.inventory.splits["train"].entries
-    counts = [frames for frames, _, _ in folders.measures(entries)]
+    counts = [frames for frames, _, _ in clips.measures(entries)]
 
     def make(step: int) -> object:
         for i in range(BATCH):

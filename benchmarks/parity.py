@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from parity_checks import PACKAGES, Check
 
-from vfbench.presets import columns
+from vfbench.protocol.presets import columns
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,14 +21,14 @@ import scipy.linalg
 import torch
 from torch import Tensor, nn
 
-from vfbench import plugins, resize
+from vfbench import plugins
 from vfbench.interfaces import Clips, Metric, Request
-from vfbench.metrics import _i3d, _videomae
+from vfbench.metrics import _i3d, _resize, _videomae
 from vfbench.metrics._frechet import frechet_distance
 from vfbench.metrics._i3d_network import I3D
-from vfbench.metrics._kernel import kernel_distance, subset_distances
+from vfbench.metrics._mmd import kernel_distance, subset_distances
 from vfbench.metrics.inception_score import inception_score, split_scores
-from vfbench.pretrained import Filled
+from vfbench.weights import Filled
 
 CPU = torch.device("cpu")
 EXACT, PIXELS, NETWORK = 1e-6, 1e-5, 1e-4
@@ -167,7 +167,7 @@ def _pixels_of_tensorflow_1() -> Iterator[Check]:
 
     frames = some_clips(2)[0].float()
     for side in (299, 224, 40):
-        ours = resize.tf1_bilinear(frames, side, side)
+        ours = _resize.tf1_bilinear(frames, side, side)
         expected = theirs(frames, size=(side, side), align_corners=False)
         yield Check(f"48 x 64 to {side} x {side}, TensorFlow 1", ours, expected, PIXELS)
 

@@ -15,7 +15,7 @@ import time
 import torch
 
 from vfbench.datasets import shapes
-from vfbench.record import processor
+from vfbench.utils.environment import processor
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from statistics import fmean, stdev
 
 from scipy import stats
 
-from vfbench import render, table
-from vfbench.cells import DASH, rounded
+from vfbench.report import render, table
+from vfbench.report.format import DASH, rounded
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vfbench import files, weights
 from vfbench.datasets import shapes
 from vfbench.interfaces import derive_seed
 from vfbench.metrics._shapes_judge import Judge
+from vfbench.utils import files, tensor_files
 
 SHIPPED = Path(__file__).parent.parent / "vfbench" / "checkpoints" / "shapes" / "judge"
 
@@ -86,8 +86,8 @@ def evaluate(judge: Judge, clips: int = 1000) -> dict[str, float]:
 def _save(judge: Judge, data: shapes.Shapes, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.safetensors"
-    weights.write(path, judge.state_dict())
-    config = {"classes": data.classes, "words": data.words, "sha256": weights.sha256(path)}
+    tensor_files.write(path, judge.state_dict())
+    config = {"classes": data.classes, "words": data.words, "sha256": tensor_files.sha256(path)}
     files.write_json(folder / "config.json", config)
 
 

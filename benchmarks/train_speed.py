@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from vfbench.train import TrainOptions, prepare, train
+from vfbench.training.train import TrainOptions, prepare, train
 
 WARM = 3  # steps before the clock starts: compilation, and what is allocated once
 

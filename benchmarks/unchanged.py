@@ -3,7 +3,8 @@
     python benchmarks/unchanged.py record before.json      # at the old commit
     python benchmarks/unchanged.py check before.json       # at the new one: exit 1 and a line for each difference
 
-Everything goes through the command line, so that the same script runs at both commits. On one machine all must be equal;
+Everything goes through the command line, so that the same script runs at both commits. On one machine all must be
+equal;
 `--tolerance 1e-6` allows that much, relative, between machines. Real clips come from VFBENCH_TEST_DATA.
 """
 
@@ -116,8 +117,8 @@ def measurements(scratch: Path) -> Iterator[tuple[str, Any]]:
     for preset in PRESETS:
         yield f"id shapes {preset}", protocol_id("shapes", preset)
     for preset in ("strict", "mcvd"):
-        words = ("--model", "noise", "--protocol", preset, "--weights", "random", "-n", 8, "--num-real", 8)
-        yield f"run {preset}", run(scratch / f"preset-{preset}", *words)
+        options = ("--model", "noise", "--protocol", preset, "--weights", "random", "-n", 8, "--num-real", 8)
+        yield f"run {preset}", run(scratch / f"preset-{preset}", *options)
     data = Path(os.environ.get("VFBENCH_TEST_DATA", "../shared/data"))
     for dataset, folder_name in REAL_DATASETS.items() if data.is_dir() else ():
         for preset in PRESETS:

@@ -33,15 +33,16 @@ from typing import Any, TypeVar
 import av
 import torch
 
-from vfbench import plugins, selection
+from vfbench import plugins
+from vfbench.clips import Entry
 from vfbench.data import parallel
-from vfbench.data.looking import Seen, look
+from vfbench.data.inspect_video import Seen, look
 from vfbench.data.verify import examine
-from vfbench.device import cores
-from vfbench.folders import Entry
-from vfbench.protocol import Protocol
-from vfbench.record import processor
-from vfbench.rules import rules
+from vfbench.pipeline import real_clips
+from vfbench.protocol.protocol import Protocol
+from vfbench.protocol.resolve import rules
+from vfbench.utils.device import cores
+from vfbench.utils.environment import processor
 
 Result = TypeVar("Result")
 
@@ -128,7 +129,7 @@ def _draw(spec: plugins.Spec) -> int:
     shape = dataset.shape
     sizes = {"frames": shape.frames, "height": shape.height, "width": shape.width}
     protocol = Protocol(**{**given, **sizes, "dataset": "ucf101", "data_fingerprint": "", "extractors": {}})
-    return len(selection.draw(dataset, protocol).rows)
+    return len(real_clips.draw(dataset, protocol).rows)
 
 
 def _decoding(entries: Sequence[Entry], workers: int, repeats: int) -> dict[str, object]:

@@ -25,10 +25,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vfbench import pretrained, video
-from vfbench.device import exact_float32
+from vfbench import video
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request
+from vfbench.utils.device import exact_float32
+from vfbench.weights import Filled, fill
 
 FRAMES = 16
 SIDE = 112  # pixels
@@ -42,13 +43,13 @@ LAST = torch.channels_last_3d
 def build(device: torch.device, *, preprocess: str = "tgan2", weights: str = "default") -> Extractor:
     """C3D in float32 on the first 16 frames of a clip.
 
-    `preprocess`: `tgan2` or `tgan`, above. `weights` as in `vfbench.pretrained.fill`. Raises `UserError` for any other.
+    `preprocess`: `tgan2` or `tgan`, above. `weights` as in `vfbench.weights.fill`. Raises `UserError` for any other.
     """
     if preprocess not in LEFT:
         raise unknown("option preprocess of extractor c3d", preprocess, LEFT)
     with torch.device("meta"):  # 78 million first numbers would only be thrown away
         network = C3D()
-    filled = pretrained.fill(network.to_empty(device="cpu"), "c3d", weights)
+    filled = fill(network.to_empty(device="cpu"), "c3d", weights)
     return Extractor(network, filled, device, preprocess=preprocess)
 
 
@@ -58,9 +59,7 @@ class Extractor:
     name = "c3d"
     outputs: Mapping[str, int] = {"logits": 101, "fc7": 4096}
 
-    def __init__(
-        self, network: C3D, filled: pretrained.Filled, device: torch.device, *, preprocess: str = "tgan2"
-    ) -> None:
+    def __init__(self, network: C3D, filled: Filled, device: torch.device, *, preprocess: str = "tgan2") -> None:
         self.network, self.device, self.standing = network.to(device).eval(), device, filled.standing
         self.preprocess = preprocess
         self.fingerprint = hashlib.sha256(json.dumps(["c3d", filled.digest, preprocess]).encode()).hexdigest()

@@ -19,10 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from vfbench import video
-from vfbench.device import exact_float32
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request
 from vfbench.metrics._clip_model import MODEL, Loaded, load, untrained
+from vfbench.utils.device import exact_float32
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BATCH = 64  # frames, or captions, in one pass of the network

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from vfbench import memory, weights
 from vfbench.errors import MissingData
 from vfbench.interfaces import Standing
-from vfbench.pretrained import catalogue
+from vfbench.utils import memory, tensor_files
+from vfbench.weights import catalogue
 
 MODEL = catalogue.HUB["clip"].repository
 PUBLISHED = {  # the commit on the hub that has the weights as safetensors, and the SHA-256 of that file
@@ -92,7 +92,7 @@ def load(model: str) -> Loaded:
         ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
         return ids
 
-    file = weights.sha256(folder / WEIGHTS)
+    file = tensor_files.sha256(folder / WEIGHTS)
     known = next((name for name, (_, published) in PUBLISHED.items() if published == file), None)
     words = json.dumps(sorted(tokenizer.get_vocab().items()))
     digest = hashlib.sha256(f"{file} {_moving(network.config)} {words}".encode()).hexdigest()

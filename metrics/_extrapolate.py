@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from vfbench.metrics._samples import Labels, Statistic, count, members
+from vfbench.metrics._two_sample import Labels, Statistic, count, members
 
 SPLITS = 10  # random splits that are averaged
 PARTS = (2, 4)  # each split cuts the samples into halves and into quarters

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vfbench.errors import UserError
-from vfbench.metrics._samples import checked_pair
+from vfbench.metrics._two_sample import checked_pair
 
 
 def check_ddof(ddof: int) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from vfbench.interfaces import Better, Comparison, Groups, Score
 from vfbench.metrics import _extrapolate
 from vfbench.metrics._frechet import frechet_distance, frechet_influence
-from vfbench.metrics._samples import (
+from vfbench.metrics._two_sample import (
     Labels,
     check_paired,
     checked_pair,

@@ -1,7 +1,8 @@
 """I3D on clips, as FVD and KVD use it: 400 logits of Kinetics-400, or the 1024 numbers before them.
 
 Carreira and Zisserman, arXiv 1705.07750 (Inception-v1, inflated; the RGB stream, trained from scratch); for FVD:
-Unterthiner et al., arXiv 1812.01717. Implementations differ in how they resize (`vfbench.resize` says who does what)
+Unterthiner et al., arXiv 1812.01717. Implementations differ in how they resize (`vfbench.metrics._resize` says who
+does what)
 and in the epsilon of batch norm: 1e-3 in the original, StyleGAN-V and MAGVIT, 1e-5 in VideoGPT, DIGAN, TATS, PVDM,
 LVDM and cd-fvd. Both move every feature, so both are options, and part of the fingerprint.
 """
@@ -16,12 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vfbench import pretrained, video
-from vfbench.device import DTYPES, exact_float32
+from vfbench import video
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request
 from vfbench.metrics._i3d_network import I3D, LAST, Folded
-from vfbench.resize import bilinear, short_side_crop, tf1_bilinear
+from vfbench.metrics._resize import bilinear, short_side_crop, tf1_bilinear
+from vfbench.utils.device import DTYPES, exact_float32
+from vfbench.weights import Filled, fill
 
 SIDE = 224  # pixels
 LEAST = 9  # frames: 8 leave the last pool, which is 2 long, a single cell
@@ -42,7 +44,7 @@ def build(
 
     `resize` to 224 x 224: `squash` (half-pixel bilinear, any aspect), `tf1` (the legacy grid of TensorFlow 1) or `crop`
     (short side, then the centre square); never antialiased. `bn_eps`: the epsilon of batch norm. `weights` as in
-    `vfbench.pretrained.fill`. `dtype` `bfloat16` computes the convolutions by autocast: faster, and another number.
+    `vfbench.weights.fill`. `dtype` `bfloat16` computes the convolutions by autocast: faster, and another number.
     Raises `UserError` for any other option.
     """
     for option, value, known in (("resize", resize, RESIZES), ("dtype", dtype, DTYPES)):
@@ -52,7 +54,7 @@ def build(
         raise UserError(f"option bn_eps={bn_eps} of extractor i3d: published networks have 1e-3 or 1e-5")
     with torch.device("meta"):  # first numbers would only be thrown away
         network = I3D(bn_eps)
-    filled = pretrained.fill(network.to_empty(device="cpu"), "i3d", weights)
+    filled = fill(network.to_empty(device="cpu"), "i3d", weights)
     return Extractor(network.folded(), filled, device, resize=resize, bn_eps=bn_eps, dtype=dtype)
 
 
@@ -70,7 +72,7 @@ class Extractor:
     def __init__(
         self,
         network: Folded,
-        filled: pretrained.Filled,
+        filled: Filled,
         device: torch.device,
         *,
         resize: str = "squash",

@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from vfbench import pretrained, video
-from vfbench.device import exact_float32
+from vfbench import video
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request, derive_seed
-from vfbench.resize import bilinear, tf1_bilinear
+from vfbench.metrics._resize import bilinear, tf1_bilinear
+from vfbench.utils.device import exact_float32
+from vfbench.weights import Filled, fill
 
 DIM = 2048
 SIDE = 299  # pixels
@@ -43,7 +44,7 @@ def build(
     `fid(frames=<count>)` to take apart again.
     `resize`: `half_pixel` is the input of pytorch-fid (half-pixel bilinear without antialias, 2 x / 255 - 1), `tf1`
     that of torch-fidelity and of TensorFlow (the legacy grid, (x - 128) / 128); both squash a frame to 299 x 299.
-    `weights` as in `vfbench.pretrained.fill`. Raises `UserError` for any other option.
+    `weights` as in `vfbench.weights.fill`. Raises `UserError` for any other option.
     """
     for option, value in {"frames": frames, "resize": resize}.items():
         if value not in OPTIONS[option]:
@@ -51,7 +52,7 @@ def build(
     if count < 1:
         raise UserError(f"option count={count} of extractor inception: give the number of frames of a clip")
     network = create()
-    filled = pretrained.fill(network, "inception", weights)
+    filled = fill(network, "inception", weights)
     return Extractor(network, filled, device, frames=frames, count=count, resize=resize)
 
 
@@ -81,7 +82,7 @@ class Extractor:
     def __init__(
         self,
         network: Any,
-        filled: pretrained.Filled,
+        filled: Filled,
         device: torch.device,
         *,
         frames: str = "random",

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from vfbench.errors import UserError
 from vfbench.interfaces import Better, Comparison, Groups, Score
-from vfbench.metrics._samples import check_paired, checked, clusters, note, paired_remarks, remarks
+from vfbench.metrics._two_sample import check_paired, checked, clusters, note, paired_remarks, remarks
 from vfbench.metrics._uncertainty import around, bootstrap_error, compared
 
 HIGHER: Better = "higher"

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vfbench import files, video, weights
-from vfbench.cut import resize
-from vfbench.device import exact_float32
+from vfbench import video
+from vfbench.clips.transform import resize
 from vfbench.errors import MissingData
 from vfbench.interfaces import Clips, Features, Request, Standing
 from vfbench.nets.embedding import Caption
+from vfbench.utils import checkpoint, files, tensor_files
+from vfbench.utils.device import exact_float32
 
 DIM = 64
 SIDE = 32  # pixels; other resolutions are resized to it (bilinear, antialiased)
@@ -26,12 +27,12 @@ SIDE = 32  # pixels; other resolutions are resized to it (bilinear, antialiased)
 
 def build(device: torch.device, *, weights_dir: str | None = None) -> Extractor:
     """The judge with its shipped weights, or those of a folder that `benchmarks/train_judge.py` wrote."""
-    folder = Path(weights_dir) if weights_dir else weights.shipped("shapes", "judge")
+    folder = Path(weights_dir) if weights_dir else checkpoint.shipped("shapes", "judge")
     if folder is None:
         raise MissingData("the weights of the shapes judge are not installed: run python benchmarks/train_judge.py")
     config = files.read_json(folder / "config.json")
     judge = Judge(len(config["classes"]), config["words"])
-    digest = weights.load_into(judge, folder / "model.safetensors", config["sha256"])
+    digest = tensor_files.load_into(judge, folder / "model.safetensors", config["sha256"])
     return Extractor(judge.to(device).eval(), digest, device)
 
 

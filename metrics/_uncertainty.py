@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vfbench.interfaces import Comparison
-from vfbench.metrics._samples import Labels, Statistic, count, members, totals
+from vfbench.metrics._two_sample import Labels, Statistic, count, members, totals
 
 REPEATS = 200  # resamples: they give a standard error to 5 % (1 / sqrt(2 * 200))
 NORMAL_95 = 1.96  # half width of a 95 % interval in standard errors

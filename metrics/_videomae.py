@@ -22,22 +22,23 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vfbench import pretrained, video
-from vfbench.device import exact_float32
+from vfbench import video
 from vfbench.errors import UserError
 from vfbench.interfaces import Clips, Features, Request
-from vfbench.resize import bilinear
+from vfbench.metrics._resize import bilinear
+from vfbench.utils.device import exact_float32
+from vfbench.weights import Filled, fill
 
 BATCH = 4  # clips in one pass of the network: 2048 tokens each, 50 MB in its widest layer
 EPS = 1e-6  # of every layer norm
 
 
 def build(device: torch.device, *, weights: str = "default") -> Extractor:
-    """ViT-g/14 in float32, 4 GB; `weights` as in `vfbench.pretrained.fill`."""
+    """ViT-g/14 in float32, 4 GB; `weights` as in `vfbench.weights.fill`."""
     with torch.device("meta"):  # a billion first numbers would only be thrown away
         network = VideoMAE()
     network.to_empty(device="cpu")
-    filled = pretrained.fill(network, "videomae", weights)
+    filled = fill(network, "videomae", weights)
     return Extractor(network, filled, device)
 
 
@@ -46,7 +47,7 @@ class Extractor:
 
     name = "videomae"
 
-    def __init__(self, network: VideoMAE, filled: pretrained.Filled, device: torch.device) -> None:
+    def __init__(self, network: VideoMAE, filled: Filled, device: torch.device) -> None:
         self.network, self.device, self.standing = network.to(device).eval(), device, filled.standing
         self.outputs: Mapping[str, int] = {"features": network.fc_norm.normalized_shape[0]}
         self.fingerprint = hashlib.sha256(json.dumps(["videomae", filled.digest]).encode()).hexdigest()

@@ -11,7 +11,7 @@ from vfbench.errors import UserError
 from vfbench.interfaces import PairedMetric
 from vfbench.metrics._frechet import check_ddof, frechet_distance, frechet_influence
 from vfbench.metrics._frechet_metric import FrechetMetric
-from vfbench.metrics._samples import Labels
+from vfbench.metrics._two_sample import Labels
 from vfbench.metrics._uncertainty import Influence, of_rows
 
 SOURCE = "inception.features"  # where the protocol does not say

@@ -13,7 +13,7 @@ from scipy.special import entr, log_softmax
 from vfbench.errors import UserError
 from vfbench.interfaces import Better, Comparison, Groups, PairedMetric, Score
 from vfbench.metrics import _extrapolate
-from vfbench.metrics._samples import (
+from vfbench.metrics._two_sample import (
     SHUFFLES,
     Labels,
     check_paired,

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from vfbench.errors import UserError
 from vfbench.interfaces import Better, Comparison, Groups, PairedMetric, Score
-from vfbench.metrics._kernel import (
+from vfbench.metrics._mmd import (
     Kernel,
     check_degree,
     check_estimator,
@@ -21,8 +21,8 @@ from vfbench.metrics._kernel import (
     polynomial_kernel,
     subset_distances,
 )
-from vfbench.metrics._kernel_sums import KernelSums
-from vfbench.metrics._samples import (
+from vfbench.metrics._mmd_sums import KernelSums
+from vfbench.metrics._two_sample import (
     Labels,
     check_paired,
     checked_pair,

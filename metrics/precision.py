@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vfbench.interfaces import PairedMetric
-from vfbench.metrics._neighbour_metric import NeighbourMetric
-from vfbench.metrics._neighbours import check_k, precision
+from vfbench.metrics._prdc import check_k, precision
+from vfbench.metrics._prdc_metric import NeighbourMetric
 
 
 def build(*, k: int = 3) -> PairedMetric:

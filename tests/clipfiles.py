@@ -1,4 +1,4 @@
-"""Small lossless clips in every layout that `vfbench.folders` reads, for its tests."""
+"""Small lossless clips in every layout that `vfbench.clips` reads, for its tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from vfbench import folders
+from vfbench import clips
 
 KINDS = pytest.mark.parametrize("kind", ["videos", "frames", "arrays"])
 FRAMES, HEIGHT, WIDTH = 12, 8, 10
@@ -50,7 +50,7 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def names(found: folders.Found) -> list[str]:
+def names(found: clips.Found) -> list[str]:
     return [entry.name for entry in found.entries]
 
 
@@ -68,11 +68,11 @@ def stack(count: int = 3, frames: int = FRAMES) -> np.ndarray:
     return np.stack([pictures(i, frames) for i in range(count)])
 
 
-def all_kinds(root: Path) -> dict[str, folders.Found]:
+def all_kinds(root: Path) -> dict[str, clips.Found]:
     """The same two clips as videos, as frame folders and as arrays."""
     for i in range(2):
         write_video(root / "videos" / f"v{i}.avi", pictures(i))
         write_frames(root / "frames" / f"v{i}", pictures(i))
     (root / "arrays").mkdir()
     np.save(root / "arrays/v.npy", stack(2))
-    return {kind: folders.detect(root / kind) for kind in ("videos", "frames", "arrays")}
+    return {kind: clips.detect(root / kind) for kind in ("videos", "frames", "arrays")}

@@ -18,12 +18,13 @@ from helpers import Colour, perturb, tiny_vdm, tiny_videofusion
 from preparing import SPEC, write_ucf101
 from torch import Tensor
 
-from vfbench import plugins, shards
+from vfbench import plugins
 from vfbench.cli import main
+from vfbench.data import shards
+from vfbench.data.prepare import prepare
 from vfbench.datasets import shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.metrics._shapes_judge import Extractor
-from vfbench.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("VFBENCH_TEST_DATA", ROOT / "../shared/data")).resolve()

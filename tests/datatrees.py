@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vfbench.data.report import Report
+from vfbench.data.verify_report import Report
 
 CLASSES = ("ApplyEyeMakeup", "HandstandPushups", "YoYo")
 FILES = {"HandstandPushups": "HandStandPushups"}  # spelled otherwise than their folder

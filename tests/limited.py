@@ -25,8 +25,8 @@ from vfbench.baselines import vdm
 from vfbench.baselines.vdm import VDM
 from vfbench.diffusion.model import ModelConfig
 from vfbench.interfaces import Request, Setting
-from vfbench.memory import Batches
-from vfbench.train import TrainOptions, train
+from vfbench.training.train import TrainOptions, train
+from vfbench.utils.memory import Batches
 
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
 DATA = tiny_dataset(frames=8, side=32)

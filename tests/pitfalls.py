@@ -13,8 +13,8 @@ from torch import Tensor
 from vfbench import plugins
 from vfbench.datasets import shapes
 from vfbench.interfaces import Metric
-from vfbench.presets import for_dataset, load
-from vfbench.protocol import Protocol
+from vfbench.protocol.presets import for_dataset, load
+from vfbench.protocol.protocol import Protocol
 from vfbench.torchmetrics import FrechetVideoDistance, VideoMetric
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from clipfiles import write_video
 from datatrees import CLASSES
 
 from vfbench import plugins
-from vfbench.datasets._videos import Videos
+from vfbench.datasets._video_dataset import Videos
 
 SPEC = "ucf101(frames=4, height=8, width=8)"
 # Name, frames, height and width of every video: no two of a size.

@@ -16,9 +16,9 @@ import torch
 from helpers import randn
 from torch import Tensor, nn
 
-from vfbench import pretrained, weights
-from vfbench.pretrained import catalogue, i3d
-from vfbench.pretrained.catalogue import Download, Source
+from vfbench.utils import tensor_files
+from vfbench.weights import Filled, catalogue, fill, i3d
+from vfbench.weights.catalogue import Download, Source
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 State = dict[str, Tensor]
@@ -174,7 +174,7 @@ def module_of(state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _safetensors(path: Path, state: State) -> Path:
-    weights.write(path, state)
+    tensor_files.write(path, state)
     return path
 
 
@@ -197,7 +197,7 @@ def _hub(arrays: Arrays) -> Arrays:
 
 def publish(name: str, path: Path, patch: pytest.MonkeyPatch) -> None:
     """Make a file the published one of a network."""
-    source = Source((Download(path.name, (), weights.sha256(path)),))
+    source = Source((Download(path.name, (), tensor_files.sha256(path)),))
     patch.setitem(catalogue.NETWORKS, name, replace(catalogue.NETWORKS[name], sources=(source,)))
 
 
@@ -207,10 +207,10 @@ def save(path: Path, content: object, **options: Any) -> Path:
     return path
 
 
-def filled(name: str, state: Mapping[str, Tensor]) -> pretrained.Filled:
+def filled(name: str, state: Mapping[str, Tensor]) -> Filled:
     """Fill a module with what was imported, and see that it got these tensors."""
     module = module_of(state)
-    done = pretrained.fill(module, name)
+    done = fill(module, name)
     found = module.state_dict()
     assert all(torch.equal(found[key], tensor.float()) for key, tensor in state.items())
     return done

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vfbench.results import Record
-from vfbench.table import Table
+from vfbench.report.results import Record
+from vfbench.report.table import Table
 
 PROTOCOL = {"id": "3f2a9c01be77", "name": "shapes", "comparable": True, "resolution": 32, "frames": 16, "n_fake": 256}
 OTHER = PROTOCOL | {"id": "9a8b7c6d5e4f", "name": "tats", "resolution": 64}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vfbench.datasets import shapes
-from vfbench.score import ScoreOptions, Scoring, look, score
+from vfbench.scoring import ScoreOptions, Scoring, look, score
 
 
 def drawn(count: int, first: int = 0, frames: int = 16, side: int = 32) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor
 from vfbench.errors import UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics._c3d import C3D, Extractor, bicubic_centre, build, corner_to_corner
-from vfbench.pretrained import Filled, c3d
+from vfbench.weights import Filled, c3d
 
 CPU = torch.device("cpu")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from vfbench import table
-from vfbench.calibrate import calibrate, rungs
 from vfbench.errors import UserError
-from vfbench.plan import RunOptions
+from vfbench.pipeline.plan import RunOptions
+from vfbench.pipeline.sensitivity import calibrate, rungs
+from vfbench.report import table
 
 
 def test_the_ladder_begins_with_clean_clips_and_climbs_each_kind() -> None:

@@ -7,9 +7,9 @@ import math
 import pytest
 from resultfiles import OTHER, best, inception, record, score
 
-from vfbench.cells import rounded
-from vfbench.results import Record
-from vfbench.table import build
+from vfbench.report.format import rounded
+from vfbench.report.results import Record
+from vfbench.report.table import build
 
 
 def test_best_follows_the_direction_and_leaves_out_reference_rows() -> None:

@@ -16,8 +16,8 @@ import pytest
 from conftest import Command, contents, results
 
 from vfbench import cli
-from vfbench.plan import RunOptions, plan
-from vfbench.store import RunFolder
+from vfbench.pipeline.folder import RunFolder
+from vfbench.pipeline.plan import RunOptions, plan
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import Command
 
-from vfbench import weights
+from vfbench.utils import tensor_files
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -112,7 +112,11 @@ def test_a_gpu_that_is_not_there_is_an_environment_error(vfbench: Command) -> No
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever takes long fails the test."""
-    for name in ("vfbench.plan.measure", "vfbench.run.generate", "vfbench.run.real_features"):
+    for name in (
+        "vfbench.pipeline.plan.measure",
+        "vfbench.pipeline.job.generate",
+        "vfbench.pipeline.job.real_features",
+    ):
         monkeypatch.setattr(name, lambda *_, name=name: pytest.fail(f"{name} was called"))
 
 
@@ -147,7 +151,7 @@ def pickled(folder: Path) -> None:
 
 
 def of_another_size(folder: Path) -> None:
-    weights.write(folder / "model.safetensors", {"network.stem.weight": torch.zeros(3)})
+    tensor_files.write(folder / "model.safetensors", {"network.stem.weight": torch.zeros(3)})
 
 
 def of_another_model(folder: Path) -> None:

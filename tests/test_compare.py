@@ -14,14 +14,14 @@ import torch
 from conftest import Command
 
 from vfbench import plugins
-from vfbench.compare import Verdict, compare
 from vfbench.datasets import shapes
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Better, Comparison
-from vfbench.plan import RunOptions, plan
-from vfbench.run import run
-from vfbench.score import ScoreOptions, look, score
-from vfbench.store import read_tensors, write_tensors
+from vfbench.pipeline.job import run
+from vfbench.pipeline.plan import RunOptions, plan
+from vfbench.report.compare import Verdict, compare
+from vfbench.scoring import ScoreOptions, look, score
+from vfbench.utils.tensor_files import read_tensors, write_tensors
 
 
 @pytest.fixture(scope="module")

@@ -13,19 +13,23 @@ from helpers import clips_of, tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vfbench import matching, plugins, video, weights
-from vfbench.cost import counting, measure, peak_memory, training_flops
+from vfbench import plugins, video
 from vfbench.datasets import shapes
+from vfbench.diffusion.flops import counting, training_flops
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
-from vfbench.diffusion.one_network import OneNetwork
 from vfbench.diffusion.priors import Independent
-from vfbench.generate import requests
+from vfbench.diffusion.single_network import OneNetwork
 from vfbench.interfaces import Clips, ClipShape, Conditioning, Request, Setting
 from vfbench.models import videofusion
 from vfbench.nets.embedding import Condition
-from vfbench.plan import RunOptions, plan
+from vfbench.pipeline.cost import measure, peak_memory
+from vfbench.pipeline.plan import RunOptions, plan
+from vfbench.pipeline.requests import requests
+from vfbench.training import match_flops
+from vfbench.utils import checkpoint as checkpoint_
+from vfbench.utils import tensor_files as tensor_files_
 
-TRAINABLE = matching.trainable()
+TRAINABLE = match_flops.trainable()
 
 
 class Convolution:
@@ -61,7 +65,9 @@ def test_evaluations_are_steps_and_guidance_doubles_them(guidance: float, times:
     sampler = videofusion.build(setting, steps=3, guidance=guidance)
     cost = measure(sampler, requests(setting.dataset, "test", 1, 0)[0])
     assert cost.evaluations == cost.calls["base"] == cost.calls["residual"] == 3 * times
-    assert cost.parameters == sum(tensor.numel() for tensor in weights.read(folder / "model.safetensors").values())
+    assert cost.parameters == sum(
+        tensor.numel() for tensor in tensor_files_.read(folder / "model.safetensors").values()
+    )
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -145,8 +151,8 @@ def test_a_base_generator_of_the_hub_is_counted() -> None:
 
 @pytest.mark.parametrize("clip", [False, True])
 def test_the_embedding_of_a_frame_and_its_prior_are_counted(clip: bool, tmp_path: Path) -> None:
-    found = saved_clip(tmp_path) / weights.TENSORS if clip else None
-    of_clip = {"encoder": str(tmp_path), "size": 6, "sha256": weights.sha256(found)} if found else {}
+    found = saved_clip(tmp_path) / checkpoint_.TENSORS if clip else None
+    of_clip = {"encoder": str(tmp_path), "size": 6, "sha256": tensor_files_.sha256(found)} if found else {}
     model = MODELS["vdm"]({**EMBEDDING, **of_clip})
     assert 2 * training_flops(model) == counted(model)
     assert training_flops(model) > training_flops(tiny_vdm())

@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vfbench import cut, plugins, presets, video
-from vfbench.cut import Cut, starts
+from vfbench import plugins, video
+from vfbench.clips.transform import Cut, starts
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape
 from vfbench.plugins import Spec
-from vfbench.protocol import SPLITS, Protocol
-from vfbench.rules import CUT, rules
+from vfbench.protocol import presets, protocol
+from vfbench.protocol.protocol import SPLITS, Protocol
+from vfbench.protocol.resolve import CUT, rules
 
 PLAIN = Cut("folder", ClipShape(4, 5, 7))
 
@@ -60,7 +61,7 @@ def test_the_hashed_start_is_drawn_from_the_name() -> None:
     assert set(drawn.values()) == set(range(101))  # every place, the last included
 
 
-@pytest.mark.parametrize("start", [*cut.ONE, *cut.SEVERAL])
+@pytest.mark.parametrize("start", [*protocol.ONE, *protocol.SEVERAL])
 def test_a_cut_has_the_rule_and_what_it_needs(start: str) -> None:
     made = replace(PLAIN, start=start, stride=2, drop_first=3)
     assert made.starts("v", 20) == starts(start, "v", 20, frames=4, stride=2, drop_first=3)
@@ -207,7 +208,7 @@ def test_the_text_tells_cuts_apart_and_leaves_out_the_usual() -> None:
 
 def test_the_words_are_those_of_a_protocol() -> None:
     schema = Protocol.model_json_schema()["properties"]
-    for name, words in cut.WORDS.items():
+    for name, words in protocol.WORDS.items():
         assert {*words, "own"} == set(schema[name]["enum"])
 
 

@@ -1,4 +1,4 @@
-"""The resize rule of `vfbench.cut`: half-pixel centres, float32, rounded."""
+"""The resize rule of `vfbench.clips.transform`: half-pixel centres, float32, rounded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vfbench import cut
+from vfbench.clips import transform
 
 
 def noise(*shape: int) -> Tensor:
@@ -20,34 +20,34 @@ def noise(*shape: int) -> Tensor:
 def test_resize_keeps_a_constant(size: tuple[int, int], antialias: bool) -> None:
     for value in (0, 1, 127, 254, 255):
         clips = torch.full((2, 3, 3, 16, 20), value, dtype=torch.uint8)
-        assert torch.equal(cut.resize(clips, *size, antialias=antialias), clips.new_full((2, 3, 3, *size), value))
+        assert torch.equal(transform.resize(clips, *size, antialias=antialias), clips.new_full((2, 3, 3, *size), value))
 
 
 def test_resize_to_the_same_size_changes_nothing() -> None:
     clips = noise(2, 3, 3, 9, 12)
-    assert torch.equal(cut.resize(clips, 9, 12), clips)
+    assert torch.equal(transform.resize(clips, 9, 12), clips)
 
 
 def test_resize_has_half_pixel_centres_and_rounds() -> None:
     row = torch.tensor([0, 100], dtype=torch.uint8).expand(3, 1, 2)
-    assert cut.resize(row, 1, 4)[0, 0].tolist() == [0, 25, 75, 100]
+    assert transform.resize(row, 1, 4)[0, 0].tolist() == [0, 25, 75, 100]
     row = torch.tensor([0, 0, 11, 11], dtype=torch.uint8).expand(3, 1, 4)
-    assert cut.resize(row, 1, 2, antialias=False)[0, 0].tolist() == [0, 11]
-    assert cut.resize(row, 1, 2)[0, 0].tolist() == [2, 9]  # 11/7 and 66/7: the wider filter, not truncated
+    assert transform.resize(row, 1, 2, antialias=False)[0, 0].tolist() == [0, 11]
+    assert transform.resize(row, 1, 2)[0, 0].tolist() == [2, 9]  # 11/7 and 66/7: the wider filter, not truncated
 
 
 def test_resize_shrinks_as_pil_does() -> None:
     image = noise(3, 40, 50)
-    ours = cut.resize(image, 16, 20).permute(1, 2, 0)
+    ours = transform.resize(image, 16, 20).permute(1, 2, 0)
     theirs = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((20, 16), Image.Resampling.BILINEAR)
     assert (ours.int() - torch.from_numpy(np.array(theirs)).int()).abs().max() <= 1
 
 
 def test_resize_refuses_floats() -> None:
     with pytest.raises(TypeError):
-        cut.resize(torch.rand(3, 4, 4), 2, 2)
+        transform.resize(torch.rand(3, 4, 4), 2, 2)
 
 
 def test_centre_box() -> None:
-    assert cut.centre_box(3, 7) == (2, 0, 3, 3)  # left, top, width, height
-    assert cut.centre_box(6, 3) == (0, 1, 3, 3)  # an odd margin: more is cut below
+    assert transform.centre_box(3, 7) == (2, 0, 3, 3)  # left, top, width, height
+    assert transform.centre_box(6, 3) == (0, 1, 3, 3)  # an odd margin: more is cut below

@@ -11,7 +11,7 @@ import pytest
 from clipfiles import pictures
 from datatrees import avi, declaring, found, write
 
-from vfbench.data.avi import counts
+from vfbench.data.avi_index import counts
 from vfbench.data.verify import require, verify
 
 av = pytest.importorskip("av")

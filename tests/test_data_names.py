@@ -10,11 +10,11 @@ from clipfiles import pictures, write_frames
 from conftest import Command
 from datatrees import TEST, TRAIN, avi, found, ucf101, write, write_lists
 
-from vfbench import prepare
+from vfbench.data import prepare
 from vfbench.data.verify import require, verify
 from vfbench.datasets._ucf101_lists import CLASSES, official_name
 from vfbench.errors import MissingData
-from vfbench.progress import plain
+from vfbench.utils.progress import plain
 
 pytest.importorskip("av")
 

@@ -12,8 +12,10 @@ import torch
 from conftest import Command, contents, flip, results
 from datatrees import ucf101
 
-from vfbench import manifest, plugins, store
+from vfbench import plugins
+from vfbench.clips import manifest
 from vfbench.interfaces import Request
+from vfbench.utils import tensor_files
 
 pytest.importorskip("av")
 
@@ -41,7 +43,7 @@ def test_the_files_hold_the_features_of_the_listed_clips(root: Path, tmp_path: P
     listed = manifest.read(tmp_path / "out/clips.csv")
     dataset = _dataset(root)
     for source in SOURCES:
-        tensors, metadata = store.read_tensors(tmp_path / f"out/{source}.safetensors")
+        tensors, metadata = tensor_files.read_tensors(tmp_path / f"out/{source}.safetensors")
         assert metadata["clips_sha256"] == listed.sha256
         assert metadata["dataset_fingerprint"] == dataset.fingerprint
         protocol = json.loads(metadata["protocol"])
@@ -80,13 +82,13 @@ def test_others_can_score_against_a_file(root: Path, tmp_path: Path, vfbench: Co
 def test_the_same_command_again_mends_a_damaged_file(root: Path, tmp_path: Path, vfbench: Command) -> None:
     run(vfbench, root, tmp_path / "out")
     files = [tmp_path / f"out/{source}.safetensors" for source in SOURCES]
-    first = [copy.deepcopy(store.read_tensors(file)) for file in files]  # they are mapped
+    first = [copy.deepcopy(tensor_files.read_tensors(file)) for file in files]  # they are mapped
     flip(files[1], -1)
     with pytest.raises(ValueError, match="hash"):
-        store.read_tensors(files[1])
+        tensor_files.read_tensors(files[1])
     assert run(vfbench, root, tmp_path / "out").code == 0
     for file, (tensors, metadata) in zip(files, first, strict=True):
-        again, told = store.read_tensors(file)
+        again, told = tensor_files.read_tensors(file)
         assert told == metadata
         assert all(torch.equal(again[name], tensors[name]) for name in tensors)
 

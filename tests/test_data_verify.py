@@ -16,12 +16,11 @@ from clipfiles import pictures, write_frames
 from conftest import Command, contents, flip
 from datatrees import CLASSES, FRAMES, TEST, TRAIN, avi, declaring, found, ucf101, write, write_lists
 
-from vfbench import prepare
-from vfbench.data import duplicates, looking, parallel
+from vfbench.clips import Entry
+from vfbench.data import duplicates, inspect_video, parallel, prepare
 from vfbench.data.findings import KINDS
 from vfbench.data.verify import require, verify
 from vfbench.errors import BadEnvironment, MissingData, UserError
-from vfbench.folders import Entry
 
 pytest.importorskip("av")
 
@@ -205,7 +204,7 @@ def test_links_are_told_without_reading(
 
     def contents(entries: Sequence[Entry]) -> Iterator[str]:
         hashed.extend(entries)
-        return looking.contents(entries)
+        return inspect_video.contents(entries)
 
     monkeypatch.setattr(duplicates, "contents", contents)
     told = found(verify("ucf101", root))
@@ -374,8 +373,8 @@ def test_frame_folders(tmp_path: Path) -> None:
 
 def test_a_size_that_changes_far_into_a_frame_folder(tmp_path: Path) -> None:
     write_frames(tmp_path / "a/v", pictures(0, frames=24))
-    write_frames(tmp_path / "a/v", pictures(0, frames=looking.BATCH, width=12), "1{:03}.png")
-    for image in sorted((tmp_path / "a/v").glob("00*"))[looking.BATCH :]:
+    write_frames(tmp_path / "a/v", pictures(0, frames=inspect_video.BATCH, width=12), "1{:03}.png")
+    for image in sorted((tmp_path / "a/v").glob("00*"))[inspect_video.BATCH :]:
         image.unlink()  # so that the change falls between two batches
     assert found(verify("folder", tmp_path / "a", full=True))["sizes"] == [("v", "another size from frame 16 on")]
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from vfbench import video
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.video import pyav
-from vfbench.video.wanted import Wanted
+from vfbench.video.frame_range import Wanted
 
 av = pytest.importorskip("av")
 SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".webm")

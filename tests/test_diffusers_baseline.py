@@ -19,14 +19,15 @@ from helpers import CPU, tiny_dataset
 from PIL import Image
 from torch import Tensor
 
-from vfbench import cut, plugins
+from vfbench import plugins
 from vfbench.baselines import diffusers
 from vfbench.baselines._pipeline_sampler import Pipeline
 from vfbench.baselines._pipelines import to_clips
-from vfbench.cost import measure
+from vfbench.clips import transform
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import ClipShape, Request, Setting
-from vfbench.plan import RunOptions, plan
+from vfbench.pipeline.cost import measure
+from vfbench.pipeline.plan import RunOptions, plan
 
 library: Any = pytest.importorskip("diffusers", reason='needs pip install "vfbench[diffusers]"')
 from pipelines import FAMILIES, image_parts, motion_adapter, save  # noqa: E402  # they need the library
@@ -120,7 +121,7 @@ def test_an_image_pipeline_is_shown_the_first_frame_of_the_real_clip(saved: Fold
     assert differ(*clips)
     real = DATA.clips("test", [second.source])[0, :1]
     side = SHAPES[family].height
-    assert np.array_equal(np.array(shown[1]), cut.resize(real, side, side)[0].permute(1, 2, 0).numpy())
+    assert np.array_equal(np.array(shown[1]), transform.resize(real, side, side)[0].permute(1, 2, 0).numpy())
 
 
 def test_one_folder_serves_text_and_image(saved: Folders) -> None:
@@ -175,7 +176,7 @@ def test_clips_are_fitted_only_when_it_is_said(saved: Folders, fit: str) -> None
     assert (plain.shape, fitted.shape) == (ClipShape(4, 32, 48), ClipShape(4, 16, 16))
     clips = plain.sample(requests(1))
     seen = clips[..., 8:40] if fit == "centre-crop" else clips
-    assert torch.equal(fitted.sample(requests(1)), cut.resize(seen, 16, 16))
+    assert torch.equal(fitted.sample(requests(1)), transform.resize(seen, 16, 16))
 
 
 def test_bytes_are_made_as_the_protocol_says(saved: Folders) -> None:

@@ -13,10 +13,9 @@ import torch
 from helpers import randn
 from torch import Tensor
 
-from vfbench.diffusion.guidance import guided
 from vfbench.diffusion.priors import Decomposed, Independent, Prior, batched
 from vfbench.diffusion.schedule import Parametrisation, Prediction, Schedule, clip, split, v_target
-from vfbench.diffusion.solvers import SOLVERS, Denoiser, solve
+from vfbench.diffusion.solvers import SOLVERS, Denoiser, guided, solve
 from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape
 

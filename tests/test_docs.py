@@ -22,15 +22,15 @@ from contract import check_dataset, check_fingerprint, check_metric, check_sampl
 from helpers import perturb
 
 import vfbench
-from vfbench import arguments, errors, plugins
-from vfbench.cli import app
+from vfbench import errors, plugins
+from vfbench.cli import app, config
 from vfbench.datasets import shapes
 from vfbench.diffusion.priors import per_clip
 from vfbench.interfaces import ClipShape, Request, Setting
-from vfbench.measuring import CLIPS
-from vfbench.plan import RunOptions
+from vfbench.pipeline.eval_setup import CLIPS
+from vfbench.pipeline.plan import RunOptions
 from vfbench.plugins import Kind
-from vfbench.training.run import Run
+from vfbench.training.trainer import Run
 
 ROOT = Path(__file__).parent.parent
 README, CONTRIBUTING, CHANGELOG = (
@@ -80,7 +80,7 @@ def said(text: str) -> Iterator[list[str]]:
 
 def parse(given: list[str]) -> None:
     """Let the command line read its arguments, without doing anything; raises what a user would see."""
-    words = arguments.normal(given)
+    words = config.normal(given)
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has commands
     verb, *rest = words if words[:1] != ["--config"] else words[2:]
     if "--help" not in rest:

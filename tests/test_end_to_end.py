@@ -18,7 +18,7 @@ from conftest import Command, close_clips, close_scores, lasting, python, result
 from helpers import NO_TIME, UNET
 
 from vfbench.models import videofusion
-from vfbench.store import read_tensors
+from vfbench.utils.tensor_files import read_tensors
 
 pytestmark = pytest.mark.slow
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from conftest import Command
 
-from vfbench import estimate, plugins
+from vfbench import plugins
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import MissingData
-from vfbench.estimate import RECIPES, gpu_hours, recipe, require_trained
-from vfbench.matching import describe
-from vfbench.plan import RunOptions, plan
+from vfbench.pipeline.plan import RunOptions, plan
 from vfbench.plugins import Spec
-from vfbench.train import prepare
+from vfbench.training import budget
+from vfbench.training.budget import RECIPES, gpu_hours, recipe, require_trained
+from vfbench.training.match_flops import describe
+from vfbench.training.train import prepare
 
 LARGER = "shapes(height=64, width=64)"
 
@@ -29,7 +30,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("this is work")
 
-    monkeypatch.setattr("vfbench.plan.prepare", never)
+    monkeypatch.setattr("vfbench.pipeline.plan.prepare", never)
     monkeypatch.setattr(Shapes, "clips", never)
 
 
@@ -83,9 +84,9 @@ def test_hours_follow_from_flops_steps_and_clips() -> None:
     flops = 10**12
     assert gpu_hours(flops, 1000, 36) == pytest.approx(0.1)
     assert gpu_hours(flops, 2000, 72) == pytest.approx(0.4)
-    assert estimate.told_hours(flops, 1000, 36) == "about 0.1 GPU-hours at 100 TFLOP/s a GPU"
-    assert estimate.told_hours(flops, 1, 1) == "less than 0.1 GPU-hours at 100 TFLOP/s a GPU"
-    assert estimate.told_hours(flops, 10**6, 360) == "about 1,000.0 GPU-hours at 100 TFLOP/s a GPU"
+    assert budget.told_hours(flops, 1000, 36) == "about 0.1 GPU-hours at 100 TFLOP/s a GPU"
+    assert budget.told_hours(flops, 1, 1) == "less than 0.1 GPU-hours at 100 TFLOP/s a GPU"
+    assert budget.told_hours(flops, 10**6, 360) == "about 1,000.0 GPU-hours at 100 TFLOP/s a GPU"
 
 
 def test_a_smoke_run_asks_for_a_training_of_a_few_steps() -> None:
@@ -211,4 +212,4 @@ def test_every_preset_has_a_recipe_and_a_larger_one_no_shorter(model: str) -> No
         assert recipe(preset) is RECIPES[re.split("-", preset)[0]]
     steps = [recipe(name).steps for name in ("tiny", "small", "base", "paper")]
     assert steps == sorted(steps)
-    assert recipe("theirs") is estimate.OTHER
+    assert recipe("theirs") is budget.OTHER

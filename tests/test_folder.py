@@ -23,9 +23,11 @@ from clipfiles import (
 )
 from contract import check_dataset, check_fingerprint
 
-from vfbench import cut, folders, video
+from vfbench import clips as folders
+from vfbench import video
+from vfbench.clips import transform
 from vfbench.datasets import folder, ucf101
-from vfbench.datasets._videos import Videos
+from vfbench.datasets._video_dataset import Videos
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Dataset
 
@@ -100,7 +102,7 @@ def test_clips_are_cropped_and_resized_as_by_video(kinds: Mapping[str, folders.F
     write_frames(kinds["frames"].root / "v1", images)
     made = make(kinds["frames"].root, height=4, width=6, stride=2, drop_first=1).clips("train", [1])
     clip = torch.from_numpy(images[1:8:2]).permute(0, 3, 1, 2)
-    assert torch.equal(made[0], cut.resize(clip[..., 1:9], 4, 6))
+    assert torch.equal(made[0], transform.resize(clip[..., 1:9], 4, 6))
     native = make(kinds["frames"].root, height=None, width=None)
     assert native.shape == ClipShape(4, 8, 8)
     assert torch.equal(native.clips("train", [1])[0], clip.new_tensor(images[:4, :, 1:9]).permute(0, 3, 1, 2))

@@ -17,9 +17,9 @@ from clipfiles import (
 )
 from safetensors.torch import save_file
 
-from vfbench import folders
+from vfbench import clips as folders
+from vfbench.clips import arrays
 from vfbench.errors import MissingData, UserError
-from vfbench.folders import arrays
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 

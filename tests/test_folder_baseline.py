@@ -17,14 +17,14 @@ from contract import check_sampler
 from helpers import CPU, tiny_dataset
 from torch import Tensor
 
-from vfbench import generate
 from vfbench.baselines import folder
 from vfbench.baselines.folder import Answers
+from vfbench.clips.caption_file import told
 from vfbench.datasets import shapes
 from vfbench.errors import MissingData, UserError
-from vfbench.folders.told import told
 from vfbench.interfaces import Request, Setting, derive_seed
-from vfbench.plan import RunOptions, plan
+from vfbench.pipeline import requests as generate
+from vfbench.pipeline.plan import RunOptions, plan
 
 DATA = tiny_dataset(4, 16)
 PROMPTS = ("a cat", "a dog", "a cat", "a fox", "a cat")

@@ -10,9 +10,10 @@ from clipfiles import levels, names, pictures, touch, write_frames, write_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vfbench import folders
+from vfbench import clips
+from vfbench.clips.scan import Scan, _add_frames, gap
+from vfbench.clips.text import natural
 from vfbench.errors import MissingData
-from vfbench.folders.scan import Scan, _add_frames, gap, natural
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 
@@ -32,26 +33,26 @@ pytest.importorskip("av")  # without it no clip can be made, nor read
     ],
 )
 def test_layouts(tmp_path: Path, files: list[str], kind: str, found: list[str], groups: tuple[str, ...]) -> None:
-    seen = folders.detect(str(touch(tmp_path, *files)))
+    seen = clips.detect(str(touch(tmp_path, *files)))
     assert (seen.kind, names(seen), seen.groups, len(seen)) == (kind, found, groups, len(found))
     assert [entry.path for entry in seen.entries] == [tmp_path / name for name in found]
 
 
 def test_order_is_natural_and_says_where_that_differs(tmp_path: Path) -> None:
     touch(tmp_path, *(f"v{k}.mp4" for k in (1, 2, 10, 11)))
-    found = folders.detect(tmp_path)
+    found = clips.detect(tmp_path)
     assert names(found) == ["v1.mp4", "v2.mp4", "v10.mp4", "v11.mp4"]
     assert found.notes == ("natural order differs from lexicographic order in 3 places",)  # 1, 10, 11, 2
-    padded = folders.detect(touch(tmp_path / "padded", "v01.mp4", "v02.mp4", "v10.mp4"))
+    padded = clips.detect(touch(tmp_path / "padded", "v01.mp4", "v02.mp4", "v10.mp4"))
     assert padded.notes == ()
 
 
 def test_order_of_frames_is_natural_and_says_where_that_differs(tmp_path: Path) -> None:
     write_frames(tmp_path / "a", pictures(), "frame{}.png")
     write_frames(tmp_path / "b", pictures())
-    found = folders.detect(tmp_path)
+    found = clips.detect(tmp_path)
     assert found.notes == ("natural order of frames differs from lexicographic order in 1: a",)
-    assert levels(folders.clip(found, 0, frames=12)) == [10.0 * k for k in range(12)]
+    assert levels(clips.clip(found, 0, frames=12)) == [10.0 * k for k in range(12)]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_the_quick_look_at_the_order_of_frames_is_right(stems: list[str]) -> Non
 def test_what_is_no_clip_is_not_entered_or_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "readme.txt", "sub/labels.csv", "preview.png", ".DS_Store", "sub/.DS_Store", "Thumbs.db")
     touch(tmp_path, "__MACOSX/a.mp4", "__MACOSX/b/1.png", ".cache/c.mp4", "UCFTrainTestlist/x.mp4", "void/", "sub/no/")
-    found = folders.detect(tmp_path)
+    found = clips.detect(tmp_path)
     assert names(found) == ["a.mp4"]
     assert found.notes == (
         "not scored, no layout reads them: preview.png, readme.txt, sub/labels.csv",
@@ -95,13 +96,13 @@ def test_what_is_no_clip_is_not_entered_or_is_named(tmp_path: Path) -> None:
 
 
 def test_videos_in_several_formats_are_pointed_out(tmp_path: Path) -> None:
-    found = folders.detect(touch(tmp_path, "a.gif", "a.mp4", "b.mp4"))
+    found = clips.detect(touch(tmp_path, "a.gif", "a.mp4", "b.mp4"))
     assert found.notes == (
         "mixed: 1 .gif, 2 .mp4",
         "names that stand there in several formats, each scored as a clip: 1 (a)",
         "a GIF has at most 256 colours a frame, and equal neighbours are often stored as one frame",
     )
-    frames = folders.detect(touch(tmp_path / "frames", "a/1.png", "b/1.jpg"))
+    frames = clips.detect(touch(tmp_path / "frames", "a/1.png", "b/1.jpg"))
     assert frames.notes == ("mixed: 1 png, 1 jpeg",)
 
 
@@ -122,31 +123,31 @@ def test_videos_in_several_formats_are_pointed_out(tmp_path: Path) -> None:
 )
 def test_what_is_no_layout_or_two_is_refused(tmp_path: Path, files: list[str], message: str) -> None:
     with pytest.raises(MissingData, match=re.escape(message)) as error:
-        folders.detect(touch(tmp_path, *files))
+        clips.detect(touch(tmp_path, *files))
     assert str(tmp_path) in str(error.value)
 
 
 def test_a_single_file_stands_for_its_folder(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "b.mp4", "c.txt")
-    found = folders.detect(tmp_path / "a.mp4")
+    found = clips.detect(tmp_path / "a.mp4")
     assert (names(found), found.kind, found.notes) == (["a.mp4"], "videos", ())
     with pytest.raises(MissingData, match=r"c\.txt holds no clips"):
-        folders.detect(tmp_path / "c.txt")
+        clips.detect(tmp_path / "c.txt")
     with pytest.raises(MissingData, match=r"missing: No such file or directory; give a folder"):
-        folders.detect(tmp_path / "missing")
+        clips.detect(tmp_path / "missing")
 
 
 def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
     touch(tmp_path, "there/a.mp4", "here/")
     (tmp_path / "here/x").symlink_to(tmp_path / "there")
-    assert names(folders.detect(tmp_path / "here")) == ["x/a.mp4"]
+    assert names(clips.detect(tmp_path / "here")) == ["x/a.mp4"]
     (tmp_path / "there/up").symlink_to(tmp_path / "there")
     with pytest.raises(MissingData, match="there/up links to a folder above itself"):
-        folders.detect(tmp_path / "there")
+        clips.detect(tmp_path / "there")
 
 
 def test_describe_says_what_was_found(tmp_path: Path) -> None:
-    found = folders.detect(touch(tmp_path, "x/c1/1.png", "y/c2/1.png", "list.txt"))
+    found = clips.detect(touch(tmp_path, "x/c1/1.png", "y/c2/1.png", "list.txt"))
     assert found.describe().splitlines() == [
         f"folder  {tmp_path}",
         "found   frame folders: 2, classes: 2",
@@ -162,10 +163,10 @@ def test_describe_says_what_was_found(tmp_path: Path) -> None:
 def test_only_listed_clips_count_and_the_others_are_named(tmp_path: Path) -> None:
     touch(tmp_path / "clips", "x/a#1.mp4", "x/b.mp4", "y/c.mp4", "y/d.mp4", "frames/1.png")
     listing = write_list(tmp_path / "list.txt", "\ufeffy/d.mp4", "", "./x/a#1.mp4", "")
-    found = folders.detect(tmp_path / "clips", listing=listing)
+    found = clips.detect(tmp_path / "clips", listing=listing)
     assert (names(found), found.groups) == (["x/a#1.mp4", "y/d.mp4"], ("x", "y"))
     assert found.notes == ("not listed, not scored: 3 (x/b.mp4, y/c.mp4, frames)",)
-    only = folders.detect(tmp_path / "clips", listing=write_list(listing, "frames/"))
+    only = clips.detect(tmp_path / "clips", listing=write_list(listing, "frames/"))
     assert (only.kind, names(only)) == ("frames", ["frames"])
 
 
@@ -180,11 +181,11 @@ def test_only_listed_clips_count_and_the_others_are_named(tmp_path: Path) -> Non
 def test_a_list_that_does_not_fit_is_refused(tmp_path: Path, lines: list[str], message: str) -> None:
     listing = write_list(tmp_path / "list.txt", *lines)
     with pytest.raises(MissingData, match=re.escape(message.format(tmp_path))):
-        folders.detect(touch(tmp_path, "a.mp4"), listing=listing)
+        clips.detect(touch(tmp_path, "a.mp4"), listing=listing)
 
 
 def test_a_list_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"caf\xe9.mp4")
     for name in ("latin", "gone"):
         with pytest.raises(MissingData, match=f"{name}: cannot be read as a list of clips"):
-            folders.detect(touch(tmp_path, "a.mp4"), listing=tmp_path / name)
+            clips.detect(touch(tmp_path, "a.mp4"), listing=tmp_path / name)

@@ -17,7 +17,7 @@ import torch
 from clipfiles import FRAMES, KINDS, all_kinds, levels, names, pictures, write_frames, write_video
 from PIL import Image
 
-from vfbench import folders
+from vfbench import clips as folders
 from vfbench.errors import MissingData, UserError
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
@@ -128,7 +128,10 @@ def test_files_that_went_away_are_named(kinds: Mapping[str, folders.Found]) -> N
     for kind, found in kinds.items():
         path = found.entries[-1].path
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for read in (lambda found=found: folders.clip(found, 1, frames=2), lambda found=found: folders.manifest(found)):
+        for read in (
+            lambda found=found: folders.clip(found, 1, frames=2),
+            lambda found=found: folders.content_hash(found),
+        ):
             with pytest.raises(MissingData, match=f"{kind}/{path.name}: .*No such file"):
                 read()
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from clipfiles import levels, names
 
-from vfbench import folders
+from vfbench import clips as folders
 from vfbench.errors import MissingData
 
 pytest.importorskip("av")  # without it no clip can be made, nor read

@@ -15,8 +15,6 @@ from helpers import NO_TIME, UNET, clips_of, denoiser_of, perturb, randn, reques
 from torch import Tensor, nn
 
 from vfbench import plugins
-from vfbench import train as training
-from vfbench.cost import measure
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.frame_embedding import LEARNT, FrameEmbedding, kept
 from vfbench.diffusion.model import DiffusionModel, embedding_options
@@ -27,8 +25,10 @@ from vfbench.interfaces import Conditioning, Sampler
 from vfbench.models import videofusion
 from vfbench.models.videofusion import VideoFusion
 from vfbench.nets.frame_encoder import scaled
-from vfbench.train import TrainOptions, train
-from vfbench.training.run import Run
+from vfbench.pipeline.cost import measure
+from vfbench.training import train as training
+from vfbench.training.train import TrainOptions, train
+from vfbench.training.trainer import Run
 
 CPU = torch.device("cpu")
 CAPTION = "a small red circle moves left over blue stripes"

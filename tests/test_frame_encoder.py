@@ -13,13 +13,13 @@ from embedded import TINY_CLIP, saved_clip
 from helpers import randn, setting, tiny_dataset, tiny_videofusion
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from vfbench import weights
-from vfbench.cost import training_flops
+from vfbench.diffusion.flops import training_flops
 from vfbench.diffusion.model import embedding_options
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape
 from vfbench.models import videofusion
 from vfbench.nets.frame_encoder import ClipEncoder, FrameEncoder, find, scaled
+from vfbench.utils import tensor_files
 
 SIZE = 12
 
@@ -87,7 +87,7 @@ def test_a_checkpoint_remembers_clip_by_its_hash_and_samples_without_it(clip: Pa
     model = tiny_videofusion(embedding=embedding_options(str(clip)))
     told = model.config.options["embedding"]
     assert (told["encoder"], told["size"]) == (str(clip), TINY_CLIP["projection_dim"])
-    assert told["sha256"] == weights.sha256(clip / "model.safetensors")
+    assert told["sha256"] == tensor_files.sha256(clip / "model.safetensors")
     assert not any("encoder" in name for name in model.state_dict())
     model.save(tmp_path / "model")
     (clip / "model.safetensors").unlink()
@@ -108,9 +108,9 @@ def test_another_clip_than_at_the_beginning_is_refused(clip: Path) -> None:
 
 def _without_a_tensor(folder: Path) -> None:
     path = folder / "model.safetensors"
-    tensors = weights.read(path)
+    tensors = tensor_files.read(path)
     del tensors["visual_projection.weight"]
-    weights.write(path, tensors, {"format": "pt"})
+    tensor_files.write(path, tensors, {"format": "pt"})
 
 
 @pytest.mark.parametrize(

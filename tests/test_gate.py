@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from vfbench.errors import GateFailed, UserError
-from vfbench.gate import gate, parse, require
-from vfbench.results import STRANGER, Record
+from vfbench.report.gate import gate, parse, require
+from vfbench.report.results import STRANGER, Record
 
 PROTOCOL = {"id": "3f2a9c01be77", "name": "shapes", "comparable": True, "frames": 16}
 

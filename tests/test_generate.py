@@ -12,16 +12,17 @@ from conftest import close_clips, close_scores, contents, lasting
 from helpers import Colour, requests
 from torch import Tensor
 
-import vfbench as package
+import vfbench
 from vfbench.baselines import vdm
 from vfbench.baselines.noise import Noise
 from vfbench.datasets import shapes
 from vfbench.errors import BadEnvironment
-from vfbench.generate import Wanted
 from vfbench.interfaces import Clips, Features, Request, Setting
-from vfbench.memory import Batches
-from vfbench.plan import RunOptions, plan
-from vfbench.store import read_tensors
+from vfbench.pipeline import job
+from vfbench.pipeline.features import Wanted
+from vfbench.pipeline.plan import RunOptions, plan
+from vfbench.utils.memory import Batches
+from vfbench.utils.tensor_files import read_tensors
 
 SAID = "do not fit into the memory of the GPU"
 
@@ -39,7 +40,7 @@ class Memory:
 
 
 def run(folder: Path) -> dict[str, Any]:
-    result = package.benchmark(
+    result = vfbench.benchmark(
         model="noise", num_samples=70, smoke=True, device="cpu", batch_size=16, keep_clips=True, output=folder
     )
     return lasting(result)
@@ -89,7 +90,7 @@ def test_a_clip_that_does_not_fit_alone_ends_the_run_and_says_what_helps(
     planned = plan(RunOptions(model="noise", smoke=True, device="cpu", output=tmp_path / "run"))
     small(Memory(0), monkeypatch)
     with pytest.raises(BadEnvironment, match=r"clip 0 does not fit .*--dtype bfloat16.*offload='model'.*--device cpu"):
-        package.run.run(planned)
+        job.run(planned)
 
 
 def test_a_plan_that_does_not_fit_says_so_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

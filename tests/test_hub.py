@@ -16,9 +16,12 @@ from conftest import Command
 from helpers import CPU, requests, tiny_dataset, tiny_vdm
 from huggingface_hub import constants, errors
 
-from vfbench import files, hub, modelcard, plugins, weights
+from vfbench import plugins
+from vfbench.diffusion import hub
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import Clips, Setting
+from vfbench.training import model_card
+from vfbench.utils import checkpoint, files, tensor_files
 
 TRAINABLE = [name for name in plugins.names("model") if hasattr(plugins.module("model", name), "create")]
 DATA = tiny_dataset(side=16)
@@ -127,7 +130,7 @@ def test_only_the_checkpoint_goes_and_only_it_comes(fake: FakeHub, saved: Path, 
     for folder in (hub.pull(NAME), hub.pull(NAME, output=tmp_path / "there")):
         assert names(folder) == sorted(hub.FILES)
         assert all((folder / name).read_bytes() == (saved / name).read_bytes() for name in hub.FILES)
-    assert weights.sha256(saved / weights.TENSORS)[:12] in fake.messages[0]
+    assert tensor_files.sha256(saved / checkpoint.TENSORS)[:12] in fake.messages[0]
 
 
 def test_a_revision_is_a_branch_of_its_own(fake: FakeHub, saved: Path) -> None:
@@ -172,16 +175,16 @@ def test_private_is_asked_for_and_a_public_repository_is_refused(fake: FakeHub, 
 
 
 def test_weights_that_are_not_those_recorded_go_nowhere(fake: FakeHub, saved: Path) -> None:
-    weights.write(saved / weights.TENSORS, tiny_vdm(perturbed=False).state_dict())
+    tensor_files.write(saved / checkpoint.TENSORS, tiny_vdm(perturbed=False).state_dict())
     with pytest.raises(MissingData, match=r"model\.safetensors is damaged or of another training: its SHA-256 is"):
         hub.push(saved, NAME)
     assert fake.private == {}
 
 
 def test_a_configuration_that_is_not_that_of_the_weights_goes_nowhere(fake: FakeHub, saved: Path) -> None:
-    changed = files.read_json(saved / weights.CONFIG)
+    changed = files.read_json(saved / checkpoint.CONFIG)
     changed["options"]["schedule"] = "linear"
-    files.write_json(saved / weights.CONFIG, changed)
+    files.write_json(saved / checkpoint.CONFIG, changed)
     with pytest.raises(MissingData, match=r"config\.json is not what its weights were saved with"):
         hub.push(saved, NAME)
     assert fake.private == {}
@@ -189,7 +192,7 @@ def test_a_configuration_that_is_not_that_of_the_weights_goes_nowhere(fake: Fake
 
 def test_weights_that_changed_on_the_hub_are_refused(fake: FakeHub, saved: Path, tmp_path: Path) -> None:
     hub.push(saved, NAME)
-    path = fake.folder(NAME) / weights.TENSORS
+    path = fake.folder(NAME) / checkpoint.TENSORS
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(MissingData, match=r"its SHA-256 is .*, expected"):
         hub.pull(NAME, output=tmp_path / "there")
@@ -319,5 +322,5 @@ def test_a_checkpoint_without_a_card_goes_with_a_warning(fake: FakeHub, saved: P
 def test_the_next_command_of_files_of_others_says_where_they_are(saved: Path) -> None:
     content = json.loads((saved / "config.json").read_text())
     files.write_json(saved / "config.json", {**content, "dataset": "ucf101"})
-    found = modelcard.command(hub.config(saved), "x")
+    found = model_card.command(hub.config(saved), "x")
     assert found[3:] == ["--dataset", "ucf101(frames=4, height=8, width=8)", "--data-root", "DATA", "--checkpoint", "x"]

@@ -19,8 +19,8 @@ from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.models import _hub_base, videofusion
 from vfbench.models._hub_base import ADDED, HubBase, levels, nearest
 from vfbench.models.videofusion import VideoFusion
-from vfbench.train import TrainOptions, train
-from vfbench.training.run import Run
+from vfbench.training.train import TrainOptions, train
+from vfbench.training.trainer import Run
 
 diffusers = pytest.importorskip("diffusers", reason="a base generator of the hub needs diffusers, which is an extra")
 

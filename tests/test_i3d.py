@@ -17,7 +17,7 @@ from vfbench.interfaces import Clips, Request
 from vfbench.metrics import _i3d, _i3d_network
 from vfbench.metrics._i3d import Extractor, build
 from vfbench.metrics._i3d_network import I3D, Folded, Mixed, Pool, Unit, padding
-from vfbench.pretrained import Filled, i3d
+from vfbench.weights import Filled, i3d
 
 CPU = torch.device("cpu")
 EPSILONS = (1e-3, 1e-5)

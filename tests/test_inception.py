@@ -18,7 +18,7 @@ from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics import _inception
 from vfbench.metrics._inception import DIM, SIDE, Extractor, create
-from vfbench.pretrained import Filled
+from vfbench.weights import Filled
 
 CPU = torch.device("cpu")
 

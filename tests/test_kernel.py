@@ -12,13 +12,7 @@ from vfbench import plugins
 from vfbench.errors import UserError
 from vfbench.interfaces import Groups
 from vfbench.metrics import kvd
-from vfbench.metrics._kernel import (
-    kernel_difference,
-    kernel_distance,
-    kernel_sums,
-    polynomial_kernel,
-    subset_distances,
-)
+from vfbench.metrics._mmd import kernel_difference, kernel_distance, kernel_sums, polynomial_kernel, subset_distances
 from vfbench.metrics._uncertainty import of_leave_outs
 
 # Golden values, made with the reference code of the named repositories (numpy 2.4.6).
@@ -71,7 +65,7 @@ def test_two_and_three_clips_by_hand() -> None:
 
 def test_blocks_do_not_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = kernel_distance(FAKE, REAL)
-    monkeypatch.setattr("vfbench.metrics._kernel_sums.BLOCK", 7)
+    monkeypatch.setattr("vfbench.metrics._mmd_sums.BLOCK", 7)
     assert kernel_distance(FAKE, REAL) == pytest.approx(whole, rel=1e-12)
 
 
@@ -112,7 +106,7 @@ def summed(kernel: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndar
 def test_error_is_the_jackknife_of_clusters_with_what_pairs_bring_counted_once(
     estimator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vfbench.metrics._kernel_sums.BLOCK", 4)
+    monkeypatch.setattr("vfbench.metrics._mmd_sums.BLOCK", 4)
     x, y, i, j = CLUSTERED
     distance = partial(by_definition, estimator=estimator)
     left_x = [distance(x[i != out], y, i[i != out], j) for out in range(5)]

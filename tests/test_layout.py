@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,51 +13,22 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vfbench"
 FOLDERS = ("vfbench", "metrics", "baselines", "tests", "benchmarks")
 
-LAYERS = {
-    "words": ("interfaces", "errors"),
-    "tools": (
-        *("protocol", "files", "video", "resize", "weights", "pretrained", "diffusion", "nets", "progress", "device"),
-        *("presets", "folders", "cut", "windows", "inventory", "manifest", "prepared", "prefetch", "archives"),
-        *("members", "rar", "hub", "remote", "memory"),
-    ),
-    "plug-ins": ("datasets", "models", "baselines", "metrics"),
-    "registry": ("plugins", "annotations"),
-    "engine": (
-        *(
-            "plan",
-            "record",
-            "measuring",
-            "networks",
-            "rules",
-            "generate",
-            "make",
-            "selection",
-            "evaluate",
-            "run",
-            "executors",
-            "store",
-            "cost",
-            "matching",
-            "estimate",
-            "widths",
-            "modelcard",
-            "train",
-            "training",
-        ),
-        *("results", "table", "cells", "notes", "render", "compare", "gate", "report", "calibrate", "score", "card"),
-        *("data", "prepare", "shards"),
-    ),
-    "wiring": ("cli", "arguments", "torchmetrics", "__main__", "__init__"),
+WORDS = ("interfaces", "errors", "plugins")
+TOOLS = ("utils", "video", "nets", "weights", "protocol", "clips", "diffusion", "report")
+SIDE_BY_SIDE = ("models", "baselines", "metrics", "datasets", "pipeline", "training", "data")
+PLUG_INS = ("models", "baselines", "metrics", "datasets")
+JOBS = ("scoring",)
+WIRING = ("cli", "torchmetrics", "__main__", "__init__")
+ROOT_MODULES = {"__init__.py", "__main__.py", "interfaces.py", "errors.py", "plugins.py", "torchmetrics.py"}
+MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(WORDS, WORDS),
+    **dict.fromkeys(TOOLS, WORDS + TOOLS),
+    **dict.fromkeys(("pipeline", "training", "data"), WORDS + TOOLS),  # a plug-in only through `plugins`, by its name
+    **dict.fromkeys(PLUG_INS, ("interfaces", "errors", *TOOLS)),
+    **dict.fromkeys(JOBS, (*WORDS, *TOOLS, "pipeline")),
+    **dict.fromkeys(WIRING, (*WORDS, *TOOLS, "pipeline", "training", "data", *JOBS, *WIRING)),
 }
-MAY_IMPORT = {
-    "words": (),
-    "tools": ("words", "tools"),
-    "plug-ins": ("words", "tools"),  # and the underscore helpers of their own folder
-    "registry": ("words", "registry"),
-    "engine": ("words", "tools", "registry", "engine"),  # a plug-in never by name, only through the registry
-    "wiring": ("words", "tools", "registry", "engine", "wiring"),
-}
-LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
+LONGEST_CHAIN = 8
 
 
 def sources(folder: Path) -> list[Path]:
@@ -81,12 +52,12 @@ def allowed(importer: str, target: str) -> bool:
     if target.split(".")[0] != "vfbench":
         return True
     own, theirs = (name.split(".")[1:] for name in (importer, target))
-    if not theirs or LAYER_OF.get(theirs[0]) is None:
-        return False  # the package as a whole, or a module that has no layer yet
-    layer = LAYER_OF[own[0] if own else "__init__"]
-    if layer == "plug-ins" and theirs[0] == own[0]:
-        return len(theirs) > 1 and theirs[1].startswith("_")
-    return LAYER_OF[theirs[0]] in MAY_IMPORT[layer]
+    if not theirs or theirs[0] not in MAY_IMPORT:
+        return False  # the package as a whole, or a module without a layer
+    here = own[0] if own else "__init__"
+    if theirs[0] != here:
+        return theirs[0] in MAY_IMPORT[here]
+    return here not in PLUG_INS or (len(theirs) > 1 and theirs[1].startswith("_"))
 
 
 def violations(source: str, module: str, *, is_package: bool = False) -> list[str]:
@@ -102,9 +73,46 @@ def module_of(path: Path) -> str:
 @pytest.mark.parametrize("path", sources(PACKAGE), ids=module_of)
 def test_every_module_keeps_to_its_layer(path: Path) -> None:
     top = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    assert top in LAYER_OF, f"give {top} a layer in the table above"
+    assert top in MAY_IMPORT, f"give {top} a layer in the table above"
     found = violations(path.read_text(), module_of(path), is_package=path.name == "__init__.py")
     assert found == [], f"{module_of(path)} may not import these"
+
+
+def rooms() -> dict[str, set[str]]:
+    """The folders and root modules that each folder or root module imports."""
+    graph: dict[str, set[str]] = {}
+    for path in sources(PACKAGE):
+        module = module_of(path)
+        room = [*module.split("."), "__init__"][1]
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        names = [name.split(".") for name in imported(path.read_text(), package)]
+        targets = {name[1] for name in names if name[0] == "vfbench" and len(name) > 1 and name[1] in MAY_IMPORT}
+        graph.setdefault(room, set()).update(targets - {room})
+    return graph
+
+
+def longest_chain(graph: Mapping[str, set[str]], start: str, above: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The longest chain of imports from `start`; raises ValueError naming a circle."""
+    if start in above:
+        raise ValueError(f"circle of imports: {' -> '.join([*above[above.index(start) :], start])}")
+    chains = [longest_chain(graph, target, (*above, start)) for target in sorted(graph.get(start, ()))]
+    return (start, *max(chains, key=len, default=()))
+
+
+def test_six_modules_stand_at_the_root() -> None:
+    assert {path.name for path in PACKAGE.glob("*.py")} == ROOT_MODULES
+
+
+def test_no_circle_of_folders_and_no_long_chain() -> None:
+    graph = rooms()
+    longest = max((longest_chain(graph, room) for room in graph), key=len)
+    assert len(longest) <= LONGEST_CHAIN, " -> ".join(longest)
+
+
+def test_the_chain_check_can_fail() -> None:
+    assert longest_chain({"a": {"b"}, "b": {"c"}}, "a") == ("a", "b", "c")
+    with pytest.raises(ValueError, match="b -> c -> b"):
+        longest_chain({"a": {"b"}, "b": {"c"}, "c": {"b"}}, "a")
 
 
 def test_the_folders_of_plug_ins_are_looked_into() -> None:
@@ -115,10 +123,10 @@ def test_the_folders_of_plug_ins_are_looked_into() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("vfbench.errors", "from vfbench import interfaces"),
-        ("vfbench.video", "from vfbench.train import train"),
-        ("vfbench.nets.unet", "import vfbench.plugins"),
-        ("vfbench.weights", "from . import plugins"),
+        ("vfbench.errors", "from vfbench import utils"),
+        ("vfbench.video", "from vfbench.training import train"),
+        ("vfbench.nets.unet", "import vfbench.pipeline.plan"),
+        ("vfbench.utils.checkpoint", "from ..training import train"),
         ("vfbench.diffusion.model", "def f():\n    from vfbench.models.videofusion import VideoFusion"),
         ("vfbench.models.videofusion", "from ..baselines import vdm"),
         ("vfbench.models.videofusion", "from vfbench.plugins import load"),
@@ -126,11 +134,14 @@ def test_the_folders_of_plug_ins_are_looked_into() -> None:
         ("vfbench.metrics.fvd", "from vfbench.metrics import kvd"),
         ("vfbench.metrics.fvd", "from .kvd import build"),
         ("vfbench.metrics.fvd", "from vfbench.metrics import *"),
-        ("vfbench.train", "from vfbench.models import videofusion"),
+        ("vfbench.pipeline.plan", "from vfbench.training import budget"),
+        ("vfbench.training.train", "from vfbench.data import sources"),
+        ("vfbench.training.train", "from vfbench.models import videofusion"),
+        ("vfbench.pipeline.plan", "from vfbench.scoring import look"),
         ("vfbench.cli", "import vfbench.datasets.shapes"),
-        ("vfbench.plugins", "import vfbench.train"),
-        ("vfbench.plan", "import vfbench"),
-        ("vfbench.plan", "from vfbench import nonsense"),
+        ("vfbench.plugins", "import vfbench.training.train"),
+        ("vfbench.pipeline.plan", "import vfbench"),
+        ("vfbench.pipeline.plan", "from vfbench import nonsense"),
     ],
 )
 def test_the_checker_catches(module: str, source: str) -> None:
@@ -144,8 +155,9 @@ def test_the_checker_catches(module: str, source: str) -> None:
         ("vfbench.metrics.fvd", "from vfbench.metrics._frechet import frechet_distance"),
         ("vfbench.metrics.fvd", "from ._frechet import frechet_distance"),
         ("vfbench.baselines.vdm", "import torch, vfbench.errors"),
-        ("vfbench.train", "from . import plugins"),
-        ("vfbench.cli", "from vfbench import plan, plugins"),
+        ("vfbench.training.train", "from vfbench import plugins"),
+        ("vfbench.scoring.clips", "from vfbench.pipeline import plan"),
+        ("vfbench.cli", "from vfbench import plugins\nfrom vfbench.training import budget"),
     ],
 )
 def test_the_checker_lets_pass(module: str, source: str) -> None:

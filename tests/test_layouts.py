@@ -18,14 +18,15 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vfbench import folders, selection
+from vfbench import clips
+from vfbench.clips.inventory import Inventory
+from vfbench.clips.manifest import Manifest
 from vfbench.datasets import folder, sky_timelapse, taichi_hd, ucf101
 from vfbench.datasets._ucf101_lists import CLASSES, SPELLED
 from vfbench.errors import MissingData
 from vfbench.interfaces import Dataset, Split
-from vfbench.inventory import Inventory
-from vfbench.manifest import Manifest
-from vfbench.protocol import Protocol
+from vfbench.pipeline import real_clips
+from vfbench.protocol.protocol import Protocol
 
 quick = settings(derandomize=True, deadline=None, max_examples=25, database=None)
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -116,7 +117,7 @@ def test_ucf101_is_the_same_in_every_layout(
         found = told(inventory)[split]
         assert sorted(found) == sorted(expected)
         assert all(found[name] == name.split("/")[0] for name in expected)
-        assert list(found) == sorted(expected, key=folders.natural)  # whatever the order of lists and disk
+        assert list(found) == sorted(expected, key=clips.natural)  # whatever the order of lists and disk
     assert inventory.classes == CLASSES
     assert (inventory.extra, [inventory.missing(split) for split in inventory.listed if inventory.missing(split)]) == (
         (),
@@ -186,7 +187,7 @@ def scored(dataset: Dataset, videos: int) -> tuple[Manifest, object]:
     told = [
         (part, tell(part, range(dataset.size(part)))) for part in SPLITS for tell in (dataset.labels, dataset.captions)
     ]
-    return selection.draw(dataset, protocol), told
+    return real_clips.draw(dataset, protocol), told
 
 
 def compared(layouts: Mapping[str, tuple[Dataset, bool]], videos: int) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vfbench.diffusion.long import Windows
+from vfbench.diffusion.long_video import Windows
 from vfbench.diffusion.priors import Decomposed, Mixed, Sharing
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.diffusion.schedule import Prediction

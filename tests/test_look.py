@@ -11,7 +11,7 @@ from conftest import Command
 
 from vfbench import plugins
 from vfbench.datasets import shapes
-from vfbench.matching import describe
+from vfbench.training.match_flops import describe
 
 
 @pytest.fixture(autouse=True)

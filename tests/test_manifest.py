@@ -14,12 +14,14 @@ import torch
 from clipfiles import pictures, write_video
 from conftest import Command, results
 
-from vfbench import manifest, plugins, selection
-from vfbench.cut import drawn, starts
+from vfbench import plugins
+from vfbench.clips import manifest
+from vfbench.clips.manifest import Manifest, Row
+from vfbench.clips.transform import drawn, starts
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Dataset, Place
-from vfbench.manifest import Manifest, Row
-from vfbench.protocol import Protocol
+from vfbench.pipeline import real_clips
+from vfbench.protocol.protocol import Protocol
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 
@@ -55,7 +57,7 @@ def protocol(data: Dataset, **fields: Any) -> Protocol:
 
 
 def drawn_names(data: Dataset, **fields: Any) -> list[str]:
-    return [place.video for place in selection.draw(data, protocol(data, **fields)).places(0, "real")]
+    return [place.video for place in real_clips.draw(data, protocol(data, **fields)).places(0, "real")]
 
 
 # Drawing.
@@ -74,7 +76,7 @@ def test_the_list_of_a_dataset_is_pinned(tmp_path: Path) -> None:
     for name in ("a", "b", "c", "d", "e", "f"):
         write_video(tmp_path / f"{name}.avi", pictures(frames=20))
     data = build(tmp_path)
-    assert selection.draw(data, protocol(data)).sha256 == PINNED
+    assert real_clips.draw(data, protocol(data)).sha256 == PINNED
 
 
 def test_a_draw_follows_names_and_seed_alone(root: Path, tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_a_draw_follows_names_and_seed_alone(root: Path, tmp_path: Path) -> None
 
 def test_each_draw_has_other_starts(root: Path) -> None:
     data = build(root)
-    found = selection.draw(data, protocol(data, n_real=6, repeats=2))
+    found = real_clips.draw(data, protocol(data, n_real=6, repeats=2))
     begun = [{place.video: place.start for place in found.places(draw, "real")} for draw in (0, 1)]
     both = begun[0].keys() & begun[1].keys()
     assert found.draws == 2
@@ -100,12 +102,12 @@ def test_each_draw_has_other_starts(root: Path) -> None:
 
 def test_a_list_says_where_clips_come_from(root: Path) -> None:
     data = build(root, stride=2, height=4, width=4)
-    chosen = selection.draw(data, protocol(data, stride=2))
+    chosen = real_clips.draw(data, protocol(data, stride=2))
     real, spare = chosen.places(0, "real"), chosen.places(0, "spare")
     assert len(real) == 4
     assert len(spare) == 2
     assert not {place.video for place in real} & {place.video for place in spare}
-    clips, captions = selection.shown(data, real)
+    clips, captions = real_clips.shown(data, real)
     for clip, place in zip(clips, real, strict=True):
         first = NAMES.index(place.video.removesuffix(".avi"))
         greys = [(first + 10 * (place.start + 2 * k)) % 256 // 2 for k in range(4)]
@@ -116,20 +118,20 @@ def test_a_list_says_where_clips_come_from(root: Path) -> None:
 
 def test_clips_drawn_from_all_windows_weigh_long_videos_more(root: Path) -> None:
     data = build(root, start="every")
-    found = selection.draw(data, protocol(data, start="every", selection="windows", n_real=40)).places(0, "real")
+    found = real_clips.draw(data, protocol(data, start="every", selection="windows", n_real=40)).places(0, "real")
     assert len(set(found)) == 40 > len({place.video for place in found})
 
 
 def test_a_dataset_without_videos_has_a_list_of_numbers() -> None:
     data = plugins.load("dataset", "shapes")
     fields = {"start": "zero", "geometry": "native", "filter": "none", "antialias": False, "frames": 16}
-    real = selection.draw(data, protocol(data, height=32, width=32, **fields)).places(0, "real")
-    assert real == [Place("train", str(i), 0, 1, (0, 0, 32, 32)) for i in selection.choose(1 << 20, 4, 0)]
-    clips, captions = selection.shown(data, real)
+    real = real_clips.draw(data, protocol(data, height=32, width=32, **fields)).places(0, "real")
+    assert real == [Place("train", str(i), 0, 1, (0, 0, 32, 32)) for i in real_clips.choose(1 << 20, 4, 0)]
+    clips, captions = real_clips.shown(data, real)
     assert torch.equal(clips, data.clips("train", [int(place.video) for place in real]))
     assert captions[0] == data.captions("train", [int(real[0].video)])[0]
     with pytest.raises(MissingData, match="shapes has no train clip 1048576"):
-        selection.located(data, "train", [Place("train", str(1 << 20), 0, 1, (0, 0, 32, 32))])
+        real_clips.located(data, "train", [Place("train", str(1 << 20), 0, 1, (0, 0, 32, 32))])
 
 
 # Files.
@@ -141,7 +143,7 @@ def some(*names: str, draw: int = 0) -> list[Row]:
 
 def test_a_list_survives_its_file(root: Path, tmp_path: Path) -> None:
     data = build(root)
-    written = selection.draw(data, protocol(data, n_real=6))
+    written = real_clips.draw(data, protocol(data, n_real=6))
     written.write(tmp_path / "m.csv")
     assert manifest.read(tmp_path / "m.csv") == written
     assert hashlib.sha256((tmp_path / "m.csv").read_bytes()).hexdigest() == written.sha256
@@ -201,7 +203,7 @@ def test_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_clips_that_are_not_here_are_named(root: Path) -> None:
     data = build(root)
-    place = selection.draw(data, protocol(data)).places(0, "real")[0]
+    place = real_clips.draw(data, protocol(data)).places(0, "real")[0]
     with pytest.raises(MissingData, match=r"1 of 1 videos are not in .*: gone\.avi of train"):
         data.at([place._replace(video="gone.avi")])
     with pytest.raises(UserError, match=r"are 3 apart in the list of clips, 1 here: say folder\(stride=3\)"):
@@ -265,9 +267,9 @@ def test_spare_clips_follow_names_whatever_the_order_of_the_videos(root: Path, m
     monkeypatch.setattr(other, "_found", backwards)
     for fields in ({"n_real": 4, "n_fake": 4}, {"n_real": 4, "n_fake": 4, "selection": "sorted"}):
         rules = protocol(data, **fields)
-        drawn = selection.draw(data, rules)
+        drawn = real_clips.draw(data, rules)
         assert len(drawn.places(0, "spare")) == 4
-        assert drawn == selection.draw(other, rules)
+        assert drawn == real_clips.draw(other, rules)
         assert drawn.places(0, "spare") != sorted(drawn.places(0, "spare"))
 
 

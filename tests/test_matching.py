@@ -13,15 +13,19 @@ import pytest
 import torch
 from helpers import NO_TIME, UNET, tiny_dataset, tiny_vdm
 
-from vfbench import cost, matching, plugins, weights, widths
-from vfbench.cost import measure
+from vfbench import plugins
 from vfbench.datasets import shapes
+from vfbench.diffusion import flops as cost
 from vfbench.errors import UserError
-from vfbench.generate import requests
 from vfbench.interfaces import Setting
-from vfbench.matching import create, describe, match
+from vfbench.pipeline.cost import measure
+from vfbench.pipeline.requests import requests
+from vfbench.training import match_flops
+from vfbench.training import width_search as widths
+from vfbench.training.match_flops import create, describe, match
+from vfbench.utils import tensor_files
 
-TRAINABLE = matching.trainable()
+TRAINABLE = match_flops.trainable()
 MODELS = ("vdm", "videofusion", "vdit")
 DATA = tiny_dataset(side=16)
 
@@ -260,7 +264,7 @@ def test_a_model_whose_loss_looks_at_values_is_named(monkeypatch: pytest.MonkeyP
 def test_a_reference_is_a_model_and_perhaps_its_preset(
     text: str, model: str, preset: str, options: dict[str, Any]
 ) -> None:
-    found = matching.reference(text, DATA, "tiny")
+    found = match_flops.reference(text, DATA, "tiny")
     assert (found.model, found.preset) == (model, preset)
     assert found == describe(model, preset, DATA, found.given)
     assert {name: found.options[name] for name in options} == options
@@ -279,13 +283,13 @@ def test_a_reference_is_a_model_and_perhaps_its_preset(
 )
 def test_a_reference_that_is_none_is_named(text: str, said: str) -> None:
     with pytest.raises(UserError, match=f"reference '{text.replace('(', '.').replace(')', '.')}': .*{said}"):
-        matching.reference(text, DATA, "tiny")
+        match_flops.reference(text, DATA, "tiny")
 
 
 def test_a_reference_without_a_preset_has_that_of_the_model_or_says_how_to_name_one() -> None:
-    assert matching.reference("vdm", DATA, "small").preset == "small"
+    assert match_flops.reference("vdm", DATA, "small").preset == "small"
     with pytest.raises(UserError, match=r"no vdm preset called 'tiny-equal'.*MODEL:PRESET, such as vdm:small"):
-        matching.reference("vdm", DATA, "tiny-equal")
+        match_flops.reference("vdm", DATA, "tiny-equal")
 
 
 # A part that was trained before.
@@ -307,7 +311,7 @@ def test_a_pretrained_part_is_counted_and_is_in_what_is_created(images: Path) ->
     found = describe("videofusion", "tiny", data, given)
     assert torch.equal(torch.get_rng_state(), before)
     assert found.parameters == describe("videofusion", "tiny", data).parameters
-    made, theirs = create(found, data).state_dict(), weights.read(images / "model.safetensors")
+    made, theirs = create(found, data).state_dict(), tensor_files.read(images / "model.safetensors")
     assert torch.equal(made["base.stem.weight"], theirs["network.stem.weight"])
 
 
@@ -364,9 +368,9 @@ def test_a_preset_made_for_one_shape_has_clips_of_that_shape() -> None:
     declared = {name: tuple(options["clips"]) for name, options in presets.items() if "clips" in options}
     assert declared
     for name, clips in declared.items():
-        shape = matching.clips_for("videofusion", name).shape
+        shape = match_flops.clips_for("videofusion", name).shape
         assert (shape.frames, shape.height, shape.width) == clips
-    assert matching.clips_for("vdm", "tiny").shape == shapes.build().shape
-    assert matching.clips_for("vdm", "tiny", "shapes(height=8)").shape.height == 8
+    assert match_flops.clips_for("vdm", "tiny").shape == shapes.build().shape
+    assert match_flops.clips_for("vdm", "tiny", "shapes(height=8)").shape.height == 8
     with pytest.raises(UserError, match="'noise' has no presets"):
-        matching.clips_for("noise", "tiny")
+        match_flops.clips_for("noise", "tiny")

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from clipfiles import FRAMES, HEIGHT, WIDTH, all_kinds, pictures, write_video
 
-from vfbench import folders, video
+from vfbench import video
+from vfbench.clips import Entry, Found, detect, measure, measures
 from vfbench.errors import MissingData, UserError
-from vfbench.files import read_json
-from vfbench.folders import Entry
+from vfbench.utils.files import read_json
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 
 
 @pytest.fixture(scope="module")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, folders.Found]:
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Found]:
     return all_kinds(tmp_path_factory.mktemp("kinds"))
 
 
@@ -46,30 +46,30 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def counts(entries: Sequence[Entry]) -> list[int]:
-    return [count for count, _, _ in folders.measures(entries)]
+    return [count for count, _, _ in measures(entries)]
 
 
 @pytest.mark.parametrize("kind", ["videos", "frames", "arrays"])
-def test_every_kind_is_measured(kinds: Mapping[str, folders.Found], kind: str) -> None:
-    assert folders.measures(kinds[kind].entries) == [(FRAMES, HEIGHT, WIDTH)] * 2
+def test_every_kind_is_measured(kinds: Mapping[str, Found], kind: str) -> None:
+    assert measures(kinds[kind].entries) == [(FRAMES, HEIGHT, WIDTH)] * 2
 
 
 def test_genuine_files_are_measured(real_data: Path) -> None:
-    found = folders.detect(real_data / "ucf101/UCF-101")
-    assert folders.measures(found.entries) == [(n, 240, 320) for n in (164, 107, 141, 240, 251)]
+    found = detect(real_data / "ucf101/UCF-101")
+    assert measures(found.entries) == [(n, 240, 320) for n in (164, 107, 141, 240, 251)]
     turned = Entry("video_90.mov", real_data / "decoder/video_90.mov")
-    assert folders.measure(turned)[1:] == (568, 320)
+    assert measure(turned)[1:] == (568, 320)
 
 
 def test_features_have_no_frames(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds features, not clips"):
-        folders.measure(Entry("x.npy", tmp_path / "x.npy", kind="features"))
+        measure(Entry("x.npy", tmp_path / "x.npy", kind="features"))
 
 
 def test_an_empty_frame_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     with pytest.raises(MissingData, match="c holds no image"):
-        folders.measure(Entry("c", tmp_path / "c", kind="frames"))
+        measure(Entry("c", tmp_path / "c", kind="frames"))
 
 
 def test_videos_are_looked_at_once(

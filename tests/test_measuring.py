@@ -9,16 +9,18 @@ import pytest
 import torch
 from helpers import Colour
 
-from vfbench import evaluate, plugins, selection
+from vfbench import plugins
 from vfbench.datasets import shapes
 from vfbench.errors import MissingData, UserError
-from vfbench.evaluate import averaged, real_features, scores
-from vfbench.generate import Wanted
 from vfbench.interfaces import ClipShape, Request, Score
-from vfbench.measuring import Asked, Measuring, prepare
-from vfbench.plan import RunOptions, plan, require_clips, scored
+from vfbench.pipeline import features, real_clips
+from vfbench.pipeline import scores as scores_
+from vfbench.pipeline.eval_setup import Asked, Measuring, prepare
+from vfbench.pipeline.features import Wanted, real_features
+from vfbench.pipeline.plan import RunOptions, plan, require_clips, scored
+from vfbench.pipeline.scores import averaged, scores
 from vfbench.plugins import Spec
-from vfbench.protocol import JUDGED
+from vfbench.protocol.protocol import JUDGED
 
 CPU = torch.device("cpu")
 SHAPES, UCF101 = Spec("shapes"), Spec("ucf101")
@@ -193,9 +195,9 @@ def test_the_first_clips_or_drawn_ones() -> None:
     made = measuring(n_real=64)
     protocol, data = made.protocol, made.dataset
     ways = {way: protocol.model_copy(update={"selection": way}) for way in ("sorted", "all", "seeded", "windows")}
-    drawn = {way: selection.select(data, one, 5, 0) for way, one in ways.items()}
+    drawn = {way: real_clips.select(data, one, 5, 0) for way, one in ways.items()}
     assert drawn["sorted"] == drawn["all"] == [0, 1, 2, 3, 4]
-    assert drawn["seeded"] == drawn["windows"] != selection.select(data, protocol, 5, 1)
+    assert drawn["seeded"] == drawn["windows"] != real_clips.select(data, protocol, 5, 1)
 
 
 def test_the_first_are_the_first_by_name_whatever_their_split(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,13 +206,13 @@ def test_the_first_are_the_first_by_name_whatever_their_split(monkeypatch: pytes
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 2)
     monkeypatch.setattr(shapes.Shapes, "names", lambda _, split: names[split], raising=False)
     both = made.protocol.model_copy(update={"selection": "sorted", "split": "both"})
-    assert selection.select(made.dataset, both, 3, 0) == [2, 1, 0]
+    assert real_clips.select(made.dataset, both, 3, 0) == [2, 1, 0]
 
 
 def test_each_draw_has_real_clips_of_its_own() -> None:
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     protocol = made.protocol.model_copy(update={"repeats": 2})
-    manifest = selection.draw(made.dataset, protocol)
+    manifest = real_clips.draw(made.dataset, protocol)
     reals = real_features(made.dataset, protocol, Wanted(made.extractors, made.outputs), CPU, manifest)
     assert len(reals) == 2
     assert not torch.equal(*(real.clips["shapes_judge.features"] for real in reals))
@@ -222,7 +224,7 @@ def test_clips_of_one_video_are_one_group(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         shapes.Shapes, "videos", lambda self, split, indices: [i // 2000 for i in indices], raising=False
     )
-    manifest = selection.draw(made.dataset, made.protocol)
+    manifest = real_clips.draw(made.dataset, made.protocol)
     (real,) = real_features(made.dataset, made.protocol, Wanted(made.extractors, made.outputs), CPU, manifest)
     assert len(set(real.groups.tolist())) == 2
 
@@ -231,12 +233,12 @@ def test_features_and_groups_stand_in_the_order_of_the_choice(monkeypatch: pytes
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 20)
     chosen, wanted = [25, 3, 39, 0, 25, 11], Wanted(made.extractors, made.outputs)
-    found = evaluate.features(made.dataset, "both", wanted, CPU, chosen)["shapes_judge.features"]
+    found = features.features(made.dataset, "both", wanted, CPU, chosen)["shapes_judge.features"]
     for row, index in enumerate(chosen):
         split, place = ("train", index) if index < 20 else ("test", index - 20)
         clips = made.dataset.clips(split, [place])  # type: ignore[arg-type]
         torch.testing.assert_close(found[row : row + 1], wanted.features(clips, [])["shapes_judge.features"])
-    sources = selection.videos(made.dataset, "both", chosen)
+    sources = real_clips.videos(made.dataset, "both", chosen)
     assert sources == [("test", 5), ("train", 3), ("test", 19), ("train", 0), ("test", 5), ("train", 11)]
 
 
@@ -247,7 +249,7 @@ def test_the_floor_is_found_by_clips_of_other_videos(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(
             shapes.Shapes, "videos", lambda *told, n=clips_a_video: [i // n for i in told[2]], raising=False
         )
-        manifest = selection.draw(made.dataset, made.protocol)
+        manifest = real_clips.draw(made.dataset, made.protocol)
         (real,) = real_features(made.dataset, made.protocol, Wanted(made.extractors, made.outputs), CPU, manifest)
         assert (real.spare is not None) is enough
 
@@ -255,8 +257,8 @@ def test_the_floor_is_found_by_clips_of_other_videos(monkeypatch: pytest.MonkeyP
 def test_the_floor_is_not_that_of_the_first_clips_where_all_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 180)
-    chosen = selection.select(made.dataset, made.protocol, 64, 0)
-    spare = selection.spares(made.dataset, made.protocol, chosen, 0)
+    chosen = real_clips.select(made.dataset, made.protocol, 64, 0)
+    spare = real_clips.spares(made.dataset, made.protocol, chosen, 0)
     assert len(spare) == 64
     assert not set(spare) & set(chosen)
     assert spare != sorted(spare)
@@ -268,7 +270,7 @@ def test_each_draw_is_scored_on_its_own_part_and_averaged() -> None:
     protocol = made.protocol.model_copy(update={"repeats": 2})
     source = "shapes_judge.features"
     fake, real = (torch.from_numpy(rng.normal(size=(2, 64, 3))) for _ in range(2))
-    reals = [evaluate.Real({source: part}, None, np.arange(64)) for part in real]
+    reals = [features.Real({source: part}, None, np.arange(64)) for part in real]
     together = scores(protocol, made.metrics, {source: fake.flatten(0, 1)}, reals, range(128))["fvd"]
     alone = [
         made.metrics["fvd"].score(f.numpy(), r.numpy(), seed=i) for i, (f, r) in enumerate(zip(fake, real, strict=True))
@@ -283,7 +285,7 @@ def test_prompts_of_one_real_clip_widen_the_error() -> None:
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     source = "shapes_judge.features"
     fake = torch.from_numpy(rng.normal(size=(8, 3)).repeat(8, axis=0))
-    reals = [evaluate.Real({source: torch.from_numpy(rng.normal(size=(64, 3)))}, None, np.arange(64))]
+    reals = [features.Real({source: torch.from_numpy(rng.normal(size=(64, 3)))}, None, np.arange(64))]
     errors = [
         scores(made.protocol, made.metrics, {source: fake}, reals, sources)["fvd"]["error"]
         for sources in (range(64), [i // 8 for i in range(64)])
@@ -294,7 +296,7 @@ def test_prompts_of_one_real_clip_widen_the_error() -> None:
 def test_a_score_that_is_no_number_is_refused() -> None:
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     with pytest.raises(UserError, match="FVD is nan: the features are too large"):
-        evaluate.told(made.metrics["fvd"], Score(float("nan"), 0.0, 0.0, 0.0, 64, 64))
+        scores_.told(made.metrics["fvd"], Score(float("nan"), 0.0, 0.0, 0.0, 64, 64))
 
 
 def test_an_average_has_a_limit_only_where_every_draw_has_one() -> None:

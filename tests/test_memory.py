@@ -19,10 +19,10 @@ import torch
 from conftest import ROOT, Command, close_clips
 from torch import Tensor
 
-from vfbench import memory, weights
 from vfbench.errors import BadEnvironment
-from vfbench.memory import Batches
-from vfbench.training import state
+from vfbench.training import resume
+from vfbench.utils import checkpoint, memory
+from vfbench.utils.memory import Batches
 
 GPU, MACHINE = "the memory of the GPU", "the memory of this machine"
 
@@ -113,20 +113,20 @@ def full(*_: Any, **__: Any) -> None:
 
 
 def test_full_memory_is_not_taken_for_a_damaged_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state.write(tmp_path, {}, 1, 0.0, {})
+    resume.write(tmp_path, {}, 1, 0.0, {})
     monkeypatch.setattr(torch, "load", full)
     with pytest.raises(BadEnvironment, match=f"training.pt does not fit into {MACHINE}"):
-        state.take_up(tmp_path, {}, {})
+        resume.take_up(tmp_path, {}, {})
 
 
 def test_full_memory_is_not_taken_for_a_wrong_configuration(tmp_path: Path) -> None:
     said = f"the vdm of {tmp_path} does not fit into {MACHINE}"
-    with pytest.raises(BadEnvironment, match=said), weights.describing(tmp_path, "vdm"):
+    with pytest.raises(BadEnvironment, match=said), checkpoint.describing(tmp_path, "vdm"):
         full()
 
 
 def test_every_command_tells_full_memory(vfbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vfbench.training.begin.matching.describe", full)
+    monkeypatch.setattr("vfbench.training.build.matching.describe", full)
     done = vfbench("train", "--model", "vdm", "--dataset", "shapes")
     assert (done.code, done.err.count("\n")) == (BadEnvironment.exit_code, 1)
     assert done.err.startswith(f"error: this command does not fit into {MACHINE}: end what else runs there")

@@ -10,10 +10,12 @@ import pytest
 from helpers import tiny_dataset, tiny_vdm, tiny_videofusion
 from huggingface_hub import ModelCard
 
-from vfbench import hub, modelcard, weights
+from vfbench.diffusion import hub
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.errors import BadEnvironment, MissingData
-from vfbench.train import TrainOptions
+from vfbench.training import model_card
+from vfbench.training.train import TrainOptions
+from vfbench.utils import checkpoint
 
 TRAINED = TrainOptions(steps=1000, batch_size=32, lr=3e-4, seed=7)
 OPTIONS: dict[str, Any] = {**asdict(TRAINED), **TRAINED.of_the_weights(), "crop": None}
@@ -23,7 +25,7 @@ def card(folder: Path, model: DiffusionModel, *, half: bool = False, **given: An
     model.save(folder, half=half)
     options = {**OPTIONS, **given.pop("options", {})}
     facts = {"dataset": tiny_dataset(), "step": 250, "flops": 8000 * 1_234_000_000, "sha256": "ab" * 32, **given}
-    modelcard.write(folder, model.config, options=options, **facts)
+    model_card.write(folder, model.config, options=options, **facts)
     return (folder / hub.CARD).read_text(encoding="utf-8")
 
 
@@ -108,13 +110,13 @@ def test_the_hub_reads_the_card(tmp_path: Path) -> None:
     ],
 )
 def test_the_task_is_one_that_the_hub_knows(changed: dict[str, Any], task: str | None) -> None:
-    assert modelcard._task(known(**changed)) == task
+    assert model_card._task(known(**changed)) == task
 
 
 def _licence(tmp_path: Path, config: ModelConfig, **options: Any) -> tuple[str, str]:
     tiny_vdm().save(tmp_path)
     facts: dict[str, Any] = {"dataset": tiny_dataset(), "step": 1, "flops": 1, "sha256": ""}
-    modelcard.write(tmp_path, config, options={**OPTIONS, **options}, **facts)
+    model_card.write(tmp_path, config, options={**OPTIONS, **options}, **facts)
     text = (tmp_path / hub.CARD).read_text()
     return front(text).license, text.split("## Licence\n\n")[1]
 
@@ -145,8 +147,8 @@ def test_the_terms_of_weights_of_others_bind_as_well(tmp_path: Path) -> None:
 def test_a_name_that_a_file_tells_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "strange.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert modelcard.command(known(dataset="strange.py"), "DIR")[3:5] == ["--dataset", "strange.py"]
-    assert modelcard.command(known(dataset="strange"), "DIR")[5:7] == ["--data-root", "DATA"]
+    assert model_card.command(known(dataset="strange.py"), "DIR")[3:5] == ["--dataset", "strange.py"]
+    assert model_card.command(known(dataset="strange"), "DIR")[5:7] == ["--data-root", "DATA"]
 
 
 # On disk.
@@ -154,10 +156,10 @@ def test_a_name_that_a_file_tells_is_not_imported(tmp_path: Path, monkeypatch: p
 
 def test_a_card_without_weights_is_refused(tmp_path: Path) -> None:
     tiny_vdm().save(tmp_path)
-    (tmp_path / weights.TENSORS).unlink()
+    (tmp_path / checkpoint.TENSORS).unlink()
     facts: dict[str, Any] = {"dataset": tiny_dataset(), "options": OPTIONS, "step": 1, "flops": 1, "sha256": ""}
     with pytest.raises(MissingData, match=r"no model\.safetensors"):
-        modelcard.write(tmp_path, known(), **facts)
+        model_card.write(tmp_path, known(), **facts)
     assert not (tmp_path / hub.CARD).exists()
 
 
@@ -170,7 +172,7 @@ def test_a_card_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Path, "replace", fails)
     facts: dict[str, Any] = {"dataset": tiny_dataset(), "options": OPTIONS, "flops": 1, "sha256": ""}
     with pytest.raises(BadEnvironment, match="disk full"):
-        modelcard.write(tmp_path, known(), step=1000, **facts)
+        model_card.write(tmp_path, known(), step=1000, **facts)
     monkeypatch.undo()
     assert (tmp_path / hub.CARD).read_text() == before
 
@@ -180,4 +182,4 @@ def test_a_card_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.Monk
     [(0, "0 "), (999, "999 "), (999.6, "1 k"), (8.153e9, "8.15 G"), (1.5e21, "1.5 Z"), (1e30, "1e+06 Y")],
 )
 def test_a_number_has_three_digits_and_a_prefix(value: float, text: str) -> None:
-    assert modelcard._metric(value) == text
+    assert model_card._metric(value) == text

@@ -9,11 +9,11 @@ from samples import FAKE, REAL, gaussian
 from vfbench.errors import UserError
 from vfbench.interfaces import Groups, PairedMetric
 from vfbench.metrics import coverage, density, precision, recall
-from vfbench.metrics._neighbour_metric import Measure, NeighbourMetric
-from vfbench.metrics._neighbours import coverage as covered
-from vfbench.metrics._neighbours import density as dense
-from vfbench.metrics._neighbours import precision as precise
-from vfbench.metrics._neighbours import recall as recalled
+from vfbench.metrics._prdc import coverage as covered
+from vfbench.metrics._prdc import density as dense
+from vfbench.metrics._prdc import precision as precise
+from vfbench.metrics._prdc import recall as recalled
+from vfbench.metrics._prdc_metric import Measure, NeighbourMetric
 from vfbench.metrics._uncertainty import Influence, of_leave_outs
 
 MEASURES = [precise, recalled, dense, covered]
@@ -57,7 +57,7 @@ def by_definition(fake: np.ndarray, real: np.ndarray, k: int) -> dict[Measure, f
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("measure", MEASURES)
 def test_they_are_what_the_papers_define(measure: Measure, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vfbench.metrics._neighbours.ROWS", 7)
+    monkeypatch.setattr("vfbench.metrics._prdc.ROWS", 7)
     fake, real = gaussian(30, 4, seed=1, scale=0.8, shift=0.4), gaussian(40, 4, seed=2)
     assert value_of(measure, fake, real, k) == pytest.approx(by_definition(fake, real, k)[measure])
 

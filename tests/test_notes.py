@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from resultfiles import PROTOCOL, inception, record, score
 
-from vfbench.table import build
+from vfbench.report.table import build
 
 
 def test_caption_and_notes_say_what_a_reader_must_know() -> None:

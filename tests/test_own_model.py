@@ -16,8 +16,8 @@ from helpers import tiny_dataset
 
 from vfbench.baselines.noise import Noise
 from vfbench.errors import UserError
-from vfbench.generate import require_sampler, sample
 from vfbench.interfaces import Request
+from vfbench.pipeline.sample import require_sampler, sample
 
 HEAD = '''"""A model of my own."""
 

@@ -12,14 +12,14 @@ from helpers import CPU, NO_TIME, UNET, clips_of, embed, perturb, requests, sett
 from torch import Tensor
 
 from vfbench import plugins
-from vfbench import train as training
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.priors import per_clip
 from vfbench.errors import UserError
 from vfbench.models import videofusion
 from vfbench.models.videofusion import VideoFusion
-from vfbench.train import TrainOptions, train
-from vfbench.training.run import Run
+from vfbench.training import train as training
+from vfbench.training.train import TrainOptions, train
+from vfbench.training.trainer import Run
 
 TIMES = torch.tensor([300, 800])
 PAPER: dict[str, Any] = {"parametrisation": "eps", "images": 0}

@@ -16,12 +16,13 @@ from pitfalls import CPU, DATA, inputs, judged, metric, seen
 from transformers import CLIPConfig
 
 import vfbench as package
-from vfbench import folders, plugins, video
+from vfbench import plugins, video
+from vfbench.clips import detect, mismatches
 from vfbench.metrics import _clip, _clip_model, _i3d
 from vfbench.metrics._i3d_network import I3D
-from vfbench.presets import for_dataset, load
-from vfbench.pretrained import Filled
+from vfbench.protocol.presets import for_dataset, load
 from vfbench.torchmetrics import VideoInceptionScore
+from vfbench.weights import Filled
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 
@@ -58,8 +59,8 @@ def test_pitfall_21_the_epsilon_of_batch_norm_is_part_of_the_network() -> None:
 def test_pitfall_21_another_jpeg_quality_is_warned_of(tmp_path: Path) -> None:
     for quality in (75, 95):
         write_frames(tmp_path / str(quality) / "a", pictures(), "{:04}.jpg", quality=quality)
-    coarse, fine = (folders.detect(tmp_path / quality) for quality in ("75", "95"))
-    (told,) = folders.mismatches(fine, coarse)
+    coarse, fine = (detect(tmp_path / quality) for quality in ("75", "95"))
+    (told,) = mismatches(fine, coarse)
     assert re.match(r"JPEG quantiser .*: real 5\.8, fake 29; compression alone moves a score", told)
 
 

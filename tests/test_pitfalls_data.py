@@ -21,13 +21,15 @@ from conftest import Command, results
 from PIL import Image
 from pitfalls import CPU, protocol
 
-from vfbench import folders, generate, manifest, selection
+from vfbench import clips as folders
+from vfbench.clips import manifest
 from vfbench.datasets import folder, shapes, ucf101
 from vfbench.errors import MissingData, UserError
 from vfbench.metrics import _i3d
 from vfbench.metrics._i3d_network import I3D
-from vfbench.presets import for_dataset, load
-from vfbench.pretrained import Filled
+from vfbench.pipeline import real_clips, requests
+from vfbench.protocol.presets import for_dataset, load
+from vfbench.weights import Filled
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 
@@ -43,8 +45,8 @@ def ids(**values: list[Any]) -> set[str]:
 def test_pitfall_01_which_real_clips_are_scored_is_part_of_the_protocol() -> None:
     assert len(ids(selection=["seeded", "sorted", "windows"], selection_seed=[0, 1], start=["zero", "hashed"])) == 12
     assert len(ids(data_fingerprint=["00ff", "00fe"])) == 2
-    drawn = selection.choose(13_320, 2_048, 0)
-    assert drawn == selection.choose(13_320, 2_048, 0) != selection.choose(13_320, 2_048, 1)
+    drawn = real_clips.choose(13_320, 2_048, 0)
+    assert drawn == real_clips.choose(13_320, 2_048, 0) != real_clips.choose(13_320, 2_048, 1)
 
 
 def test_pitfall_01_which_real_clips_were_scored_can_be_read_and_given_back(tmp_path: Path) -> None:
@@ -52,12 +54,14 @@ def test_pitfall_01_which_real_clips_were_scored_can_be_read_and_given_back(tmp_
         write_video(tmp_path / f"{i}.avi", pictures(i, 20))
     data = folder.build(root=str(tmp_path), frames=4, height=8, width=8, start="hashed")
     rules = protocol(dataset="folder", n_real=4, n_fake=2)
-    drawn = selection.draw(data, rules)
-    assert drawn == selection.draw(data, rules) != selection.draw(data, rules.model_copy(update={"selection_seed": 1}))
+    drawn = real_clips.draw(data, rules)
+    assert (
+        drawn == real_clips.draw(data, rules) != real_clips.draw(data, rules.model_copy(update={"selection_seed": 1}))
+    )
     drawn.write(tmp_path / "manifest.csv")
     given = manifest.read(tmp_path / "manifest.csv").places(0, "real")
-    clips, _ = selection.shown(data, given)
-    assert torch.equal(clips, selection.shown(data, drawn.places(0, "real"))[0])
+    clips, _ = real_clips.shown(data, given)
+    assert torch.equal(clips, real_clips.shown(data, drawn.places(0, "real"))[0])
 
 
 def test_pitfall_01_a_clip_more_less_or_other_is_another_dataset(tmp_path: Path) -> None:
@@ -83,7 +87,7 @@ def test_pitfall_02_the_split_is_part_of_the_protocol() -> None:
 def test_pitfall_03_more_clips_than_there_are_is_refused(
     monkeypatch: pytest.MonkeyPatch, vfbench: Command, tmp_path: Path
 ) -> None:
-    drawn = selection.choose(3_000, 2_048, 0)
+    drawn = real_clips.choose(3_000, 2_048, 0)
     assert len(set(drawn)) == len(drawn)  # no video twice
     there = shapes.build().size("train")
     too_many = {**shapes.PROTOCOLS["shapes"], "n_real": there + 1}
@@ -227,7 +231,7 @@ def test_pitfall_15_a_result_holds_all_that_makes_it_again(
     assert re.fullmatch("[0-9a-f]{64}", result["weights"])
     assert result["protocol"]["data_fingerprint"] == shapes.build().fingerprint
     assert {"prompts", "split", "selection", "selection_seed", "start"} <= result["protocol"].keys()
-    asked = [generate.requests(shapes.build(), "test", 8, seed) for seed in (5, 5, 6)]
+    asked = [requests.requests(shapes.build(), "test", 8, seed) for seed in (5, 5, 6)]
     assert asked[0] == asked[1]
     assert not {request.seed for request in asked[0]} & {request.seed for request in asked[2]}
 

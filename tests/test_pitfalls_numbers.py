@@ -24,12 +24,13 @@ from pitfalls import CPU, DATA, inputs, judged, metric, protocol, seen
 from pretrained_files import save, state_of, table
 from samples import FAKE, LOGITS, REAL, gaussian
 
-from vfbench import folders, plugins, video
+from vfbench import plugins, video
+from vfbench.clips import detect
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Request, Setting
-from vfbench.pretrained import catalogue, fetch, i3d
-from vfbench.pretrained.catalogue import Download, Network, Source
-from vfbench.table import build
+from vfbench.report.table import build
+from vfbench.weights import catalogue, fetch, i3d
+from vfbench.weights.catalogue import Download, Network, Source
 
 ROOT = Path(__file__).parent.parent
 
@@ -100,7 +101,7 @@ def test_pitfall_06_bytes_that_were_floats_in_0_to_1_are_refused() -> None:
 def test_pitfall_06_floats_are_refused_whatever_their_range(tmp_path: Path, low: int, high: int) -> None:
     np.save(tmp_path / "a.npy", np.linspace(low, high, 2 * 4 * 8 * 8 * 3, dtype=np.float32).reshape(1, 8, 8, 8, 3))
     with pytest.raises(MissingData, match=rf"float32 .*, {low} to {high} in the first; .*to_uint8"):
-        folders.detect(tmp_path)
+        detect(tmp_path)
     with pytest.raises(TypeError):
         video.checked(torch.zeros(1, 4, 3, 8, 8))
 

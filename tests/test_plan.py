@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from helpers import tiny_dataset, tiny_videofusion
 
-from vfbench import files, weights
 from vfbench.baselines.noise import Noise
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Conditioning
-from vfbench.plan import RunOptions, plan, require_said
+from vfbench.pipeline.plan import RunOptions, plan, require_said
+from vfbench.utils import files, tensor_files
 
 
 class Way(Noise):
@@ -71,8 +71,10 @@ def test_a_plan_tells_of_frames_that_are_made_and_not_scored() -> None:
 def test_a_run_of_another_configuration_of_the_same_weights_is_another_run(tmp_path: Path) -> None:
     tiny_videofusion().save(tmp_path)
     path = tmp_path / "model.safetensors"
-    weights.write(path, weights.read(path))  # without what they were saved with, as those that come with vfbench
-    content = {**files.read_json(tmp_path / "config.json"), "sha256": weights.sha256(path)}
+    tensor_files.write(
+        path, tensor_files.read(path)
+    )  # without what they were saved with, as those that come with vfbench
+    content = {**files.read_json(tmp_path / "config.json"), "sha256": tensor_files.sha256(path)}
     files.write_json(tmp_path / "config.json", content)
     asked = RunOptions(dataset="shapes(frames=4, height=8, width=8)", checkpoint=tmp_path, smoke=True, device="cpu")
     before = plan(asked)

@@ -11,8 +11,8 @@ from itertools import count
 
 import pytest
 
-from vfbench import device
-from vfbench.prefetch import InTurn, ahead
+from vfbench.utils import device
+from vfbench.utils.prefetch import InTurn, ahead
 
 PATIENCE = 30.0  # seconds until a test that hangs fails
 

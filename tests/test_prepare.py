@@ -12,12 +12,13 @@ from clipfiles import all_kinds, pictures, write_video
 from conftest import contents
 from preparing import NAMES, SPEC, VIDEOS, assert_same, load, shards
 
-from vfbench import folders, plugins, prepared
-from vfbench import shards as writing
-from vfbench.cut import Cut
+from vfbench import clips, plugins
+from vfbench.clips import prepared
+from vfbench.clips.transform import Cut
+from vfbench.data import shards as writing
+from vfbench.data.prepare import prepare
 from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape
-from vfbench.prepare import prepare
 from vfbench.video import pyav
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
@@ -98,7 +99,7 @@ def test_a_shard_holds_all_frames_of_its_videos(raw_ucf101: Path, prepared_ucf10
     for split, videos in VIDEOS.items():
         for (name, count, height, width), entry in zip(videos, index["videos"][split], strict=True):
             assert entry == [name, name.split("/")[0], count, height, width, 0, row, 25.0]
-            whole = folders.read(folders.Entry(name, raw_ucf101 / "UCF-101" / name), range(count))
+            whole = clips.read(clips.Entry(name, raw_ucf101 / "UCF-101" / name), range(count))
             assert torch.equal(frames[row : row + count], cut.fit(whole, name))
             row += count
     assert len(frames) == row

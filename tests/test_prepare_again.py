@@ -13,10 +13,11 @@ from clipfiles import pictures, write_video
 from conftest import Command, contents, flip, resumes
 from preparing import NAMES, SPEC, assert_same, load, shards
 
-from vfbench import folders, prepared
-from vfbench import shards as writing
+from vfbench import clips
+from vfbench.clips import prepared
+from vfbench.data import shards as writing
+from vfbench.data.prepare import prepare
 from vfbench.errors import MissingData
-from vfbench.prepare import prepare
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 
@@ -176,12 +177,12 @@ def test_a_shard_that_is_cut_off_is_named(prepared_ucf101: Path, tmp_path: Path)
 def test_a_shard_of_another_shape_is_named(tmp_path: Path, array: np.ndarray, said: str) -> None:
     np.save(tmp_path / "000000.npy", array)
     with pytest.raises(MissingData, match=rf"000000\.npy: {said} in .* needed: uint8 \(N, 3, H, W\)"):
-        folders.arrays.shard(tmp_path / "000000.npy")
+        clips.arrays.shard(tmp_path / "000000.npy")
 
 
 def test_what_is_no_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"nothing")
     with pytest.raises(MissingData, match=r"a\.npy: no readable shard"):
-        folders.arrays.shard(tmp_path / "a.npy")
+        clips.arrays.shard(tmp_path / "a.npy")
     with pytest.raises(MissingData, match=r"b\.npy: No such file"):
-        folders.arrays.shard(tmp_path / "b.npy")
+        clips.arrays.shard(tmp_path / "b.npy")

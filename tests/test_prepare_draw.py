@@ -13,9 +13,9 @@ from clipfiles import write_video
 from torch import Tensor
 
 from vfbench import plugins
-from vfbench.datasets._videos import Videos
+from vfbench.data.prepare import prepare
+from vfbench.datasets._video_dataset import Videos
 from vfbench.errors import MissingData, UserError
-from vfbench.prepare import prepare
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 

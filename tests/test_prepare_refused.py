@@ -11,10 +11,10 @@ from conftest import contents
 from datatrees import avi, declaring
 from preparing import NAMES, SPEC, assert_same, load, shards
 
-from vfbench import files
-from vfbench import shards as writing
+from vfbench.data import shards as writing
+from vfbench.data.prepare import prepare
 from vfbench.errors import BadEnvironment, MissingData, UserError
-from vfbench.prepare import prepare
+from vfbench.utils import files
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 

@@ -8,8 +8,8 @@ import pytest
 from conftest import Command
 from preparing import SPEC, assert_same, load
 
+from vfbench.data.prepare import prepare
 from vfbench.errors import UserError
-from vfbench.prepare import prepare
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 

@@ -13,11 +13,12 @@ import pydantic
 import pytest
 from conftest import Command
 
-from vfbench import plugins, presets
+from vfbench import plugins
 from vfbench.errors import UserError
 from vfbench.plugins import Kind
-from vfbench.presets import RULES, Preset, differences, for_dataset, load
-from vfbench.protocol import Protocol
+from vfbench.protocol import presets
+from vfbench.protocol.presets import RULES, Preset, differences, for_dataset, load
+from vfbench.protocol.protocol import Protocol
 
 RECORD = Path(__file__).parent.parent / "results" / "records" / "vdm.json"
 FILES = sorted(Path(presets.__file__).parent.glob("*.toml"))

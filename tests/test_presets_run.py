@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import Command
 
-from vfbench import presets
+from vfbench.protocol import presets
 
 NAMES = sorted(presets.available())
 

@@ -29,17 +29,17 @@ from helpers import (
 )
 from torch import Tensor
 
-from vfbench import train as training
-from vfbench import weights
-from vfbench.arguments import weighted
 from vfbench.baselines import vdm
+from vfbench.cli.config import weighted
 from vfbench.datasets import folder as folder_dataset
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import MissingData, UserError
 from vfbench.models import videofusion
 from vfbench.models.videofusion import OneNetworkVideoFusion, VideoFusion
-from vfbench.train import TrainOptions, train
-from vfbench.training.run import Run
+from vfbench.training import train as training
+from vfbench.training.train import TrainOptions, train
+from vfbench.training.trainer import Run
+from vfbench.utils import tensor_files
 
 TIMES = torch.tensor([300, 800])
 OPTIONS = TrainOptions(steps=4, batch_size=2, lr=1e-2, warmup=1, ema=0.9, save_every=100, sample_every=100)
@@ -75,7 +75,7 @@ def created(source: Path | None, init: str = "finetune", **options: Any) -> Vide
 
 
 def state_of(folder: Path) -> dict[str, Tensor]:
-    return weights.read(folder / "model.safetensors")
+    return tensor_files.read(folder / "model.safetensors")
 
 
 # What is taken over.
@@ -309,8 +309,8 @@ UNTOLD = [  # what an image model was told, what clips are to be shown with, and
 
 def _retell(folder: Path, conditions: dict[str, float]) -> None:
     """As if it had been trained with these conditions."""
-    weights.write(folder / "model.safetensors", state_of(folder))
-    _edit(folder, conditions=conditions, sha256=weights.sha256(folder / "model.safetensors"))
+    tensor_files.write(folder / "model.safetensors", state_of(folder))
+    _edit(folder, conditions=conditions, sha256=tensor_files.sha256(folder / "model.safetensors"))
 
 
 @pytest.mark.parametrize(("told", "conditions", "named"), UNTOLD)
@@ -343,7 +343,7 @@ def test_a_checkpoint_of_a_model_without_image_network_is_refused(images: Path) 
 
 def test_damaged_weights_are_refused_naming_the_file(images: Path) -> None:
     state = state_of(images)
-    weights.write(images / "model.safetensors", {name: tensor + 1 for name, tensor in state.items()})
+    tensor_files.write(images / "model.safetensors", {name: tensor + 1 for name, tensor in state.items()})
     with pytest.raises(MissingData, match=r"model.safetensors is damaged or of another training"):
         created(images)
 
@@ -357,7 +357,7 @@ def test_a_configuration_that_was_changed_after_the_training_is_refused(images: 
 def test_a_missing_tensor_is_named(images: Path) -> None:
     state = state_of(images)
     del state["network.head.bias"]
-    weights.write(images / "model.safetensors", state)
+    tensor_files.write(images / "model.safetensors", state)
     _edit(images, sha256="")
     with pytest.raises(MissingData, match=r"lacks 'head\.bias'"):
         created(images)

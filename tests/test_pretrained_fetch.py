@@ -17,12 +17,13 @@ from conftest import Command, flip
 from helpers import randn
 from pretrained_files import arrays_of, table, write_bundle
 
-from vfbench import weights
 from vfbench.errors import BadEnvironment, MissingData
-from vfbench.pretrained import catalogue, fetch, folder, i3d, stored
-from vfbench.pretrained.catalogue import Download, Network, Source
-from vfbench.pretrained.stored import Weights
-from vfbench.progress import Progress
+from vfbench.utils import tensor_files
+from vfbench.utils.progress import Progress
+from vfbench.weights import cache as folder
+from vfbench.weights import catalogue, fetch, i3d, verify
+from vfbench.weights.catalogue import Download, Network, Source
+from vfbench.weights.verify import Weights
 
 
 class Server(ThreadingHTTPServer):
@@ -120,7 +121,7 @@ def test_what_is_fetched_is_proven_converted_and_tidied(
     path, judgement = fetch.fetch(published(server.url("x"), content=content, size=len(content)))
     assert path == place / "inception.safetensors"
     assert judgement.standard
-    assert torch.equal(weights.read(path)["fc.weight"], randn(20, 50))
+    assert torch.equal(tensor_files.read(path)["fc.weight"], randn(20, 50))
     assert left(place) == ["inception.safetensors"]
     assert server.asked == [("x", 0)]
     kilobytes = -(-len(content) // 1000)
@@ -146,9 +147,9 @@ def test_what_is_damaged_or_another_network_is_replaced(spoilt: str, server: Ser
     if spoilt == "damaged":
         flip(path, -1)
     else:
-        stored.write(Weights(network, {"a": torch.ones(1)}, {"own.pth": "0" * 64}), path)
+        verify.write(Weights(network, {"a": torch.ones(1)}, {"own.pth": "0" * 64}), path)
     assert fetch.fetch(network)[1].standard
-    assert torch.equal(weights.read(path)["fc.weight"], randn(20, 50))
+    assert torch.equal(tensor_files.read(path)["fc.weight"], randn(20, 50))
 
 
 def test_a_connection_that_breaks_off_is_taken_up_again(server: Server, place: Path, content: bytes) -> None:

@@ -14,11 +14,11 @@ from helpers import randn
 from pretrained_files import GAMMA, module_of, state_of, table
 from torch import Tensor, nn
 
-from vfbench import pretrained, weights
 from vfbench.errors import MissingData, UserError
-from vfbench.pretrained import catalogue, i3d, seeded, stored
-from vfbench.pretrained.stored import Weights
-from vfbench.pretrained.tensors import digest
+from vfbench.utils import tensor_files
+from vfbench.weights import Filled, catalogue, fill, i3d, random_init, verify
+from vfbench.weights.tensors import digest
+from vfbench.weights.verify import Weights
 
 I3D, INCEPTION = (catalogue.NETWORKS[name] for name in ("i3d", "inception"))
 SHA256 = next(iter(INCEPTION.known))
@@ -33,12 +33,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def stored_i3d(path: Path, state: dict[str, Tensor] | None = None) -> Path:
-    stored.write(Weights(I3D, state or state_of(), {"a.pt": "0" * 64}), path)
+    verify.write(Weights(I3D, state or state_of(), {"a.pt": "0" * 64}), path)
     return path
 
 
 def stored_inception(path: Path, state: dict[str, Tensor], sha256: str = SHA256) -> Path:
-    stored.write(Weights(INCEPTION, state, {"a.pth": sha256}), path)
+    verify.write(Weights(INCEPTION, state, {"a.pth": sha256}), path)
     return path
 
 
@@ -48,8 +48,8 @@ def stored_inception(path: Path, state: dict[str, Tensor], sha256: str = SHA256)
 def test_the_converted_file_fills_a_module(place: Path) -> None:
     stored_i3d(place / "i3d.safetensors")
     module = module_of(state_of())
-    filled = pretrained.fill(module, "i3d")
-    assert filled == pretrained.Filled(digest(state_of()), standing="proven")
+    filled = fill(module, "i3d")
+    assert filled == Filled(digest(state_of()), standing="proven")
     found = module.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in state_of().items())
     assert found["Conv3d_1a_7x7.bn.num_batches_tracked"] == 7  # what the file does not speak of is left alone
@@ -58,7 +58,7 @@ def test_the_converted_file_fills_a_module(place: Path) -> None:
 @pytest.mark.parametrize("name", catalogue.NETWORKS)
 def test_missing_weights_are_named_with_both_commands(name: str, place: Path) -> None:
     with pytest.raises(MissingData) as caught:
-        pretrained.fill(nn.Linear(2, 2), name)
+        fill(nn.Linear(2, 2), name)
     said = str(caught.value)
     assert f"no weights of {name} at {place}/{name}.safetensors" in said
     assert f"\n  python -m vfbench weights fetch {name}\n" in said
@@ -71,8 +71,8 @@ def test_a_damaged_tensor_is_found_and_named(where: int, place: Path) -> None:
     flip(path, where, bits=1)
     module = module_of(state_of())
     with pytest.raises(MissingData, match=r"i3d\.safetensors is damaged") as caught:
-        pretrained.fill(module, "i3d")
-    (wrong,) = (name for name, tensor in weights.read(path).items() if not torch.equal(tensor, state_of()[name]))
+        fill(module, "i3d")
+    (wrong,) = (name for name, tensor in tensor_files.read(path).items() if not torch.equal(tensor, state_of()[name]))
     assert f"'{wrong}' has CRC" in str(caught.value) or wrong == GAMMA
     assert "weights fetch i3d" in str(caught.value)
     assert all(not tensor.any() for name, tensor in module.state_dict().items() if "tracked" not in name)
@@ -82,7 +82,7 @@ def test_a_damaged_file_of_another_network_is_found(place: Path) -> None:
     state = {"fc.weight": randn(3, 4)}
     flip(stored_inception(place / "inception.safetensors", state), -1)
     with pytest.raises(MissingData, match=r"inception\.safetensors is damaged: its tensors have the digest"):
-        pretrained.fill(module_of(state), "inception")
+        fill(module_of(state), "inception")
 
 
 @pytest.mark.parametrize("kept", [0, 5, 200, -1])
@@ -90,24 +90,24 @@ def test_a_truncated_file_is_named(kept: int, place: Path) -> None:
     path = stored_i3d(place / "i3d.safetensors")
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(MissingData, match=r"i3d\.safetensors is damaged"):
-        pretrained.fill(module_of(state_of()), "i3d")
+        fill(module_of(state_of()), "i3d")
 
 
 def test_a_damaged_record_is_named(place: Path) -> None:
     path = place / "i3d.safetensors"
-    weights.write(path, state_of(), {"origins": "[1"})
+    tensor_files.write(path, state_of(), {"origins": "[1"})
     with pytest.raises(MissingData, match=r"i3d\.safetensors is damaged: its record of origins is '\[1'"):
-        pretrained.fill(module_of(state_of()), "i3d")
+        fill(module_of(state_of()), "i3d")
 
 
 def test_a_file_of_ones_own_is_proven_only_if_it_is_the_published_one(tmp_path: Path) -> None:
     published, own = tmp_path / "published.safetensors", tmp_path / "own.safetensors"
-    weights.write(published, state_of())
-    weights.write(own, state_of(seed=50))
+    tensor_files.write(published, state_of())
+    tensor_files.write(own, state_of(seed=50))
     module = module_of(state_of())
-    assert pretrained.fill(module, "i3d", str(published)).standing == "proven"
-    filled = pretrained.fill(module, "i3d", str(own))
-    assert filled == pretrained.Filled(digest(state_of(seed=50)), standing="other")
+    assert fill(module, "i3d", str(published)).standing == "proven"
+    filled = fill(module, "i3d", str(own))
+    assert filled == Filled(digest(state_of(seed=50)), standing="other")
 
 
 @pytest.mark.parametrize(("sha256", "standing"), [(SHA256, "proven"), ("0" * 64, "other")])
@@ -116,20 +116,20 @@ def test_a_file_with_a_hash_is_proven_if_it_was_made_from_the_published_one(
 ) -> None:
     state = {"fc.weight": randn(3, 4)}
     path = stored_inception(tmp_path / "x.safetensors", state, sha256)
-    assert pretrained.fill(module_of(state), "inception", str(path)).standing == standing
-    weights.write(path, state)  # without its record
-    assert pretrained.fill(module_of(state), "inception", str(path)).standing == "other"
+    assert fill(module_of(state), "inception", str(path)).standing == standing
+    tensor_files.write(path, state)  # without its record
+    assert fill(module_of(state), "inception", str(path)).standing == "other"
 
 
 def test_a_record_without_the_digest_of_the_tensors_proves_nothing(place: Path) -> None:
     state, path = {"fc.weight": randn(3, 4)}, place / "inception.safetensors"
     claims = {"network": "inception", "origins": json.dumps({"pt_inception.pth": SHA256})}
-    weights.write(path, state, claims)
+    tensor_files.write(path, state, claims)
     for source in ("default", str(path)):
-        assert pretrained.fill(module_of(state), "inception", source).standing == "other"
-    assert "of unknown origin" in stored.judge(stored.read(INCEPTION)[0]).text
-    weights.write(path, state, claims | {"digest": digest(state)})
-    assert pretrained.fill(module_of(state), "inception").standing == "proven"
+        assert fill(module_of(state), "inception", source).standing == "other"
+    assert "of unknown origin" in verify.judge(verify.read(INCEPTION)[0]).text
+    tensor_files.write(path, state, claims | {"digest": digest(state)})
+    assert fill(module_of(state), "inception").standing == "proven"
 
 
 def test_a_file_for_another_network_is_refused(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_file_for_another_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         MissingData, match=r"x\.safetensors holds the weights of i3d, asked for were those of inception"
     ):
-        pretrained.fill(module_of(state_of()), "inception", str(path))
+        fill(module_of(state_of()), "inception", str(path))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_module_that_does_not_fit_is_refused_naming_the_tensor(
     change(state)
     module = module_of(state)
     with pytest.raises(MissingData, match=said):
-        pretrained.fill(module, "i3d")
+        fill(module, "i3d")
     assert all(not tensor.any() for name, tensor in module.state_dict().items() if "tracked" not in name)
 
 
@@ -170,7 +170,7 @@ def test_half_precision_fills_a_module_in_its_own(place: Path) -> None:
     state = {"fc.weight": randn(3, 4).half()}
     stored_inception(place / "inception.safetensors", state)
     module = module_of(state)
-    filled = pretrained.fill(module, "inception")
+    filled = fill(module, "inception")
     assert filled.digest == digest(state)
     assert module.state_dict()["fc.weight"].dtype == torch.float32
     assert torch.equal(module.state_dict()["fc.weight"], state["fc.weight"].float())
@@ -178,9 +178,9 @@ def test_half_precision_fills_a_module_in_its_own(place: Path) -> None:
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match="no feature network called 'i3': did you mean 'i3d'"):
-        pretrained.fill(nn.Linear(2, 2), "i3")
+        fill(nn.Linear(2, 2), "i3")
     with pytest.raises(UserError, match="transformers keeps openai/clip-vit-base-patch32"):
-        pretrained.fill(nn.Linear(2, 2), "clip")
+        fill(nn.Linear(2, 2), "clip")
 
 
 # The digest.
@@ -210,27 +210,25 @@ class Small(nn.Module):
 
 
 def test_random_weights_are_the_same_on_every_machine() -> None:
-    filled = pretrained.fill(Small(), "i3d", "random")
-    assert filled == pretrained.Filled(
-        "d72af01f9fd9c580ebd3e1b559b0e9f5fee45e3fb753fe2100184377fe6265d2", standing="other"
-    )
+    filled = fill(Small(), "i3d", "random")
+    assert filled == Filled("d72af01f9fd9c580ebd3e1b559b0e9f5fee45e3fb753fe2100184377fe6265d2", standing="other")
 
 
 def test_random_weights_do_not_depend_on_what_was_there_before_or_is_drawn_elsewhere() -> None:
     one, other = Small(), Small()
     torch.manual_seed(3)
-    pretrained.fill(one, "i3d", "random")
+    fill(one, "i3d", "random")
     state = torch.get_rng_state()
-    pretrained.fill(other, "c3d", "random")
+    fill(other, "c3d", "random")
     assert torch.equal(state, torch.get_rng_state())
     assert digest(one.state_dict()) == digest(other.state_dict())
-    alone = seeded.tensors({"fc.weight": (300, 500)})["fc.weight"]
+    alone = random_init.tensors({"fc.weight": (300, 500)})["fc.weight"]
     assert torch.equal(alone, one.fc.weight)
 
 
 def test_random_weights_keep_the_scale_of_what_goes_through() -> None:
     module = Small()
-    pretrained.fill(module, "i3d", "random")
+    fill(module, "i3d", "random")
     for weight in (module.conv.weight.detach(), module.fc.weight.detach()):
         scale = math.sqrt(2 / weight[0].numel())
         assert float(weight.std()) == pytest.approx(scale, rel=0.05)
@@ -243,5 +241,5 @@ def test_random_weights_keep_the_scale_of_what_goes_through() -> None:
 
 
 def test_random_weights_of_one_shape_differ_by_name() -> None:
-    tensors = seeded.tensors({"a.weight": (30, 30), "b.weight": (30, 30)})
+    tensors = random_init.tensors({"a.weight": (30, 30), "b.weight": (30, 30)})
     assert abs(float(torch.corrcoef(torch.stack([t.flatten() for t in tensors.values()]))[0, 1])) < 0.15

@@ -13,7 +13,7 @@ from pretrained_files import GAMMA, arrays_of, hassony2, state_of, table, write_
 from torch import Tensor
 
 from vfbench.errors import MissingData
-from vfbench.pretrained import i3d
+from vfbench.weights import i3d
 
 HERE = Path("here.pt")
 NAMES = len(table())

@@ -13,9 +13,9 @@ import torch
 from conftest import Command
 from pretrained_files import FORMATS, filled, hassony2, publish, save, state_of, table, write_torchscript
 
-from vfbench import pretrained, weights
-from vfbench.pretrained import i3d
-from vfbench.pretrained.tensors import digest
+from vfbench.utils import tensor_files
+from vfbench.weights import Filled, i3d
+from vfbench.weights.tensors import digest
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_every_format_gives_the_same_proven_weights(
         done.out
         == f"i3d: 7 of 7 tensors are those of the published I3D (Kinetics-400 from scratch)\n{place}/i3d.safetensors\n"
     )
-    assert filled("i3d", state_of()) == pretrained.Filled(digest(state_of()), standing="proven")
+    assert filled("i3d", state_of()) == Filled(digest(state_of()), standing="proven")
     assert [path.name for path in place.iterdir()] == ["i3d.safetensors"]
 
 
@@ -88,7 +88,7 @@ def test_an_unknown_program_is_not_opened(tmp_path: Path, vfbench: Command) -> N
     for name in ("i3d", "c3d"):
         done = vfbench("weights", "import", name, file, "--force")
         assert done.code == 4
-        assert f"{file} is a TorchScript program with SHA-256 {weights.sha256(file)}" in done.err
+        assert f"{file} is a TorchScript program with SHA-256 {tensor_files.sha256(file)}" in done.err
         assert "not opened" in done.err
 
 

@@ -13,9 +13,9 @@ from conftest import Command
 from helpers import randn
 from pretrained_files import FORMATS, filled, publish, save
 
-from vfbench import pretrained, weights
-from vfbench.pretrained import c3d, catalogue
-from vfbench.pretrained.tensors import digest
+from vfbench.utils import tensor_files
+from vfbench.weights import Filled, c3d, catalogue
+from vfbench.weights.tensors import digest
 
 INCEPTION = {"Mixed.conv.weight": randn(4, 3, 2, 2), "Mixed.bn.weight": randn(4), "fc.bias": randn(5, seed=1)}
 
@@ -54,7 +54,9 @@ def test_c3d_comes_with_its_mean_and_says_that_nothing_proves_it(tmp_path: Path,
     done = vfbench("weights", "import", "c3d", file, "--mean", mean)
     assert done.code == 0, done.err
     assert "no hash of it is published" in done.out
-    assert f"c3d.npz has SHA-256 {weights.sha256(file)}, mean.npz has SHA-256 {weights.sha256(mean)}" in done.out
+    assert (
+        f"c3d.npz has SHA-256 {tensor_files.sha256(file)}, mean.npz has SHA-256 {tensor_files.sha256(mean)}" in done.out
+    )
     state = {
         "conv1a.weight": randn(4, 3, 3, 3, 3),
         "conv1a.bias": randn(4, seed=1),
@@ -66,7 +68,7 @@ def test_c3d_comes_with_its_mean_and_says_that_nothing_proves_it(tmp_path: Path,
     assert vfbench("weights", "verify", "c3d").code == 0
     there = place / "c3d.safetensors"
     copy = there.rename(tmp_path / "copy.safetensors")
-    sha256 = weights.sha256(copy)
+    sha256 = tensor_files.sha256(copy)
     again = vfbench("weights", "import", "c3d", copy)  # on another machine: what it says of its origin does not count
     assert f"no hash of it is published; copy.safetensors has SHA-256 {sha256}\n{there}" in again.out
     assert filled("c3d", state).standing == "hashed"
@@ -123,7 +125,7 @@ def test_the_published_file_is_known_by_its_hash(
     done = vfbench("weights", "import", "inception", file)
     assert done.code == 0, done.err
     assert "inception: the published file: inception.pth has SHA-256" in done.out
-    assert filled("inception", INCEPTION) == pretrained.Filled(digest(INCEPTION), standing="proven")
+    assert filled("inception", INCEPTION) == Filled(digest(INCEPTION), standing="proven")
     assert vfbench("weights", "verify", "inception").out == f"{done.out.splitlines()[0]}\n"
     assert [path.name for path in place.iterdir()] == ["inception.safetensors"]
 
@@ -134,8 +136,8 @@ def test_what_a_file_says_of_its_own_origin_is_no_proof(
 ) -> None:
     published = next(iter(catalogue.NETWORKS["inception"].known))
     file = tmp_path / "theirs.safetensors"
-    weights.write(file, INCEPTION, {"origins": json.dumps({"pt_inception.pth": published}), **more})
-    said = f"not the published file: theirs.safetensors has SHA-256 {weights.sha256(file)}, published {published}"
+    tensor_files.write(file, INCEPTION, {"origins": json.dumps({"pt_inception.pth": published}), **more})
+    said = f"not the published file: theirs.safetensors has SHA-256 {tensor_files.sha256(file)}, published {published}"
     for command in ("import", "verify"):
         done = vfbench("weights", command, "inception", file)
         assert done.code == 4
@@ -147,14 +149,16 @@ def test_what_a_file_says_of_its_own_origin_is_no_proof(
     assert vfbench("weights", "import", "inception", file, "--force").code == 0
     assert filled("inception", INCEPTION).standing == "other"
     assert vfbench("weights", "verify", "inception").code == 4
-    assert weights.sha256(file) in vfbench("weights", "where", "inception").out
+    assert tensor_files.sha256(file) in vfbench("weights", "where", "inception").out
 
 
 def test_a_file_with_another_hash_is_refused(tmp_path: Path, vfbench: Command) -> None:
     file = save(tmp_path / "inception.pth", INCEPTION)
     done = vfbench("weights", "import", "inception", file)
     assert done.code == 4
-    assert f"not the published file: inception.pth has SHA-256 {weights.sha256(file)}, published 6726825d" in done.err
+    assert (
+        f"not the published file: inception.pth has SHA-256 {tensor_files.sha256(file)}, published 6726825d" in done.err
+    )
     assert vfbench("weights", "import", "inception", file, "--force").code == 0
     assert filled("inception", INCEPTION).standing == "other"
 

@@ -10,9 +10,9 @@ import torch
 from conftest import Command, flip
 from pretrained_files import FORMATS, publish, save, state_of, table
 
-from vfbench import files, weights
 from vfbench.metrics import _clip_model
-from vfbench.pretrained import catalogue, folder, i3d
+from vfbench.utils import files, tensor_files
+from vfbench.weights import cache, catalogue, i3d
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def test_verify_knows_a_file_by_its_hash(tmp_path: Path, monkeypatch: pytest.Mon
     done = vfbench("weights", "verify", "inception", file)
     assert (done.code, done.out) == (
         0,
-        f"inception: the published file: inception.pth has SHA-256 {weights.sha256(file)}\n",
+        f"inception: the published file: inception.pth has SHA-256 {tensor_files.sha256(file)}\n",
     )
 
 
@@ -66,7 +66,7 @@ def test_verify_goes_on_behind_a_bad_network(
     publish("inception", file, monkeypatch)
     assert vfbench("weights", "import", "i3d", FORMATS["bundle"](tmp_path)).code == 0
     assert vfbench("weights", "import", "inception", file).code == 0
-    weights.write(place / "videomae.safetensors", {"a": torch.ones(1)})  # of unknown origin
+    tensor_files.write(place / "videomae.safetensors", {"a": torch.ones(1)})  # of unknown origin
     flip(place / "i3d.safetensors", -1)
     done = vfbench("weights", "verify")
     assert done.code == 4
@@ -97,9 +97,9 @@ def test_where_tells_state_and_command(tmp_path: Path, place: Path, vfbench: Com
 
 def test_a_file_put_there_by_hand_is_not_taken_on_trust(place: Path, vfbench: Command) -> None:
     place.mkdir()
-    weights.write(place / "i3d.safetensors", state_of())
+    tensor_files.write(place / "i3d.safetensors", state_of())
     assert vfbench("weights", "verify", "i3d").out.startswith("i3d: 7 of 7")
-    weights.write(place / "i3d.safetensors", {"a": torch.ones(1)})
+    tensor_files.write(place / "i3d.safetensors", {"a": torch.ones(1)})
     done = vfbench("weights", "verify", "i3d")
     assert done.code == 4
     assert re.search(rf"'.*' is missing from {place}/i3d.safetensors", done.err)
@@ -148,15 +148,15 @@ def test_the_catalogue_is_whole(name: str) -> None:
 
 
 def test_the_folder_is_in_the_cache_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert folder.place("i3d") == tmp_path / "weights" / "i3d.safetensors"
+    assert cache.place("i3d") == tmp_path / "weights" / "i3d.safetensors"
     monkeypatch.delenv("VFBENCH_WEIGHTS")
     monkeypatch.setenv("VFBENCH_CACHE", str(tmp_path / "c"))
-    assert folder.folder() == files.cache() / "weights" == tmp_path / "c" / "weights"
+    assert cache.folder() == files.cache() / "weights" == tmp_path / "c" / "weights"
     monkeypatch.delenv("VFBENCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert folder.folder() == tmp_path / "x" / "vfbench" / "weights"
+    assert cache.folder() == tmp_path / "x" / "vfbench" / "weights"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert folder.folder() == Path.home() / ".cache" / "vfbench" / "weights"
+    assert cache.folder() == Path.home() / ".cache" / "vfbench" / "weights"
 
 
 def test_the_place_of_the_cache_is_said_once() -> None:

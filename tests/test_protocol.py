@@ -14,7 +14,7 @@ import torch
 
 from vfbench import plugins
 from vfbench.interfaces import Clips, Extractor, Features, Request, Standing
-from vfbench.protocol import LATER, Measure, Protocol, described
+from vfbench.protocol.protocol import LATER, Measure, Protocol, described
 
 ROOT = Path(__file__).parent.parent
 

@@ -18,8 +18,8 @@ from vfbench.diffusion.model import ModelConfig
 from vfbench.diffusion.priors import Mixed, Progressive
 from vfbench.diffusion.schedule import v_target
 from vfbench.errors import UserError
-from vfbench.train import TrainOptions, train
-from vfbench.training.run import Run
+from vfbench.training.train import TrainOptions, train
+from vfbench.training.trainer import Run
 
 TIMES = torch.tensor([300, 800])
 PRESETS = ("tiny", "tiny-progressive")

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from vfbench import plugins, table, weights
+from vfbench import plugins
 from vfbench.datasets import shapes
+from vfbench.report import table
+from vfbench.utils import checkpoint, tensor_files
 
 ROOT = Path(__file__).parent.parent
 MODELS = ("videofusion", "vdm")
@@ -44,9 +46,9 @@ def test_real_clips_are_as_good_as_the_floor() -> None:
 def test_the_records_share_a_protocol_and_come_from_the_shipped_weights() -> None:
     assert len({record["protocol"]["id"] for record in RECORDS.values()}) == 1
     for name in MODELS:
-        folder = weights.shipped("shapes", name)
+        folder = checkpoint.shipped("shapes", name)
         assert folder is not None
-        assert RECORDS[name]["weights"] == weights.sha256(folder / "model.safetensors")
+        assert RECORDS[name]["weights"] == tensor_files.sha256(folder / "model.safetensors")
     judge = plugins.load("extractor", "shapes_judge", torch.device("cpu"))
     for record in RECORDS.values():
         assert record["protocol"]["extractors"] == {"shapes_judge": judge.fingerprint}
@@ -57,7 +59,7 @@ def test_the_shipped_models_are_small_and_cost_the_same_a_clip() -> None:
     costs = [RECORDS[name]["cost"] for name in MODELS]
     assert all(1e6 < cost["parameters"] < 4e6 for cost in costs)
     assert costs[0]["flops_per_clip"] == pytest.approx(costs[1]["flops_per_clip"], rel=0.02)
-    folders = [weights.shipped("shapes", name) for name in MODELS]
+    folders = [checkpoint.shipped("shapes", name) for name in MODELS]
     assert sum((folder / "model.safetensors").stat().st_size for folder in folders if folder) < 12e6
 
 

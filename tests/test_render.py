@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from resultfiles import OTHER, SMOKE_RUN, inception, record, score
 
-from vfbench.render import to_csv, to_frame, to_latex, to_markdown
-from vfbench.table import Table, build
+from vfbench.report.render import to_csv, to_frame, to_latex, to_markdown
+from vfbench.report.table import Table, build
 
 
 def table_of_everything() -> Table:

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from vfbench import cut, resize
+from vfbench.clips import transform
+from vfbench.metrics import _resize
 
 Rule = Callable[[Tensor], Tensor]
 
-SQUASH: Rule = lambda frames: resize.bilinear(frames, 224, 224)  # noqa: E731
-TF1: Rule = lambda frames: resize.tf1_bilinear(frames, 224, 224)  # noqa: E731
-CROP: Rule = lambda frames: resize.short_side_crop(frames, 224)  # noqa: E731
+SQUASH: Rule = lambda frames: _resize.bilinear(frames, 224, 224)  # noqa: E731
+TF1: Rule = lambda frames: _resize.tf1_bilinear(frames, 224, 224)  # noqa: E731
+CROP: Rule = lambda frames: _resize.short_side_crop(frames, 224)  # noqa: E731
 
 # Computed with the published code (TATS; DIGAN and VideoGPT; the grid of TensorFlow 1) from the clip below, in [-1, 1]:
 # mean, standard deviation, and the pixels (channel, frame, row, column) of `PLACES`.
@@ -55,24 +56,24 @@ def test_a_rule_gives_the_pixels_of_the_published_code(name: str, noise: Tensor)
 
 
 def test_antialias_changes_nothing_that_grows_and_all_that_shrinks(noise: Tensor) -> None:
-    grown = [resize.bilinear(noise, 224, 224, antialias=antialias) for antialias in (False, True)]
+    grown = [_resize.bilinear(noise, 224, 224, antialias=antialias) for antialias in (False, True)]
     assert torch.allclose(grown[0], grown[1], atol=1e-3)
-    shrunk = [resize.short_side_crop(noise, 16, antialias=antialias) for antialias in (False, True)]
+    shrunk = [_resize.short_side_crop(noise, 16, antialias=antialias) for antialias in (False, True)]
     assert float(shrunk[1].std()) < 0.6 * float(shrunk[0].std())  # averages noise away
 
 
 def test_shrinking_with_antialias_is_what_datasets_do(noise: Tensor) -> None:
-    bytes_ = cut.resize(noise.to(torch.uint8), 20, 28)
-    assert torch.equal(resize.bilinear(noise, 20, 28, antialias=True).round().to(torch.uint8), bytes_)
+    bytes_ = transform.resize(noise.to(torch.uint8), 20, 28)
+    assert torch.equal(_resize.bilinear(noise, 20, 28, antialias=True).round().to(torch.uint8), bytes_)
 
 
 @pytest.mark.parametrize(("size", "new"), [(64, 224), (128, 224), (256, 224), (240, 224), (3, 7)])
 def test_the_grid_of_tensorflow_1_is_not_half_a_pixel(size: int, new: int) -> None:
     ramp = torch.arange(float(size)).expand(1, 3, size, size).contiguous()
     place = np.minimum(np.arange(new) * size / new, size - 1)
-    assert np.allclose(resize.tf1_bilinear(ramp, new, new)[0, 0, 0], place, atol=1e-4)
-    assert np.allclose(resize.tf1_bilinear(ramp.mT.contiguous(), new, new)[0, 0, :, 0], place, atol=1e-4)
-    shift = resize.bilinear(ramp, new, new)[0, 0, 0] - resize.tf1_bilinear(ramp, new, new)[0, 0, 0]
+    assert np.allclose(_resize.tf1_bilinear(ramp, new, new)[0, 0, 0], place, atol=1e-4)
+    assert np.allclose(_resize.tf1_bilinear(ramp.mT.contiguous(), new, new)[0, 0, :, 0], place, atol=1e-4)
+    shift = _resize.bilinear(ramp, new, new)[0, 0, 0] - _resize.tf1_bilinear(ramp, new, new)[0, 0, 0]
     assert float(shift[new // 2]) == pytest.approx((size / new - 1) / 2, abs=1e-4)
 
 
@@ -88,8 +89,8 @@ def test_both_axes_are_read_alike(noise: Tensor) -> None:
 def test_the_long_side_is_rounded_up_and_the_centre_kept(size: tuple[int, int], long: tuple[int, int]) -> None:
     frames = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 255
     top, left = (long[0] - 224) // 2, (long[1] - 224) // 2
-    expected = resize.bilinear(frames, *long)[..., top : top + 224, left : left + 224]
-    assert torch.equal(resize.short_side_crop(frames, 224), expected)
+    expected = _resize.bilinear(frames, *long)[..., top : top + 224, left : left + 224]
+    assert torch.equal(_resize.short_side_crop(frames, 224), expected)
 
 
 def test_squash_and_crop_coincide_on_a_square_that_is_scaled_exactly(noise: Tensor) -> None:

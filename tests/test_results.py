@@ -9,7 +9,7 @@ import pytest
 from resultfiles import PROTOCOL, record, score
 
 from vfbench.errors import MissingData
-from vfbench.results import differences, load
+from vfbench.report.results import differences, load
 
 
 def write(folder: Path, content: str) -> Path:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from vfbench import plugins, presets
+from vfbench import plugins
 from vfbench.datasets import shapes
 from vfbench.errors import UserError
 from vfbench.plugins import Spec
-from vfbench.rules import cut, departures, protocols, rules
+from vfbench.protocol import presets
+from vfbench.protocol.resolve import cut, departures, protocols, rules
 
 SHAPES, UCF101 = Spec("shapes"), Spec("ucf101")
 

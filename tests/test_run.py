@@ -16,19 +16,24 @@ from conftest import Command, close_clips, close_scores, contents, flip, lasting
 from torch import Tensor
 
 import vfbench as package
-from vfbench import evaluate, selection, video
+from vfbench import video
 from vfbench.baselines.noise import Noise
-from vfbench.cost import Cost
 from vfbench.datasets import shapes
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import BadEnvironment, MissingData, UserError
-from vfbench.generate import requests, sample
 from vfbench.interfaces import Clips, Request, Score
-from vfbench.plan import RunOptions, plan
-from vfbench.progress import Progress
-from vfbench.run import run as start
-from vfbench.selection import choose
-from vfbench.store import RunFolder, read_tensors, write_tensors
+from vfbench.pipeline import features as features_
+from vfbench.pipeline import real_clips as selection
+from vfbench.pipeline import scores as scores_
+from vfbench.pipeline.cost import Cost
+from vfbench.pipeline.folder import RunFolder
+from vfbench.pipeline.job import run as start
+from vfbench.pipeline.plan import RunOptions, plan
+from vfbench.pipeline.real_clips import choose
+from vfbench.pipeline.requests import requests
+from vfbench.pipeline.sample import sample
+from vfbench.utils.progress import Progress
+from vfbench.utils.tensor_files import read_tensors, write_tensors
 
 COUNT, BATCH = 70, 16  # three chunks: 32, 32 and 6 clips, in batches of 16, 16; 16, 16; 6
 KEYS = {"cost", "data", "dataset", "environment", "model", "model_spec", "note", "preset", "protocol", "reference"}
@@ -137,7 +142,7 @@ def test_the_run_id_follows_what_moves_the_numbers_and_nothing_else(tmp_path: Pa
 
 
 def test_a_default_that_is_typed_is_the_same_run(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vfbench.plan.measure", lambda *_: Cost(0, 0, 0, {}, 0.0))  # it takes its time
+    monkeypatch.setattr("vfbench.pipeline.plan.measure", lambda *_: Cost(0, 0, 0, {}, 0.0))  # it takes its time
     given: dict[str, Any] = {"checkpoint": checkpoints / "vdm", "num_samples": 4, "smoke": True, "device": "cpu"}
     plans = [plan(RunOptions(model=model, **given)) for model in ("vdm", "vdm(steps=25)", "vdm(steps=24)")]
     same, typed, other = (p.specification["id"] for p in plans)
@@ -266,7 +271,7 @@ def test_ctrl_c_before_the_work_begins_says_the_same(vfbench: Command, monkeypat
     def interrupted(_: RunOptions) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vfbench.plan.plan", interrupted)
+    monkeypatch.setattr("vfbench.pipeline.plan.plan", interrupted)
     stopped = vfbench("run", "--model", "noise(", "--seed", 1)
     assert (stopped.code, resumes(stopped.err)) == (130, ["run", "--model", "noise(", "--seed", "1"])
 
@@ -323,7 +328,7 @@ def test_a_gpu_that_is_too_small_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pa
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     planned = plan(RunOptions(model="noise", smoke=True, device="cpu", output=tmp_path / "run"))
-    monkeypatch.setattr("vfbench.run.real_features", too_small)
+    monkeypatch.setattr("vfbench.pipeline.job.real_features", too_small)
     with pytest.raises(BadEnvironment, match=r"run keeps what is done\) does not fit .*--dtype bfloat16"):
         start(planned)
 
@@ -335,13 +340,13 @@ def test_a_gpu_that_is_too_small_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, int]]:
     """Split and number of real clips each time features of some are made, with an empty cache."""
     seen: list[tuple[str, int]] = []
-    make = evaluate._features
+    make = features_._features
 
     def noted(data: Shapes, split: Any, indices: Sequence[int], *more: Any) -> dict[str, Tensor]:
         seen.append((split, len(indices)))
         return make(data, split, indices, *more)
 
-    monkeypatch.setattr(evaluate, "_features", noted)
+    monkeypatch.setattr(features_, "_features", noted)
     monkeypatch.setenv("VFBENCH_CACHE", str(tmp_path / "cache"))
     return seen
 
@@ -394,7 +399,7 @@ def test_both_splits_can_be_laid_end_to_end(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_number_that_is_none_is_null() -> None:
-    score = evaluate.plain(Score(1.0, float("nan"), float("inf"), 0.0, 4, 8))
+    score = scores_.plain(Score(1.0, float("nan"), float("inf"), 0.0, 4, 8))
     assert (score["value"], score["low"], score["high"], score["n_real"]) == (1.0, None, None, 4)
 
 

@@ -15,13 +15,14 @@ from clipfiles import write_frames, write_list, write_video
 from conftest import Command, results
 from scoring import drawn, looked, saved, scored
 
-from vfbench import folders
+from vfbench import clips
 from vfbench.datasets import shapes
 from vfbench.errors import UserError
-from vfbench.plan import RunOptions, plan
-from vfbench.run import run
-from vfbench.score import score
-from vfbench.store import SCORED, read_tensors
+from vfbench.pipeline.job import run
+from vfbench.pipeline.plan import RunOptions, plan
+from vfbench.report.results import SCORED
+from vfbench.scoring import score
+from vfbench.utils.tensor_files import read_tensors
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -123,7 +124,7 @@ def test_the_result_says_what_was_scored(tmp_path: Path) -> None:
     assert (result["cost"], result["seed"], result["weights"]) == (None, None, "unknown")
     fake = result["fake"]
     assert (fake["layout"], fake["count"], fake["list"]) == ("frames", 8, str(listing))
-    assert fake["manifest"] == folders.manifest(folders.detect(tmp_path / "theirs", listing=listing))
+    assert fake["manifest"] == clips.content_hash(clips.detect(tmp_path / "theirs", listing=listing))
     assert any("not listed" in note for note in fake["notes"])
     assert (scoring.folder / "samples" / "sheet.png").is_file()
     assert (scoring.folder / "samples" / "clips.webp").is_file()

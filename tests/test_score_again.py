@@ -12,11 +12,11 @@ from conftest import flip
 from scoring import drawn, looked, saved, scored
 from torch import Tensor
 
-from vfbench import folders
+from vfbench import clips as folders
 from vfbench.errors import MissingData
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics._shapes_judge import Extractor
-from vfbench.score import clips, score
+from vfbench.scoring import clips, score
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 pytestmark = pytest.mark.usefixtures("elsewhere")

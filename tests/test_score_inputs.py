@@ -13,10 +13,10 @@ from conftest import Command, results
 from samples import FAKE, REAL
 from scoring import drawn, looked, saved, scored
 
-from vfbench import table
 from vfbench.errors import MissingData, UserError
 from vfbench.metrics import fvd, kvd
-from vfbench.score import score
+from vfbench.report import table
+from vfbench.scoring import score
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 pytestmark = pytest.mark.usefixtures("elsewhere")

@@ -14,7 +14,7 @@ from samples import FAKE
 from scoring import drawn, looked, saved, scored
 
 from vfbench.errors import MissingData, UserError
-from vfbench.score import clips
+from vfbench.scoring import clips
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 pytestmark = pytest.mark.usefixtures("elsewhere")

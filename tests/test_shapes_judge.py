@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from vfbench import plugins, weights
+from vfbench import plugins
 from vfbench.datasets import shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Extractor, Request
 from vfbench.metrics import _shapes_judge
+from vfbench.utils import checkpoint as checkpoint_
+from vfbench.utils import tensor_files as tensor_files_
 
 CPU = torch.device("cpu")
 ALL = ("features", "logits", "similarity")
@@ -85,27 +87,27 @@ def test_zeros_and_ones_are_refused(judge: Extractor) -> None:
 
 
 def test_its_file_is_small_and_every_byte_counts(judge: Extractor) -> None:
-    folder = weights.shipped("shapes", "judge")
+    folder = checkpoint_.shipped("shapes", "judge")
     assert folder is not None
     assert (folder / "model.safetensors").stat().st_size < 4e6
-    assert judge.fingerprint == weights.sha256(folder / "model.safetensors")
+    assert judge.fingerprint == tensor_files_.sha256(folder / "model.safetensors")
 
 
 def test_missing_weights_name_the_script_that_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "shipped", lambda *_: None)
+    monkeypatch.setattr(checkpoint_, "shipped", lambda *_: None)
     with pytest.raises(MissingData, match=r"python benchmarks/train_judge\.py"):
         _shapes_judge.build(CPU)
 
 
 @pytest.mark.parametrize("name", ["videofusion", "vdm"])
 def test_shipped_models_load_and_are_small(name: str) -> None:
-    folder = weights.shipped("shapes", name)
+    folder = checkpoint_.shipped("shapes", name)
     assert folder is not None
     network: DiffusionModel = plugins.module("model", name).create(shapes.build())
-    weights.load_into(network, folder / "model.safetensors")
+    tensor_files_.load_into(network, folder / "model.safetensors")
     assert 1e6 < sum(parameter.numel() for parameter in network.parameters()) < 4e6
 
 
 def test_shipped_checkpoints_take_less_than_12_megabytes() -> None:
-    folders = [weights.shipped("shapes", name) for name in ("videofusion", "vdm")]
+    folders = [checkpoint_.shipped("shapes", name) for name in ("videofusion", "vdm")]
     assert sum((folder / "model.safetensors").stat().st_size for folder in folders if folder) < 12e6

@@ -13,7 +13,7 @@ from vfbench.datasets import shapes
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import UserError
-from vfbench.matching import Size, describe
+from vfbench.training.match_flops import Size, describe
 
 MODELS = ("vdm", "pyoco", "vdit", "videofusion")
 LARGE = ("base", "base-128", "paper", "paper-128")

@@ -10,12 +10,12 @@ from clipfiles import levels, pictures, touch, write_frames
 from contract import check_dataset
 
 from vfbench import plugins
+from vfbench.clips.inventory import Inventory
 from vfbench.datasets import sky_timelapse
-from vfbench.datasets._videos import Videos
+from vfbench.datasets._video_dataset import Videos
 from vfbench.datasets.sky_timelapse import build, find
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Dataset
-from vfbench.inventory import Inventory
 
 A, B, C = "AbCdEfGhIjK", "-_3456789ab", "z6Yr7KDZhm0"  # as YouTube makes them
 

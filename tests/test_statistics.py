@@ -12,16 +12,8 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Groups
 from vfbench.metrics import _extrapolate
 from vfbench.metrics._frechet import frechet_distance
-from vfbench.metrics._samples import checked, clusters, floor, members, remarks, shuffled
-from vfbench.metrics._uncertainty import (
-    Influence,
-    around,
-    blocks,
-    bootstrap_error,
-    compared,
-    of_leave_outs,
-    of_rows,
-)
+from vfbench.metrics._two_sample import checked, clusters, floor, members, remarks, shuffled
+from vfbench.metrics._uncertainty import Influence, around, blocks, bootstrap_error, compared, of_leave_outs, of_rows
 
 # Samples.
 

@@ -14,10 +14,11 @@ import pytest
 import torch
 from conftest import contents, flip
 
-from vfbench import files, store, weights
 from vfbench.errors import BadEnvironment, MissingData, UserError
-from vfbench.files import write_text
-from vfbench.store import RunFolder, read_tensors, require_space, require_writable, write_tensors
+from vfbench.pipeline.folder import RunFolder
+from vfbench.utils import files, tensor_files
+from vfbench.utils.files import require_space, require_writable, write_text
+from vfbench.utils.tensor_files import read_tensors, write_tensors
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2], dtype=torch.uint8)}
 
@@ -69,7 +70,7 @@ def test_a_file_cut_off_anywhere_is_found(tmp_path: Path, kept: int) -> None:
 
 def test_a_file_without_a_hash_is_not_trusted(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    weights.write(path, TENSORS)
+    tensor_files.write(path, TENSORS)
     with pytest.raises(ValueError, match="does not match its hash"):
         read_tensors(path)
 
@@ -99,7 +100,7 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path: Path, monkeypatch
 
 def test_json_has_one_form_and_no_nan() -> None:
     assert files.as_json({"b": 1, "a": None}) == '{\n  "b": 1,\n  "a": null\n}\n'
-    assert store.digest({"b": 1, "a": 2}) == store.digest({"a": 2, "b": 1})
+    assert tensor_files.digest({"b": 1, "a": 2}) == tensor_files.digest({"a": 2, "b": 1})
     with pytest.raises(ValueError, match="JSON"):
         files.as_json({"a": float("nan")})
 

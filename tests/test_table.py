@@ -8,9 +8,9 @@ import pytest
 from resultfiles import OTHER, SMOKE_RUN, best, labels, record
 
 from vfbench.errors import UserError
-from vfbench.render import to_latex, to_markdown
-from vfbench.results import STRANGER
-from vfbench.table import build
+from vfbench.report.render import to_latex, to_markdown
+from vfbench.report.results import STRANGER
+from vfbench.report.table import build
 
 
 def test_protocols_are_not_mixed_and_the_refusal_explains_itself() -> None:

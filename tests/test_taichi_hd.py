@@ -9,12 +9,12 @@ from clipfiles import levels, pictures, touch, write_frames, write_video
 from contract import check_dataset
 
 from vfbench import plugins
+from vfbench.clips.inventory import Inventory
 from vfbench.datasets import taichi_hd
-from vfbench.datasets._videos import Videos
+from vfbench.datasets._video_dataset import Videos
 from vfbench.datasets.taichi_hd import build, find
 from vfbench.errors import MissingData
 from vfbench.interfaces import Dataset
-from vfbench.inventory import Inventory
 
 A, B = "-bCdEfGhIjK", "B_3456789ab"
 ROWS = [(A, 80, 300, "train"), (A, 575, 717, "train"), (B, 21, 100479, "test")]

@@ -16,14 +16,8 @@ from vfbench.datasets import shapes
 from vfbench.errors import UserError
 from vfbench.interfaces import Request
 from vfbench.metrics import _inception
-from vfbench.pretrained import Filled
-from vfbench.torchmetrics import (
-    ClipSim,
-    FrechetVideoDistance,
-    KernelVideoDistance,
-    VideoInceptionScore,
-    VideoMetric,
-)
+from vfbench.torchmetrics import ClipSim, FrechetVideoDistance, KernelVideoDistance, VideoInceptionScore, VideoMetric
+from vfbench.weights import Filled
 
 DATA = shapes.build()
 REAL, FAKE = DATA.clips("train", range(96)), DATA.clips("test", range(64))

@@ -19,19 +19,19 @@ from clipfiles import write_video
 from helpers import CPU, perturb, tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor, nn
 
-from vfbench import prepare as preparing
-from vfbench import weights
 from vfbench.baselines import vdm
 from vfbench.baselines.vdm import VDM
+from vfbench.data import prepare as preparing
 from vfbench.datasets import folder
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import BadEnvironment, Interrupted, MissingData, UserError
 from vfbench.interfaces import Clips, Dataset, Setting, Split
 from vfbench.models import videofusion
-from vfbench.train import TrainOptions, prepare, train
-from vfbench.training.run import Run, lr_factor
-from vfbench.training.team import Team
+from vfbench.training.distributed import Team
+from vfbench.training.train import TrainOptions, prepare, train
+from vfbench.training.trainer import Run, lr_factor
+from vfbench.utils import tensor_files as weights
 
 OPTIONS = TrainOptions(steps=6, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 STEPS = 60

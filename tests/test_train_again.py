@@ -12,8 +12,8 @@ import torch
 from helpers import tiny_dataset, tiny_vdm
 
 from vfbench.errors import MissingData, UserError
-from vfbench.train import TrainOptions, train
-from vfbench.training.run import Run
+from vfbench.training.train import TrainOptions, train
+from vfbench.training.trainer import Run
 
 OPTIONS = TrainOptions(steps=2, batch_size=2, lr=1e-2, warmup=2, save_every=100, sample_every=100)
 
@@ -60,11 +60,11 @@ def test_a_training_that_is_done_writes_again_what_is_gone(tmp_path: Path) -> No
 
 
 def test_a_training_that_is_done_can_be_written_in_half_precision(tmp_path: Path) -> None:
-    from vfbench import weights
+    from vfbench.utils import tensor_files
 
     train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path)
     train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, half=True), tmp_path, resume=True)
-    assert {tensor.dtype for tensor in weights.read(tmp_path / "model.safetensors").values()} == {torch.float16}
+    assert {tensor.dtype for tensor in tensor_files.read(tmp_path / "model.safetensors").values()} == {torch.float16}
 
 
 @pytest.mark.parametrize(

@@ -16,17 +16,19 @@ from helpers import tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor
 from typer.main import get_command
 
-from vfbench import cost, matching, modelcard, weights
 from vfbench.cli import app
 from vfbench.datasets.shapes import Shapes
+from vfbench.diffusion import flops as cost
 from vfbench.diffusion.model import DiffusionModel
-from vfbench.diffusion.one_network import OneUNet
 from vfbench.diffusion.priors import Mixed
+from vfbench.diffusion.single_network import OneUNet
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import Clips
-from vfbench.train import TrainOptions, prepare, train
-from vfbench.training import changes, state
-from vfbench.training.run import Run, lr_factor
+from vfbench.training import match_flops, resume
+from vfbench.training import model_card as modelcard
+from vfbench.training.train import TrainOptions, prepare, train
+from vfbench.training.trainer import Run, lr_factor
+from vfbench.utils import tensor_files
 
 OPTIONS = TrainOptions(steps=2, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 SMALL = "shapes(frames=4, height=8, width=8)"
@@ -149,7 +151,7 @@ def test_a_matched_preset_costs_what_the_reference_does(capsys: pytest.CaptureFi
     assert any(not torch.equal(first[name], third[name]) for name in first)
     # Told: the preset, what it became, and the reference.
     before, after, reference = capsys.readouterr().err.splitlines()[:3]
-    wanted = matching.describe("vdm", "tiny", data)
+    wanted = match_flops.describe("vdm", "tiny", data)
     made, learnt = (f"{flops / 1e9:,.2f}" for flops in (wanted.flops_per_clip, wanted.training_flops))
     cost = f"{made} GFLOP to make a clip, {learnt} to learn from one, {wanted.parameters:,} parameters"
     assert reference == f"vdm tiny  {cost}"
@@ -189,7 +191,7 @@ def test_a_training_begins_with_the_weights_of_another(donor: Path, tmp_path: Pa
     options = replace(OPTIONS, lr=1e-12, init_from=donor)
     train(fresh, tiny_dataset(), options, tmp_path / "run")
     expected = {name: tensor.half().float() for name, tensor in state_of(tiny_vdm()).items()}
-    saved = weights.read(tmp_path / "run" / "model.safetensors")  # the average began there, too
+    saved = tensor_files.read(tmp_path / "run" / "model.safetensors")  # the average began there, too
     for name, tensor in expected.items():
         torch.testing.assert_close(saved[name], tensor)
         torch.testing.assert_close(fresh.state_dict()[name], tensor)
@@ -198,7 +200,7 @@ def test_a_training_begins_with_the_weights_of_another(donor: Path, tmp_path: Pa
 def test_where_the_weights_came_from_is_recorded(donor: Path, tmp_path: Path) -> None:
     options = replace(OPTIONS, init_from=str(donor))
     train(tiny_vdm(perturbed=False), tiny_dataset(), options, tmp_path / "run")
-    digest = weights.sha256(donor / "model.safetensors")
+    digest = tensor_files.sha256(donor / "model.safetensors")
     spec = json.loads(torch.load(tmp_path / "run" / "training.pt", weights_only=True)["spec"])
     assert spec["options"]["init_from"] == digest
     assert digest in (tmp_path / "run" / "README.md").read_text()
@@ -320,7 +322,7 @@ def other(**config: Any) -> dict[str, Any]:
     ids=str,
 )
 def test_what_has_changed_is_told_in_flags(there: dict[str, Any], now: dict[str, Any], told: list[str]) -> None:
-    assert changes.told(there, now) == told
+    assert resume.told(there, now) == told
 
 
 def test_another_base_generator_is_told_in_flags() -> None:
@@ -328,7 +330,7 @@ def test_another_base_generator_is_told_in_flags() -> None:
         {"config": {"options": options}, "options": {}}
         for options in ({"base_init": "scratch"}, {"base_init": "finetune", "base_sha256": "aa"})
     )
-    assert changes.told(scratch, finetune) == [
+    assert resume.told(scratch, finetune) == [
         "--base-init scratch there, finetune now",
         "--base-from none there, aa now",
     ]
@@ -336,14 +338,14 @@ def test_another_base_generator_is_told_in_flags() -> None:
 
 def test_every_option_of_the_weights_is_told_as_a_flag_there_is() -> None:
     flags = {flag for option in get_command(app).commands["train"].params for flag in option.opts}  # type: ignore[attr-defined]
-    told = [changes.told({"options": {}}, {"options": {name: 1}}) for name in OPTIONS.of_the_weights()]
+    told = [resume.told({"options": {}}, {"options": {name: 1}}) for name in OPTIONS.of_the_weights()]
     assert {line.split()[0] for (line,) in told} <= flags
     assert len(told) > 5
 
 
 def test_a_warm_up_that_follows_from_the_steps_is_not_told_beside_them() -> None:
     there, now = ({"options": TrainOptions(steps=steps).of_the_weights()} for steps in (50, 100))
-    assert changes.told(there, now) == ["--steps 50 there, 100 now"]
+    assert resume.told(there, now) == ["--steps 50 there, 100 now"]
 
 
 def test_a_model_whose_flops_cannot_be_counted_is_trained_all_the_same(
@@ -352,7 +354,7 @@ def test_a_model_whose_flops_cannot_be_counted_is_trained_all_the_same(
     def looks_at_values(*_: Any) -> int:
         raise RuntimeError("Tensor.item() cannot be called on meta tensors")
 
-    monkeypatch.setattr("vfbench.cost.training_flops", looks_at_values)
+    monkeypatch.setattr("vfbench.diffusion.flops.training_flops", looks_at_values)
     train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path)
     assert "| compute | not counted |" in (tmp_path / "README.md").read_text()
 
@@ -409,8 +411,8 @@ def test_a_card_that_fails_leaves_a_training_that_can_go_on(tmp_path: Path, monk
 
 
 def test_the_seconds_of_a_log_go_on_when_it_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state.write(tmp_path, {}, 5, 1000.0, {})
-    assert state.take_up(tmp_path, {}, {}) == (5, 1000.0)
+    resume.write(tmp_path, {}, 5, 1000.0, {})
+    assert resume.take_up(tmp_path, {}, {}) == (5, 1000.0)
     options = replace(OPTIONS, steps=50, batch_size=1)
     train(tiny_vdm(), tiny_dataset(), options, tmp_path / "run", stop=lambda: True)
     found = torch.load(tmp_path / "run" / "training.pt", weights_only=True)

@@ -17,9 +17,9 @@ from vfbench.baselines import vdm
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import UserError
 from vfbench.interfaces import Setting
-from vfbench.train import TrainOptions, train
 from vfbench.training.batches import Batches
 from vfbench.training.options import conditions
+from vfbench.training.train import TrainOptions, train
 
 OPTIONS = TrainOptions(steps=2, batch_size=4, warmup=1, save_every=100, sample_every=2)
 CAPTION = "a small red circle moves left over blue stripes"

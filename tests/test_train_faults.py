@@ -15,14 +15,14 @@ from helpers import tiny_dataset, tiny_vdm
 from PIL import Image
 from torch import Tensor
 
-from vfbench import weights
 from vfbench.baselines.vdm import VDM
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import Clips, Request
-from vfbench.train import TrainOptions, train
-from vfbench.training import state
-from vfbench.training.run import Run
+from vfbench.training import resume as state
+from vfbench.training.train import TrainOptions, train
+from vfbench.training.trainer import Run
+from vfbench.utils import checkpoint
 
 OPTIONS = TrainOptions(steps=4, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=2, sample_every=2)
 FULL = "{} do not fit into the memory of the GPU: batches of {} from here on"
@@ -42,7 +42,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(folder: Path, model: VDM | None = None, *, resume: bool = False, **options: Any) -> bytes:
     """The file of weights of a training."""
     train(model or tiny_vdm(), tiny_dataset(), replace(OPTIONS, **options), folder, resume=resume)
-    return (folder / weights.TENSORS).read_bytes()
+    return (folder / checkpoint.TENSORS).read_bytes()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

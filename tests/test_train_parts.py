@@ -19,7 +19,6 @@ from conftest import ROOT
 from helpers import CPU, clips_of, embed, perturb, tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor, nn
 
-from vfbench import weights
 from vfbench.baselines import vdit
 from vfbench.baselines.vdit import VDiT
 from vfbench.datasets import folder
@@ -27,12 +26,13 @@ from vfbench.diffusion.model import DiffusionModel, ModelConfig, embedding_optio
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset
 from vfbench.nets.recompute import Recomputing
-from vfbench.train import TrainOptions, train
-from vfbench.training.arithmetic import recompute
 from vfbench.training.batches import Batch, Batches
+from vfbench.training.distributed import Team
 from vfbench.training.options import conditions, drawn
-from vfbench.training.run import Run, more_parts
-from vfbench.training.team import Team
+from vfbench.training.precision import recompute
+from vfbench.training.train import TrainOptions, train
+from vfbench.training.trainer import Run, more_parts
+from vfbench.utils import tensor_files
 
 OPTIONS = TrainOptions(steps=4, batch_size=4, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 HALVES = (slice(0, 4), slice(4, 8))
@@ -266,11 +266,11 @@ def test_average_and_weights_are_float32_in_bfloat16(tmp_path: Path) -> None:
     state = torch.load(tmp_path / "short" / "training.pt", weights_only=True)
     for part in ("model", "ema"):
         assert {tensor.dtype for tensor in state[part].values()} == {torch.float32}
-    saved = weights.read(tmp_path / "short" / "model.safetensors")
+    saved = tensor_files.read(tmp_path / "short" / "model.safetensors")
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
     name = "network.head.weight"
     assert not torch.equal(saved[name], saved[name].bfloat16().float())  # finer than bfloat16 can say
-    assert not torch.equal(saved[name], weights.read(tmp_path / "plain" / "model.safetensors")[name])
+    assert not torch.equal(saved[name], tensor_files.read(tmp_path / "plain" / "model.safetensors")[name])
 
 
 # Several processes.
@@ -345,7 +345,7 @@ def test_two_processes_learn_what_one_does(together: Path, tmp_path: Path) -> No
         assert state["step"] == OPTIONS.steps
         assert_alike(state["model"], alone, tiny_vdm)
     config = json.loads((together / "whole" / "config.json").read_text())
-    assert config["sha256"] == weights.sha256(together / "whole" / "model.safetensors")
+    assert config["sha256"] == tensor_files.sha256(together / "whole" / "model.safetensors")
     assert (together / "stderr").read_text().count("train vdm: 4/4 steps") == 2  # one line a training
 
 

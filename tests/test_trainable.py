@@ -19,15 +19,17 @@ from contract import check_sampler
 from helpers import CPU, clips_of, perturb, requests, setting, tiny_dataset
 from torch import Tensor
 
-from vfbench import matching, plugins, weights
+from vfbench import plugins
 from vfbench.datasets import shapes
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.sampler import DiffusionSampler, Sampling
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Dataset, Request, Split
-from vfbench.train import TrainOptions, train
-from vfbench.training.run import Run
+from vfbench.training import match_flops
+from vfbench.training.train import TrainOptions, train
+from vfbench.training.trainer import Run
+from vfbench.utils import tensor_files
 
 
 class Case(NamedTuple):
@@ -41,7 +43,7 @@ class Case(NamedTuple):
         return plugins.module("model", self.name)
 
 
-TRAINABLE = matching.trainable()
+TRAINABLE = match_flops.trainable()
 # Of each model the first preset, and those that are of another form.
 OTHERS = [Case("videofusion", "tiny-one"), Case("videofusion", "tiny-prior"), Case("pyoco", "tiny-progressive")]
 FIRST = [Case(name, next(iter(plugins.module("model", name).PRESETS))) for name in TRAINABLE]
@@ -324,6 +326,6 @@ def test_the_command_runs_its_checkpoint(
     assert [result["model"] for result in found] == [case.name, name]
     assert found[0]["scores"] == found[1]["scores"]
     assert found[0]["scores"].keys() == {"fvd", "clipsim"}
-    assert found[0]["weights"] == weights.sha256(tmp_path / "model" / "model.safetensors")
+    assert found[0]["weights"] == tensor_files.sha256(tmp_path / "model" / "model.safetensors")
     steps = [found[0]["cost"]["calls"][network] for network in small(case).networks()]
     assert steps == [2] * len(steps)

@@ -11,12 +11,13 @@ import pytest
 import torch
 from contract import check_dataset
 
-from vfbench import folders, video
-from vfbench.cut import Cut, starts
+from vfbench import clips as folders
+from vfbench import video
+from vfbench.clips.transform import Cut, starts
 from vfbench.datasets import ucf101
 from vfbench.datasets._ucf101_lists import CLASSES as CLASSES_OF_ALL
 from vfbench.datasets._ucf101_lists import official_name
-from vfbench.datasets._videos import Videos
+from vfbench.datasets._video_dataset import Videos
 from vfbench.datasets.ucf101 import build, find
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Dataset

@@ -12,7 +12,6 @@ from conftest import Command
 from helpers import clips_of, embed, perturb, randn, setting, tiny_dataset, tiny_vdm
 from torch import Tensor
 
-from vfbench import matching
 from vfbench.baselines import vdit
 from vfbench.baselines.vdit import VDiT
 from vfbench.datasets import shapes
@@ -21,6 +20,7 @@ from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.schedule import v_target
 from vfbench.errors import MissingData
 from vfbench.interfaces import Conditioning
+from vfbench.training import match_flops
 
 TIMES = torch.tensor([300, 800])
 NETWORK = {"width": 32, "hidden": 64, "heads": 2, "depth": 2, "patch": 4, "embedding": 16}
@@ -57,7 +57,7 @@ def _alpha_bar(model: VDiT, x: Tensor) -> Tensor:
 def test_its_presets_cost_what_vdms_do(preset: str) -> None:
     side = {"tiny": 32, "small": 64}[preset]
     data = shapes.build(height=side, width=side)
-    mine, theirs = (matching.describe(name, preset, data) for name in ("vdit", "vdm"))
+    mine, theirs = (match_flops.describe(name, preset, data) for name in ("vdit", "vdm"))
     assert mine.flops_per_clip == pytest.approx(theirs.flops_per_clip, rel=0.03)
     assert mine.parameters == pytest.approx(theirs.parameters, rel=0.03)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vfbench import video
 from vfbench.errors import MissingData
-from vfbench.video.upright import upright
+from vfbench.video.rotation import upright
 
 
 @pytest.fixture

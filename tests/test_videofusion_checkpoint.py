@@ -11,10 +11,10 @@ import pytest
 import torch
 from helpers import CPU, NO_TIME, requests, sampler, setting, tiny_dataset, tiny_vdm, tiny_videofusion
 
-from vfbench import weights
 from vfbench.errors import MissingData
 from vfbench.interfaces import ClipShape, Setting
 from vfbench.models import videofusion
+from vfbench.utils import tensor_files as weights
 
 
 def test_half_precision_is_half_as_large_and_almost_the_same(checkpoint: Path, tmp_path: Path) -> None:

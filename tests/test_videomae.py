@@ -20,7 +20,7 @@ from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics import _videomae
 from vfbench.metrics._videomae import Extractor, VideoMAE
-from vfbench.pretrained import Filled, fill
+from vfbench.weights import Filled, fill
 
 CPU = torch.device("cpu")
 

@@ -12,10 +12,12 @@ import torch
 from helpers import tiny_vdm, tiny_videofusion
 from torch import Tensor, nn
 
-from vfbench import files, weights
 from vfbench.diffusion.model import ModelConfig
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.models.videofusion import VideoFusion
+from vfbench.utils import checkpoint as checkpoint_
+from vfbench.utils import files
+from vfbench.utils import tensor_files as tensor_files_
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2], dtype=torch.int64)}
 
@@ -27,8 +29,8 @@ def names(folder: Path) -> list[str]:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     transposed = torch.arange(6.0).view(2, 3).T  # not contiguous
-    weights.write(path, {**TENSORS, "c": transposed, "d": nn.Parameter(torch.ones(2))}, {"made": "here"})
-    read = weights.read(path)
+    tensor_files_.write(path, {**TENSORS, "c": transposed, "d": nn.Parameter(torch.ones(2))}, {"made": "here"})
+    read = tensor_files_.read(path)
     assert all(torch.equal(read[name], tensor) for name, tensor in {**TENSORS, "c": transposed}.items())
     assert read["b"].dtype == torch.int64
     assert not read["d"].requires_grad
@@ -37,19 +39,19 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "w.safetensors"
-    weights.write(path, TENSORS)
+    tensor_files_.write(path, TENSORS)
 
     def interrupted(*_: Any) -> None:
         raise OSError("stopped before the rename")
 
     monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(BadEnvironment, match="before the rename"):
-        weights.write(path, {"a": torch.zeros(9)})
-    assert torch.equal(weights.read(path)["a"], TENSORS["a"])
+        tensor_files_.write(path, {"a": torch.zeros(9)})
+    assert torch.equal(tensor_files_.read(path)["a"], TENSORS["a"])
 
 
 def test_files_may_be_read_by_whom_the_user_allows(tmp_path: Path) -> None:
-    weights.write(tmp_path / "w.safetensors", TENSORS)
+    tensor_files_.write(tmp_path / "w.safetensors", TENSORS)
     files.write_json(tmp_path / "x.json", {})
     (tmp_path / "plain").write_text("")
     assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
@@ -69,28 +71,28 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     torch.save({"a": Bomb(tmp_path / "executed")}, path)
     with pytest.raises(MissingData, match=r"w\.safetensors is damaged or not a safetensors file"):
-        weights.read(path)
+        tensor_files_.read(path)
     assert names(tmp_path) == ["w.safetensors"]
 
 
 @pytest.mark.parametrize("kept", [0, 4, 40, -1])
 def test_a_truncated_file_is_refused_naming_it(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "w.safetensors"
-    weights.write(path, TENSORS)
+    tensor_files_.write(path, TENSORS)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(MissingData, match=r"w\.safetensors is damaged"):
-        weights.read(path)
+        tensor_files_.read(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"no weights at .*none\.safetensors"):
-        weights.read(tmp_path / "none.safetensors")
+        tensor_files_.read(tmp_path / "none.safetensors")
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"vfbench" * 1000)
-    assert weights.sha256(path) == hashlib.sha256(b"vfbench" * 1000).hexdigest()
+    assert tensor_files_.sha256(path) == hashlib.sha256(b"vfbench" * 1000).hexdigest()
 
 
 def test_json_is_written_whole_and_in_order(tmp_path: Path) -> None:
@@ -121,8 +123,8 @@ def test_missing_json_is_named(tmp_path: Path) -> None:
 
 def test_loading_fills_a_module_in_its_own_dtype(tmp_path: Path) -> None:
     path, source, target = tmp_path / "w.safetensors", nn.Linear(3, 2), nn.Linear(3, 2)
-    weights.write(path, weights.halved(source.state_dict()))
-    weights.load_into(target, path)
+    tensor_files_.write(path, tensor_files_.halved(source.state_dict()))
+    tensor_files_.load_into(target, path)
     assert target.weight.dtype == torch.float32
     assert torch.equal(target.weight, source.weight.half().float())
 
@@ -142,9 +144,9 @@ def test_loading_fills_a_module_in_its_own_dtype(tmp_path: Path) -> None:
 def test_loading_refuses_what_does_not_fit_naming_it(tmp_path: Path, tensors: dict[str, Tensor], named: str) -> None:
     path, module = tmp_path / "w.safetensors", nn.Linear(3, 2)
     before = module.weight.clone()
-    weights.write(path, tensors)
+    tensor_files_.write(path, tensors)
     with pytest.raises(MissingData, match=named) as caught:
-        weights.load_into(module, path)
+        tensor_files_.load_into(module, path)
     assert str(path) in str(caught.value)
     assert torch.equal(module.weight, before)  # nothing is half loaded
 
@@ -153,28 +155,28 @@ def test_the_most_telling_difference_is_named_first(tmp_path: Path) -> None:
     """Each file also has another hash than the one expected: that alone would say too little."""
     path, module = tmp_path / "w.safetensors", nn.Linear(3, 2)
     fits = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
-    weights.write(path, fits)
+    tensor_files_.write(path, fits)
     whole = path.read_bytes()
     path.write_bytes(whole[:-4])
     with pytest.raises(MissingData, match="is damaged or not a safetensors file"):
-        weights.load_into(module, path, "ab" * 32)
-    weights.write(path, {**fits, "weight": torch.zeros(9, 3)})
+        tensor_files_.load_into(module, path, "ab" * 32)
+    tensor_files_.write(path, {**fits, "weight": torch.zeros(9, 3)})
     with pytest.raises(MissingData, match=r"'weight' has shape \(9, 3\), needed \(2, 3\)"):
-        weights.load_into(module, path, "ab" * 32)
+        tensor_files_.load_into(module, path, "ab" * 32)
     path.write_bytes(whole)
-    with pytest.raises(MissingData, match=f"its SHA-256 is {weights.sha256(path)}, expected {'ab' * 32}"):
-        weights.load_into(module, path, "ab" * 32)
-    assert weights.load_into(module, path, weights.sha256(path)) == weights.sha256(path)
+    with pytest.raises(MissingData, match=f"its SHA-256 is {tensor_files_.sha256(path)}, expected {'ab' * 32}"):
+        tensor_files_.load_into(module, path, "ab" * 32)
+    assert tensor_files_.load_into(module, path, tensor_files_.sha256(path)) == tensor_files_.sha256(path)
 
 
 def test_a_swapped_file_of_another_model_names_the_first_tensor_that_differs(tmp_path: Path) -> None:
     model = tiny_vdm()
     model.save(tmp_path)
     tiny_videofusion().save(tmp_path / "other")
-    swapped = (tmp_path / "other" / weights.TENSORS).read_bytes()
-    (tmp_path / weights.TENSORS).write_bytes(swapped)
+    swapped = (tmp_path / "other" / checkpoint_.TENSORS).read_bytes()
+    (tmp_path / checkpoint_.TENSORS).write_bytes(swapped)
     with pytest.raises(MissingData, match=r"does not fit this model: 'base\.[\w.]+' is not part of the model"):
-        weights.load_into(model, tmp_path / weights.TENSORS, model.config.sha256)
+        tensor_files_.load_into(model, tmp_path / checkpoint_.TENSORS, model.config.sha256)
 
 
 # Which folder is meant.
@@ -221,7 +223,7 @@ def test_a_folder_that_is_no_checkpoint_is_told_what_it_is(make: Any, said: str,
     folder.mkdir()
     make(folder)
     with pytest.raises(MissingData, match=said):
-        weights.require_checkpoint(folder, "vdm")
+        checkpoint_.require_checkpoint(folder, "vdm")
 
 
 @pytest.mark.parametrize(
@@ -237,14 +239,14 @@ def test_what_is_no_folder_is_told_so(given: str, said: str, tmp_path: Path) -> 
     tiny_vdm().save(tmp_path / "saved")
     (tmp_path / "clip.mp4").write_text("")
     with pytest.raises(MissingData, match=said):
-        weights.require_checkpoint(tmp_path / given, "vdm")
-    weights.require_checkpoint(tmp_path / "saved", "vdm")
-    weights.require_checkpoint(tmp_path / "saved")
+        checkpoint_.require_checkpoint(tmp_path / given, "vdm")
+    checkpoint_.require_checkpoint(tmp_path / "saved", "vdm")
+    checkpoint_.require_checkpoint(tmp_path / "saved")
 
 
 def test_what_looks_like_a_name_of_the_hub_is_offered_as_one() -> None:
     with pytest.raises(MissingData, match="or hub:someone/videos for one of the hub"):
-        weights.require_checkpoint(Path("someone/videos"))
+        checkpoint_.require_checkpoint(Path("someone/videos"))
 
 
 @pytest.mark.parametrize(
@@ -261,13 +263,13 @@ def test_a_value_out_of_range_in_a_configuration_names_the_file(
     changed: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     tiny_videofusion().save(tmp_path)
-    path = tmp_path / weights.CONFIG
+    path = tmp_path / checkpoint_.CONFIG
     content = files.read_json(path)
     files.write_json(path, {**content, "options": {**content["options"], **changed}})
     config = ModelConfig.read(path, "videofusion")
     with (
         pytest.raises(MissingData, match=rf"config\.json does not describe a videofusion \(.*({said})"),
-        weights.describing(path, "videofusion"),
+        checkpoint_.describing(path, "videofusion"),
     ):
         VideoFusion(config)
 
@@ -275,7 +277,7 @@ def test_a_value_out_of_range_in_a_configuration_names_the_file(
 @pytest.mark.parametrize("conditions", [7, ["text"], {"foo": 1.0}, {"text": 0.0}, {"text": -1.0}, {"text": "a"}])
 def test_conditions_that_make_no_sense_in_a_configuration_name_the_file(conditions: Any, tmp_path: Path) -> None:
     tiny_videofusion().save(tmp_path)
-    path = tmp_path / weights.CONFIG
+    path = tmp_path / checkpoint_.CONFIG
     files.write_json(path, {**files.read_json(path), "conditions": conditions})
     with pytest.raises(MissingData, match=r"config\.json does not describe a videofusion"):
         ModelConfig.read(path, "videofusion")
@@ -283,7 +285,7 @@ def test_conditions_that_make_no_sense_in_a_configuration_name_the_file(conditio
 
 def test_a_value_that_is_missing_in_a_configuration_is_named(tmp_path: Path) -> None:
     tiny_videofusion().save(tmp_path)
-    path = tmp_path / weights.CONFIG
+    path = tmp_path / checkpoint_.CONFIG
     content = files.read_json(path)
     del content["shape"]
     files.write_json(path, content)
@@ -293,16 +295,16 @@ def test_a_value_that_is_missing_in_a_configuration_is_named(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("error", [BadEnvironment("diffusers is missing"), MissingData("another file")])
 def test_what_is_not_about_a_value_stays_as_it_is(error: UserError, tmp_path: Path) -> None:
-    with pytest.raises(type(error), match=str(error)), weights.describing(tmp_path, "vdm"):
+    with pytest.raises(type(error), match=str(error)), checkpoint_.describing(tmp_path, "vdm"):
         raise error
 
 
 def test_halving_keeps_integers_and_halves_the_file(tmp_path: Path) -> None:
     state = {"w": torch.randn(300, 100), "count": torch.tensor(70_000)}
-    half = weights.halved(state)
+    half = tensor_files_.halved(state)
     assert (half["w"].dtype, half["count"].item()) == (torch.float16, 70_000)
     for name, tensors in {"full": state, "half": half}.items():
-        weights.write(tmp_path / name, tensors)
+        tensor_files_.write(tmp_path / name, tensors)
     ratio = (tmp_path / "half").stat().st_size / (tmp_path / "full").stat().st_size
     assert ratio == pytest.approx(0.5, abs=0.01)
 
@@ -311,20 +313,22 @@ def test_halving_refuses_what_does_not_fit_naming_it() -> None:
     with pytest.raises(
         UserError, match=r"'large' holds 70000, .* \(up to 65504\): go on with --resume and without --half"
     ):
-        weights.halved({"small": torch.ones(2), "large": torch.tensor([7e4])})
+        tensor_files_.halved({"small": torch.ones(2), "large": torch.tensor([7e4])})
 
 
 def test_shipped_finds_only_whole_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    monkeypatch.setattr(checkpoint_, "SHIPPED", tmp_path)
     folder = tmp_path / "shapes" / "vdm"
     folder.mkdir(parents=True)
-    assert weights.shipped("shapes", "vdm") is None
+    assert checkpoint_.shipped("shapes", "vdm") is None
     files.write_json(folder / "config.json", {})
-    assert weights.shipped("shapes", "vdm") == folder
+    assert checkpoint_.shipped("shapes", "vdm") == folder
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     layer = nn.Linear(2, 2)
-    weights.write(tmp_path / "w.safetensors", {"weight": torch.full((2, 2), float("nan")), "bias": torch.zeros(2)})
+    tensor_files_.write(
+        tmp_path / "w.safetensors", {"weight": torch.full((2, 2), float("nan")), "bias": torch.zeros(2)}
+    )
     with pytest.raises(MissingData, match=r"holds NaN or infinity in 'weight'"):
-        weights.load_into(layer, tmp_path / "w.safetensors")
+        tensor_files_.load_into(layer, tmp_path / "w.safetensors")

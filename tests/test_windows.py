@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vfbench.cut import Cut, drawn
+from vfbench.clips.transform import Cut, Windows, drawn
 from vfbench.interfaces import ClipShape
-from vfbench.windows import Windows
 
 EVERY = Cut("folder", ClipShape(16, 8, 8), start="every")
 CHUNKS = Cut("folder", ClipShape(4, 8, 8), stride=2, drop_first=1, start="chunks")

@@ -14,9 +14,9 @@ from typing import Any
 def benchmark(**options: Any) -> dict[str, Any]:
     """Run the main job and return the result, as it is written to `results.json`.
 
-    `options` are the fields of `vfbench.plan.RunOptions`; a user's mistake raises `vfbench.errors.UserError`.
+    `options` are the fields of `vfbench.pipeline.plan.RunOptions`; a user's mistake raises `vfbench.errors.UserError`.
     """
-    from vfbench.plan import RunOptions, plan
-    from vfbench.run import run
+    from vfbench.pipeline.job import run
+    from vfbench.pipeline.plan import RunOptions, plan
 
     return run(plan(RunOptions(**options)))

@@ -16,9 +16,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from vfbench import arguments
-from vfbench.cli import data, generate, hub, look, results, run, score, train, weights
-from vfbench.cli._shared import Context, option
+from vfbench.cli import data, generate, hub, report, run, score, show, train, weights
+from vfbench.cli._options import Context, option
+from vfbench.cli.config import defaults, normal, place
 from vfbench.errors import GateFailed, Interrupted, UserError
 
 
@@ -30,10 +30,10 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
-            error.message += arguments.place(error)
+            error.message += place(error)
             raise
         except (RuntimeError, MemoryError, OSError):
-            from vfbench.memory import needed
+            from vfbench.utils.memory import needed
 
             with needed("this command"):  # what no part of it has taken care of
                 raise
@@ -62,7 +62,7 @@ def _main(
 ) -> None:
     if config is not None:
         commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has commands
-        context.default_map = arguments.defaults(config, commands)
+        context.default_map = defaults(config, commands)
 
 
 # In the order in which --help shows them; groups come last.
@@ -71,13 +71,13 @@ for command in (
     generate.generate,
     score.score,
     train.train,
-    results.table,
-    results.compare,
+    report.table,
+    report.compare,
     run.calibrate,
-    results.gate,
-    look.ls,
-    look.show,
-    look.diff_protocols,
+    report.gate,
+    show.ls,
+    show.show,
+    show.diff_protocols,
 ):
     app.command()(command)
 app.add_typer(data.data, name="data")
@@ -90,7 +90,7 @@ def main(given: list[str] | None = None) -> None:
     warnings.showwarning = _warn  # type: ignore[assignment]  # it needs the message alone
     try:
         try:
-            given = arguments.normal(sys.argv[1:] if given is None else given)
+            given = normal(sys.argv[1:] if given is None else given)
             app(given, prog_name="vfbench", obj=given)
         except UserError as error:
             failed = error.exit_code == GateFailed.exit_code  # a verdict, not a mistake

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from vfbench.cli import _flags as flags
-from vfbench.cli import prepare
-from vfbench.cli._shared import Context, next_command, option
+from vfbench.cli import _options as flags
+from vfbench.cli._options import Context, next_command, option
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find, verify and measure datasets on disk.")
 DATASET = "ucf101, sky_timelapse, taichi_hd, folder, or with options, such as 'ucf101(split_list=2)'."
@@ -28,17 +27,14 @@ def data_verify(
     as_json: flags.AsJson = False,
 ) -> None:
     """Look at every file of a dataset; exit 4 when something is missing or damaged, naming it and what mends it."""
-    from vfbench import files
     from vfbench.data import verify
+    from vfbench.utils import files
 
     report = verify.verify(dataset, data_root, full=full, frames=frames, output=output)
     print(files.as_json(report.record()) if as_json else report.text(), end="" if as_json else "\n")
     if output:
         print(f"record: {output}", file=sys.stderr)
     verify.require(report)
-
-
-data.command("prepare")(prepare.prepare)
 
 
 @data.command("where")
@@ -49,13 +45,14 @@ def data_where(
     as_json: flags.AsJson = False,
 ) -> None:
     """Say which datasets are here, in which layout and copy, and how to get the others."""
-    from vfbench import arguments, files
-    from vfbench.data import where
+    from vfbench.cli import config
+    from vfbench.data import status
+    from vfbench.utils import files
 
-    said = arguments.origins(context).get("data_root", "")
+    said = config.origins(context).get("data_root", "")
     origin = {"environment": "VFBENCH_DATA_ROOT", "configuration file": "configuration file"}.get(said, "--data-root")
-    states = where.where(dataset, data_root, origin)
-    print(files.as_json(states) if as_json else where.text(states), end="" if as_json else "\n")
+    states = status.where(dataset, data_root, origin)
+    print(files.as_json(states) if as_json else status.text(states), end="" if as_json else "\n")
 
 
 @data.command("stats")
@@ -73,13 +70,14 @@ def data_stats(
     smoke: flags.Few = False,
 ) -> None:
     """Keep the real features of a protocol in portable files, for whoever does not have the dataset."""
-    from vfbench import arguments, plugins
-    from vfbench.data import stats
-    from vfbench.measuring import Asked
+    from vfbench import plugins
+    from vfbench.cli import config
+    from vfbench.pipeline import reference_stats
+    from vfbench.pipeline.eval_setup import Asked
 
     asked = Asked(
         protocol=protocol,
-        metrics=arguments.listed(metrics),
+        metrics=config.listed(metrics),
         n_real=num_real,
         manifest=manifest,
         weights=weights,
@@ -87,7 +85,32 @@ def data_stats(
         smoke=smoke,
     )
     spec = plugins.parse(dataset).merged({"root": str(data_root) if data_root else None})
-    made = stats.stats(spec, output, asked, device=device)
+    made = reference_stats.stats(spec, output, asked, device=device)
     print(made.text())
     for file in made.files:
         next_command("score", "--real", file, "--fake", "FEATURES", *(["--smoke"] if smoke else []))
+
+
+ONE_DATASET = "Such as ucf101, or \"sky_timelapse(filter='lanczos')\"; see `vfbench ls`."
+
+
+@data.command("prepare")
+def data_prepare(
+    dataset: Annotated[str, typer.Argument(help=ONE_DATASET)],
+    output: Annotated[Path, option("--output", help="Folder to prepare it in, outside of the dataset's own.")],
+    data_root: flags.DataRoot = None,
+    height: Annotated[int | None, option("--height", help="Pixels; the dataset's default.")] = None,
+    width: Annotated[int | None, option("--width", help="Pixels; the dataset's default.")] = None,
+    workers: Annotated[int | None, option("--workers", help="Threads that decode; one a core.", min=1)] = None,
+) -> None:
+    """Decode, crop and resize a dataset once; goes on where it stopped."""
+    from vfbench import plugins
+    from vfbench.clips import prepared
+    from vfbench.data.prepare import prepare as start
+
+    spec = plugins.parse(dataset).merged({"height": height, "width": width})
+    folder = start(str(spec), output, data_root=data_root, workers=workers)
+    index = prepared.read_index(folder)
+    videos = sum(map(len, index["videos"].values()))
+    print(f"{folder}: {videos:,} videos in {len(index['shards']):,} shards, {index['fitted']}")
+    next_command("data", "verify", spec, "--data-root", folder)

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from vfbench.cli import _flags as flags
-from vfbench.cli._shared import next_command, option, whole
+from vfbench.cli import _options as flags
+from vfbench.cli._options import next_command, option, whole
 
 
 def generate(
@@ -42,8 +42,10 @@ def generate(
     checkpoint: flags.Checkpoint = None,
 ) -> None:
     """Make clips with a model and write them to a folder, with what each was asked for."""
-    from vfbench.make import MakeOptions, make, prepare
-    from vfbench.measuring import CLIPS
+    from vfbench import plugins
+    from vfbench.pipeline.eval_setup import CLIPS
+    from vfbench.pipeline.export import MakeOptions, make, prepare
+    from vfbench.training import budget
 
     sampling = {
         "frames": frames,
@@ -71,6 +73,11 @@ def generate(
         data_root=data_root,
         checkpoint=checkpoint,
     )
+    if checkpoint is None:
+        root_text = str(data_root) if data_root else None
+        clips = plugins.load("dataset", plugins.parse(dataset).merged({"root": root_text}))
+        spec = plugins.parse(model).merged(sampling)
+        budget.require_trained_on(clips, spec, plugins.parse(dataset), root_text)
     making = prepare(options)
     folder = make(making)
     print(f"clips: {folder}/clips  look at: {folder}/sheet.png", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vfbench.cli._shared import next_command, option
+from vfbench.cli._options import next_command, option
 
 hub = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Share checkpoints on the Hugging Face hub.")
 
@@ -21,7 +21,7 @@ def hub_push(
     revision: Annotated[str | None, option("--revision", help="Branch to write to.")] = None,
 ) -> None:
     """Upload a checkpoint and its card, after its weights are verified; nothing else of the folder."""
-    from vfbench import hub
+    from vfbench.diffusion import hub
 
     url = hub.push(folder, name, private=private, revision=revision)
     if not (folder / hub.CARD).is_file():
@@ -39,8 +39,9 @@ def hub_pull(
     ] = None,
 ) -> None:
     """Download a checkpoint, verify its weights, and say how to score it; nothing else of the repository."""
-    from vfbench import hub, modelcard
+    from vfbench.diffusion import hub
+    from vfbench.training import model_card
 
     folder = hub.pull(name, revision=revision, output=output)
     print(folder)
-    next_command(*modelcard.command(hub.config(folder), output or hub.named(name, revision)))
+    next_command(*model_card.command(hub.config(folder), output or hub.named(name, revision)))

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from vfbench import arguments
-from vfbench.cli import _flags as flags
-from vfbench.cli._shared import Context, next_command, option, whole
+from vfbench.cli import _options as flags
+from vfbench.cli import config
+from vfbench.cli._options import Context, next_command, option, whole
 
 
 def run(
@@ -43,15 +43,18 @@ def run(
     as_json: flags.AsJson = False,
 ) -> None:
     """Generate clips with a model, score them, print the table. The same command again resumes."""
-    from vfbench import files, render, table
-    from vfbench.plan import RunOptions, plan
-    from vfbench.run import run as start
+    from vfbench import plugins
+    from vfbench.pipeline.job import run as start
+    from vfbench.pipeline.plan import SAMPLING, RunOptions, plan
+    from vfbench.report import render, table
+    from vfbench.training import budget
+    from vfbench.utils import files
 
     options = RunOptions(
         model=model,
         dataset=dataset,
         protocol=protocol,
-        metrics=arguments.listed(metrics),
+        metrics=config.listed(metrics),
         num_samples=num_samples,
         num_real=num_real,
         manifest=manifest,
@@ -71,8 +74,12 @@ def run(
         output=output,
         keep_clips=keep_clips,
         smoke=smoke,
-        origins=arguments.origins(context),
+        origins=config.origins(context),
     )
+    if checkpoint is None:  # before the dataset is read: who lacks both hears of both
+        spec = plugins.parse(model).merged({name: getattr(options, name) for name in SAMPLING})
+        root = str(data_root) if data_root else None
+        budget.require_trained(spec, plugins.parse(dataset), root, protocol, smoke=smoke)
     planned = plan(options)
     if dry_run:
         print(files.as_json(planned.specification) if as_json else planned.describe())
@@ -102,15 +109,15 @@ def calibrate(
     output: Annotated[Path | None, option("--output", help="Folder; runs/calibrate-<dataset>.")] = None,
 ) -> None:
     """Score real clips at known damage, to see what a point of each metric means."""
-    from vfbench import calibrate as ladder
-    from vfbench import render
-    from vfbench import table as tables
-    from vfbench.plan import RunOptions
+    from vfbench.pipeline import sensitivity as ladder
+    from vfbench.pipeline.plan import RunOptions
+    from vfbench.report import render
+    from vfbench.report import table as tables
 
     options = RunOptions(
         dataset=dataset,
         protocol=protocol,
-        metrics=arguments.listed(metrics),
+        metrics=config.listed(metrics),
         num_samples=num_samples,
         num_real=num_real,
         weights=weights,
@@ -120,6 +127,4 @@ def calibrate(
         data_root=data_root,
         output=output,
     )
-    print(
-        render.to_markdown(tables.build(ladder.calibrate(options, arguments.listed(kinds)), allow_mixed=True)), end=""
-    )
+    print(render.to_markdown(tables.build(ladder.calibrate(options, config.listed(kinds)), allow_mixed=True)), end="")

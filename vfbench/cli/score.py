@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from vfbench import arguments
-from vfbench.cli import _flags as flags
-from vfbench.cli._shared import Context, next_command, option
+from vfbench.cli import _options as flags
+from vfbench.cli import config
+from vfbench.cli._options import Context, next_command, option
 
 
 def score(
@@ -36,15 +36,16 @@ def score(
     as_json: flags.AsJson = False,
 ) -> None:
     """Score clips that others made, against real ones, and print the table. Or features against features."""
-    from vfbench import files, render, table
-    from vfbench.score import ScoreOptions, look
-    from vfbench.score import score as start
+    from vfbench.report import render, table
+    from vfbench.scoring import ScoreOptions, look
+    from vfbench.scoring import score as start
+    from vfbench.utils import files
 
     options = ScoreOptions(
         real=real,
         fake=fake,
         protocol=protocol,
-        metrics=arguments.listed(metrics),
+        metrics=config.listed(metrics),
         listing=listing,
         prompts=prompts,
         num_real=num_real,
@@ -56,7 +57,7 @@ def score(
         output=output,
         name=name,
         smoke=smoke,
-        origins=arguments.origins(context),
+        origins=config.origins(context),
     )
     scoring = look(options)
     if dry_run:

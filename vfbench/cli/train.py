@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from vfbench import arguments
-from vfbench.cli import _flags as flags
-from vfbench.cli._shared import next_command, option
+from vfbench.cli import _options as flags
+from vfbench.cli import config
+from vfbench.cli._options import next_command, option
 
 
 def train(
@@ -88,11 +88,11 @@ def train(
 
     On several GPUs or nodes: accelerate launch -m vfbench train ...
     """
-    from vfbench import device as devices
     from vfbench import plugins
-    from vfbench.train import TrainOptions, prepare
-    from vfbench.train import train as start
-    from vfbench.training.team import first
+    from vfbench.training.distributed import first
+    from vfbench.training.train import TrainOptions, prepare
+    from vfbench.training.train import train as start
+    from vfbench.utils import device as devices
 
     where = devices.choose(device)
     options = TrainOptions(
@@ -107,7 +107,7 @@ def train(
         dtype=str(devices.precision(dtype, where)).removeprefix("torch."),
         crop=crop,
         flip=flip,
-        conditions=arguments.weighted(conditions, "--conditions") if conditions else None,
+        conditions=config.weighted(conditions, "--conditions") if conditions else None,
         init_from=init_from,
         device=where.type,
         save_every=save_every,

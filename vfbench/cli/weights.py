@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vfbench.cli._shared import option
+from vfbench.cli._options import option
 
 weights = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Get and prove published feature networks.")
 NETWORK = "i3d, c3d, inception or videomae; see `vfbench weights where`."
@@ -16,7 +16,7 @@ NETWORK = "i3d, c3d, inception or videomae; see `vfbench weights where`."
 @weights.command("fetch")
 def weights_fetch(name: Annotated[str, typer.Argument(help=NETWORK)]) -> None:
     """Download the weights of a network, prove and convert them; goes on where it stopped."""
-    from vfbench.pretrained import catalogue, fetch
+    from vfbench.weights import catalogue, fetch
 
     place, judgement = fetch.fetch(catalogue.network(name))
     print(f"{name}: {judgement.text}\n{place}")
@@ -30,7 +30,7 @@ def weights_import(
     force: Annotated[bool, option("--force", help="Take weights that are not the published ones.")] = False,
 ) -> None:
     """Prove and convert weights that are already on this machine."""
-    from vfbench.pretrained import catalogue, convert
+    from vfbench.weights import catalogue, convert
 
     place, judgement = convert.convert(catalogue.network(name), file, mean=mean, force=force)
     print(f"{name}: {judgement.text}\n{place}")
@@ -42,7 +42,7 @@ def weights_verify(
     file: Annotated[Path | None, typer.Argument(help="A file to verify instead of the converted one.")] = None,
 ) -> None:
     """Say whether weights are the published ones; exit 4 when they are not, naming the tensors."""
-    from vfbench.pretrained import catalogue, convert
+    from vfbench.weights import catalogue, convert
 
     if name:
         print(f"{name}: {convert.verify(catalogue.network(name), file)}")
@@ -59,6 +59,6 @@ def weights_where(
     name: Annotated[str | None, typer.Argument(help="One network, with all its sources.")] = None,
 ) -> None:
     """Say which weights are here, where, and how to get the others."""
-    from vfbench.pretrained import where
+    from vfbench.weights import status
 
-    print(where.details(name) if name else where.overview())
+    print(status.details(name) if name else status.overview())

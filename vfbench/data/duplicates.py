@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
+from vfbench.clips import few
+from vfbench.clips.inventory import Inventory
 from vfbench.data.findings import Case, Finding, finding
-from vfbench.data.items import Item
-from vfbench.data.looking import Seen, contents, identity
-from vfbench.folders import few
+from vfbench.data.inspect_video import Seen, contents, identity
+from vfbench.data.sources import Item
 from vfbench.interfaces import Split
-from vfbench.inventory import Inventory
-from vfbench.progress import Progress
+from vfbench.utils.progress import Progress
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")

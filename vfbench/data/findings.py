@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from vfbench.folders import printable
+from vfbench.clips import printable
 
 SHOWN = 5  # names of a finding in a text; a record has all
 

@@ -10,8 +10,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from vfbench.device import cores
 from vfbench.errors import BadEnvironment
+from vfbench.utils.device import cores
 
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
@@ -51,7 +51,7 @@ def _processes(count: int) -> Executor:
     method = "spawn" if sys.platform == "win32" else "forkserver"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(["vfbench.data.looking"])
+        context.set_forkserver_preload(["vfbench.data.inspect_video"])
     return ProcessPoolExecutor(
         count, mp_context=context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
     )

@@ -6,10 +6,13 @@ import contextlib
 import inspect
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from vfbench import plugins
+from vfbench.clips import Entry
+from vfbench.clips.inventory import Inventory
 from vfbench.errors import UserError, unknown
-from vfbench.inventory import Inventory
+from vfbench.interfaces import Split
 
 
 def inventory(dataset: str, data_root: Path | str | None = None) -> Inventory:
@@ -43,3 +46,21 @@ def names() -> list[str]:
 def readable(module: ModuleType) -> bool:
     """Whether a dataset's module finds files."""
     return hasattr(module, "find")
+
+
+class Item(NamedTuple):
+    """A video of a split, by the name that findings call it."""
+
+    split: Split
+    name: str
+    entry: Entry
+
+
+def items(inventory: Inventory) -> list[Item]:
+    """All videos, split by split; where splits are folders of their own, names begin with the folder's."""
+    apart = len({found.base for found in inventory.splits.values()}) > 1
+    return [
+        Item(split, f"{found.base.name}/{entry.name}" if apart else entry.name, entry)
+        for split, found in inventory.splits.items()
+        for entry in found.entries
+    ]

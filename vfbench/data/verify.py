@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vfbench import plugins, prepared, store
-from vfbench.data import duplicates, names, sources
+from vfbench import plugins
+from vfbench.clips import prepared
+from vfbench.clips.inventory import Inventory, require_outside
+from vfbench.data import completeness, duplicates, sources
 from vfbench.data.findings import KINDS, Case, Finding, finding
-from vfbench.data.items import Item, items
-from vfbench.data.looking import Seen, look_at
-from vfbench.data.report import Report
+from vfbench.data.inspect_video import Seen, look_at
+from vfbench.data.sources import Item, items
+from vfbench.data.verify_report import Report
 from vfbench.errors import MissingData, UserError
-from vfbench.files import write_json
-from vfbench.inventory import Inventory, require_outside
+from vfbench.utils import files
+from vfbench.utils.files import write_json
 
 FRAMES = 16  # of a clip, in most protocols
 
@@ -41,7 +43,7 @@ def verify(
     inventory = sources.inventory(dataset, data_root)
     if output:
         require_outside(output, inventory, data_root, plugins.parse(dataset).options.get("root"))
-        store.require_writable(output.parent)
+        files.require_writable(output.parent)
     report = examine(inventory, full=full, frames=frames)
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +56,7 @@ def examine(inventory: Inventory, *, full: bool = False, frames: int = FRAMES) -
     there = items(inventory)
     seen = look_at([item.entry for item in there], full=full)
     found = [
-        *names.findings(inventory),
+        *completeness.findings(inventory),
         *_troubles(there, seen),
         *(_shards(inventory) if full else []),
         *_short(there, seen, frames),

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vfbench import folders
-from vfbench.folders.scan import Scan, listing, scan, suffix
+from vfbench import clips
+from vfbench.clips.scan import Scan, listing, scan, suffix
 
 ARCHIVES = {
     ".rar": "unrar x {file} {folder}/",
@@ -48,15 +48,15 @@ class Tree(NamedTuple):
         empty, gaps = self.there.empty, self.there.gaps
         ignored = [name for name in self.there.ignored if name.lower() != SPLIT_LISTS]
         return [
-            *([f"empty folders, no clips: {len(empty):,} ({folders.few(empty)})"] if empty else []),
-            *([f"frame folders whose numbers leave some out: {len(gaps):,} ({folders.few(gaps)})"] if gaps else []),
-            *([f"ignored: {folders.few(ignored)}"] if ignored else []),
+            *([f"empty folders, no clips: {len(empty):,} ({clips.few(empty)})"] if empty else []),
+            *([f"frame folders whose numbers leave some out: {len(gaps):,} ({clips.few(gaps)})"] if gaps else []),
+            *([f"ignored: {clips.few(ignored)}"] if ignored else []),
         ]
 
     def beside(self) -> str:
         """What is there besides videos and frame folders; empty if nothing is."""
         others = [*self.there.other, *self.there.claimed["arrays"]]
-        return folders.few(others or list(self.there.ignored) or self.there.empty)
+        return clips.few(others or list(self.there.ignored) or self.there.empty)
 
     def unpack(self) -> str:
         """The archives, and the command that unpacks the first; empty without any."""
@@ -65,7 +65,7 @@ class Tree(NamedTuple):
         first = self.archives[0]
         command = ARCHIVES[suffix(first.name)]
         quoted = {"file": shlex.quote(str(first)), "folder": shlex.quote(str(first.parent))}
-        names = folders.few([path.name for path in self.archives])
+        names = clips.few([path.name for path in self.archives])
         return f"{names} is not unpacked, or not to its end: {command.format(**quoted)}"
 
 

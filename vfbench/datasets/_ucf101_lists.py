@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vfbench.datasets._named import NAMES, stem
+from vfbench.clips.scan import is_folder, listing
+from vfbench.datasets._naming import NAMES, stem
 from vfbench.datasets._tree import SPLIT_LISTS
 from vfbench.errors import MissingData
-from vfbench.folders.scan import is_folder, listing
 from vfbench.interfaces import Split
 
 LISTS, CLASS_LIST = "ucfTrainTestlist", "classInd.txt"

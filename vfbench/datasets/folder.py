@@ -1,4 +1,4 @@
-"""Folder: any folder of clips as a dataset, whatever layout `vfbench.folders` finds in it.
+"""Folder: any folder of clips as a dataset, whatever layout `vfbench.clips` finds in it.
 
 Where there are folders `train` and `test`, each is a split; else all clips are in `train`. A class level gives the
 classes. No captions are known, so the caption of a clip is its class in words.
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from vfbench import folders, prepared
-from vfbench.cut import Cut
-from vfbench.datasets._videos import Videos
+from vfbench import clips
+from vfbench.clips import Entry, Found, prepared
+from vfbench.clips.inventory import Inventory
+from vfbench.clips.layout import TITLES
+from vfbench.clips.transform import Cut
+from vfbench.datasets._video_dataset import Videos
 from vfbench.errors import MissingData, UserError
-from vfbench.folders import Entry, Found
-from vfbench.folders.layout import TITLES
 from vfbench.interfaces import ClipShape, Dataset, Split
-from vfbench.inventory import Inventory
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 CLASS = "clip"  # of clips without a class
@@ -44,8 +44,9 @@ def build(
     """The clips below `root`, `frames` frames `stride` apart, by default cropped to the centred square and resized.
 
     `height` and `width` are by default the short side of the first clip, or its own with geometry `native`; `listing`
-    names the clips that count (see `vfbench.folders`). With `short` at `skip`, videos too short for a clip are left
-    out. `decoder` is that of `vfbench.video.decode`, the other options are those of `vfbench.cut`. Raises `MissingData`
+    names the clips that count (see `vfbench.clips`). With `short` at `skip`, videos too short for a clip are left
+    out. `decoder` is that of `vfbench.video.decode`, the other options are those of `vfbench.clips.transform`. Raises
+    `MissingData`
     for a folder that is not given, holds no clips of one layout, or such as are too short to be cut, and `UserError`
     for an impossible option.
     """
@@ -53,7 +54,7 @@ def build(
     cut = Cut("folder", shape, stride, drop_first, start, geometry, filter, antialias)
     inventory = find(root, listing=listing)
     if height is None or width is None:
-        tall, wide = folders.resolution(next(iter(inventory.splits.values())))
+        tall, wide = clips.resolution(next(iter(inventory.splits.values())))
         side = (tall, wide) if geometry == "native" else (min(tall, wide),) * 2
         cut = replace(cut, shape=ClipShape(frames, height or side[0], width or side[1]))
     return Videos(inventory, cut, short=short, decoder=decoder)
@@ -68,7 +69,7 @@ def find(root: str | None = None, *, listing: str | None = None) -> Inventory:
         return made
     splits, note = _splits(place, listing)
     entries = [entry for side in splits.values() for entry in side.entries]
-    classes = tuple(sorted({entry.group for entry in entries}, key=folders.natural))
+    classes = tuple(sorted({entry.group for entry in entries}, key=clips.natural))
     return Inventory("folder", _layout(splits), "a folder of clips", splits, classes, notes=(note,) if note else ())
 
 
@@ -83,14 +84,14 @@ def _splits(root: Path, listing: str | None) -> tuple[dict[Split, Found], str]:
     """The clips of each split that there is, and a note on them."""
     parts = [split for split in SPLITS if (root / split).is_dir()]
     if not parts:
-        found = folders.detect(root, listing=listing)
+        found = clips.detect(root, listing=listing)
         return _clips({"train": found}), "; ".join(["all clips are in split train", *found.notes])
     if listing:
         raise UserError(
             f"folder(listing={listing!r}): {root} has splits of its own ({', '.join(parts)}): "
             f"give one of these folders instead, such as --data-root {root / parts[0]}"
         )
-    both = {split: folders.detect(root / split) for split in parts}
+    both = {split: clips.detect(root / split) for split in parts}
     beside = sorted(path.name for path in root.iterdir() if path.name not in SPLITS)
     notes = [f"beside {' and '.join(parts)}, not scored: {', '.join(beside)}"] if beside else []
     return _clips(both), "; ".join([*notes, *(f"{split}: {note}" for split in parts for note in both[split].notes)])

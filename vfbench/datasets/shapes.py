@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vfbench.errors import UserError
 from vfbench.interfaces import Clips, ClipShape, Split
-from vfbench.protocol import JUDGED
+from vfbench.protocol.protocol import JUDGED
 
 SHAPES = ("circle", "square", "triangle")
 MOTIONS = (

@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vfbench.cut import Cut
-from vfbench.datasets._named import Named, named, official, size
-from vfbench.datasets._root import places, ready
+from vfbench.clips import LIGHT, Found
+from vfbench.clips.inventory import Inventory
+from vfbench.clips.transform import Cut
+from vfbench.datasets._locate import places, ready
+from vfbench.datasets._naming import Named, named, official, size
 from vfbench.datasets._tree import look
-from vfbench.datasets._videos import Videos
-from vfbench.folders import LIGHT, Found
+from vfbench.datasets._video_dataset import Videos
 from vfbench.interfaces import ClipShape, Dataset, Split
-from vfbench.inventory import Inventory
-from vfbench.protocol import WORDLESS
+from vfbench.protocol.protocol import WORDLESS
 
 NAME, TITLE = "sky_timelapse", "Sky Time-lapse"
 CLASS = "sky_time_lapse"  # in words its caption
@@ -68,8 +68,8 @@ def build(
 
     `root` is the dataset's folder or one above, without it VFBENCH_DATA is used. The dataset has clips of 2 frames:
     those too short are left out and counted in the note, or refused with `short` at `refuse`. `decoder` is that of
-    `vfbench.video.decode`, the other options are those of `vfbench.cut`. Raises `MissingData` with the way to get the
-    dataset where it is not found, and `UserError` for an impossible option.
+    `vfbench.video.decode`, the other options are those of `vfbench.clips.transform`. Raises `MissingData` with the way
+    to get the dataset where it is not found, and `UserError` for an impossible option.
     """
     cut = Cut(NAME, ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
     return Videos(find(root), cut, short=short, decoder=decoder)

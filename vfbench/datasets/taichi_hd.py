@@ -16,17 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vfbench import folders, video
-from vfbench.cut import Cut
-from vfbench.datasets._named import Named, in_order, named, size
-from vfbench.datasets._root import places, ready
+from vfbench import clips, video
+from vfbench.clips import LIGHT, Found
+from vfbench.clips.inventory import Inventory
+from vfbench.clips.transform import Cut
+from vfbench.datasets._locate import places, ready
+from vfbench.datasets._naming import Named, in_order, named, size
 from vfbench.datasets._tree import look
-from vfbench.datasets._videos import Videos
+from vfbench.datasets._video_dataset import Videos
 from vfbench.errors import MissingData, UserError
-from vfbench.folders import LIGHT, Found
 from vfbench.interfaces import ClipShape, Dataset, Split
-from vfbench.inventory import Inventory
-from vfbench.protocol import WORDLESS
+from vfbench.protocol.protocol import WORDLESS
 
 NAME, TITLE = "taichi_hd", "TaiChi-HD"
 CLASS = "tai_chi"  # in words its caption
@@ -80,7 +80,8 @@ def build(
     """TaiChi-HD as clips of `frames` frames, `stride` apart, by default cropped to the centred square and resized.
 
     `root` is the dataset's folder or one above, without it VFBENCH_DATA is used. With `short` at `skip`, clips without
-    room are left out. `decoder` is that of `vfbench.video.decode`, the other options are those of `vfbench.cut`. Raises
+    room are left out. `decoder` is that of `vfbench.video.decode`, the other options are those of
+    `vfbench.clips.transform`. Raises
     `MissingData` with the way to get the dataset where it is not found, and `UserError` for an impossible option.
     """
     cut = Cut(NAME, ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
@@ -157,7 +158,7 @@ def _notes(there: Named, splits: Mapping[Split, Found], rows: Mapping[str, Row])
     """What a reader must know of the clips."""
     placed = {entry.name: split for split, found in splits.items() for entry in found.entries}
     moved = [name for name, split in placed.items() if name in rows and rows[name].split != split]
-    notes = [f"in another split than the official: {len(moved):,} ({folders.few(moved)})"] if moved else []
+    notes = [f"in another split than the official: {len(moved):,} ({clips.few(moved)})"] if moved else []
     if not rows:
         notes += [f"no {METADATA} found: which clips are missing is not known"]
         if "" in there.sides:

@@ -16,10 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vfbench import folders
-from vfbench.cut import Cut
-from vfbench.datasets._named import Named, in_order, named, official, size
-from vfbench.datasets._root import places, ready
+from vfbench import clips
+from vfbench.clips import LIGHT, Found
+from vfbench.clips.inventory import Inventory
+from vfbench.clips.scan import suffix
+from vfbench.clips.transform import Cut
+from vfbench.datasets._locate import places, ready
+from vfbench.datasets._naming import Named, in_order, named, official, size
 from vfbench.datasets._tree import look
 from vfbench.datasets._ucf101_lists import (
     ARCHIVE,
@@ -33,13 +36,10 @@ from vfbench.datasets._ucf101_lists import (
     read_classes,
     read_list,
 )
-from vfbench.datasets._videos import Videos
+from vfbench.datasets._video_dataset import Videos
 from vfbench.errors import MissingData, UserError
-from vfbench.folders import LIGHT, Found
-from vfbench.folders.scan import suffix
 from vfbench.interfaces import ClipShape, Dataset, Split
-from vfbench.inventory import Inventory
-from vfbench.protocol import WORDLESS
+from vfbench.protocol.protocol import WORDLESS
 
 NAME, TITLE = "ucf101", "UCF101"
 VIDEOS, CLIPS, SIZE = "UCF-101", 13320, "320x240"  # of the official copy
@@ -86,8 +86,8 @@ def build(
 
     `root` is the dataset's folder or one above, without it VFBENCH_DATA is used. `split_list` is 1, 2 or 3; with
     `short` at `skip`, videos too short for a clip are left out. `decoder` is that of `vfbench.video.decode`, the other
-    options are those of `vfbench.cut`. Raises `MissingData` with the way to get the dataset where it is not found,
-    or naming videos that are too short, and `UserError` for an impossible option.
+    options are those of `vfbench.clips.transform`. Raises `MissingData` with the way to get the dataset where it is
+    not found, or naming videos that are too short, and `UserError` for an impossible option.
     """
     cut = Cut(NAME, ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
     return Videos(find(root, split_list=split_list), cut, short=short, decoder=decoder)
@@ -122,7 +122,7 @@ def _listed(there: Named, lists: Path, split_list: int) -> Inventory:
     known = {name.lower() for names in listed.values() for name in names}
     names = in_order(there.paths("train"))
     if not (count := sum(map(len, splits.values()))):
-        there_is = f"{there.tree.root} holds {folders.few(names)}"
+        there_is = f"{there.tree.root} holds {clips.few(names)}"
         raise MissingData(f"{TITLE}: {there_is}, none of which {lists} names.\n{HOW_TO_GET}")
     extra = (*(name for name in names if name.lower() not in known), *there.strangers)
     inside = there.tree.root.resolve() in (lists.resolve(), *lists.resolve().parents)
@@ -198,14 +198,14 @@ def _copy(there: Named, splits: Mapping[Split, Found]) -> str:
 def _leaked(there: Named) -> list[str]:
     """The note on videos that the folders have in both splits."""
     names = there.leaked
-    return [f"in folders of both splits, used as listed: {len(names):,} ({folders.few(names)})"] if names else []
+    return [f"in folders of both splits, used as listed: {len(names):,} ({clips.few(names)})"] if names else []
 
 
 def _gone(splits: Mapping[Split, Found], classes: tuple[str, ...]) -> list[str]:
     """The note on classes of which there is no clip."""
     groups = {entry.group for found in splits.values() for entry in found.entries}
     gone = [name for name in classes if name not in groups]
-    return [f"no clips of {len(gone)} of {len(classes)} classes: {folders.few(gone)}"] if gone else []
+    return [f"no clips of {len(gone)} of {len(classes)} classes: {clips.few(gone)}"] if gone else []
 
 
 def _packed(there: Named, count: int, total: int) -> list[str]:

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfbench import files, weights
 from vfbench.diffusion.frame_embedding import LEARNT, EmbeddingConfig, FrameEmbedding, kept
 from vfbench.diffusion.priors import Decomposed, Normal, Prior, batched
 from vfbench.diffusion.schedule import Prediction, Schedule
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import ClipShape, Conditioning, Dataset
 from vfbench.nets.embedding import MODES, Condition
+from vfbench.utils import checkpoint, files, tensor_files
 
 SAVED_WITH = "vfbench"  # in the metadata of weights: the configuration that they were saved with, as JSON
 
@@ -83,7 +83,7 @@ class ModelConfig:
         content = files.read_json(path)
         if content.get("model") != model:
             raise MissingData(f"{path} is a checkpoint of '{content.get('model')}', not of '{model}'")
-        with weights.describing(path, model):
+        with checkpoint.describing(path, model):
             shape = ClipShape(**content.pop("shape"))
             classes, words = tuple(content.pop("classes")), tuple(content.pop("words"))
             return cls(shape=shape, classes=classes, words=words, **content)
@@ -95,7 +95,7 @@ def ways_of(folder: Path, model: str) -> tuple[Conditioning, ...]:
     It is looked at before the model is built, which checks the rest: a folder that is no checkpoint of `model` is let
     pass. Raises `MissingData` where the configuration cannot be read.
     """
-    path = folder / weights.CONFIG
+    path = folder / checkpoint.CONFIG
     content = files.read_json(path) if path.is_file() else {}
     shown = content.get("conditions") if content.get("model") == model else None
     return _ways(shown if isinstance(shown, dict) else {})
@@ -112,8 +112,8 @@ def require_unchanged(folder: Path) -> None:
     For what no shape of a tensor tells: another lambda, noise schedule or prediction. Weights that do not say are let
     pass, as those that come with vfbench.
     """
-    path = folder / weights.CONFIG
-    saved = weights.metadata(folder / weights.TENSORS).get(SAVED_WITH)
+    path = folder / checkpoint.CONFIG
+    saved = tensor_files.metadata(folder / checkpoint.TENSORS).get(SAVED_WITH)
     if saved and (change := _change(json.loads(saved), _without_hash(files.read_json(path)))):
         raise MissingData(f"{path} is not what its weights were saved with ({change}): put it back, or train again")
 
@@ -244,7 +244,7 @@ class DiffusionModel(nn.Module, ABC):
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write `config.json` and `model.safetensors`, which holds the same configuration, each atomically."""
         folder.mkdir(parents=True, exist_ok=True)
-        state, path, config = self.state_dict(), folder / weights.TENSORS, asdict(self.config)
+        state, path, config = self.state_dict(), folder / checkpoint.TENSORS, asdict(self.config)
         saved_with = {SAVED_WITH: json.dumps(_without_hash(config), sort_keys=True)}
-        weights.write(path, weights.halved(state) if half else state, saved_with)
-        files.write_json(folder / weights.CONFIG, {**config, "sha256": weights.sha256(path)})
+        tensor_files.write(path, tensor_files.halved(state) if half else state, saved_with)
+        files.write_json(folder / checkpoint.CONFIG, {**config, "sha256": tensor_files.sha256(path)})

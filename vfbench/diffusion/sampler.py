@@ -11,15 +11,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vfbench import video, weights
-from vfbench.diffusion import guidance, schedule, solvers
-from vfbench.diffusion.long import Windows
+from vfbench import video
+from vfbench.diffusion import schedule, solvers
+from vfbench.diffusion import solvers as guidance
+from vfbench.diffusion.long_video import Windows
 from vfbench.diffusion.model import DiffusionModel, ModelConfig, require_unchanged
 from vfbench.diffusion.priors import Sharing, per_clip
 from vfbench.diffusion.schedule import Prediction
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Clips, ClipShape, Conditioning, Dataset, Quantise, Request, Setting, derive_seed
 from vfbench.nets.embedding import MODES
+from vfbench.utils import checkpoint as checkpoint_
+from vfbench.utils import tensor_files as tensor_files_
 
 STRONGEST = 1000.0  # guidance: some 10 is much, and far beyond it clips are saturated noise
 
@@ -29,11 +32,11 @@ class Sampling:
     """How clips are made of a trained model: the options that every built-in model takes.
 
     `steps`, `solver` and `eta` are those of `vfbench.diffusion.solvers.solve`, `guidance` the weight of
-    `vfbench.diffusion.guidance`. `condition` is how the model is told what to make: its caption, its class or nothing;
+    `vfbench.diffusion.solvers`. `condition` is how the model is told what to make: its caption, its class or nothing;
     None is the first of these that it was trained with. `threshold` is that of `vfbench.diffusion.schedule.clip` (None:
     static), which looks at all frames of a clip, and in a longer one at those of a window. `frames` asks for clips
-    longer than the model was trained for, of windows that share `overlap` frames (`vfbench.diffusion.long`). Raises
-    `UserError` naming what is out of range.
+    longer than the model was trained for, of windows that share `overlap` frames (`vfbench.diffusion.long_video`).
+    Raises `UserError` naming what is out of range.
     """
 
     steps: int = 25
@@ -194,21 +197,21 @@ def _trained(
     model: str, build: Callable[[ModelConfig], DiffusionModel], setting: Setting, *, longer: bool
 ) -> tuple[DiffusionModel, str]:
     """A model with its weights, and their SHA-256; `longer`: for clips of another length than the dataset's."""
-    folder = setting.checkpoint or weights.shipped(setting.dataset.name, model)
+    folder = setting.checkpoint or checkpoint_.shipped(setting.dataset.name, model)
     if folder is None:
         raise MissingData(
             f"no checkpoint of '{model}' for '{setting.dataset.name}' is shipped: train one with\n"
             f"  python -m vfbench train --model {model} --dataset {setting.dataset.name} --output DIR\n"
             f"and pass it as --checkpoint DIR"
         )
-    weights.require_checkpoint(folder, model)
-    config = ModelConfig.read(folder / weights.CONFIG, model)
+    checkpoint_.require_checkpoint(folder, model)
+    config = ModelConfig.read(folder / checkpoint_.CONFIG, model)
     _require_fit(folder, config, setting.dataset, longer=longer)
     if not config.sha256:
-        raise MissingData(f"{folder / weights.CONFIG} records no SHA-256 of its weights: train or copy it again")
-    with weights.describing(folder / weights.CONFIG, model):
+        raise MissingData(f"{folder / checkpoint_.CONFIG} records no SHA-256 of its weights: train or copy it again")
+    with checkpoint_.describing(folder / checkpoint_.CONFIG, model):
         network = build(config)
-    digest = weights.load_into(network, folder / weights.TENSORS, config.sha256)
+    digest = tensor_files_.load_into(network, folder / checkpoint_.TENSORS, config.sha256)
     require_unchanged(folder)
     return network, digest
 

@@ -18,10 +18,10 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from vfbench import files, memory
 from vfbench.diffusion.schedule import Prediction, Schedule, split
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import ClipShape
+from vfbench.utils import files, memory
 
 ImageKind = Literal["eps", "v", "x0"]  # what an image model predicts
 _KINDS: Mapping[str, ImageKind] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vfbench.diffusion.model import embedding_options
-from vfbench.diffusion.one_network import COMMON, SIZES, sides
+from vfbench.diffusion.single_network import COMMON, SIZES, sides
 
 # The paper's networks predict eps, and its loss has no `images`: `create(..., parametrisation="eps", images=0)`. Its B
 # is pretrained and learns at a smaller rate than R (`base_lr`), it does not say which; nor does it say the schedule.

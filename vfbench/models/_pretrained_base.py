@@ -11,15 +11,15 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
-from vfbench import files, remote, weights
+from vfbench.clips.inventory import Inventory
 from vfbench.diffusion.model import ModelConfig, flag_of, require_unchanged
-from vfbench.diffusion.one_network import SIZES
 from vfbench.diffusion.schedule import parametrisation
+from vfbench.diffusion.single_network import SIZES
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Conditioning, Dataset
-from vfbench.inventory import Inventory
 from vfbench.models import _hub_base
 from vfbench.nets.unet import UNetConfig
+from vfbench.utils import checkpoint, files, hf_hub, tensor_files
 
 BaseInit = Literal["scratch", "finetune", "frozen"]
 _IMAGES = ("vdm", "pyoco")  # their U-Net of one frame is the image U-Net that B is
@@ -88,7 +88,7 @@ def read(source: Path | str, config: ModelConfig, dataset: Dataset) -> Pretraine
     pictures of other sizes: a U-Net runs at any, but what it learnt of things is as large as they were. Raises
     `MissingData` where it cannot be read.
     """
-    folder = remote.folder(source, _hub_base.FILES)
+    folder = hf_hub.folder(source, _hub_base.FILES)
     path = folder / "config.json"
     if path.is_file() and "model" in files.read_json(path):
         return _ours(folder, str(files.read_json(path)["model"]), config, dataset)
@@ -126,8 +126,8 @@ def _ours(folder: Path, model: str, config: ModelConfig, dataset: Dataset) -> Pr
     _require_alike(folder, found, config, UNetConfig(**found.options.get("residual", base)).embedding)
     _require_size(folder, found, dataset)
     names = {f"{part}.": "base.", "condition.": "condition.", "frame_embedding.": "frame_embedding."}
-    tensors = weights.read(folder / weights.TENSORS)
-    weights.verified(folder / weights.TENSORS, found.sha256)
+    tensors = tensor_files.read(folder / checkpoint.TENSORS)
+    tensor_files.verified(folder / checkpoint.TENSORS, found.sha256)
     require_unchanged(folder)
     state = {
         new + name.removeprefix(old): tensor.float()

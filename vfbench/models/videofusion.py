@@ -32,10 +32,10 @@ import torch
 from torch import Tensor, nn
 
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
-from vfbench.diffusion.one_network import OneUNet, chosen
 from vfbench.diffusion.priors import Decomposed
 from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import Prediction, Schedule, parametrisation, split
+from vfbench.diffusion.single_network import OneUNet, chosen
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Conditioning, Dataset
 from vfbench.models import _hub_base, _presets, _pretrained_base

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vfbench import memory, remote, weights
 from vfbench.errors import MissingData
 from vfbench.interfaces import ClipShape
+from vfbench.utils import hf_hub, memory, tensor_files
 
 COARSEST = 4  # pixels: a picture is halved until its longer side has no more
 WIDTHS = (32, 64, 128)  # of the first layers; later ones are as wide as the last
@@ -98,14 +98,14 @@ def find(name: str) -> FoundClip:
     """
     from transformers import CLIPVisionConfig
 
-    folder = remote.folder(name, FILES)
+    folder = hf_hub.folder(name, FILES)
     if lacking := [file for file in FILES if not (folder / file).is_file()]:
         raise MissingData(f"{folder} holds no CLIP model: {', '.join(lacking)} is not there")
     try:
         size: int = CLIPVisionConfig.from_pretrained(folder, local_files_only=True).projection_dim
     except (OSError, ValueError, TypeError) as error:
         raise MissingData(f"{folder / FILES[0]} does not describe a CLIP model ({error})") from error
-    return FoundClip(folder, weights.sha256(folder / FILES[1]), size)
+    return FoundClip(folder, tensor_files.sha256(folder / FILES[1]), size)
 
 
 def _loaded(folder: Path) -> nn.Module:

@@ -1,1 +1,1 @@
-"""The parts of the trainer (`vfbench.train`), each with one idea."""
+"""The parts of the trainer (`vfbench.training.train`), each with one idea."""

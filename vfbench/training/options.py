@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from vfbench.device import DTYPES
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Conditioning, Dataset, Split
+from vfbench.utils.device import DTYPES
 
 _OF_DRAWN_CLIPS = {"crop": "random", "flip": True}  # options of datasets that can draw, and what they are by default
 _CROPS = ("random", "centre")

@@ -4,11 +4,11 @@ A clip is uint8 RGB (T, 3, H, W), as everywhere in vfbench. Frames come in the o
 sorting by time stamp would shuffle the B-frames of AVI files. No frame is ever repeated or replaced by another.
 """
 
+from vfbench.video.contact_sheet import FONT_SIZE, GAP, INK, PAPER, write_sheet, write_webp
+from vfbench.video.decode import DECODERS, chosen, count_frames, decode, frames, version
 from vfbench.video.header import Header, check_whole, header
-from vfbench.video.levels import checked, to_bytes, to_uint8
-from vfbench.video.pictures import FONT_SIZE, GAP, INK, PAPER, write_sheet, write_webp
-from vfbench.video.reading import DECODERS, chosen, count_frames, decode, frames, version
-from vfbench.video.upright import Pixels
+from vfbench.video.pixels import checked, to_bytes, to_uint8
+from vfbench.video.rotation import Pixels
 
 __all__ = [
     "DECODERS",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from vfbench.errors import MissingData
-from vfbench.video.upright import shown
+from vfbench.video.rotation import shown
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -13,9 +13,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vfbench.video import mpeg4
+from vfbench.video.frame_range import Wanted, unreadable
 from vfbench.video.header import check_file
-from vfbench.video.upright import Pixels, matrix, upright
-from vfbench.video.wanted import Wanted, unreadable
+from vfbench.video.rotation import Pixels, matrix, upright
 
 if TYPE_CHECKING:
     from av import VideoFrame

@@ -1,0 +1,23 @@
+"""Requests of a run: labels and captions drawn by its seed."""
+
+from __future__ import annotations
+
+from vfbench.errors import UserError
+from vfbench.interfaces import Dataset, Request, Split, derive_seed
+
+MOST = 10_000_000  # clips of a run: a hundred times what any protocol asks for, and what a process can hold
+
+
+def requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Request]:
+    """What the clips of a run shall show: labels and captions of real clips of `split`, drawn by the run's seed."""
+    if count > MOST:
+        raise UserError(f"--num-samples {count:,}: at most {MOST:,}")
+    size = dataset.size(split)
+    if size == 0:
+        raise UserError(
+            f"{dataset.name} has no {split} clips to take labels and captions from: give it some (a folder has splits "
+            "in its children train and test), or choose a protocol with other prompts (python -m vfbench ls protocols)"
+        )
+    indices = [derive_seed(seed, index, "prompt") % size for index in range(count)]
+    rows = zip(dataset.labels(split, indices), dataset.captions(split, indices), indices, strict=True)
+    return [Request(i, derive_seed(seed, i), *row, split) for i, row in enumerate(rows)]

@@ -1,0 +1,73 @@
+"""One call of a sampler, and the checks of what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from vfbench import video
+from vfbench.errors import UserError, unknown
+from vfbench.interfaces import Clips, ClipShape, Conditioning, Request, Sampler
+
+_PARTS: Mapping[str, Any] = {  # what a sampler has, and of what type
+    "sample": Callable,
+    "shape": ClipShape,
+    "conditioning": str,
+    "networks": Mapping,
+    "weights": str,
+}
+
+
+def require_sampler(name: str, sampler: object) -> None:
+    """Raise `UserError` for the first thing in which what model `name` built is no `Sampler`."""
+    for part, kind in _PARTS.items():
+        try:
+            found = getattr(sampler, part)
+        except AttributeError as error:
+            raise _no_sampler(name, f"it has no `{part}` ({error})") from error
+        if not isinstance(found, kind):
+            raise _no_sampler(name, f"its `{part}` must be a {kind.__name__}, not {type(found).__name__}")
+        if part == "conditioning" and found not in get_args(Conditioning):
+            raise UserError(f"model '{name}': {unknown(part, found, get_args(Conditioning))}")
+        if part == "networks" and not all(isinstance(network, nn.Module) for network in found.values()):
+            raise _no_sampler(name, "its `networks` must be a Mapping of names to torch modules")
+
+
+def _no_sampler(name: str, why: str) -> UserError:
+    return UserError(f"model '{name}': what build returned is no sampler: {why}; see CONTRIBUTING.md, Add a model")
+
+
+def sample(sampler: Sampler, batch: Sequence[Request]) -> Clips:
+    """The sampler's clips for a batch; raises `UserError` naming the requests where they are no clips to score."""
+    named = clip_range(batch)
+    try:
+        made = sampler.sample(batch)
+        _require_bytes(named, made)
+        clips = video.checked(made)
+    except ValueError as error:  # NaN, most often
+        raise UserError(f"{named} cannot be scored: {error}") from error
+    count, frames, _, height, width = clips.shape
+    if (count, found := ClipShape(frames, height, width)) != (len(batch), sampler.shape):
+        raise UserError(f"{named} cannot be scored: {len(batch)} of {sampler.shape} were due, {count} of {found} came")
+    return clips
+
+
+def _require_bytes(named: str, made: object) -> None:
+    """Raise `UserError` for anything but a tensor of uint8 (B, T, 3, H, W)."""
+    found = type(made).__name__
+    if isinstance(made, Tensor):
+        if made.dtype == torch.uint8 and made.ndim == 5 and made.shape[2] == 3:
+            return
+        mend = ": see vfbench.video.to_uint8" if made.is_floating_point() else ""
+        found = f"{str(made.dtype).removeprefix('torch.')} {tuple(made.shape)}{mend}"
+    raise UserError(
+        f"{named} cannot be scored: sample must return a torch tensor of uint8 (B, T, 3, H, W), not {found}"
+    )
+
+
+def clip_range(batch: Sequence[Request]) -> str:
+    """Numbers of the clips of a batch, for a message: `clips 8 to 15`."""
+    return f"clips {batch[0].index} to {batch[-1].index}" if len(batch) > 1 else f"clip {batch[0].index}"

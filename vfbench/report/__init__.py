@@ -1,0 +1,1 @@
+"""Results after a run: read, tabulate, compare, gate."""

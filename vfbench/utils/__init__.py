@@ -1,0 +1,1 @@
+"""Files, tensors, devices and memory of the machine; nothing about video models."""
