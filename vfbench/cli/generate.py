@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from vfbench.cli import _options as flags
 from vfbench.cli._options import next_command, option, whole
+from vfbench.errors import MissingData
 
 
 def generate(
@@ -73,12 +74,15 @@ def generate(
         data_root=data_root,
         checkpoint=checkpoint,
     )
-    if checkpoint is None:
-        root_text = str(data_root) if data_root else None
-        clips = plugins.load("dataset", plugins.parse(dataset).merged({"root": root_text}))
-        spec = plugins.parse(model).merged(sampling)
-        budget.require_trained_on(clips, spec, plugins.parse(dataset), root_text)
-    making = prepare(options)
+    try:
+        making = prepare(options)
+    except MissingData:
+        if checkpoint is None:  # say how to train one
+            folder_of_data = str(data_root) if data_root else None
+            clips = plugins.load("dataset", plugins.parse(dataset).merged({"root": folder_of_data}))
+            spec = plugins.parse(model).merged(sampling)
+            budget.require_trained_on(clips, spec, plugins.parse(dataset), folder_of_data)
+        raise
     folder = make(making)
     print(f"clips: {folder}/clips  look at: {folder}/sheet.png", file=sys.stderr)
     if not making.format.read:

@@ -9,6 +9,7 @@ from typing import Annotated
 from vfbench.cli import _options as flags
 from vfbench.cli import config
 from vfbench.cli._options import Context, next_command, option, whole
+from vfbench.errors import MissingData
 
 
 def run(
@@ -76,11 +77,14 @@ def run(
         smoke=smoke,
         origins=config.origins(context),
     )
-    if checkpoint is None:  # before the dataset is read: who lacks both hears of both
-        spec = plugins.parse(model).merged({name: getattr(options, name) for name in SAMPLING})
-        root = str(data_root) if data_root else None
-        budget.require_trained(spec, plugins.parse(dataset), root, protocol, smoke=smoke)
-    planned = plan(options)
+    try:
+        planned = plan(options)
+    except MissingData:
+        if checkpoint is None:  # a missing checkpoint is named too, with the command that trains one
+            spec = plugins.parse(model).merged({name: getattr(options, name) for name in SAMPLING})
+            root = str(data_root) if data_root else None
+            budget.require_trained(spec, plugins.parse(dataset), root, protocol, smoke=smoke)
+        raise
     if dry_run:
         print(files.as_json(planned.specification) if as_json else planned.describe())
         return
