@@ -90,7 +90,7 @@ def test_an_image_model_becomes_the_base_generator(images: Path, init: str) -> N
     teacher = tiny_vdm(1, network=NO_TIME)
     teacher.load_state_dict(state)
     frame, condition = clips_of(model)[:, :1], embed(teacher, "text")
-    assert torch.equal(embed(model, "text"), condition)
+    torch.testing.assert_close(embed(model, "text"), condition)  # a frozen encoder may take a fused path
     with torch.no_grad():
         assert torch.equal(
             model._denoise_image(frame, TIMES, condition).x0, teacher.predict(frame, TIMES, condition).x0

@@ -227,7 +227,7 @@ def test_what_is_stopped_between_model_and_state_goes_on(
         honest(folder, parts, at, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(state, "write", killed)
+        patched.setattr("vfbench.training.trainer.write", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run", save_every=1)
     assert torch.load(tmp_path / "run" / "training.pt", weights_only=True)["step"] == step - 1

@@ -15,7 +15,9 @@ SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".webm")
 
 
 def test_headers_of_real_files_say_what_comes_out(real_data: Path) -> None:
-    for path in sorted(path for path in real_data.rglob("*") if path.suffix in SUFFIXES and path.is_file()):
+    apart = ("hostile", "reports")  # these have right outcomes of their own
+    whole = [path for path in real_data.rglob("*") if path.relative_to(real_data).parts[0] not in apart]
+    for path in sorted(path for path in whole if path.suffix in SUFFIXES and path.is_file()):
         if "broken" in path.parts or path.name == "corrupted.mp4":
             continue
         header = video.header(path)

@@ -105,13 +105,13 @@ def test_a_checkpoint_of_another_clip_shape_is_refused_naming_both(checkpoint: P
 
 
 def test_without_a_checkpoint_the_error_tells_how_to_train_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    monkeypatch.setattr("vfbench.utils.checkpoint.SHIPPED", tmp_path)
     with pytest.raises(MissingData, match="train --model videofusion --dataset shapes"):
         videofusion.build(Setting(tiny_dataset(), CPU))
 
 
 def test_a_shipped_checkpoint_is_found_by_dataset_and_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    monkeypatch.setattr("vfbench.utils.checkpoint.SHIPPED", tmp_path)
     tiny_videofusion().save(tmp_path / "shapes" / "videofusion")
     assert videofusion.build(Setting(tiny_dataset(), CPU)).shape == ClipShape(4, 8, 8)
 

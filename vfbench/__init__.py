@@ -18,5 +18,6 @@ def benchmark(**options: Any) -> dict[str, Any]:
     """
     from vfbench.pipeline.job import run
     from vfbench.pipeline.plan import RunOptions, plan
+    from vfbench.training import budget
 
-    return run(plan(RunOptions(**options)))
+    return run(plan(RunOptions(**options), budget.require_trained))

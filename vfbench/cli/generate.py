@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 from vfbench.cli import _options as flags
 from vfbench.cli._options import next_command, option, whole
-from vfbench.errors import MissingData
 
 
 def generate(
@@ -43,7 +42,6 @@ def generate(
     checkpoint: flags.Checkpoint = None,
 ) -> None:
     """Make clips with a model and write them to a folder, with what each was asked for."""
-    from vfbench import plugins
     from vfbench.pipeline.eval_setup import CLIPS
     from vfbench.pipeline.export import MakeOptions, make, prepare
     from vfbench.training import budget
@@ -74,15 +72,7 @@ def generate(
         data_root=data_root,
         checkpoint=checkpoint,
     )
-    try:
-        making = prepare(options)
-    except MissingData:
-        if checkpoint is None:  # say how to train one
-            folder_of_data = str(data_root) if data_root else None
-            clips = plugins.load("dataset", plugins.parse(dataset).merged({"root": folder_of_data}))
-            spec = plugins.parse(model).merged(sampling)
-            budget.require_trained_on(clips, spec, plugins.parse(dataset), folder_of_data)
-        raise
+    making = prepare(options, budget.require_trained_on)
     folder = make(making)
     print(f"clips: {folder}/clips  look at: {folder}/sheet.png", file=sys.stderr)
     if not making.format.read:

@@ -9,7 +9,6 @@ from typing import Annotated
 from vfbench.cli import _options as flags
 from vfbench.cli import config
 from vfbench.cli._options import Context, next_command, option, whole
-from vfbench.errors import MissingData
 
 
 def run(
@@ -44,9 +43,8 @@ def run(
     as_json: flags.AsJson = False,
 ) -> None:
     """Generate clips with a model, score them, print the table. The same command again resumes."""
-    from vfbench import plugins
     from vfbench.pipeline.job import run as start
-    from vfbench.pipeline.plan import SAMPLING, RunOptions, plan
+    from vfbench.pipeline.plan import RunOptions, plan
     from vfbench.report import render, table
     from vfbench.training import budget
     from vfbench.utils import files
@@ -77,14 +75,7 @@ def run(
         smoke=smoke,
         origins=config.origins(context),
     )
-    try:
-        planned = plan(options)
-    except MissingData:
-        if checkpoint is None:  # a missing checkpoint is named too, with the command that trains one
-            spec = plugins.parse(model).merged({name: getattr(options, name) for name in SAMPLING})
-            root = str(data_root) if data_root else None
-            budget.require_trained(spec, plugins.parse(dataset), root, protocol, smoke=smoke)
-        raise
+    planned = plan(options, budget.require_trained)
     if dry_run:
         print(files.as_json(planned.specification) if as_json else planned.describe())
         return

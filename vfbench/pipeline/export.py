@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -41,6 +41,9 @@ from vfbench.utils.checkpoint import shipped
 from vfbench.utils.files import require_writable
 from vfbench.utils.progress import Progress
 from vfbench.video.encode import FORMATS, Format
+
+# A check that a checkpoint comes with vfbench: dataset, model, dataset as asked for, its folder; raises `MissingData`.
+RequireTrainedOn: TypeAlias = Callable[[Dataset, Spec, Spec, str | None], None]
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,13 @@ class Making:
         return self.dataset.classes[request.label] if self.sampler.conditioning == "class" else request.prompt
 
 
-def prepare(options: MakeOptions) -> Making:
+def prepare(options: MakeOptions, require_trained: RequireTrainedOn | None = None) -> Making:
     """Load and check everything, the cheap first; raises a `UserError` for whatever would stop the work later."""
     with memory.needed(options.model):
-        return _prepare(options)
+        return _prepare(options, require_trained)
 
 
-def _prepare(options: MakeOptions) -> Making:
+def _prepare(options: MakeOptions, require_trained: RequireTrainedOn | None) -> Making:
     _check(options)
     device = devices.choose(options.device)
     dtype = devices.precision(options.dtype, device)
@@ -122,6 +125,8 @@ def _prepare(options: MakeOptions) -> Making:
     dataset: Dataset = plugins.load("dataset", plugins.parse(options.dataset).merged({"root": root}))
     require_apart(options.output, dataset)
     asked, model = requests(options, dataset), _spec(options)
+    if options.checkpoint is None and require_trained is not None:
+        require_trained(dataset, model, plugins.parse(options.dataset), root)
     checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint is not None else None
     _require_learnt(options, model, dataset, checkpoint)
     sampler: Sampler = plugins.load("model", model, Setting(dataset, device, dtype, checkpoint, requests=asked))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -22,13 +22,21 @@ from vfbench.pipeline.folder import RUNS
 from vfbench.pipeline.requests import requests
 from vfbench.pipeline.sample import require_sampler
 from vfbench.plugins import Spec
-from vfbench.protocol.protocol import Protocol
+from vfbench.protocol import protocol as protocols
 from vfbench.utils import device as devices
 from vfbench.utils import environment, files, memory, tensor_files
 from vfbench.utils.progress import clock
 
 SAMPLING = ("steps", "solver", "guidance", "eta", "threshold")  # options of models that have flags of their own
 SLACK = 20_000_000  # bytes for samples, tables and what a file system takes for itself
+
+
+@runtime_checkable
+class RequireTrained(Protocol):
+    """A check, before anything is loaded, that a checkpoint of the model comes with vfbench for these clips."""
+
+    def __call__(self, model: Spec, dataset: Spec, root: str | None, protocol: str | None, *, smoke: bool) -> None:
+        """Raise `MissingData` with the command that trains one where there is none."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +124,13 @@ class Plan:
         return f", each of {made} frames of which the first {end} are looked at" if made > end else ""
 
 
-def plan(options: RunOptions) -> Plan:
+def plan(options: RunOptions, require_trained: RequireTrained | None = None) -> Plan:
     """Load and check everything a run needs, the cheap first; raises a `UserError` for whatever would stop it later."""
     with memory.needed(f"{options.model}, or a network that scores,"):
-        return _plan(options)
+        return _plan(options, require_trained)
 
 
-def _plan(options: RunOptions) -> Plan:
+def _plan(options: RunOptions, require_trained: RequireTrained | None) -> Plan:
     device = devices.choose(options.device)
     dtype = devices.precision(options.dtype, device)
     batch_size = devices.batch_size(options.batch_size, device)
@@ -133,6 +141,9 @@ def _plan(options: RunOptions) -> Plan:
     plugins.accepted("model", model)
     plugins.accepted("dataset", dataset)
     files.require_writable(Path(options.output or RUNS))
+    if options.checkpoint is None and require_trained is not None:
+        clips = plugins.parse(options.dataset)
+        require_trained(model, clips, root, options.protocol, smoke=options.smoke)
     measuring = prepare(dataset, device, options.measured)
     protocol = measuring.protocol
     asked = requests(measuring.dataset, protocol.prompts, protocol.n_fake * protocol.repeats, options.seed)
@@ -167,7 +178,7 @@ def _plan(options: RunOptions) -> Plan:
     )
 
 
-def require_clips(model: str, shape: ClipShape, protocol: Protocol) -> None:
+def require_clips(model: str, shape: ClipShape, protocol: protocols.Protocol) -> None:
     """Raise `UserError` where clips of this shape are not what the protocol scores."""
     wanted = ClipShape(_length(protocol), protocol.height, protocol.width)
     if (shape.height, shape.width) != (wanted.height, wanted.width) or shape.frames < wanted.frames:
@@ -192,12 +203,12 @@ def require_said(model: str, sampler: Sampler, dataset: Dataset) -> None:
     raise UserError(f"{model} goes by {name}, and {dataset.name} has none: {mend}")
 
 
-def scored(protocol: Protocol) -> slice:
+def scored(protocol: protocols.Protocol) -> slice:
     """The frames of a generated clip that enter a score."""
     return slice(protocol.drop_first, _length(protocol), protocol.fake_stride)
 
 
-def _length(protocol: Protocol) -> int:
+def _length(protocol: protocols.Protocol) -> int:
     """How many frames a generated clip must have."""
     return protocol.drop_first + (protocol.frames - 1) * protocol.fake_stride + 1
 
@@ -213,7 +224,7 @@ def _specification(
     options: RunOptions,
     model: Spec,
     sampler: Sampler,
-    protocol: Protocol,
+    protocol: protocols.Protocol,
     device: torch.device,
     dtype: torch.dtype,
     batch_size: int,
