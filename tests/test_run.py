@@ -268,7 +268,7 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_ends_the_same(
 
 
 def test_ctrl_c_before_the_work_begins_says_the_same(vfbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: RunOptions) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("vfbench.pipeline.plan.plan", interrupted)
