@@ -24,7 +24,8 @@ from vfbench.data import shards
 from vfbench.data.shards import Shard, Source
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.plugins import Spec
-from vfbench.utils import device, files, tensor_files
+from vfbench.utils import device, files
+from vfbench.utils.environment import code_version
 from vfbench.utils.files import require_writable
 
 
@@ -138,7 +139,7 @@ def _index(source: Source, planned: Sequence[Shard]) -> dict[str, Any]:
             row += frames
     return {
         "command": source.command,
-        "vfbench": tensor_files.code_version(),
+        "vfbench": code_version(),
         "layout": inventory.layout,
         "copy": inventory.copy,
         "notes": list(inventory.notes),

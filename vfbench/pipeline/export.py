@@ -36,7 +36,7 @@ from vfbench.pipeline import generate, sample
 from vfbench.pipeline import requests as requests_
 from vfbench.plugins import Spec
 from vfbench.utils import device as devices
-from vfbench.utils import environment, files, memory, tensor_files
+from vfbench.utils import environment, files, memory
 from vfbench.utils.checkpoint import shipped
 from vfbench.utils.files import require_writable
 from vfbench.utils.progress import Progress
@@ -259,7 +259,7 @@ def _record(making: Making) -> dict[str, Any]:
         "fix": options.fix,
         "format": options.format,
         "dtype": str(making.dtype).removeprefix("torch."),
-        "code": tensor_files.code_version(),
+        "code": environment.code_version(),
         "environment": environment.environment(making.device),
         "clips": [
             {"name": name, "asked": making.asked(request), "seed": request.seed, "base": request.base}

@@ -24,10 +24,11 @@ from vfbench.interfaces import (
 )
 from vfbench.pipeline.real_clips import by_split, located, videos
 from vfbench.protocol.protocol import Protocol, RealSplit
+from vfbench.utils.environment import code_version
 from vfbench.utils.files import cache
 from vfbench.utils.memory import Batches
 from vfbench.utils.progress import Progress
-from vfbench.utils.tensor_files import code_version, digest, read_tensors, write_tensors
+from vfbench.utils.tensor_files import digest, read_tensors, write_tensors
 
 BATCH = 64
 

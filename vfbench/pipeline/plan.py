@@ -237,7 +237,7 @@ def _specification(
         "seed": options.seed,
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
-        "code": tensor_files.code_version(),
+        "code": environment.code_version(),
     }
     return {
         "id": tensor_files.digest(determines),

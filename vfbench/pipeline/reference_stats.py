@@ -25,7 +25,7 @@ from vfbench.pipeline.features import Real, Wanted, real_features
 from vfbench.plugins import Spec
 from vfbench.utils import device as devices
 from vfbench.utils import tensor_files
-from vfbench.utils.environment import environment
+from vfbench.utils.environment import code_version, environment
 from vfbench.utils.files import held, require_writable
 
 CLIPS = "clips.csv"
@@ -101,7 +101,7 @@ def _about(spec: Spec, ready: Measuring, real: Manifest, device: torch.device) -
         "dataset_fingerprint": ready.dataset.fingerprint,
         "clips_sha256": real.sha256,
         "note": ready.note,
-        "code": tensor_files.code_version(),
+        "code": code_version(),
         "environment": json.dumps(environment(device), sort_keys=True),
     }
 

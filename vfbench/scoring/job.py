@@ -71,7 +71,7 @@ def ready(
     Raises `UserError` where the folder lies among the clips, and `BadEnvironment` where it cannot be written.
     """
     called = fake.root.resolve().name if fake.root.is_dir() else fake.root.stem
-    determines = {**determines, "device": device.type, "code": tensor_files.code_version()}
+    determines = {**determines, "device": device.type, "code": environment.code_version()}
     identity = tensor_files.digest(determines)
     folder = Path(options.output or RUNS / f"score-{called}-{identity[:8]}")
     if fake.root.is_dir() and folder.resolve().is_relative_to(fake.root.resolve()):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import os
 import platform
 from collections.abc import Mapping
@@ -13,6 +15,24 @@ from typing import Any
 import torch
 
 VERSIONED = ("vfbench", "torch", "torchvision", "numpy", "scipy", "safetensors")
+
+PACKAGE = Path(__file__).parent.parent
+# Code that moves no number of a run: flags, tables, training, checks of datasets, words of errors.
+APART = ("cli", "report", "training", "data", "__init__.py", "__main__.py", "errors.py", "torchmetrics.py")
+
+
+@functools.cache
+def code_version(package: Path = PACKAGE) -> str:
+    """SHA-256 of the sources that move a number, and of torch's version; part of the id of a run and of every cache.
+
+    A change in one of `APART` keeps chunks and features; a change anywhere else makes them again.
+    """
+    total = hashlib.sha256(torch.__version__.encode())
+    for path in sorted((*package.glob("*.py"), *package.glob("*/*.py"))):  # through the links metrics and baselines
+        place = path.relative_to(package)
+        if place.parts[0] not in APART:
+            total.update(f"{place}\n".encode() + path.read_bytes())
+    return total.hexdigest()
 
 
 def options(given: Any, origins: Mapping[str, str]) -> dict[str, dict[str, str]]:

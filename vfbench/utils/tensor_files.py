@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,16 +14,6 @@ from torch import Tensor, nn
 
 from vfbench.errors import MissingData, UserError
 from vfbench.utils.files import replacing
-
-
-@functools.cache
-def code_version() -> str:
-    """SHA-256 of this package's source files and of torch's version: results of another program are not taken up."""
-    total = hashlib.sha256(torch.__version__.encode())
-    root = Path(__file__).parent.parent
-    for path in sorted((*root.glob("*.py"), *root.glob("*/*.py"))):  # metrics and baselines are folders or links here
-        total.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
-    return total.hexdigest()
 
 
 def digest(content: object) -> str:
