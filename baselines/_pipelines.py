@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from vfbench import video
 from vfbench.errors import BadEnvironment, MissingData, UserError, unknown
 from vfbench.interfaces import Clips, Quantise
-from vfbench.utils import checkpoint, files, hf_hub, memory, tensor_files
+from vfbench.utils import checkpoint, files, hf_hub, memory
+from vfbench.utils.files import file_sha256
 
 READ = ("*.safetensors", "*.json", "*.txt", "*.model")  # all that a pipeline is made of
 
@@ -123,7 +124,7 @@ def digest(*folders: Path) -> str:
     found = hashlib.sha256()
     for folder in folders:
         for path in sorted({path for pattern in READ for path in folder.rglob(pattern)}):
-            found.update(f"{path.relative_to(folder).as_posix()} {tensor_files.sha256(path)}\n".encode())
+            found.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
     return found.hexdigest()
 
 

@@ -31,7 +31,7 @@ from vfbench.clips import Found
 from vfbench.clips.caption_file import told
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, ClipShape, Conditioning, Dataset, Request, Setting
-from vfbench.utils.tensor_files import sha256
+from vfbench.utils.files import file_sha256
 
 WAYS: Mapping[str, Conditioning] = {"prompts": "text", "classes": "class", "seeds": "none"}
 SINGULAR = {"prompts": "prompt", "classes": "class", "seeds": "seed"}
@@ -102,7 +102,7 @@ class Answers:
     @cached_property
     def weights(self) -> str:
         """SHA-256 of the clips, of what is said of them and of the decoder: there is no checkpoint."""
-        parts = [clips.content_hash(self.found), sha256(self.table), clips.decoder(self.found)]
+        parts = [clips.content_hash(self.found), file_sha256(self.table), clips.decoder(self.found)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def answer(self, requests: Sequence[Request]) -> None:

@@ -19,6 +19,7 @@ from vfbench.datasets import shapes
 from vfbench.interfaces import derive_seed
 from vfbench.metrics._shapes_judge import Judge
 from vfbench.utils import files, tensor_files
+from vfbench.utils.files import file_sha256
 
 SHIPPED = Path(__file__).parent.parent / "vfbench" / "checkpoints" / "shapes" / "judge"
 
@@ -87,7 +88,7 @@ def _save(judge: Judge, data: shapes.Shapes, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.safetensors"
     tensor_files.write(path, judge.state_dict())
-    config = {"classes": data.classes, "words": data.words, "sha256": tensor_files.sha256(path)}
+    config = {"classes": data.classes, "words": data.words, "sha256": file_sha256(path)}
     files.write_json(folder / "config.json", config)
 
 

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 
 from vfbench.errors import MissingData
 from vfbench.interfaces import Standing
-from vfbench.utils import memory, tensor_files
+from vfbench.utils import memory
+from vfbench.utils.files import file_sha256
 from vfbench.weights import catalogue
 
 MODEL = catalogue.HUB["clip"].repository
@@ -92,7 +93,7 @@ def load(model: str) -> Loaded:
         ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
         return ids
 
-    file = tensor_files.sha256(folder / WEIGHTS)
+    file = file_sha256(folder / WEIGHTS)
     known = next((name for name, (_, published) in PUBLISHED.items() if published == file), None)
     words = json.dumps(sorted(tokenizer.get_vocab().items()))
     digest = hashlib.sha256(f"{file} {_moving(network.config)} {words}".encode()).hexdigest()

@@ -17,6 +17,7 @@ from helpers import randn
 from torch import Tensor, nn
 
 from vfbench.utils import tensor_files
+from vfbench.utils.files import file_sha256
 from vfbench.weights import Filled, catalogue, fill, i3d
 from vfbench.weights.catalogue import Download, Source
 
@@ -197,7 +198,7 @@ def _hub(arrays: Arrays) -> Arrays:
 
 def publish(name: str, path: Path, patch: pytest.MonkeyPatch) -> None:
     """Make a file the published one of a network."""
-    source = Source((Download(path.name, (), tensor_files.sha256(path)),))
+    source = Source((Download(path.name, (), file_sha256(path)),))
     patch.setitem(catalogue.NETWORKS, name, replace(catalogue.NETWORKS[name], sources=(source,)))
 
 

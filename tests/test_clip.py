@@ -28,7 +28,7 @@ from vfbench.interfaces import Clips, Request
 from vfbench.metrics import _clip, _clip_model
 from vfbench.metrics._clip import Extractor, fit
 from vfbench.metrics._clip_model import PUBLISHED, Loaded, load, untrained
-from vfbench.utils import tensor_files
+from vfbench.utils.files import file_sha256
 
 CPU = torch.device("cpu")
 ALL = ("similarity", "consistency", "embedding")
@@ -255,7 +255,7 @@ def test_a_folder_is_loaded_and_its_name_does_not_count(saved: Path, tiny: Loade
 
 
 def test_a_published_file_is_known_by_its_hash(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, tensor_files.sha256(saved / "model.safetensors")))
+    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, file_sha256(saved / "model.safetensors")))
     found = load(str(saved))
     assert (found.identity, found.standing) == ("acme/clip", "proven")
     configure(saved, "text_config", eos_token_id=2)  # as OpenAI's file has it: the highest id is the end
@@ -277,7 +277,7 @@ def configure(folder: Path, tower: str, **changes: Any) -> None:
 def test_published_weights_in_another_network_are_not_proven(
     tower: str, change: dict[str, Any], saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, tensor_files.sha256(saved / "model.safetensors")))
+    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, file_sha256(saved / "model.safetensors")))
     before = load(str(saved))
     configure(saved, tower, **change)
     after = load(str(saved))
@@ -288,7 +288,7 @@ def test_published_weights_in_another_network_are_not_proven(
 
 
 def test_another_end_of_the_captions_is_another_network(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, tensor_files.sha256(saved / "model.safetensors")))
+    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, file_sha256(saved / "model.safetensors")))
     before = load(str(saved))
     configure(saved, "text_config", eos_token_id=5)
     after = load(str(saved))

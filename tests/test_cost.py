@@ -28,6 +28,7 @@ from vfbench.pipeline.requests import requests
 from vfbench.training import match_flops
 from vfbench.utils import checkpoint as checkpoint_
 from vfbench.utils import tensor_files as tensor_files_
+from vfbench.utils.files import file_sha256
 
 TRAINABLE = match_flops.trainable()
 
@@ -152,7 +153,7 @@ def test_a_base_generator_of_the_hub_is_counted() -> None:
 @pytest.mark.parametrize("clip", [False, True])
 def test_the_embedding_of_a_frame_and_its_prior_are_counted(clip: bool, tmp_path: Path) -> None:
     found = saved_clip(tmp_path) / checkpoint_.TENSORS if clip else None
-    of_clip = {"encoder": str(tmp_path), "size": 6, "sha256": tensor_files_.sha256(found)} if found else {}
+    of_clip = {"encoder": str(tmp_path), "size": 6, "sha256": file_sha256(found)} if found else {}
     model = MODELS["vdm"]({**EMBEDDING, **of_clip})
     assert 2 * training_flops(model) == counted(model)
     assert training_flops(model) > training_flops(tiny_vdm())

@@ -20,6 +20,7 @@ from vfbench.interfaces import ClipShape
 from vfbench.models import videofusion
 from vfbench.nets.frame_encoder import ClipEncoder, FrameEncoder, find, scaled
 from vfbench.utils import tensor_files
+from vfbench.utils.files import file_sha256
 
 SIZE = 12
 
@@ -87,7 +88,7 @@ def test_a_checkpoint_remembers_clip_by_its_hash_and_samples_without_it(clip: Pa
     model = tiny_videofusion(embedding=embedding_options(str(clip)))
     told = model.config.options["embedding"]
     assert (told["encoder"], told["size"]) == (str(clip), TINY_CLIP["projection_dim"])
-    assert told["sha256"] == tensor_files.sha256(clip / "model.safetensors")
+    assert told["sha256"] == file_sha256(clip / "model.safetensors")
     assert not any("encoder" in name for name in model.state_dict())
     model.save(tmp_path / "model")
     (clip / "model.safetensors").unlink()

@@ -22,6 +22,7 @@ from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import Clips, Setting
 from vfbench.training import model_card
 from vfbench.utils import checkpoint, files, tensor_files
+from vfbench.utils.files import file_sha256
 
 TRAINABLE = [name for name in plugins.names("model") if hasattr(plugins.module("model", name), "create")]
 DATA = tiny_dataset(side=16)
@@ -130,7 +131,7 @@ def test_only_the_checkpoint_goes_and_only_it_comes(fake: FakeHub, saved: Path, 
     for folder in (hub.pull(NAME), hub.pull(NAME, output=tmp_path / "there")):
         assert names(folder) == sorted(hub.FILES)
         assert all((folder / name).read_bytes() == (saved / name).read_bytes() for name in hub.FILES)
-    assert tensor_files.sha256(saved / checkpoint.TENSORS)[:12] in fake.messages[0]
+    assert file_sha256(saved / checkpoint.TENSORS)[:12] in fake.messages[0]
 
 
 def test_a_revision_is_a_branch_of_its_own(fake: FakeHub, saved: Path) -> None:

@@ -260,7 +260,7 @@ def test_stopped_it_leaves_nothing_and_says_so(
     def stopped(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(video, "write_sheet", stopped)
+    monkeypatch.setattr("vfbench.video.contact_sheet.write_sheet", stopped)
     done = vfbench(*tiny(checkpoint, "-n", 1, "--output", "made"))
     assert (done.code, "nothing was written to made" in done.err) == (130, True)
     assert list(Path().iterdir()) == []
@@ -283,7 +283,7 @@ def test_only_a_full_disk_is_mended_by_room(
     def refused(*_: Any, **__: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(video, "write_sheet", refused)
+    monkeypatch.setattr("vfbench.video.contact_sheet.write_sheet", refused)
     done = vfbench(*tiny(checkpoint, "-n", 1, "--output", "made"))
     assert done.code == 5
     assert f"cannot write made ({os.strerror(number)}): {mend}" in done.err

@@ -13,6 +13,7 @@ from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Conditioning
 from vfbench.pipeline.plan import RunOptions, plan, require_said
 from vfbench.utils import files, tensor_files
+from vfbench.utils.files import file_sha256
 
 
 class Way(Noise):
@@ -74,7 +75,7 @@ def test_a_run_of_another_configuration_of_the_same_weights_is_another_run(tmp_p
     tensor_files.write(
         path, tensor_files.read(path)
     )  # without what they were saved with, as those that come with vfbench
-    content = {**files.read_json(tmp_path / "config.json"), "sha256": tensor_files.sha256(path)}
+    content = {**files.read_json(tmp_path / "config.json"), "sha256": file_sha256(path)}
     files.write_json(tmp_path / "config.json", content)
     asked = RunOptions(dataset="shapes(frames=4, height=8, width=8)", checkpoint=tmp_path, smoke=True, device="cpu")
     before = plan(asked)

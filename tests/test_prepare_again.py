@@ -137,7 +137,7 @@ def test_no_clip_comes_from_a_shard_that_is_not_whole(
     out = prepare(SPEC, tmp_path / "out", data_root=raw_ucf101)
     load(out)
     with monkeypatch.context() as patch:  # the second time nothing is read
-        patch.setattr(prepared, "sha256", lambda path: pytest.fail(f"{path} is read again"))
+        patch.setattr(prepared, "file_sha256", lambda path: pytest.fail(f"{path} is read again"))
         load(out)
     flip(shards(out)[1], -1)
     with pytest.raises(MissingData, match=r"000001\.npy: its bytes have changed since .*\n  python -m vfbench data"):

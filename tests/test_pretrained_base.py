@@ -40,6 +40,7 @@ from vfbench.training import train as training
 from vfbench.training.train import TrainOptions, train
 from vfbench.training.trainer import Run
 from vfbench.utils import tensor_files
+from vfbench.utils.files import file_sha256
 
 TIMES = torch.tensor([300, 800])
 OPTIONS = TrainOptions(steps=4, batch_size=2, lr=1e-2, warmup=1, ema=0.9, save_every=100, sample_every=100)
@@ -310,7 +311,7 @@ UNTOLD = [  # what an image model was told, what clips are to be shown with, and
 def _retell(folder: Path, conditions: dict[str, float]) -> None:
     """As if it had been trained with these conditions."""
     tensor_files.write(folder / "model.safetensors", state_of(folder))
-    _edit(folder, conditions=conditions, sha256=tensor_files.sha256(folder / "model.safetensors"))
+    _edit(folder, conditions=conditions, sha256=file_sha256(folder / "model.safetensors"))
 
 
 @pytest.mark.parametrize(("told", "conditions", "named"), UNTOLD)

@@ -13,7 +13,7 @@ import torch
 from conftest import Command
 from pretrained_files import FORMATS, filled, hassony2, publish, save, state_of, table, write_torchscript
 
-from vfbench.utils import tensor_files
+from vfbench.utils.files import file_sha256
 from vfbench.weights import Filled, i3d
 from vfbench.weights.tensors import digest
 
@@ -88,7 +88,7 @@ def test_an_unknown_program_is_not_opened(tmp_path: Path, vfbench: Command) -> N
     for name in ("i3d", "c3d"):
         done = vfbench("weights", "import", name, file, "--force")
         assert done.code == 4
-        assert f"{file} is a TorchScript program with SHA-256 {tensor_files.sha256(file)}" in done.err
+        assert f"{file} is a TorchScript program with SHA-256 {file_sha256(file)}" in done.err
         assert "not opened" in done.err
 
 

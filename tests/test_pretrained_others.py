@@ -14,6 +14,7 @@ from helpers import randn
 from pretrained_files import FORMATS, filled, publish, save
 
 from vfbench.utils import tensor_files
+from vfbench.utils.files import file_sha256
 from vfbench.weights import Filled, c3d, catalogue
 from vfbench.weights.tensors import digest
 
@@ -54,9 +55,7 @@ def test_c3d_comes_with_its_mean_and_says_that_nothing_proves_it(tmp_path: Path,
     done = vfbench("weights", "import", "c3d", file, "--mean", mean)
     assert done.code == 0, done.err
     assert "no hash of it is published" in done.out
-    assert (
-        f"c3d.npz has SHA-256 {tensor_files.sha256(file)}, mean.npz has SHA-256 {tensor_files.sha256(mean)}" in done.out
-    )
+    assert f"c3d.npz has SHA-256 {file_sha256(file)}, mean.npz has SHA-256 {file_sha256(mean)}" in done.out
     state = {
         "conv1a.weight": randn(4, 3, 3, 3, 3),
         "conv1a.bias": randn(4, seed=1),
@@ -68,7 +67,7 @@ def test_c3d_comes_with_its_mean_and_says_that_nothing_proves_it(tmp_path: Path,
     assert vfbench("weights", "verify", "c3d").code == 0
     there = place / "c3d.safetensors"
     copy = there.rename(tmp_path / "copy.safetensors")
-    sha256 = tensor_files.sha256(copy)
+    sha256 = file_sha256(copy)
     again = vfbench("weights", "import", "c3d", copy)  # on another machine: what it says of its origin does not count
     assert f"no hash of it is published; copy.safetensors has SHA-256 {sha256}\n{there}" in again.out
     assert filled("c3d", state).standing == "hashed"
@@ -137,7 +136,7 @@ def test_what_a_file_says_of_its_own_origin_is_no_proof(
     published = next(iter(catalogue.NETWORKS["inception"].known))
     file = tmp_path / "theirs.safetensors"
     tensor_files.write(file, INCEPTION, {"origins": json.dumps({"pt_inception.pth": published}), **more})
-    said = f"not the published file: theirs.safetensors has SHA-256 {tensor_files.sha256(file)}, published {published}"
+    said = f"not the published file: theirs.safetensors has SHA-256 {file_sha256(file)}, published {published}"
     for command in ("import", "verify"):
         done = vfbench("weights", command, "inception", file)
         assert done.code == 4
@@ -149,16 +148,14 @@ def test_what_a_file_says_of_its_own_origin_is_no_proof(
     assert vfbench("weights", "import", "inception", file, "--force").code == 0
     assert filled("inception", INCEPTION).standing == "other"
     assert vfbench("weights", "verify", "inception").code == 4
-    assert tensor_files.sha256(file) in vfbench("weights", "where", "inception").out
+    assert file_sha256(file) in vfbench("weights", "where", "inception").out
 
 
 def test_a_file_with_another_hash_is_refused(tmp_path: Path, vfbench: Command) -> None:
     file = save(tmp_path / "inception.pth", INCEPTION)
     done = vfbench("weights", "import", "inception", file)
     assert done.code == 4
-    assert (
-        f"not the published file: inception.pth has SHA-256 {tensor_files.sha256(file)}, published 6726825d" in done.err
-    )
+    assert f"not the published file: inception.pth has SHA-256 {file_sha256(file)}, published 6726825d" in done.err
     assert vfbench("weights", "import", "inception", file, "--force").code == 0
     assert filled("inception", INCEPTION).standing == "other"
 

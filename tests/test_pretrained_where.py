@@ -12,6 +12,7 @@ from pretrained_files import FORMATS, publish, save, state_of, table
 
 from vfbench.metrics import _clip_model
 from vfbench.utils import files, tensor_files
+from vfbench.utils.files import file_sha256
 from vfbench.weights import cache, catalogue, i3d
 
 
@@ -45,7 +46,7 @@ def test_verify_knows_a_file_by_its_hash(tmp_path: Path, monkeypatch: pytest.Mon
     done = vfbench("weights", "verify", "inception", file)
     assert (done.code, done.out) == (
         0,
-        f"inception: the published file: inception.pth has SHA-256 {tensor_files.sha256(file)}\n",
+        f"inception: the published file: inception.pth has SHA-256 {file_sha256(file)}\n",
     )
 
 

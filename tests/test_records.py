@@ -11,7 +11,8 @@ import torch
 from vfbench import plugins
 from vfbench.datasets import shapes
 from vfbench.report import table
-from vfbench.utils import checkpoint, tensor_files
+from vfbench.utils import checkpoint
+from vfbench.utils.files import file_sha256
 
 ROOT = Path(__file__).parent.parent
 MODELS = ("videofusion", "vdm")
@@ -48,7 +49,7 @@ def test_the_records_share_a_protocol_and_come_from_the_shipped_weights() -> Non
     for name in MODELS:
         folder = checkpoint.shipped("shapes", name)
         assert folder is not None
-        assert RECORDS[name]["weights"] == tensor_files.sha256(folder / "model.safetensors")
+        assert RECORDS[name]["weights"] == file_sha256(folder / "model.safetensors")
     judge = plugins.load("extractor", "shapes_judge", torch.device("cpu"))
     for record in RECORDS.values():
         assert record["protocol"]["extractors"] == {"shapes_judge": judge.fingerprint}

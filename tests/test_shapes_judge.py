@@ -16,6 +16,7 @@ from vfbench.interfaces import Clips, Extractor, Request
 from vfbench.metrics import _shapes_judge
 from vfbench.utils import checkpoint as checkpoint_
 from vfbench.utils import tensor_files as tensor_files_
+from vfbench.utils.files import file_sha256
 
 CPU = torch.device("cpu")
 ALL = ("features", "logits", "similarity")
@@ -90,7 +91,7 @@ def test_its_file_is_small_and_every_byte_counts(judge: Extractor) -> None:
     folder = checkpoint_.shipped("shapes", "judge")
     assert folder is not None
     assert (folder / "model.safetensors").stat().st_size < 4e6
-    assert judge.fingerprint == tensor_files_.sha256(folder / "model.safetensors")
+    assert judge.fingerprint == file_sha256(folder / "model.safetensors")
 
 
 def test_missing_weights_name_the_script_that_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:

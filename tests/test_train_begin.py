@@ -29,6 +29,7 @@ from vfbench.training import model_card as modelcard
 from vfbench.training.train import TrainOptions, prepare, train
 from vfbench.training.trainer import Run, lr_factor
 from vfbench.utils import tensor_files
+from vfbench.utils.files import file_sha256
 
 OPTIONS = TrainOptions(steps=2, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 SMALL = "shapes(frames=4, height=8, width=8)"
@@ -200,7 +201,7 @@ def test_a_training_begins_with_the_weights_of_another(donor: Path, tmp_path: Pa
 def test_where_the_weights_came_from_is_recorded(donor: Path, tmp_path: Path) -> None:
     options = replace(OPTIONS, init_from=str(donor))
     train(tiny_vdm(perturbed=False), tiny_dataset(), options, tmp_path / "run")
-    digest = tensor_files.sha256(donor / "model.safetensors")
+    digest = file_sha256(donor / "model.safetensors")
     spec = json.loads(torch.load(tmp_path / "run" / "training.pt", weights_only=True)["spec"])
     assert spec["options"]["init_from"] == digest
     assert digest in (tmp_path / "run" / "README.md").read_text()

@@ -33,6 +33,7 @@ from vfbench.training.precision import recompute
 from vfbench.training.train import TrainOptions, train
 from vfbench.training.trainer import Run, more_parts
 from vfbench.utils import tensor_files
+from vfbench.utils.files import file_sha256
 
 OPTIONS = TrainOptions(steps=4, batch_size=4, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 HALVES = (slice(0, 4), slice(4, 8))
@@ -345,7 +346,7 @@ def test_two_processes_learn_what_one_does(together: Path, tmp_path: Path) -> No
         assert state["step"] == OPTIONS.steps
         assert_alike(state["model"], alone, tiny_vdm)
     config = json.loads((together / "whole" / "config.json").read_text())
-    assert config["sha256"] == tensor_files.sha256(together / "whole" / "model.safetensors")
+    assert config["sha256"] == file_sha256(together / "whole" / "model.safetensors")
     assert (together / "stderr").read_text().count("train vdm: 4/4 steps") == 2  # one line a training
 
 

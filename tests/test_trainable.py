@@ -29,7 +29,7 @@ from vfbench.interfaces import Clips, Dataset, Request, Split
 from vfbench.training import match_flops
 from vfbench.training.train import TrainOptions, train
 from vfbench.training.trainer import Run
-from vfbench.utils import tensor_files
+from vfbench.utils.files import file_sha256
 
 
 class Case(NamedTuple):
@@ -326,6 +326,6 @@ def test_the_command_runs_its_checkpoint(
     assert [result["model"] for result in found] == [case.name, name]
     assert found[0]["scores"] == found[1]["scores"]
     assert found[0]["scores"].keys() == {"fvd", "clipsim"}
-    assert found[0]["weights"] == tensor_files.sha256(tmp_path / "model" / "model.safetensors")
+    assert found[0]["weights"] == file_sha256(tmp_path / "model" / "model.safetensors")
     steps = [found[0]["cost"]["calls"][network] for network in small(case).networks()]
     assert steps == [2] * len(steps)

@@ -15,6 +15,7 @@ from vfbench.errors import MissingData
 from vfbench.interfaces import ClipShape, Setting
 from vfbench.models import videofusion
 from vfbench.utils import tensor_files as weights
+from vfbench.utils.files import file_sha256
 
 
 def test_half_precision_is_half_as_large_and_almost_the_same(checkpoint: Path, tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_weights_that_do_not_say_what_they_were_saved_with_are_taken_at_their_co
     tiny_videofusion().save(tmp_path)
     path = tmp_path / "model.safetensors"
     weights.write(path, weights.read(path))
-    _configured(tmp_path, lambda config: config.update(sha256=weights.sha256(path)))
+    _configured(tmp_path, lambda config: config.update(sha256=file_sha256(path)))
     _optioned(lam=0.4)(tmp_path)
     assert sampler(tmp_path).model.config.options["lam"] == 0.4
 

@@ -18,6 +18,7 @@ from vfbench.models.videofusion import VideoFusion
 from vfbench.utils import checkpoint as checkpoint_
 from vfbench.utils import files
 from vfbench.utils import tensor_files as tensor_files_
+from vfbench.utils.files import file_sha256
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2], dtype=torch.int64)}
 
@@ -92,7 +93,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"vfbench" * 1000)
-    assert tensor_files_.sha256(path) == hashlib.sha256(b"vfbench" * 1000).hexdigest()
+    assert file_sha256(path) == hashlib.sha256(b"vfbench" * 1000).hexdigest()
 
 
 def test_json_is_written_whole_and_in_order(tmp_path: Path) -> None:
@@ -164,9 +165,9 @@ def test_the_most_telling_difference_is_named_first(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"'weight' has shape \(9, 3\), needed \(2, 3\)"):
         tensor_files_.load_into(module, path, "ab" * 32)
     path.write_bytes(whole)
-    with pytest.raises(MissingData, match=f"its SHA-256 is {tensor_files_.sha256(path)}, expected {'ab' * 32}"):
+    with pytest.raises(MissingData, match=f"its SHA-256 is {file_sha256(path)}, expected {'ab' * 32}"):
         tensor_files_.load_into(module, path, "ab" * 32)
-    assert tensor_files_.load_into(module, path, tensor_files_.sha256(path)) == tensor_files_.sha256(path)
+    assert tensor_files_.load_into(module, path, file_sha256(path)) == file_sha256(path)
 
 
 def test_a_swapped_file_of_another_model_names_the_first_tensor_that_differs(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from vfbench.clips.read import clip, count
 from vfbench.clips.scan import codec, frame_files
 from vfbench.clips.text import few
 from vfbench.errors import MissingData
+from vfbench.protocol.protocol import frames_needed
+from vfbench.utils.files import file_sha256
 
 PROBES = 16  # clips that are looked at on each side, evenly spread
 LOSSLESS = ("png", "ffv1", "rawvideo", "huffyuv", "utvideo", "qtrle")  # as long as the pixels are RGB
@@ -81,9 +83,9 @@ def _identity(found: Found, path: Path, depth: Depth) -> Iterator[str]:
 
 def _content(path: Path, size: int, depth: Depth | None) -> str:
     """SHA-256 of a file, or of samples of a large one; None hashes it whole."""
+    if depth is None or size <= max(depth.whole, 3 * depth.sample):
+        return file_sha256(path)
     with path.open("rb") as file:
-        if depth is None or size <= max(depth.whole, 3 * depth.sample):
-            return hashlib.file_digest(file, "sha256").hexdigest()
         digest = hashlib.sha256()
         for offset in (0, (size - depth.sample) // 2, size - depth.sample):
             file.seek(offset)
@@ -126,8 +128,8 @@ def too_short(found: Found, *, frames: int, stride: int = 1, drop_first: int = 0
     A video that declares more than it holds, as damaged ones do, is found when it is read. Raises `MissingData` naming
     a clip that cannot be opened.
     """
-    need = drop_first + (frames - 1) * stride + 1
-    return [entry.name for entry in found.entries if count(entry) < need]
+    needed = frames_needed(frames, stride, drop_first)
+    return [entry.name for entry in found.entries if count(entry) < needed]
 
 
 def _spread(found: Found) -> list[int]:

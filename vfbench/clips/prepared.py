@@ -17,7 +17,7 @@ from vfbench.clips import Entry, Found
 from vfbench.clips.arrays import shard_size
 from vfbench.clips.inventory import Inventory
 from vfbench.errors import MissingData, UserError
-from vfbench.utils.files import read_json, recall, remember, stamp, write_json
+from vfbench.utils.files import file_sha256, read_json, recall, remember, stamp, write_json
 from vfbench.utils.prefetch import ahead
 from vfbench.utils.progress import Progress
 
@@ -145,16 +145,10 @@ def _fault(root: Path, index: Mapping[str, Any], number: int) -> str:
         return fault
     path = root / SHARDS / shard["name"]
     try:
-        same = sha256(path) == shard["sha256"]
+        same = file_sha256(path) == shard["sha256"]
     except OSError as error:
         return f"{path}: {error.strerror}"
     return "" if same else f"{path}: its bytes have changed since it was prepared"
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits; raises OSError where it cannot be read."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size_fault(root: Path, index: Mapping[str, Any], shard: Mapping[str, Any]) -> str:

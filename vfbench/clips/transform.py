@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape
-from vfbench.protocol.protocol import SEVERAL, WORDS
+from vfbench.protocol.protocol import SEVERAL, WORDS, frames_needed
 from vfbench.video import to_bytes
 
 USUAL = ("centre-crop", "bilinear", True)  # how frames are fitted where nobody says it
@@ -73,7 +73,7 @@ class Cut:
     @property
     def span(self) -> int:
         """The frames that a video needs for one clip, with those that are dropped."""
-        return self.drop_first + (self.shape.frames - 1) * self.stride + 1
+        return frames_needed(self.shape.frames, self.stride, self.drop_first)
 
     def starts(self, name: str, count: int, seed: int = 0) -> range:
         """The first frame of each clip of the video called `name`, which has `count` frames; see `starts`."""
@@ -137,7 +137,7 @@ def starts(
     """
     if start == "zero":
         return range(drop_first, drop_first + 1)
-    places = count - drop_first - (frames - 1) * stride
+    places = count - frames_needed(frames, stride, drop_first) + 1
     if start == "hashed":
         first = drop_first + drawn(name, seed) % max(places, 1)
         return range(first, first + 1)

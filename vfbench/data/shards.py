@@ -24,11 +24,12 @@ from vfbench import video as codec
 from vfbench.clips import Entry
 from vfbench.clips.arrays import shard_header
 from vfbench.clips.inventory import Inventory
-from vfbench.clips.prepared import FORMAT, sha256
+from vfbench.clips.prepared import FORMAT
 from vfbench.clips.transform import Cut
 from vfbench.errors import MissingData
 from vfbench.interfaces import Split
 from vfbench.utils import files
+from vfbench.utils.files import file_sha256
 from vfbench.utils.prefetch import InTurn, ahead
 from vfbench.utils.progress import Progress
 
@@ -165,7 +166,7 @@ def whole(shard: Shard, key: str) -> bool:
     if not (shard.path.is_file() and record.is_file()):
         return False
     there = files.read_json(record)
-    return there.get("key") == key and there.get("sha256") == sha256(shard.path)
+    return there.get("key") == key and there.get("sha256") == file_sha256(shard.path)
 
 
 def make(source: Source, todo: Sequence[tuple[Shard, str]], workers: int, frames: int) -> None:

@@ -20,6 +20,7 @@ from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import ClipShape, Conditioning, Dataset
 from vfbench.nets.embedding import MODES, Condition
 from vfbench.utils import checkpoint, files, tensor_files
+from vfbench.utils.files import file_sha256
 
 SAVED_WITH = "vfbench"  # in the metadata of weights: the configuration that they were saved with, as JSON
 
@@ -247,4 +248,4 @@ class DiffusionModel(nn.Module, ABC):
         state, path, config = self.state_dict(), folder / checkpoint.TENSORS, asdict(self.config)
         saved_with = {SAVED_WITH: json.dumps(_without_hash(config), sort_keys=True)}
         tensor_files.write(path, tensor_files.halved(state) if half else state, saved_with)
-        files.write_json(folder / checkpoint.CONFIG, {**config, "sha256": tensor_files.sha256(path)})
+        files.write_json(folder / checkpoint.CONFIG, {**config, "sha256": file_sha256(path)})

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from vfbench.errors import MissingData
 from vfbench.interfaces import ClipShape
-from vfbench.utils import hf_hub, memory, tensor_files
+from vfbench.utils import hf_hub, memory
+from vfbench.utils.files import file_sha256
 
 COARSEST = 4  # pixels: a picture is halved until its longer side has no more
 WIDTHS = (32, 64, 128)  # of the first layers; later ones are as wide as the last
@@ -105,7 +106,7 @@ def find(name: str) -> FoundClip:
         size: int = CLIPVisionConfig.from_pretrained(folder, local_files_only=True).projection_dim
     except (OSError, ValueError, TypeError) as error:
         raise MissingData(f"{folder / FILES[0]} does not describe a CLIP model ({error})") from error
-    return FoundClip(folder, tensor_files.sha256(folder / FILES[1]), size)
+    return FoundClip(folder, file_sha256(folder / FILES[1]), size)
 
 
 def _loaded(folder: Path) -> nn.Module:

@@ -67,9 +67,7 @@ def _show(folder: RunFolder, measuring: Measuring) -> None:
     clips, captions = shown(measuring.dataset, places)
     rows = zip(places, captions, strict=True)
     named = [printable(f"{place.video} from {place.start}: {text}") for place, text in rows]
-    scale = max(1, 64 // clips.shape[-1])
-    video.write_sheet(folder.samples / "real" / "sheet.png", clips, captions=named, scale=scale)
-    video.write_webp(folder.samples / "real" / "clips.webp", clips, scale=2 * scale)
+    video.write_preview(folder.samples / "real", clips, named)
 
 
 def _page(told: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ from vfbench.diffusion.long_video import NOT_SHARED
 from vfbench.diffusion.model import ways_of
 from vfbench.diffusion.sampler import not_learnt
 from vfbench.errors import Interrupted, UserError, unknown
-from vfbench.interfaces import Clips, Conditioning, Dataset, Request, Sampler, Setting, derive_seed
+from vfbench.interfaces import Conditioning, Dataset, Request, Sampler, Setting, derive_seed
 from vfbench.pipeline import generate, sample
 from vfbench.pipeline import requests as requests_
 from vfbench.plugins import Spec
@@ -228,20 +228,13 @@ def make(making: Making) -> Path:
                 making.format.write(folder / "clips" / name, clip)
             shown += clips[: generate.SHOWN - len(shown)]
             progress.advance(len(batch))
-        _show(folder, torch.stack(shown), making)
+        captions = [making.asked(request) for request in requests[: len(shown)]]
+        video.write_preview(folder, torch.stack(shown), captions)
         for file, values in making.tables().items():
             lines = zip(making.names, values, strict=True)
             files.write_text(folder / file, "".join(f"{name}\t{value}\n" for name, value in lines))
         files.write_json(folder / "generate.json", _record(making))
     return options.output
-
-
-def _show(folder: Path, clips: Clips, making: Making) -> None:
-    """The first clips as pictures, each with what it was asked for."""
-    scale = max(1, 64 // clips.shape[-1])
-    captions = [making.asked(request) for request in making.requests[: len(clips)]]
-    video.write_sheet(folder / "sheet.png", clips, captions=captions, scale=scale)
-    video.write_webp(folder / "clips.webp", clips, scale=2 * scale)
 
 
 def _record(making: Making) -> dict[str, Any]:

@@ -99,17 +99,11 @@ def _make(
         progress.advance(len(batch))
     tensors = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     if index == 0:  # before the chunk itself: a chunk on disk means that its samples are there
-        _show(folder, tensors["clips"][:SHOWN], part)
+        captions = [request.prompt for request in part[:SHOWN]]
+        video.write_preview(folder.samples, tensors["clips"][:SHOWN], captions)
     kept = {name: tensor for name, tensor in tensors.items() if name in wanted.names}
     write_tensors(folder.chunk_path(index), kept, **_identity(folder, part), seconds=f"{seconds:.3f}")
     return seconds
-
-
-def _show(folder: RunFolder, clips: Clips, part: Sequence[Request]) -> None:
-    scale = max(1, 64 // clips.shape[-1])
-    captions = [request.prompt for request in part[: len(clips)]]
-    video.write_sheet(folder.samples / "sheet.png", clips, captions=captions, scale=scale)
-    video.write_webp(folder.samples / "clips.webp", clips, scale=2 * scale)
 
 
 def load(folder: RunFolder, asked: Sequence[Request], wanted: Wanted) -> dict[str, Tensor]:

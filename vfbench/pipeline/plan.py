@@ -210,7 +210,7 @@ def scored(protocol: protocols.Protocol) -> slice:
 
 def _length(protocol: protocols.Protocol) -> int:
     """How many frames a generated clip must have."""
-    return protocol.drop_first + (protocol.frames - 1) * protocol.fake_stride + 1
+    return protocols.frames_needed(protocol.frames, protocol.fake_stride, protocol.drop_first)
 
 
 def _disk(wanted: Wanted, shape: ClipShape, count: int) -> int:

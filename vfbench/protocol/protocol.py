@@ -20,6 +20,11 @@ SPLITS: Mapping[RealSplit, tuple[Split, ...]] = {"train": ("train",), "test": ("
 LATER: Mapping[str, Any] = {"fake_stride": 1, "drop_first": 0, "repeats": 1, "manifest": ""}
 
 
+def frames_needed(frames: int, stride: int = 1, drop_first: int = 0) -> int:
+    """Length of a video that gives one clip: `frames` frames, `stride` apart, after the first `drop_first`."""
+    return drop_first + (frames - 1) * stride + 1
+
+
 class Measure(BaseModel):
     """How one metric is computed: the metric with its options, and what it is computed from (`extractor.output`)."""
 

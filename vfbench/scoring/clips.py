@@ -246,6 +246,4 @@ def _show(folder: RunFolder, clips: Made, measuring: Measuring) -> None:
     both = torch.cat([clips.clips("train", first), real])
     names = [f"fake: {clips.found.entries[index].name}" for index in first]
     names += [f"real: {caption}" for caption in captions]
-    scale = max(1, 64 // both.shape[-1])
-    video.write_sheet(folder.samples / "sheet.png", both, captions=names, scale=scale)
-    video.write_webp(folder.samples / "clips.webp", both, scale=2 * scale)
+    video.write_preview(folder.samples, both, names)

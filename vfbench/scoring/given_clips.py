@@ -24,7 +24,7 @@ from vfbench.clips.text import few
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, ClipShape, Features, Request, Split, Standing
 from vfbench.plugins import Spec
-from vfbench.protocol.protocol import Protocol
+from vfbench.protocol.protocol import Protocol, frames_needed
 
 CLASS = "clip"  # of clips without a class
 
@@ -139,7 +139,7 @@ def require_fit(found: Found, protocol: Protocol, real: Spec) -> None:
         )
     stride, drop_first = protocol.fake_stride, protocol.drop_first
     if short := folders.too_short(found, frames=protocol.frames, stride=stride, drop_first=drop_first):
-        need = drop_first + (protocol.frames - 1) * stride + 1
+        need = frames_needed(protocol.frames, stride, drop_first)
         raise UserError(
             f"{found.root}: {len(short):,} of {len(found):,} clips have fewer than the {need} frames that protocol "
             f"{protocol.name} needs: {few(short)}; make them longer, or name the others by --list FILE"

@@ -28,7 +28,8 @@ from vfbench.training.distributed import Team
 from vfbench.training.options import TrainOptions, conditions, drawn
 from vfbench.training.precision import autocast, kernels, recompute
 from vfbench.training.resume import Part, forget_later, log, require_new, take_up, write
-from vfbench.utils import checkpoint, memory, tensor_files
+from vfbench.utils import checkpoint, memory
+from vfbench.utils.files import file_sha256
 from vfbench.utils.prefetch import ahead
 
 
@@ -202,7 +203,7 @@ class Run:
             options={**asdict(self.options), **self.spec["options"], "accumulate": self.accumulate},
             step=self.step,
             flops=None if self._flops is None else self._flops * self.step,
-            sha256=tensor_files.sha256(self.output / checkpoint.TENSORS),
+            sha256=file_sha256(self.output / checkpoint.TENSORS),
         )
 
     def show(self) -> None:

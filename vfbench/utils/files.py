@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -100,6 +101,12 @@ def remember(name: str, found: Mapping[str, Any]) -> None:
         print(f"warning: what was found out is not kept in {path} ({error})", file=sys.stderr)
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits; raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def stamp(path: Path) -> str:
     """By which a file is known that has not changed: its place, size and time; raises `MissingData` naming it."""
     try:
@@ -110,10 +117,10 @@ def stamp(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Make a folder and hold it; the hold goes with the process, however it ends.
+def held(folder: Path, by: str = "run", mend: str = "choose another --output") -> Iterator[None]:
+    """Make a folder and lock it for this process; the lock ends with the process, however it ends.
 
-    Raises `BadEnvironment` where it cannot be written or another process holds it.
+    Raises `BadEnvironment` where it cannot be written, saying what mends that, or another process `by` holds it.
     """
     ours = not folder.exists()
     try:
@@ -121,9 +128,9 @@ def held(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / ".lock", timeout=0)
         lock.acquire()
     except Timeout as error:
-        raise BadEnvironment(f"{folder} is in use by another run: wait for it, or choose another --output") from error
+        raise BadEnvironment(f"{folder} is in use by another {by}: wait for it, or {mend}") from error
     except OSError as error:
-        raise BadEnvironment(f"cannot write to {folder} ({error.strerror}): choose another --output") from error
+        raise BadEnvironment(f"cannot write to {folder} ({error.strerror}): {mend}") from error
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vfbench.errors import MissingData, UserError
-from vfbench.utils.files import replacing
+from vfbench.utils.files import file_sha256, replacing
 
 
 def digest(content: object) -> str:
@@ -53,12 +53,6 @@ def read_tensors(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict[s
         if metadata.get(key) != value:
             raise ValueError(f"it belongs to {key} {metadata.get(key)}, not {value}")
     return tensors, metadata
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file's bytes, as hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -119,7 +113,7 @@ def _difference(here: Tensor | None, needed: Tensor | None) -> str:
 
 def verified(path: Path, expected: str | None) -> str:
     """The SHA-256 of a file; raises `MissingData` where it is not the one that is expected, if any is."""
-    found = sha256(path)
+    found = file_sha256(path)
     if expected and found != expected:
         raise MissingData(f"{path} is damaged or of another training: its SHA-256 is {found}, expected {expected}")
     return found

@@ -4,7 +4,7 @@ A clip is uint8 RGB (T, 3, H, W), as everywhere in vfbench. Frames come in the o
 sorting by time stamp would shuffle the B-frames of AVI files. No frame is ever repeated or replaced by another.
 """
 
-from vfbench.video.contact_sheet import FONT_SIZE, GAP, INK, PAPER, write_sheet, write_webp
+from vfbench.video.contact_sheet import FONT_SIZE, GAP, INK, PAPER, write_preview, write_sheet, write_webp
 from vfbench.video.decode import DECODERS, chosen, count_frames, decode, frames, version
 from vfbench.video.header import Header, check_whole, header
 from vfbench.video.pixels import checked, to_bytes, to_uint8
@@ -28,6 +28,7 @@ __all__ = [
     "to_bytes",
     "to_uint8",
     "version",
+    "write_preview",
     "write_sheet",
     "write_webp",
 ]

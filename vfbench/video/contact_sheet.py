@@ -36,6 +36,18 @@ def write_webp(
         first.save(file, "WEBP", save_all=True, append_images=rest, duration=ms, loop=0, lossless=True)
 
 
+def write_preview(
+    folder: Path, clips: UInt8[Tensor, "rows frames 3 height width"], captions: Sequence[str] = ()
+) -> None:
+    """Write `sheet.png` and the moving `clips.webp` of a few clips to a folder, small clips enlarged to 64 pixels.
+
+    Raises what `write_sheet` raises.
+    """
+    scale = max(1, 64 // clips.shape[-1])
+    write_sheet(folder / "sheet.png", clips, captions=captions, scale=scale)
+    write_webp(folder / "clips.webp", clips, scale=2 * scale)
+
+
 def write_sheet(
     path: str | os.PathLike[str],
     clips: UInt8[Tensor, "rows frames 3 height width"],

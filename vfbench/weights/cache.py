@@ -7,10 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from vfbench.errors import BadEnvironment
-from vfbench.utils.files import cache
+from vfbench.utils.files import cache, held
 
 
 def folder() -> Path:
@@ -38,14 +36,5 @@ def made(path: Path) -> Path:
 def downloads() -> Iterator[Path]:
     """The folder of unfinished downloads, held by this process alone; raises `BadEnvironment` while another has it."""
     path = made(folder() / "downloads")
-    lock = FileLock(path / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise BadEnvironment(f"{path} is in use by another `weights fetch`: wait for it") from error
-    except OSError as error:
-        raise BadEnvironment(f"cannot write to {path} ({error.strerror}): set VFBENCH_WEIGHTS") from error
-    try:
+    with held(path, by="`weights fetch`", mend="set VFBENCH_WEIGHTS to another folder"):
         yield path
-    finally:
-        lock.release()

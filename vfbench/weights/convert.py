@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vfbench.errors import MissingData, UserError
 from vfbench.utils import tensor_files
+from vfbench.utils.files import file_sha256
 from vfbench.weights import c3d, cache, catalogue, formats, i3d, tf_bundle
 from vfbench.weights.catalogue import Network
 from vfbench.weights.tensors import without_counters
@@ -74,7 +75,7 @@ def _by_names(network: Network, file: Path, form: formats.Format) -> Weights:
 
 
 def _origins(*files: Path) -> dict[str, str]:
-    return {file.name: tensor_files.sha256(file) for file in files}
+    return {file.name: file_sha256(file) for file in files}
 
 
 def _why(network: Network, file: Path, judgement: Judgement) -> str:

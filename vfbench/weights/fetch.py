@@ -14,8 +14,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from vfbench.errors import MissingData
-from vfbench.utils import tensor_files
-from vfbench.utils.files import unwritable
+from vfbench.utils.files import file_sha256, unwritable
 from vfbench.utils.progress import Progress
 from vfbench.weights import cache, catalogue, convert, verify
 from vfbench.weights.catalogue import Download, Network, Source
@@ -110,7 +109,7 @@ def _mirror(file: Download, url: str, place: Path) -> Path:
         if (now := _size(part)) <= before:
             raise _Failed(f"broke off at byte {now}; the same command goes on there")
         before = now
-    if file.sha256 and (found := tensor_files.sha256(part)) != file.sha256:
+    if file.sha256 and (found := file_sha256(part)) != file.sha256:
         part.unlink()
         raise _Failed(f"its SHA-256 is {found}, expected {file.sha256}")
     return part

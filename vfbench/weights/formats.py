@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from vfbench.errors import MissingData
-from vfbench.utils import memory, tensor_files
+from vfbench.utils import memory
+from vfbench.utils.files import file_sha256
 from vfbench.weights import tf_bundle
 
 Format = Literal["bundle", "safetensors", "npz", "torch", "torchscript"]
@@ -78,7 +79,7 @@ def read_torchscript(path: Path, known: frozenset[str]) -> dict[str, Tensor]:
 
     Raises `MissingData` for any other.
     """
-    if (found := tensor_files.sha256(path)) not in known:
+    if (found := file_sha256(path)) not in known:
         raise MissingData(
             f"{path} is a TorchScript program with SHA-256 {found}, which is not a known one: opening it could execute "
             "anything, so it is not opened. Give a file of tensors, or see `python -m vfbench weights where`"
