@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vfbench.baselines._pipelines import to_clips
 from vfbench.clips import transform
 from vfbench.errors import UserError
-from vfbench.interfaces import Clips, ClipShape, Conditioning, Request, Setting
+from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Request
 
 Takes: TypeAlias = Mapping[str, inspect.Parameter]  # the parameters of a pipeline's call
 
@@ -31,7 +31,7 @@ NAMES = {
 class Pipeline:
     """A loaded pipeline behind the common interface."""
 
-    def __init__(self, pipe: Any, setting: Setting, asked: Mapping[str, Any], weights: str) -> None:
+    def __init__(self, pipe: Any, setting: BuildContext, asked: Mapping[str, Any], weights: str) -> None:
         self.pipe, self.weights, self._setting = pipe, weights, setting
         self._takes = inspect.signature(type(pipe).__call__).parameters
         self._looks = "image" in self._takes
@@ -146,11 +146,13 @@ def _own(pipe: Any, takes: Takes, side: str) -> int:
     return int(scale * (size if isinstance(size, int) else size[side == "width"]))
 
 
-def _fitting(asked: Mapping[str, Any], own: ClipShape, setting: Setting) -> transform.Cut | None:
+def _fitting(asked: Mapping[str, Any], own: ClipShape, setting: BuildContext) -> transform.ClipTransform | None:
     if "fit" not in asked:
         return None
     wanted = setting.dataset.shape
-    return transform.Cut("diffusers", ClipShape(own.frames, wanted.height, wanted.width), geometry=asked["fit"])
+    return transform.ClipTransform(
+        "diffusers", ClipShape(own.frames, wanted.height, wanted.width), geometry=asked["fit"]
+    )
 
 
 def _random_state(device: torch.device) -> list[Tensor]:

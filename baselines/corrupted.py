@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from vfbench import video
 from vfbench.baselines._control import Control
 from vfbench.errors import UserError, unknown
-from vfbench.interfaces import Clips, Dataset, Request, Setting, derive_seed
+from vfbench.interfaces import BuildContext, Clips, Dataset, Request, derive_seed
 
 # Every kind at the strengths that `calibrate` climbs; what a strength is stands with the function below.
 LADDER: Mapping[str, tuple[float, ...]] = {
@@ -84,7 +84,7 @@ _DAMAGES: Mapping[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
 _PARTS = ("shuffle", "freeze")
 
 
-def build(setting: Setting, *, kind: str = "noise", strength: float = 0.1) -> Corrupted:
+def build(setting: BuildContext, *, kind: str = "noise", strength: float = 0.1) -> Corrupted:
     """Real clips of the setting's dataset with damage of a `kind` (see LADDER), the more the larger `strength`."""
     if kind not in _DAMAGES:
         raise unknown("kind of damage", kind, _DAMAGES)

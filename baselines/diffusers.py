@@ -28,7 +28,7 @@ import torch
 from vfbench.baselines import _pipelines
 from vfbench.baselines._pipeline_sampler import Pipeline
 from vfbench.errors import UserError, unknown
-from vfbench.interfaces import Setting
+from vfbench.interfaces import BuildContext
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OFFLOADS = ("none", "model", "sequential")
@@ -105,7 +105,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def build(
-    setting: Setting,
+    setting: BuildContext,
     *,
     preset: str | None = None,
     id: str | None = None,
@@ -155,7 +155,7 @@ def build(
     return sampler
 
 
-def _check(asked: Mapping[str, Any], setting: Setting) -> None:
+def _check(asked: Mapping[str, Any], setting: BuildContext) -> None:
     """Raise `UserError` for options that make no sense, before anything is loaded."""
     if not asked.get("id"):
         presets = ", ".join(PRESETS)

@@ -27,10 +27,10 @@ from typing import ClassVar
 from torch import nn
 
 from vfbench import clips
-from vfbench.clips import Found
+from vfbench.clips import ClipFolder
 from vfbench.clips.caption_file import told
 from vfbench.errors import MissingData, UserError
-from vfbench.interfaces import Clips, ClipShape, Conditioning, Dataset, Request, Setting
+from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Dataset, Request
 from vfbench.utils.files import file_sha256
 
 WAYS: Mapping[str, Conditioning] = {"prompts": "text", "classes": "class", "seeds": "none"}
@@ -38,7 +38,7 @@ SINGULAR = {"prompts": "prompt", "classes": "class", "seeds": "seed"}
 
 
 def build(
-    setting: Setting,
+    setting: BuildContext,
     *,
     root: str | None = None,
     prompts: str | None = None,
@@ -81,7 +81,7 @@ class Answers:
 
     def __init__(
         self,
-        found: Found,
+        found: ClipFolder,
         lines: Mapping[str, str],
         way: str,
         dataset: Dataset,
@@ -155,7 +155,7 @@ class Answers:
         return clips.clips(self.found, places, frames=self.shape.frames)
 
 
-def _listed(found: Found, names: Sequence[str], table: Path) -> Found:
+def _listed(found: ClipFolder, names: Sequence[str], table: Path) -> ClipFolder:
     """The clips that the file names, in its order."""
     there = {entry.name: entry for entry in found.entries}
     if lost := [name for name in names if name not in there]:
@@ -168,7 +168,7 @@ def _listed(found: Found, names: Sequence[str], table: Path) -> Found:
     return replace(found, entries=tuple(there[name] for name in names))
 
 
-def _shape(found: Found, frames: int | None) -> ClipShape:
+def _shape(found: ClipFolder, frames: int | None) -> ClipShape:
     if frames is not None and frames < 1:
         raise UserError(f"folder(frames={frames}): frames must be at least 1")
     if frames is not None and (short := clips.too_short(found, frames=frames)):

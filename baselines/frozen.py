@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vfbench.baselines._control import Control
-from vfbench.interfaces import Clips, Request, Setting
+from vfbench.interfaces import BuildContext, Clips, Request
 
 
 class Frozen(Control):
@@ -17,6 +17,6 @@ class Frozen(Control):
         return clips[:, :1].expand_as(clips).contiguous()
 
 
-def build(setting: Setting) -> Frozen:
+def build(setting: BuildContext) -> Frozen:
     """The frozen clips of the setting's dataset."""
     return Frozen(setting.dataset)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from vfbench.baselines._control import Control
-from vfbench.interfaces import Clips, Request, Setting
+from vfbench.interfaces import BuildContext, Clips, Request
 
 
 class Noise(Control):
@@ -20,6 +20,6 @@ class Noise(Control):
         return torch.stack([torch.randint(256, shape, generator=g, dtype=torch.uint8) for g in generators])
 
 
-def build(setting: Setting) -> Noise:
+def build(setting: BuildContext) -> Noise:
     """Noise in the shape of the setting's dataset."""
     return Noise(setting.dataset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vfbench.baselines._control import Control
-from vfbench.interfaces import Clips, Request, Setting
+from vfbench.interfaces import BuildContext, Clips, Request
 
 
 class Real(Control):
@@ -16,6 +16,6 @@ class Real(Control):
         return self.real(requests)
 
 
-def build(setting: Setting) -> Real:
+def build(setting: BuildContext) -> Real:
     """The real clips of the setting's dataset."""
     return Real(setting.dataset)

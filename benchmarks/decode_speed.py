@@ -1,7 +1,9 @@
 """How fast clips come from video files: python benchmarks/decode_speed.py FOLDER [--clips 60] [--repeats 5]
 
-16 frames from a random start of each of the AVIs below FOLDER in turn, cropped and resized to 128 pixels as `Cut` does:
-by `vfbench.video.decode` and `Cut.fit`, and by the loops that a user would write with decord, PyAV and torchcodec (left
+16 frames from a random start of each of the AVIs below FOLDER in turn, cropped and resized to 128 pixels as
+`ClipTransform` does,
+by `vfbench.video.decode` and `ClipTransform.fit`, and by the loops that a user would write with decord, PyAV and
+torchcodec (left
 out where it is not installed), in turns, with one and with two threads. Prints for each the median of the repeats in
 milliseconds a clip, and how many times as long it takes as ours; on each clip only those loops compete whose pixels are
 ours within 2 grey levels. The target: no loop takes less than ours.
@@ -26,13 +28,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vfbench import video
-from vfbench.clips.transform import Cut
+from vfbench.clips.transform import ClipTransform
 from vfbench.interfaces import ClipShape
 from vfbench.utils.environment import processor
 
 FRAMES = 16
 SIDE = 128  # pixels of a clip
-CUT = Cut("ucf101", ClipShape(FRAMES, SIDE, SIDE))
+CUT = ClipTransform("ucf101", ClipShape(FRAMES, SIDE, SIDE))
 TOLERANCE = 2  # grey levels by which a right clip may differ
 
 Clip: TypeAlias = tuple[Path, int]  # a file, and a first frame
@@ -112,7 +114,7 @@ def _approximate(path: Path, start: int, threads: int) -> Tensor:
 
 
 def _resized(frames: Tensor) -> Tensor:
-    """The centred square, averaged in float32 as `Cut` has it, as a user would write it."""
+    """The centred square, averaged in float32 as `ClipTransform` has it, as a user would write it."""
     side = min(frames.shape[-2:])
     top, left = (frames.shape[-2] - side) // 2, (frames.shape[-1] - side) // 2
     square = frames[..., top : top + side, left : left + side].contiguous().float()

@@ -15,7 +15,7 @@ import torch
 
 from vfbench import plugins
 from vfbench.clips.transform import resize
-from vfbench.interfaces import Clips, Dataset, Metric, Request, Sampler, Setting
+from vfbench.interfaces import BuildContext, Clips, Dataset, Metric, Request, Sampler
 from vfbench.utils.device import choose
 
 SIDE = 128  # pixels of a clip
@@ -48,7 +48,7 @@ def main() -> None:
 def _clips(count: int, device: torch.device) -> list[Clips]:
     """Real clips, and the same with noise."""
     dataset: Dataset = plugins.load("dataset", "shapes")
-    damaged: Sampler = plugins.load("model", DAMAGE, Setting(dataset, device))
+    damaged: Sampler = plugins.load("model", DAMAGE, BuildContext(dataset, device))
     requests = [Request(i, i, 0, "", source=i) for i in range(count)]
     sides = dataset.clips("test", range(count)), damaged.sample(requests)
     return [resize(clips.cpu(), SIDE, SIDE) for clips in sides]

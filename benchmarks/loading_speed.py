@@ -5,7 +5,7 @@ in batches of 16 that are made ahead as training has them. At 64 and at 128 pixe
 
     prepared   from the prepared folder, whose target is 300 MB/s on 2 cores; it is in memory, no disk is measured
     files      from the AVIs, with a random crop
-    plain      a loop of `vfbench.video.decode` and `Cut.fit` over as many such frames, in as many threads
+    plain      a loop of `vfbench.video.decode` and `ClipTransform.fit` over as many such frames, in as many threads
     decoder    the same loop without the fit
 
 Prints one JSON line: megabytes (10^6 bytes) of clips a second, the median of the repeats. What is decoded counts as
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from vfbench import clips, plugins, video
-from vfbench.clips.transform import Cut
+from vfbench.clips.transform import ClipTransform
 from vfbench.data.prepare import prepare
 from vfbench.datasets._video_dataset import Videos
 from vfbench.interfaces import ClipShape, derive_seed
@@ -74,7 +74,7 @@ def _loops(root: Path, output: Path, side: int) -> dict[str, Make]:
     spec = plugins.parse(f"ucf101(frames={FRAMES}, height={side}, width={side})")
     prepare(str(spec), output, data_root=root)
     made, plain = (plugins.load("dataset", spec.merged({"root": str(place)})) for place in (output, root))
-    cut = Cut("ucf101", ClipShape(FRAMES, side, side))
+    cut = ClipTransform("ucf101", ClipShape(FRAMES, side, side))
     plain_loops = {"plain": _decoding(plain, lambda frames: cut.fit(frames, "clip")), "decoder": _decoding(plain)}
     return {"prepared": _drawing(made), "files": _drawing(plain), **plain_loops}
 

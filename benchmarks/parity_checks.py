@@ -216,7 +216,7 @@ def _i3d_of_tats() -> Iterator[Check]:
         network.load_state_dict(numbers, strict=False)
         for norm in (layer for layer in theirs.modules() if isinstance(layer, nn.BatchNorm3d)):
             norm.eps = bn_eps
-        ours = _i3d.Extractor(network.folded(), RANDOM, CPU, bn_eps=bn_eps)
+        ours = _i3d.I3DExtractor(network.folded(), RANDOM, CPU, bn_eps=bn_eps)
         with torch.inference_mode():
             expected = theirs(pixels)
         yield Check(f"I3D, logits at epsilon {bn_eps:g}", told(ours, clips, "logits"), expected, NETWORK)
@@ -240,7 +240,7 @@ def _videomae_of_cd_fvd() -> Iterator[Check]:
             found, expected = ours(x), theirs.forward_features(x)
         yield Check(f"VideoMAE, small, features of {frames} frames", found, expected, NETWORK)
     wide = _videomae.VideoMAE(dim=8, depth=1, heads=2, hidden=8)  # of the published input
-    pixels = _videomae.Extractor(wide, RANDOM, CPU).prepared(some_clips())
+    pixels = _videomae.VideoMAEExtractor(wide, RANDOM, CPU).prepared(some_clips())
     yield Check("VideoMAE, pixels", pixels, preprocess_videomae(channels_last(some_clips())), PIXELS)
 
 

@@ -34,9 +34,9 @@ import av
 import torch
 
 from vfbench import plugins
-from vfbench.clips import Entry
+from vfbench.clips import ClipFile
 from vfbench.data import parallel
-from vfbench.data.inspect_video import Seen, look
+from vfbench.data.inspect_video import VideoInfo, look
 from vfbench.data.verify import examine
 from vfbench.pipeline import real_clips
 from vfbench.protocol.protocol import Protocol
@@ -88,14 +88,14 @@ def _tree(data: Path, place: Path) -> list[str]:
     return names
 
 
-def _copies(data: Path, folder: Path, count: int) -> list[Entry]:
+def _copies(data: Path, folder: Path, count: int) -> list[ClipFile]:
     """Real clips, each a file of its own."""
     folder.mkdir()
     clips = [clip.read_bytes() for clip in sorted((data / "UCF-101").glob("*/*.avi"))]
     paths = [folder / f"{number}.avi" for number in range(count)]
     for number, path in enumerate(paths):
         path.write_bytes(clips[number % len(clips)])
-    return [Entry(path.name, path) for path in paths]
+    return [ClipFile(path.name, path) for path in paths]
 
 
 def _quick(root: Path, kind: str) -> dict[str, object]:
@@ -132,7 +132,7 @@ def _draw(spec: plugins.Spec) -> int:
     return len(real_clips.draw(dataset, protocol).rows)
 
 
-def _decoding(entries: Sequence[Entry], workers: int, repeats: int) -> dict[str, object]:
+def _decoding(entries: Sequence[ClipFile], workers: int, repeats: int) -> dict[str, object]:
     """Frames and videos a second of every way to decode all, in turns."""
     ways: dict[str, Callable[[], list[int]]] = {
         "plain": lambda: [_plain(entry.path) for entry in entries],
@@ -155,7 +155,7 @@ def _decoding(entries: Sequence[Entry], workers: int, repeats: int) -> dict[str,
 
 
 def _all(seen: Any) -> list[int]:
-    done: list[Seen] = list(seen)
+    done: list[VideoInfo] = list(seen)
     assert not any(one.trouble for one in done)
     return [one.decoded for one in done]
 

@@ -40,7 +40,7 @@ TOP = 8
 LAST = torch.channels_last_3d
 
 
-def build(device: torch.device, *, preprocess: str = "tgan2", weights: str = "default") -> Extractor:
+def build(device: torch.device, *, preprocess: str = "tgan2", weights: str = "default") -> C3DExtractor:
     """C3D in float32 on the first 16 frames of a clip.
 
     `preprocess`: `tgan2` or `tgan`, above. `weights` as in `vfbench.weights.fill`. Raises `UserError` for any other.
@@ -50,10 +50,10 @@ def build(device: torch.device, *, preprocess: str = "tgan2", weights: str = "de
     with torch.device("meta"):  # 78 million first numbers would only be thrown away
         network = C3D()
     filled = fill(network.to_empty(device="cpu"), "c3d", weights)
-    return Extractor(network, filled, device, preprocess=preprocess)
+    return C3DExtractor(network, filled, device, preprocess=preprocess)
 
 
-class Extractor:
+class C3DExtractor:
     """C3D behind the common interface: `logits` (101), before softmax; `fc7` (4096), after its ReLU."""
 
     name = "c3d"

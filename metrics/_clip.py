@@ -36,7 +36,7 @@ def build(
     frames: str = "all",
     preprocess: str = "openai",
     weights: str = "default",
-) -> Extractor:
+) -> CLIPExtractor:
     """CLIP in float32: `model` is its name on the Hugging Face hub, or a folder that holds such a model.
 
     `frames`: `all`, or `middle`, which is frame T // 2 alone and has no `consistency`.
@@ -49,10 +49,10 @@ def build(
         if value not in OPTIONS[option]:
             raise unknown(f"option {option} of extractor clip", value, OPTIONS[option])
     loaded = untrained() if weights == "random" else load(model)
-    return Extractor(loaded, device, frames=frames, preprocess=preprocess)
+    return CLIPExtractor(loaded, device, frames=frames, preprocess=preprocess)
 
 
-class Extractor:
+class CLIPExtractor:
     """CLIP behind the common interface.
 
     `similarity` (1): the mean over frames of the cosine of frame and prompt, in -1..1, not scaled, not clipped.

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from vfbench.errors import MissingData
-from vfbench.interfaces import Standing
+from vfbench.interfaces import WeightStatus
 from vfbench.utils import memory
 from vfbench.utils.files import file_sha256
 from vfbench.weights import catalogue
@@ -59,7 +59,7 @@ class Loaded:
     tokens: Callable[[str], list[int]]
     identity: str
     digest: str
-    standing: Standing
+    standing: WeightStatus
 
 
 def load(model: str) -> Loaded:
@@ -102,7 +102,7 @@ def load(model: str) -> Loaded:
     return Loaded(network, tokens, identity, digest, _standing(model, known, network.config))
 
 
-def _standing(model: str, known: str | None, config: Any) -> Standing:
+def _standing(model: str, known: str | None, config: Any) -> WeightStatus:
     """What weights are that came under the name `model` and have the hash of `known`, if of any published model."""
     if known:
         return "proven" if _as_published(config) else "other"

@@ -39,7 +39,7 @@ def build(
     bn_eps: float = 1e-3,
     weights: str = "default",
     dtype: str = "float32",
-) -> Extractor:
+) -> I3DExtractor:
     """I3D on clips of at least 9 frames.
 
     `resize` to 224 x 224: `squash` (half-pixel bilinear, any aspect), `tf1` (the legacy grid of TensorFlow 1) or `crop`
@@ -55,10 +55,10 @@ def build(
     with torch.device("meta"):  # first numbers would only be thrown away
         network = I3D(bn_eps)
     filled = fill(network.to_empty(device="cpu"), "i3d", weights)
-    return Extractor(network.folded(), filled, device, resize=resize, bn_eps=bn_eps, dtype=dtype)
+    return I3DExtractor(network.folded(), filled, device, resize=resize, bn_eps=bn_eps, dtype=dtype)
 
 
-class Extractor:
+class I3DExtractor:
     """I3D behind the common interface.
 
     `pool` (1024): the last block, averaged over windows of 2 x 7 x 7 cells (stride 1, no padding), and these over time;

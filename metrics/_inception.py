@@ -36,7 +36,7 @@ def build(
     count: int = 16,
     resize: str = "half_pixel",
     weights: str = "default",
-) -> Extractor:
+) -> InceptionExtractor:
     """Inception-v3 in float32.
 
     `frames` of a clip: `random`, one that its request's seed and index choose; `middle`, frame T // 2; `all`, each of
@@ -53,7 +53,7 @@ def build(
         raise UserError(f"option count={count} of extractor inception: give the number of frames of a clip")
     network = create()
     filled = fill(network, "inception", weights)
-    return Extractor(network, filled, device, frames=frames, count=count, resize=resize)
+    return InceptionExtractor(network, filled, device, frames=frames, count=count, resize=resize)
 
 
 def create() -> Any:
@@ -74,7 +74,7 @@ def create() -> Any:
     return network
 
 
-class Extractor:
+class InceptionExtractor:
     """Inception-v3 behind the common interface; `features` (2048, or count * 2048) are the pooled activations."""
 
     name = "inception"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vfbench import video
 from vfbench.clips.transform import resize
 from vfbench.errors import MissingData
-from vfbench.interfaces import Clips, Features, Request, Standing
+from vfbench.interfaces import Clips, Features, Request, WeightStatus
 from vfbench.nets.embedding import Caption
 from vfbench.utils import checkpoint, files, tensor_files
 from vfbench.utils.device import exact_float32
@@ -25,7 +25,7 @@ DIM = 64
 SIDE = 32  # pixels; other resolutions are resized to it (bilinear, antialiased)
 
 
-def build(device: torch.device, *, weights_dir: str | None = None) -> Extractor:
+def build(device: torch.device, *, weights_dir: str | None = None) -> ShapesJudgeExtractor:
     """The judge with its shipped weights, or those of a folder that `benchmarks/train_judge.py` wrote."""
     folder = Path(weights_dir) if weights_dir else checkpoint.shipped("shapes", "judge")
     if folder is None:
@@ -33,7 +33,7 @@ def build(device: torch.device, *, weights_dir: str | None = None) -> Extractor:
     config = files.read_json(folder / "config.json")
     judge = Judge(len(config["classes"]), config["words"])
     digest = tensor_files.load_into(judge, folder / "model.safetensors", config["sha256"])
-    return Extractor(judge.to(device).eval(), digest, device)
+    return ShapesJudgeExtractor(judge.to(device).eval(), digest, device)
 
 
 class Judge(nn.Module):
@@ -85,11 +85,11 @@ def _unit(
     return nn.Sequential(convolution, nn.BatchNorm3d(outputs), nn.ReLU())
 
 
-class Extractor:
+class ShapesJudgeExtractor:
     """The judge behind the common interface; `similarity` is the cosine of a clip with its request's prompt."""
 
     name = "shapes_judge"
-    standing: Standing = "hashed"
+    standing: WeightStatus = "hashed"
 
     def __init__(self, judge: Judge, fingerprint: str, device: torch.device) -> None:
         self.judge, self.fingerprint, self.device = judge, fingerprint, device

@@ -33,16 +33,16 @@ BATCH = 4  # clips in one pass of the network: 2048 tokens each, 50 MB in its wi
 EPS = 1e-6  # of every layer norm
 
 
-def build(device: torch.device, *, weights: str = "default") -> Extractor:
+def build(device: torch.device, *, weights: str = "default") -> VideoMAEExtractor:
     """ViT-g/14 in float32, 4 GB; `weights` as in `vfbench.weights.fill`."""
     with torch.device("meta"):  # a billion first numbers would only be thrown away
         network = VideoMAE()
     network.to_empty(device="cpu")
     filled = fill(network, "videomae", weights)
-    return Extractor(network, filled, device)
+    return VideoMAEExtractor(network, filled, device)
 
 
-class Extractor:
+class VideoMAEExtractor:
     """VideoMAE behind the common interface; `features` (1408) are the normalised mean of its tokens."""
 
     name = "videomae"

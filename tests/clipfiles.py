@@ -50,7 +50,7 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def names(found: clips.Found) -> list[str]:
+def names(found: clips.ClipFolder) -> list[str]:
     return [entry.name for entry in found.entries]
 
 
@@ -68,7 +68,7 @@ def stack(count: int = 3, frames: int = FRAMES) -> np.ndarray:
     return np.stack([pictures(i, frames) for i in range(count)])
 
 
-def all_kinds(root: Path) -> dict[str, clips.Found]:
+def all_kinds(root: Path) -> dict[str, clips.ClipFolder]:
     """The same two clips as videos, as frame folders and as arrays."""
     for i in range(2):
         write_video(root / "videos" / f"v{i}.avi", pictures(i))

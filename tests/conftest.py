@@ -24,7 +24,7 @@ from vfbench.data import shards
 from vfbench.data.prepare import prepare
 from vfbench.datasets import shapes
 from vfbench.diffusion.model import DiffusionModel
-from vfbench.metrics._shapes_judge import Extractor
+from vfbench.metrics._shapes_judge import ShapesJudgeExtractor
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("VFBENCH_TEST_DATA", ROOT / "../shared/data")).resolve()
@@ -90,7 +90,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def called(*_: Any) -> dict[str, Tensor]:
         raise AssertionError("a network runs")
 
-    monkeypatch.setattr(Extractor, "__call__", called)
+    monkeypatch.setattr(ShapesJudgeExtractor, "__call__", called)
 
 
 @pytest.fixture

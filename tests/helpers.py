@@ -19,7 +19,7 @@ from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.diffusion.schedule import Prediction
 from vfbench.diffusion.solvers import Denoiser
-from vfbench.interfaces import Clips, Conditioning, Features, Request, Setting, Standing
+from vfbench.interfaces import BuildContext, Clips, Conditioning, Features, Request, WeightStatus
 from vfbench.models import videofusion
 from vfbench.models.videofusion import OneNetworkVideoFusion, VideoFusion
 
@@ -101,8 +101,8 @@ def requests(*indices: int) -> list[Request]:
     return [Request(index, 1000 + index, label, caption) for index, label, caption in rows]
 
 
-def setting(checkpoint: Path, frames: int = 4) -> Setting:
-    return Setting(tiny_dataset(frames), CPU, checkpoint=checkpoint)
+def setting(checkpoint: Path, frames: int = 4) -> BuildContext:
+    return BuildContext(tiny_dataset(frames), CPU, checkpoint=checkpoint)
 
 
 def sampler(folder: Path, **options: Any) -> DiffusionSampler:
@@ -116,7 +116,7 @@ class Colour:
     name = "colour"
     fingerprint = "ab" * 32
 
-    def __init__(self, standing: Standing, outputs: Sequence[str]) -> None:
+    def __init__(self, standing: WeightStatus, outputs: Sequence[str]) -> None:
         self.standing = standing
         self.outputs: Mapping[str, int] = dict.fromkeys(outputs, 3)
 

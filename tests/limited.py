@@ -24,9 +24,9 @@ from torch import Tensor
 from vfbench.baselines import vdm
 from vfbench.baselines.vdm import VDM
 from vfbench.diffusion.model import ModelConfig
-from vfbench.interfaces import Request, Setting
+from vfbench.interfaces import BuildContext, Request
 from vfbench.training.train import TrainOptions, train
-from vfbench.utils.memory import Batches
+from vfbench.utils.memory import AdaptiveBatches
 
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
 DATA = tiny_dataset(frames=8, side=32)
@@ -58,9 +58,9 @@ def learnt(folder: Path, accumulate: int = 1) -> dict[str, Tensor]:
 
 def main(folder: Path) -> None:
     learnt(folder / "whole", accumulate=2)
-    sampler = vdm.build(Setting(DATA, CPU, checkpoint=folder / "whole"), steps=2)
+    sampler = vdm.build(BuildContext(DATA, CPU, checkpoint=folder / "whole"), steps=2)
     asked = [Request(i, i, 0, "a red circle") for i in range(256)]
-    clips, batches = sampler.sample(asked), Batches(256)
+    clips, batches = sampler.sample(asked), AdaptiveBatches(256)
     with little_memory():
         parts = [part for _, part in batches.each(asked, sampler.sample, lambda batch: f"{len(batch)} clips")]
     with little_memory(), redirect_stderr(StringIO()) as said:

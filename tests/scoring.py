@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vfbench.datasets import shapes
-from vfbench.scoring import ScoreOptions, Scoring, look, score
+from vfbench.scoring import ScoreOptions, ScorePlan, look, score
 
 
 def drawn(count: int, first: int = 0, frames: int = 16, side: int = 32) -> np.ndarray:
@@ -24,7 +24,7 @@ def saved(path: Path, values: np.ndarray) -> Path:
     return path
 
 
-def looked(fake: Path, **options: Any) -> Scoring:
+def looked(fake: Path, **options: Any) -> ScorePlan:
     """What is found: unless told otherwise, against Moving Shapes, with few clips."""
     given = {"real": "shapes", "smoke": True, "device": "cpu", **options}
     return look(ScoreOptions(fake=fake, **given))

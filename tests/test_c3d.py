@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vfbench.errors import UserError
 from vfbench.interfaces import Clips, Request
-from vfbench.metrics._c3d import C3D, Extractor, bicubic_centre, build, corner_to_corner
+from vfbench.metrics._c3d import C3D, C3DExtractor, bicubic_centre, build, corner_to_corner
 from vfbench.weights import Filled, c3d
 
 CPU = torch.device("cpu")
@@ -27,8 +27,8 @@ def network() -> C3D:
     return filled
 
 
-def extractor(network: C3D, preprocess: str = "tgan2") -> Extractor:
-    return Extractor(network, Filled("0" * 64, standing="other"), CPU, preprocess=preprocess)
+def extractor(network: C3D, preprocess: str = "tgan2") -> C3DExtractor:
+    return C3DExtractor(network, Filled("0" * 64, standing="other"), CPU, preprocess=preprocess)
 
 
 def some_clips(count: int = 1, frames: int = 16, height: int = 20, width: int = 30) -> Clips:
@@ -169,7 +169,7 @@ class Still(C3D):
 
 
 @pytest.fixture
-def still(network: C3D) -> Extractor:
+def still(network: C3D) -> C3DExtractor:
     with torch.device("meta"):
         quick = Still()
     quick = quick.to_empty(device="cpu")
@@ -177,12 +177,12 @@ def still(network: C3D) -> Extractor:
     return extractor(quick)
 
 
-def test_it_keeps_the_contract(still: Extractor) -> None:
+def test_it_keeps_the_contract(still: C3DExtractor) -> None:
     clips = some_clips(count=5)
     check_extractor(still, clips, asked(clips))
 
 
-def test_the_first_16_frames_of_a_longer_clip_count(still: Extractor) -> None:
+def test_the_first_16_frames_of_a_longer_clip_count(still: C3DExtractor) -> None:
     clips = some_clips(count=2, frames=19)
     found = [still(part, asked(part), ["logits", "fc7"]) for part in (clips, clips[:, :16], clips[:, 3:])]
     for name in ("logits", "fc7"):
@@ -190,14 +190,14 @@ def test_the_first_16_frames_of_a_longer_clip_count(still: Extractor) -> None:
         assert not torch.equal(found[0][name], found[2][name])
 
 
-def test_too_few_frames_are_refused(still: Extractor) -> None:
+def test_too_few_frames_are_refused(still: C3DExtractor) -> None:
     clips = some_clips(frames=15)
     with pytest.raises(UserError, match="clips have 15 frames, and C3D reads exactly 16"):
         still(clips, asked(clips), ["logits"])
 
 
 def test_whatever_moves_a_feature_moves_the_fingerprint(network: C3D) -> None:
-    other = Extractor(network, Filled("1" * 64, standing="proven"), CPU)
+    other = C3DExtractor(network, Filled("1" * 64, standing="proven"), CPU)
     made = [extractor(network), extractor(network, "tgan"), other]
     assert len({one.fingerprint for one in made}) == 3
     assert made[0].fingerprint == extractor(network).fingerprint

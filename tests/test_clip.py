@@ -26,7 +26,7 @@ from vfbench import plugins
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics import _clip, _clip_model
-from vfbench.metrics._clip import Extractor, fit
+from vfbench.metrics._clip import CLIPExtractor, fit
 from vfbench.metrics._clip_model import PUBLISHED, Loaded, load, untrained
 from vfbench.utils.files import file_sha256
 
@@ -61,7 +61,7 @@ def pictures(frames: Tensor) -> list[Image.Image]:
 
 
 def test_it_keeps_the_contract(tiny: Loaded) -> None:
-    check_extractor(Extractor(tiny, CPU), some_clips(), asked())
+    check_extractor(CLIPExtractor(tiny, CPU), some_clips(), asked())
 
 
 # The numbers.
@@ -69,7 +69,7 @@ def test_it_keeps_the_contract(tiny: Loaded) -> None:
 
 def test_it_says_what_transformers_says(tiny: Loaded) -> None:
     clips = some_clips()
-    found = Extractor(tiny, CPU)(clips, asked(), ALL)
+    found = CLIPExtractor(tiny, CPU)(clips, asked(), ALL)
     openai = transforms.Compose(
         [
             transforms.Resize(SIDE, InterpolationMode.BICUBIC),
@@ -93,7 +93,7 @@ def test_it_says_what_transformers_says(tiny: Loaded) -> None:
 
 
 def test_similarity_is_no_cosine_of_the_mean_frame(tiny: Loaded) -> None:
-    found = Extractor(tiny, CPU)(some_clips(), asked(), ALL)
+    found = CLIPExtractor(tiny, CPU)(some_clips(), asked(), ALL)
     of_mean = found["similarity"] / found["embedding"].norm(dim=1, keepdim=True)
     assert (of_mean / found["similarity"]).min() > 1.01
 
@@ -103,7 +103,7 @@ def test_the_processor_of_transformers_is_close(tiny: Loaded) -> None:
     clips = some_clips(height=40, width=50)
     processor = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     theirs = processor(pictures(clips[0]), return_tensors="pt")["pixel_values"]
-    ours = Extractor(tiny, CPU).prepared(clips[0])
+    ours = CLIPExtractor(tiny, CPU).prepared(clips[0])
     assert (theirs - ours).abs().max() < 2.01 / 255 / min(STD)  # two grey levels
     assert ((theirs - ours).abs() < 1e-5).float().mean() > 0.9
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_the_filter_of_torch_differs_from_pil() -> None:
 
 def test_frames_are_normalised_and_their_channels_have_an_order(tiny: Loaded) -> None:
     """EvalCrafter feeds 0..255 as they are: another embedding altogether."""
-    clips, extractor = some_clips(), Extractor(tiny, CPU)
+    clips, extractor = some_clips(), CLIPExtractor(tiny, CPU)
     ours = extractor(clips, asked(), ["embedding"])["embedding"]
     bgr = extractor(clips.flip(2), asked(), ["embedding"])["embedding"]
     assert F.cosine_similarity(ours, bgr).max() < 0.99
@@ -153,7 +153,7 @@ def test_frames_are_normalised_and_their_channels_have_an_order(tiny: Loaded) ->
 
 
 def test_passes_are_small_and_change_nothing(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    clips, extractor = some_clips(), Extractor(tiny, CPU)
+    clips, extractor = some_clips(), CLIPExtractor(tiny, CPU)
     whole = extractor(clips, asked(), ALL)
     monkeypatch.setattr(_clip, "BATCH", 2)
     sizes: list[int] = []
@@ -171,7 +171,7 @@ def test_passes_are_small_and_change_nothing(tiny: Loaded, monkeypatch: pytest.M
 
 
 def test_long_captions_are_cut_before_their_end_and_counted(tiny: Loaded, capfd: pytest.CaptureFixture[str]) -> None:
-    extractor, long = Extractor(tiny, CPU), "word " * 40
+    extractor, long = CLIPExtractor(tiny, CPU), "word " * 40
     extractor(some_clips(), asked(), ["similarity"])
     assert (extractor.note(asked()), capfd.readouterr().err) == ("", "")
     mixed = asked([long, "short", long + "tail"])
@@ -186,7 +186,7 @@ def test_long_captions_are_cut_before_their_end_and_counted(tiny: Loaded, capfd:
 
 
 def test_embeddings_need_no_captions(tiny: Loaded, capfd: pytest.CaptureFixture[str]) -> None:
-    extractor = Extractor(tiny, CPU)
+    extractor = CLIPExtractor(tiny, CPU)
     extractor(some_clips(), asked(["word " * 40] * 3), ["consistency", "embedding"])
     assert capfd.readouterr().err == ""
 
@@ -196,10 +196,10 @@ def test_embeddings_need_no_captions(tiny: Loaded, capfd: pytest.CaptureFixture[
 
 def test_the_middle_frame_alone(tiny: Loaded) -> None:
     clips = some_clips()
-    middle = Extractor(tiny, CPU, frames="middle")
+    middle = CLIPExtractor(tiny, CPU, frames="middle")
     assert set(middle.outputs) == {"similarity", "embedding"}
     found = middle(clips, asked(), ["similarity", "embedding"])
-    single = Extractor(tiny, CPU)(clips[:, 2:3], asked(), ["similarity", "embedding"])
+    single = CLIPExtractor(tiny, CPU)(clips[:, 2:3], asked(), ["similarity", "embedding"])
     torch.testing.assert_close(found, single)
     with pytest.raises(UserError, match=r"output of extractor clip with frames='middle' called 'consistency'"):
         middle(clips, asked(), ["consistency"])
@@ -207,21 +207,21 @@ def test_the_middle_frame_alone(tiny: Loaded) -> None:
 
 def test_a_single_frame_has_no_consistency(tiny: Loaded) -> None:
     with pytest.raises(UserError, match="clips of 1 frame have no frame consistency"):
-        Extractor(tiny, CPU)(some_clips(frames=1), asked(), ["consistency"])
+        CLIPExtractor(tiny, CPU)(some_clips(frames=1), asked(), ["consistency"])
 
 
 def test_whatever_moves_a_number_moves_the_fingerprint(tiny: Loaded) -> None:
     other = Loaded(tiny.model, tiny.tokens, tiny.identity, "0" * 64, "other")
     renamed = Loaded(tiny.model, tiny.tokens, "another", tiny.digest, "other")
     variants = [
-        Extractor(tiny, CPU),
-        Extractor(tiny, CPU, frames="middle"),
-        Extractor(tiny, CPU, preprocess="squash"),
-        Extractor(other, CPU),
-        Extractor(renamed, CPU),
+        CLIPExtractor(tiny, CPU),
+        CLIPExtractor(tiny, CPU, frames="middle"),
+        CLIPExtractor(tiny, CPU, preprocess="squash"),
+        CLIPExtractor(other, CPU),
+        CLIPExtractor(renamed, CPU),
     ]
     assert len({variant.fingerprint for variant in variants}) == len(variants)
-    assert Extractor(tiny, CPU).fingerprint == variants[0].fingerprint
+    assert CLIPExtractor(tiny, CPU).fingerprint == variants[0].fingerprint
     assert variants[0].standing == "other"
 
 
@@ -251,7 +251,9 @@ def test_a_folder_is_loaded_and_its_name_does_not_count(saved: Path, tiny: Loade
     assert found.standing == "hashed"
     assert found.tokens("ba C") == [WORDS - 2, 2, 1, 5, WORDS - 1]
     clips, outputs = some_clips(), ["consistency", "embedding"]
-    torch.testing.assert_close(Extractor(found, CPU)(clips, [], outputs), Extractor(tiny, CPU)(clips, [], outputs))
+    torch.testing.assert_close(
+        CLIPExtractor(found, CPU)(clips, [], outputs), CLIPExtractor(tiny, CPU)(clips, [], outputs)
+    )
 
 
 def test_a_published_file_is_known_by_its_hash(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,8 +284,10 @@ def test_published_weights_in_another_network_are_not_proven(
     configure(saved, tower, **change)
     after = load(str(saved))
     assert after.standing == "other"
-    assert Extractor(after, CPU).fingerprint != Extractor(before, CPU).fingerprint
-    told = [Extractor(each, CPU)(some_clips(), asked(["a b", "c", "d"]), ["similarity"]) for each in (before, after)]
+    assert CLIPExtractor(after, CPU).fingerprint != CLIPExtractor(before, CPU).fingerprint
+    told = [
+        CLIPExtractor(each, CPU)(some_clips(), asked(["a b", "c", "d"]), ["similarity"]) for each in (before, after)
+    ]
     assert (told[0]["similarity"] - told[1]["similarity"]).abs().max() > 1e-6  # the reason
 
 
@@ -379,7 +383,7 @@ def test_the_untrained_model_is_always_the_same(tiny: Loaded) -> None:
 
 @pytest.mark.slow
 def test_the_untrained_model_at_full_size() -> None:
-    extractor: Extractor = plugins.load("extractor", "clip(weights='random')", CPU)
+    extractor: CLIPExtractor = plugins.load("extractor", "clip(weights='random')", CPU)
     assert extractor.outputs == {"similarity": 1, "consistency": 1, "embedding": 512}
     assert (extractor.side, extractor.length) == (224, 77)
     check_extractor(extractor, some_clips(2, 2), asked(PROMPTS[:2]))

@@ -19,7 +19,7 @@ from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Better, Comparison
 from vfbench.pipeline.job import run
 from vfbench.pipeline.plan import RunOptions, plan
-from vfbench.report.compare import Verdict, compare
+from vfbench.report.compare import PairedResult, compare
 from vfbench.scoring import ScoreOptions, look, score
 from vfbench.utils.tensor_files import read_tensors, write_tensors
 
@@ -95,8 +95,8 @@ BOTH: tuple[Better, ...] = ("higher", "lower")
 
 def test_a_higher_score_wins_where_higher_is_better() -> None:
     found = Comparison(0.5, 0.4, 0.6, 0.001)
-    assert [Verdict("x", better, found).winner for better in BOTH] == ["A", "B"]
-    assert str(Verdict("x", "higher", found)) == "x: A - B = 0.50 [0.40, 0.60], p = 0.001: A is better"
+    assert [PairedResult("x", better, found).winner for better in BOTH] == ["A", "B"]
+    assert str(PairedResult("x", "higher", found)) == "x: A - B = 0.50 [0.40, 0.60], p = 0.001: A is better"
 
 
 def test_the_command_prints_a_line_for_each_metric(runs: Path, vfbench: Command) -> None:

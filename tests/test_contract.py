@@ -20,6 +20,7 @@ from vfbench.datasets import shapes
 from vfbench.errors import MissingData
 from vfbench.interfaces import (
     Better,
+    BuildContext,
     ClipShape,
     Conditioning,
     Dataset,
@@ -28,7 +29,6 @@ from vfbench.interfaces import (
     Request,
     Sampler,
     Score,
-    Setting,
     Split,
 )
 from vfbench.plugins import Spec
@@ -66,7 +66,7 @@ def small_sampler(name: str, data: Dataset, folder: Path) -> Sampler:
         perturb(model)
         model.save(folder)
         options = {"steps": 2}
-    sampler: Sampler = plugins.load("model", Spec(name, options), Setting(data, CPU, checkpoint=folder))
+    sampler: Sampler = plugins.load("model", Spec(name, options), BuildContext(data, CPU, checkpoint=folder))
     return sampler
 
 

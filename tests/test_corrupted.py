@@ -12,10 +12,10 @@ from torch import Tensor
 from vfbench.baselines import corrupted, frozen, real
 from vfbench.baselines.corrupted import LADDER
 from vfbench.errors import UserError
-from vfbench.interfaces import Request, Setting
+from vfbench.interfaces import BuildContext, Request
 
 DATA = tiny_dataset(frames=16, side=16)
-SETTING = Setting(DATA, CPU)
+SETTING = BuildContext(DATA, CPU)
 
 
 def requests(count: int = 4) -> list[Request]:

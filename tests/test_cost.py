@@ -19,7 +19,7 @@ from vfbench.diffusion.flops import counting, training_flops
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.single_network import OneNetwork
-from vfbench.interfaces import Clips, ClipShape, Conditioning, Request, Setting
+from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Request
 from vfbench.models import videofusion
 from vfbench.nets.embedding import Condition
 from vfbench.pipeline.cost import measure, peak_memory
@@ -62,7 +62,7 @@ def test_flops_are_those_of_a_count_by_hand() -> None:
 @pytest.mark.parametrize(("guidance", "times"), [(1.0, 1), (2.0, 2)])
 def test_evaluations_are_steps_and_guidance_doubles_them(guidance: float, times: int, checkpoints: Path) -> None:
     folder = checkpoints / "videofusion"
-    setting = Setting(shapes.build(), torch.device("cpu"), checkpoint=folder)
+    setting = BuildContext(shapes.build(), torch.device("cpu"), checkpoint=folder)
     sampler = videofusion.build(setting, steps=3, guidance=guidance)
     cost = measure(sampler, requests(setting.dataset, "test", 1, 0)[0])
     assert cost.evaluations == cost.calls["base"] == cost.calls["residual"] == 3 * times

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vfbench import plugins, video
-from vfbench.clips.transform import Cut, starts
+from vfbench.clips.transform import ClipTransform, starts
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape
 from vfbench.plugins import Spec
@@ -20,7 +20,7 @@ from vfbench.protocol import presets, protocol
 from vfbench.protocol.protocol import SPLITS, Protocol
 from vfbench.protocol.resolve import CUT, rules
 
-PLAIN = Cut("folder", ClipShape(4, 5, 7))
+PLAIN = ClipTransform("folder", ClipShape(4, 5, 7))
 
 # Which frames
 
@@ -90,7 +90,7 @@ def three_lobes(x: np.ndarray) -> np.ndarray:
 
 
 def resampled(
-    images: UInt8[np.ndarray, "t 3 _ _"], made: Cut
+    images: UInt8[np.ndarray, "t 3 _ _"], made: ClipTransform
 ) -> Float[np.ndarray, "t 3 {made.shape.height} {made.shape.width}"]:
     """What a cut should make of frames, before they are rounded, computed from the definitions of its rules."""
     height, width = images.shape[-2:]
@@ -107,7 +107,7 @@ def resampled(
     return np.asarray(np.clip(down @ wide, 0, 255))
 
 
-def check_pixels(found: Tensor, images: Tensor, made: Cut) -> None:
+def check_pixels(found: Tensor, images: Tensor, made: ClipTransform) -> None:
     """Bytes are the expected values rounded. Pillow's weights are integers: a byte of a hundred may be one off."""
     difference = abs(found.numpy() - resampled(images.numpy(), made))
     assert difference.max() <= (1.6 if made.filter == "lanczos" else 0.51)
@@ -142,7 +142,7 @@ def test_a_genuine_clip_is_fitted_as_the_rule_is_defined(
 ) -> None:
     path = real_data / "ucf101/UCF-101/BaseballPitch/v_BaseballPitch_g01_c01.avi"
     images = video.decode(path, start=40, frames=2)
-    made = Cut("x", ClipShape(2, 64, 64), geometry=geometry, filter=filter, antialias=antialias)
+    made = ClipTransform("x", ClipShape(2, 64, 64), geometry=geometry, filter=filter, antialias=antialias)
     check_pixels(made.fit(images, "v"), images, made)
     others = [replace(made, geometry=other) for other in ("centre-crop", "squash") if other != geometry]
     others += [replace(made, filter="bilinear", antialias=other) for other in (True, False) if other != antialias]
@@ -154,7 +154,7 @@ def test_a_genuine_clip_is_fitted_as_the_rule_is_defined(
 @pytest.mark.parametrize("geometry", ["centre-crop", "squash", "native"])
 def test_frames_that_have_their_size_are_left_alone(geometry: str, filter: str) -> None:
     frames = torch.randint(0, 256, (4, 3, 6, 6), dtype=torch.uint8)
-    made = Cut("x", ClipShape(4, 6, 6), geometry=geometry, filter=filter)
+    made = ClipTransform("x", ClipShape(4, 6, 6), geometry=geometry, filter=filter)
     assert torch.equal(made.fit(frames, "v"), frames)
 
 
@@ -248,7 +248,7 @@ def _check_clip(data: Any, asked: dict[str, Any]) -> None:
     images = video.decode(path, start=places[-1], **spread)
     shape = ClipShape(asked["frames"], asked["height"], asked["width"])
     fitting = {key: asked[key] for key in ("geometry", "filter", "antialias")}
-    check_pixels(data.clips(split, [last])[0], images, Cut(data.name, shape, **fitting))
+    check_pixels(data.clips(split, [last])[0], images, ClipTransform(data.name, shape, **fitting))
 
 
 def _video(data: Any, split: Any, number: int) -> tuple[str, Path]:

@@ -16,7 +16,7 @@ from clipfiles import pictures, write_frames
 from conftest import Command, contents, flip
 from datatrees import CLASSES, FRAMES, TEST, TRAIN, avi, declaring, found, ucf101, write, write_lists
 
-from vfbench.clips import Entry
+from vfbench.clips import ClipFile
 from vfbench.data import duplicates, inspect_video, parallel, prepare
 from vfbench.data.findings import KINDS
 from vfbench.data.verify import require, verify
@@ -200,9 +200,9 @@ def test_links_are_told_without_reading(
     for name in (TRAIN[1], TEST[0]):
         clip(root, name).unlink()
         link(clip(root, name), clip(root, TRAIN[0]))
-    hashed: list[Entry] = []
+    hashed: list[ClipFile] = []
 
-    def contents(entries: Sequence[Entry]) -> Iterator[str]:
+    def contents(entries: Sequence[ClipFile]) -> Iterator[str]:
         hashed.extend(entries)
         return inspect_video.contents(entries)
 
@@ -294,7 +294,7 @@ def test_processes_decode_and_one_file_that_fails_stops_no_other(
     assert {name: counts[name] for name in counts.keys() - {"7.avi", "9.avi"}} == {f"{n}.avi": 16 + n for n in whole}
 
 
-def die(entry: Entry) -> None:
+def die(entry: ClipFile) -> None:
     """As the system does to a process that takes too much memory."""
     if entry.name == "3":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -302,7 +302,7 @@ def die(entry: Entry) -> None:
 
 def test_a_process_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "FEW", 2)
-    entries = [Entry(str(number), Path()) for number in range(8)]
+    entries = [ClipFile(str(number), Path()) for number in range(8)]
     with pytest.raises(BadEnvironment, match="a process was killed after 0 of 8 videos"):
         list(parallel.each(die, entries, processes=True, workers=2))
 

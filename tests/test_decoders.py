@@ -20,7 +20,7 @@ from torch import Tensor
 from vfbench import video
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.video import pyav
-from vfbench.video.frame_range import Wanted
+from vfbench.video.frame_range import FrameRange
 
 av = pytest.importorskip("av")
 SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".webm")
@@ -184,7 +184,7 @@ def test_a_decoder_that_is_unknown_or_not_installed_is_named(real_data: Path, mo
 
 def first_decoded(path: Path, start: int) -> int:
     try:
-        return next(iter(pyav._frames(path, Wanted(start, 1), None, jump=True)))[0]
+        return next(iter(pyav._frames(path, FrameRange(start, 1), None, jump=True)))[0]
     except pyav._Unproven:
         return 0
 

@@ -25,7 +25,7 @@ from vfbench.baselines._pipeline_sampler import Pipeline
 from vfbench.baselines._pipelines import to_clips
 from vfbench.clips import transform
 from vfbench.errors import BadEnvironment, MissingData, UserError
-from vfbench.interfaces import ClipShape, Request, Setting
+from vfbench.interfaces import BuildContext, ClipShape, Request
 from vfbench.pipeline.cost import measure
 from vfbench.pipeline.plan import RunOptions, plan
 
@@ -45,7 +45,7 @@ SHAPES = {
     "unconditional": ClipShape(1, 16, 16),
 }
 DATA = tiny_dataset(4, 16)
-SETTING = Setting(DATA, CPU)
+SETTING = BuildContext(DATA, CPU)
 HAS_FTFY = importlib.util.find_spec("ftfy") is not None
 needs_ftfy = pytest.mark.skipif(not HAS_FTFY, reason='Wan needs ftfy: pip install "vfbench[diffusers]"')
 # Of the scheduler of Stable Video Diffusion.
@@ -182,7 +182,7 @@ def test_clips_are_fitted_only_when_it_is_said(saved: Folders, fit: str) -> None
 def test_bytes_are_made_as_the_protocol_says(saved: Folders) -> None:
     options: dict[str, Any] = {"id": str(saved("modelscope")), "steps": 2, "frames": 4}
     rounded = diffusers.build(SETTING, **options).sample(requests(1)).int()
-    cut_off = diffusers.build(Setting(DATA, CPU, quantise="truncate"), **options).sample(requests(1)).int()
+    cut_off = diffusers.build(BuildContext(DATA, CPU, quantise="truncate"), **options).sample(requests(1)).int()
     assert set((rounded - cut_off).flatten().tolist()) == {0, 1}
 
 
@@ -212,7 +212,7 @@ def test_networks_are_kept_off_the_gpu_when_it_is_said(
         library.DiffusionPipeline, f"enable_{offload}_cpu_offload", lambda _, device: placed.append(device)
     )
     gpu = torch.device("cuda")
-    sampler = diffusers.build(Setting(DATA, gpu), id=str(saved("modelscope")), offload=offload)
+    sampler = diffusers.build(BuildContext(DATA, gpu), id=str(saved("modelscope")), offload=offload)
     assert placed == [gpu]
     assert {p.device for network in sampler.networks.values() for p in network.parameters()} == {CPU}
 

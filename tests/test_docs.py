@@ -26,11 +26,11 @@ from vfbench import errors, plugins
 from vfbench.cli import app, config
 from vfbench.datasets import shapes
 from vfbench.diffusion.priors import per_clip
-from vfbench.interfaces import ClipShape, Request, Setting
+from vfbench.interfaces import BuildContext, ClipShape, Request
 from vfbench.pipeline.eval_setup import CLIPS
 from vfbench.pipeline.plan import RunOptions
 from vfbench.plugins import Kind
-from vfbench.training.trainer import Run
+from vfbench.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
 README, CONTRIBUTING, CHANGELOG = (
@@ -269,9 +269,9 @@ def test_the_model_keeps_the_contract(package: Path) -> None:
     data = plugins.load("dataset", "shapes(frames=4, height=16, width=16)")
     requests = [Request(i, 100 + i, 0, "") for i in range(3)]
     for name in ("my_package.wash", "wash"):
-        check_sampler(plugins.load("model", name, Setting(data, torch.device("cpu"))), requests)
+        check_sampler(plugins.load("model", name, BuildContext(data, torch.device("cpu"))), requests)
     bright, dark = (
-        plugins.load("model", f"wash(dusk={dusk})", Setting(data, torch.device("cpu"))).sample(requests)
+        plugins.load("model", f"wash(dusk={dusk})", BuildContext(data, torch.device("cpu"))).sample(requests)
         for dusk in (0, 1.0)
     )
     assert (bright[:, -1] == bright[:, 0]).all()
@@ -289,7 +289,7 @@ def test_the_trainable_model_slides_its_noise_and_keeps_the_contract(package: Pa
     model = module.create(data)
     perturb(model)
     model.save(tmp_path / "model")
-    setting = Setting(data, torch.device("cpu"), checkpoint=tmp_path / "model")
+    setting = BuildContext(data, torch.device("cpu"), checkpoint=tmp_path / "model")
     requests = [Request(i, 100 + i, i, caption) for i, caption in enumerate(data.captions("test", [0, 7, 19]))]
     check_sampler(plugins.load("model", "my_package.slide(steps=2)", setting), requests)
 
@@ -299,7 +299,7 @@ def test_the_trainable_model_trains_and_runs_as_the_page_says(
     package: Path, tmp_path: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page's own commands, short: two steps of training without a sheet of samples, and a few clips."""
-    monkeypatch.setattr(Run, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "show", lambda run: None)
     monkeypatch.chdir(tmp_path)
     (block,) = (block for block in code(CONTRIBUTING, "sh") if "my_package.slide" in block)
     train, run = (shlex.split(line)[3:] for line in block.splitlines())

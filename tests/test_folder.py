@@ -35,7 +35,7 @@ pytest.importorskip("av")  # without it no clip can be made, nor read
 
 
 @pytest.fixture
-def kinds(tmp_path: Path) -> dict[str, folders.Found]:
+def kinds(tmp_path: Path) -> dict[str, folders.ClipFolder]:
     """The same two clips as videos, as frame folders and as arrays."""
     return all_kinds(tmp_path)
 
@@ -47,7 +47,7 @@ def make(root: Path, **options: Any) -> Videos:
 
 
 @KINDS
-def test_a_folder_keeps_what_a_dataset_promises(kinds: Mapping[str, folders.Found], kind: str) -> None:
+def test_a_folder_keeps_what_a_dataset_promises(kinds: Mapping[str, folders.ClipFolder], kind: str) -> None:
     def build(shape: ClipShape) -> Dataset:
         return make(kinds[kind].root, frames=shape.frames, height=shape.height, width=shape.width)
 
@@ -73,7 +73,7 @@ def test_classes_and_captions_come_from_the_class_level(classed: Path) -> None:
     check_dataset(dataset)
 
 
-def test_without_a_class_level_there_is_one_class(kinds: Mapping[str, folders.Found]) -> None:
+def test_without_a_class_level_there_is_one_class(kinds: Mapping[str, folders.ClipFolder]) -> None:
     dataset = make(kinds["frames"].root)
     assert (dataset.classes, dataset.words, dataset.captions("train", [1])) == (("clip",), ("clip",), ["clip"])
 
@@ -97,7 +97,7 @@ def test_folders_train_and_test_are_the_splits(classed: Path, tmp_path: Path) ->
     assert (make(root).size("train"), make(root).size("test")) == (0, 3)
 
 
-def test_clips_are_cropped_and_resized_as_by_video(kinds: Mapping[str, folders.Found]) -> None:
+def test_clips_are_cropped_and_resized_as_by_video(kinds: Mapping[str, folders.ClipFolder]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (FRAMES, HEIGHT, WIDTH, 3)).astype(np.uint8)
     write_frames(kinds["frames"].root / "v1", images)
     made = make(kinds["frames"].root, height=4, width=6, stride=2, drop_first=1).clips("train", [1])
@@ -109,7 +109,7 @@ def test_clips_are_cropped_and_resized_as_by_video(kinds: Mapping[str, folders.F
 
 
 @KINDS
-def test_every_window_is_a_clip(kinds: Mapping[str, folders.Found], kind: str) -> None:
+def test_every_window_is_a_clip(kinds: Mapping[str, folders.ClipFolder], kind: str) -> None:
     dataset = make(kinds[kind].root, frames=10, drop_first=1, start="every")
     assert (dataset.size("train"), dataset.size("test")) == (4, 0)
     assert dataset.videos("train", range(4)) == [0, 0, 1, 1]
@@ -124,7 +124,7 @@ def test_every_window_is_a_clip(kinds: Mapping[str, folders.Found], kind: str) -
 
 
 @KINDS
-def test_chunks_follow_each_other(kinds: Mapping[str, folders.Found], kind: str) -> None:
+def test_chunks_follow_each_other(kinds: Mapping[str, folders.ClipFolder], kind: str) -> None:
     dataset = make(kinds[kind].root, frames=2, stride=3, start="chunks")
     assert dataset.videos("train", range(dataset.size("train"))) == [0, 0, 1, 1]
     assert [levels(clip) for clip in dataset.clips("train", [0, 1, 3])] == [[0, 30], [60, 90], [61, 91]]
@@ -154,7 +154,7 @@ def test_each_split_has_windows_of_its_own(classed: Path, tmp_path: Path) -> Non
     assert (dataset.size("train"), dataset.size("test")) == (8, 4)
 
 
-def test_clips_keep_their_size_where_nothing_is_resampled(kinds: Mapping[str, folders.Found]) -> None:
+def test_clips_keep_their_size_where_nothing_is_resampled(kinds: Mapping[str, folders.ClipFolder]) -> None:
     dataset = make(kinds["frames"].root, height=None, width=None, geometry="native")
     assert dataset.shape == ClipShape(4, HEIGHT, WIDTH)
     assert torch.equal(dataset.clips("train", [1])[0], folders.clip(kinds["frames"], 1, frames=4))
@@ -163,7 +163,7 @@ def test_clips_keep_their_size_where_nothing_is_resampled(kinds: Mapping[str, fo
         make(kinds["frames"].root, height=None, width=None, geometry="native").clips("train", [2])
 
 
-def test_clips_of_any_resolution_become_one(kinds: Mapping[str, folders.Found]) -> None:
+def test_clips_of_any_resolution_become_one(kinds: Mapping[str, folders.ClipFolder]) -> None:
     write_frames(kinds["frames"].root / "w", pictures(height=30, width=20))
     assert levels(make(kinds["frames"].root).clips("train", [2])[0]) == [0, 10, 20, 30]
 

@@ -22,7 +22,7 @@ from vfbench.baselines.folder import Answers
 from vfbench.clips.caption_file import told
 from vfbench.datasets import shapes
 from vfbench.errors import MissingData, UserError
-from vfbench.interfaces import Request, Setting, derive_seed
+from vfbench.interfaces import BuildContext, Request, derive_seed
 from vfbench.pipeline import requests as generate
 from vfbench.pipeline.plan import RunOptions, plan
 
@@ -31,7 +31,7 @@ PROMPTS = ("a cat", "a dog", "a cat", "a fox", "a cat")
 
 
 @dataclass(frozen=True)
-class Foretold(Setting):
+class Foretold(BuildContext):
     """A setting that tells all requests of its run."""
 
     requests: Sequence[Request] = ()

@@ -18,7 +18,7 @@ pytest.importorskip("av")  # without it no clip can be made, nor read
 
 
 @pytest.fixture
-def kinds(tmp_path: Path) -> dict[str, clips.Found]:
+def kinds(tmp_path: Path) -> dict[str, clips.ClipFolder]:
     """The same two clips as videos, as frame folders and as arrays."""
     return all_kinds(tmp_path)
 
@@ -26,7 +26,7 @@ def kinds(tmp_path: Path) -> dict[str, clips.Found]:
 # The manifest
 
 
-def test_the_manifest_does_not_care_where_and_when(kinds: Mapping[str, clips.Found], tmp_path: Path) -> None:
+def test_the_manifest_does_not_care_where_and_when(kinds: Mapping[str, clips.ClipFolder], tmp_path: Path) -> None:
     before = {kind: clips.content_hash(found) for kind, found in kinds.items()}
     assert all(re.fullmatch("[0-9a-f]{64}", each) for each in before.values())
     assert len(set(before.values())) == 3
@@ -39,7 +39,9 @@ def test_the_manifest_does_not_care_where_and_when(kinds: Mapping[str, clips.Fou
 
 @pytest.mark.parametrize("large", [False, True])
 @KINDS
-def test_the_manifest_follows_all_that_was_replaced(kinds: Mapping[str, clips.Found], kind: str, large: bool) -> None:
+def test_the_manifest_follows_all_that_was_replaced(
+    kinds: Mapping[str, clips.ClipFolder], kind: str, large: bool
+) -> None:
     # As if these were: a video in three places, a frame folder by three frames.
     depth = clips.Depth(100, 16) if large else clips.DEEP
     root, path = kinds[kind].root, kinds[kind].entries[-1].path
@@ -62,7 +64,7 @@ def test_the_manifest_follows_all_that_was_replaced(kinds: Mapping[str, clips.Fo
     assert len(set(seen)) == len(seen) >= 5
 
 
-def test_a_frame_that_went_away_changes_the_manifest(kinds: Mapping[str, clips.Found]) -> None:
+def test_a_frame_that_went_away_changes_the_manifest(kinds: Mapping[str, clips.ClipFolder]) -> None:
     before = clips.content_hash(kinds["frames"])
     (kinds["frames"].entries[0].path / "0001.png").unlink()
     assert clips.content_hash(kinds["frames"]) != before
@@ -71,14 +73,14 @@ def test_a_frame_that_went_away_changes_the_manifest(kinds: Mapping[str, clips.F
 # Two sides
 
 
-def test_clips_stored_alike_do_not_mismatch(kinds: Mapping[str, clips.Found]) -> None:
+def test_clips_stored_alike_do_not_mismatch(kinds: Mapping[str, clips.ClipFolder]) -> None:
     """All of these are lossless, of one size and length; only the videos have a frame rate."""
     for real in kinds.values():
         for fake in kinds.values():
             assert clips.mismatches(real, fake) == []
 
 
-def test_every_mismatch_is_told(kinds: Mapping[str, clips.Found], tmp_path: Path) -> None:
+def test_every_mismatch_is_told(kinds: Mapping[str, clips.ClipFolder], tmp_path: Path) -> None:
     for quality, name in ((75, "coarse"), (95, "fine")):
         for i in range(2):
             write_frames(tmp_path / name / f"c{i}", pictures(frames=10 + i, width=20), "{:02}.jpg", quality=quality)
@@ -92,7 +94,7 @@ def test_every_mismatch_is_told(kinds: Mapping[str, clips.Found], tmp_path: Path
     assert quantiser.startswith("JPEG quantiser (mean step): real 5.8, fake 29; ")  # a tenth and half of Annex K's
 
 
-def test_a_gif_differs_in_compression_and_rate(kinds: Mapping[str, clips.Found], tmp_path: Path) -> None:
+def test_a_gif_differs_in_compression_and_rate(kinds: Mapping[str, clips.ClipFolder], tmp_path: Path) -> None:
     first, *rest = map(Image.fromarray, pictures())
     (tmp_path / "gifs").mkdir()
     first.save(tmp_path / "gifs/a.gif", save_all=True, append_images=rest, duration=100)
@@ -103,7 +105,7 @@ def test_a_gif_differs_in_compression_and_rate(kinds: Mapping[str, clips.Found],
     ]
 
 
-def test_features_do_not_tell_how_clips_were_stored(kinds: Mapping[str, clips.Found], tmp_path: Path) -> None:
+def test_features_do_not_tell_how_clips_were_stored(kinds: Mapping[str, clips.ClipFolder], tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", np.zeros((2, 5), np.float32))
     (told,) = clips.mismatches(kinds["videos"], clips.detect(tmp_path / "f.npy"))
     assert told.endswith("f.npy: features do not tell how their clips were stored")

@@ -24,7 +24,7 @@ pytest.importorskip("av")  # without it no clip can be made, nor read
 
 
 @pytest.fixture
-def kinds(tmp_path: Path) -> dict[str, folders.Found]:
+def kinds(tmp_path: Path) -> dict[str, folders.ClipFolder]:
     """The same two clips as videos, as frame folders and as arrays."""
     return all_kinds(tmp_path)
 
@@ -33,7 +33,7 @@ def kinds(tmp_path: Path) -> dict[str, folders.Found]:
 
 
 @KINDS
-def test_the_frames_are_those_asked_for(kinds: Mapping[str, folders.Found], kind: str) -> None:
+def test_the_frames_are_those_asked_for(kinds: Mapping[str, folders.ClipFolder], kind: str) -> None:
     found = kinds[kind]
     clips = folders.clips(found, [1, 0], frames=3, stride=2, drop_first=4)
     assert (clips.dtype, tuple(clips.shape), clips.is_contiguous()) == (torch.uint8, (2, 3, 3, 8, 10), True)
@@ -44,7 +44,7 @@ def test_the_frames_are_those_asked_for(kinds: Mapping[str, folders.Found], kind
 
 
 @KINDS
-def test_the_hashed_start_is_fixed_by_the_name(kinds: Mapping[str, folders.Found], kind: str) -> None:
+def test_the_hashed_start_is_fixed_by_the_name(kinds: Mapping[str, folders.ClipFolder], kind: str) -> None:
     found = kinds[kind]
     for i, entry in enumerate(found.entries):
         places = FRAMES - 2 - (3 - 1) * 2
@@ -55,7 +55,7 @@ def test_the_hashed_start_is_fixed_by_the_name(kinds: Mapping[str, folders.Found
 
 
 @KINDS
-def test_a_short_clip_is_named_and_not_padded(kinds: Mapping[str, folders.Found], kind: str) -> None:
+def test_a_short_clip_is_named_and_not_padded(kinds: Mapping[str, folders.ClipFolder], kind: str) -> None:
     found = kinds[kind]
     for start in ("zero", "hashed"):
         with pytest.raises(
@@ -67,7 +67,7 @@ def test_a_short_clip_is_named_and_not_padded(kinds: Mapping[str, folders.Found]
 
 
 @KINDS
-def test_senseless_requests_are_refused(kinds: Mapping[str, folders.Found], kind: str) -> None:
+def test_senseless_requests_are_refused(kinds: Mapping[str, folders.ClipFolder], kind: str) -> None:
     found = kinds[kind]
     wrong: list[dict[str, Any]] = [{"frames": 0}, {"stride": 0}, {"drop_first": -1}]
     for options in wrong:
@@ -81,7 +81,7 @@ def test_senseless_requests_are_refused(kinds: Mapping[str, folders.Found], kind
 
 
 @KINDS
-def test_clips_of_another_resolution_are_named(kinds: Mapping[str, folders.Found], kind: str) -> None:
+def test_clips_of_another_resolution_are_named(kinds: Mapping[str, folders.ClipFolder], kind: str) -> None:
     root = kinds[kind].root
     tall = pictures(height=10, width=8)
     if kind == "videos":
@@ -115,7 +115,7 @@ def test_a_gif_is_not_retimed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
-def test_damaged_files_are_named(kinds: Mapping[str, folders.Found], content: bytes) -> None:
+def test_damaged_files_are_named(kinds: Mapping[str, folders.ClipFolder], content: bytes) -> None:
     for kind, name in {"videos": "v1.avi", "frames": "v1/0003.png"}.items():
         (kinds[kind].root / name).write_bytes(content)
         with pytest.raises(MissingData, match=name):
@@ -124,7 +124,7 @@ def test_damaged_files_are_named(kinds: Mapping[str, folders.Found], content: by
         folders.too_short(kinds["videos"], frames=4)
 
 
-def test_files_that_went_away_are_named(kinds: Mapping[str, folders.Found]) -> None:
+def test_files_that_went_away_are_named(kinds: Mapping[str, folders.ClipFolder]) -> None:
     for kind, found in kinds.items():
         path = found.entries[-1].path
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -136,7 +136,7 @@ def test_files_that_went_away_are_named(kinds: Mapping[str, folders.Found]) -> N
                 read()
 
 
-def test_an_avi_that_was_cut_off_is_refused(kinds: Mapping[str, folders.Found]) -> None:
+def test_an_avi_that_was_cut_off_is_refused(kinds: Mapping[str, folders.ClipFolder]) -> None:
     path = kinds["videos"].entries[0].path
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])

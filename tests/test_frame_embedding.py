@@ -28,7 +28,7 @@ from vfbench.nets.frame_encoder import scaled
 from vfbench.pipeline.cost import measure
 from vfbench.training import train as training
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Run
+from vfbench.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 CAPTION = "a small red circle moves left over blue stripes"
@@ -313,7 +313,7 @@ class OneClip(Shapes):
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets: they take longer than a tiny training."""
-    monkeypatch.setattr(Run, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "show", lambda run: None)
 
 
 ENCODERS: dict[str, Callable[[Path], dict[str, Any]]] = {

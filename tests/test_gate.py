@@ -9,7 +9,7 @@ import pytest
 
 from vfbench.errors import GateFailed, UserError
 from vfbench.report.gate import gate, parse, require
-from vfbench.report.results import STRANGER, Record
+from vfbench.report.results import NOT_COMPARABLE, Record
 
 PROTOCOL = {"id": "3f2a9c01be77", "name": "shapes", "comparable": True, "frames": 16}
 
@@ -119,7 +119,7 @@ def test_a_verdict_prints_as_one_line(new: float, rule: str, line: str) -> None:
 
 def test_smoke_results_are_judged_but_say_so() -> None:
     smoke = result(PROTOCOL | {"comparable": False}, fvd=score(1.0))
-    assert str(gate(smoke, smoke, ["fvd:+5%"])[0]).endswith(f"({STRANGER}): pass")
+    assert str(gate(smoke, smoke, ["fvd:+5%"])[0]).endswith(f"({NOT_COMPARABLE}): pass")
 
 
 def test_different_protocols_are_refused_with_both_ids_and_the_difference() -> None:

@@ -17,11 +17,11 @@ from vfbench.baselines import vdm
 from vfbench.baselines.noise import Noise
 from vfbench.datasets import shapes
 from vfbench.errors import BadEnvironment
-from vfbench.interfaces import Clips, Features, Request, Setting
+from vfbench.interfaces import BuildContext, Clips, Features, Request
 from vfbench.pipeline import job
-from vfbench.pipeline.features import Wanted
+from vfbench.pipeline.features import FeatureCollector
 from vfbench.pipeline.plan import RunOptions, plan
-from vfbench.utils.memory import Batches
+from vfbench.utils.memory import AdaptiveBatches
 from vfbench.utils.tensor_files import read_tensors
 
 SAID = "do not fit into the memory of the GPU"
@@ -113,8 +113,8 @@ class Large(Colour):
         return super().__call__(clips, requests, outputs)
 
 
-def features(memory: Memory, clips: Clips, wanted: Wanted | None = None) -> Mapping[str, Tensor]:
-    wanted = wanted or Wanted({"colour": Large(memory)}, {"colour": ["features", "logits"]})
+def features(memory: Memory, clips: Clips, wanted: FeatureCollector | None = None) -> Mapping[str, Tensor]:
+    wanted = wanted or FeatureCollector({"colour": Large(memory)}, {"colour": ["features", "logits"]})
     return wanted.features(clips, requests(*range(len(clips))))
 
 
@@ -131,7 +131,7 @@ def test_a_network_that_scores_takes_fewer_clips_at_once(room: int, capfd: pytes
 
 def test_a_network_that_scores_takes_fewer_clips_from_then_on(capfd: pytest.CaptureFixture[str]) -> None:
     clips, memory = torch.zeros(8, 2, 3, 8, 8, dtype=torch.uint8), Memory(4)
-    wanted = Wanted({"colour": Large(memory)}, {"colour": ["features"]})
+    wanted = FeatureCollector({"colour": Large(memory)}, {"colour": ["features"]})
     for _ in range(2):
         features(memory, clips, wanted)
     assert memory.seen == [8, 4, 4, 4, 4]
@@ -151,8 +151,8 @@ def test_a_clip_that_cannot_be_scored_alone_is_said() -> None:
 def test_a_gpu_that_is_full_makes_the_same_clips_in_smaller_batches(
     checkpoints: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sampler = vdm.build(Setting(shapes.build(), torch.device("cuda"), checkpoint=checkpoints / "vdm"), steps=2)
-    asked, batches = requests(*range(64)), Batches(64)
+    sampler = vdm.build(BuildContext(shapes.build(), torch.device("cuda"), checkpoint=checkpoints / "vdm"), steps=2)
+    asked, batches = requests(*range(64)), AdaptiveBatches(64)
     torch.cuda.reset_peak_memory_stats()
     whole = sampler.sample(asked)
     needed, there = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]

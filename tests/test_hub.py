@@ -19,7 +19,7 @@ from huggingface_hub import constants, errors
 from vfbench import plugins
 from vfbench.diffusion import hub
 from vfbench.errors import BadEnvironment, MissingData, UserError
-from vfbench.interfaces import Clips, Setting
+from vfbench.interfaces import BuildContext, Clips
 from vfbench.training import model_card
 from vfbench.utils import checkpoint, files, tensor_files
 from vfbench.utils.files import file_sha256
@@ -105,7 +105,7 @@ def names(folder: Path) -> list[str]:
 
 
 def clips(model: str, folder: Path) -> Clips:
-    sampler = plugins.load("model", f"{model}(steps=2)", Setting(DATA, CPU, checkpoint=folder))
+    sampler = plugins.load("model", f"{model}(steps=2)", BuildContext(DATA, CPU, checkpoint=folder))
     made: Clips = sampler.sample(requests(0, 1))
     return made
 

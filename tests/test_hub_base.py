@@ -20,7 +20,7 @@ from vfbench.models import _hub_base, videofusion
 from vfbench.models._hub_base import ADDED, HubBase, levels, nearest
 from vfbench.models.videofusion import VideoFusion
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Run
+from vfbench.training.trainer import Trainer
 
 diffusers = pytest.importorskip("diffusers", reason="a base generator of the hub needs diffusers, which is an extra")
 
@@ -38,7 +38,7 @@ BLOCKS = {
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """R of the preset `tiny` is smaller still, and a training makes no sample sheets."""
     monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], "residual": UNET})
-    monkeypatch.setattr(Run, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "show", lambda run: None)
 
 
 def hub_model(**options: Any) -> Any:

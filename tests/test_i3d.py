@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vfbench.errors import UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics import _i3d, _i3d_network
-from vfbench.metrics._i3d import Extractor, build
+from vfbench.metrics._i3d import I3DExtractor, build
 from vfbench.metrics._i3d_network import I3D, Folded, Mixed, Pool, Unit, padding
 from vfbench.weights import Filled, i3d
 
@@ -72,8 +72,8 @@ def quick(weights: Mapping[str, Tensor]) -> Mapping[float, Folded]:
     return {bn_eps: network(weights, bn_eps).folded() for bn_eps in EPSILONS}
 
 
-def extractor(folded: Folded, resize: str = "squash", bn_eps: float = 1e-3, dtype: str = "float32") -> Extractor:
-    return Extractor(folded, Filled("0" * 64, standing="other"), CPU, resize=resize, bn_eps=bn_eps, dtype=dtype)
+def extractor(folded: Folded, resize: str = "squash", bn_eps: float = 1e-3, dtype: str = "float32") -> I3DExtractor:
+    return I3DExtractor(folded, Filled("0" * 64, standing="other"), CPU, resize=resize, bn_eps=bn_eps, dtype=dtype)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def asked(clips: Clips) -> list[Request]:
     return [Request(i, i, 0, "") for i in range(len(clips))]
 
 
-def logits_of(extractor: Extractor, clips: Clips) -> Tensor:
+def logits_of(extractor: I3DExtractor, clips: Clips) -> Tensor:
     return extractor(clips, asked(clips), ["logits"])["logits"]
 
 
@@ -214,13 +214,13 @@ class Coarse(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def coarse(weights: Mapping[str, Tensor]) -> Extractor:
+def coarse(weights: Mapping[str, Tensor]) -> I3DExtractor:
     folded = network(weights).folded()
     folded.trunk = Coarse()  # type: ignore[assignment]
     return extractor(folded)
 
 
-def test_it_keeps_the_contract(coarse: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_keeps_the_contract(coarse: I3DExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = torch.randint(0, 256, (5, 12, 3, 20, 30), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
     check_extractor(coarse, clips, asked(clips))
     whole = logits_of(coarse, clips)
@@ -228,16 +228,16 @@ def test_it_keeps_the_contract(coarse: Extractor, monkeypatch: pytest.MonkeyPatc
     assert torch.allclose(logits_of(coarse, clips), whole, rtol=1e-4, atol=1e-4)
 
 
-def test_too_few_frames_are_refused(coarse: Extractor) -> None:
+def test_too_few_frames_are_refused(coarse: I3DExtractor) -> None:
     clips = torch.zeros(2, 8, 3, 32, 32, dtype=torch.uint8)
     with pytest.raises(UserError, match="clips have 8 frames, and I3D reads no fewer than 9"):
         logits_of(coarse, clips)
 
 
-def test_whatever_moves_a_feature_moves_the_fingerprint(coarse: Extractor) -> None:
+def test_whatever_moves_a_feature_moves_the_fingerprint(coarse: I3DExtractor) -> None:
     options = [{}, {"resize": "crop"}, {"resize": "tf1"}, {"bn_eps": 1e-5}, {"dtype": "bfloat16"}]
     prints = [extractor(coarse.network, **option).fingerprint for option in options]  # type: ignore[arg-type]
-    other = Extractor(coarse.network, Filled("1" * 64, standing="proven"), CPU)
+    other = I3DExtractor(coarse.network, Filled("1" * 64, standing="proven"), CPU)
     assert len({*prints, other.fingerprint}) == 6
     assert prints[0] == extractor(coarse.network).fingerprint
     assert (other.standing, extractor(coarse.network).standing) == ("proven", "other")

@@ -17,7 +17,7 @@ from vfbench import plugins
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics import _inception
-from vfbench.metrics._inception import DIM, SIDE, Extractor, create
+from vfbench.metrics._inception import DIM, SIDE, InceptionExtractor, create
 from vfbench.weights import Filled
 
 CPU = torch.device("cpu")
@@ -36,8 +36,8 @@ class Glance(nn.Module):
         return F.pad(torch.cat([x.mean((2, 3)), x[:, :, 0].flatten(1)], dim=1), (0, DIM - 3 - 3 * SIDE))
 
 
-def glancing(digest: str = "0" * 64, **options: Any) -> Extractor:
-    return Extractor(Glance(), Filled(digest, standing="other"), CPU, **options)
+def glancing(digest: str = "0" * 64, **options: Any) -> InceptionExtractor:
+    return InceptionExtractor(Glance(), Filled(digest, standing="other"), CPU, **options)
 
 
 def some_clips(count: int = 3, frames: int = 4, height: int = 24, width: int = 30) -> Clips:
@@ -50,7 +50,7 @@ def asked(count: int = 3, seed: int = 0) -> list[Request]:
     return [Request(i, seed, 0, "") for i in range(count)]
 
 
-def features(extractor: Extractor, clips: Clips, requests: Sequence[Request] | None = None) -> Tensor:
+def features(extractor: InceptionExtractor, clips: Clips, requests: Sequence[Request] | None = None) -> Tensor:
     return extractor(clips, asked(len(clips)) if requests is None else requests, ["features"])["features"]
 
 
@@ -59,7 +59,7 @@ def features(extractor: Extractor, clips: Clips, requests: Sequence[Request] | N
 
 def test_features_are_those_of_pytorch_fid(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_rng_state()
-    extractor: Extractor = plugins.load("extractor", "inception(frames='middle', weights='random')", CPU)
+    extractor: InceptionExtractor = plugins.load("extractor", "inception(frames='middle', weights='random')", CPU)
     assert torch.equal(before, torch.get_rng_state())
     assert extractor.standing == "other"
     whole = {**extractor.network.state_dict(), "fc.weight": torch.zeros(1008, DIM), "fc.bias": torch.zeros(1008)}

@@ -68,7 +68,7 @@ WHITE: Mapping[str, White] = {"normal": normal, "heavy-tailed": heavy, "skewed":
 
 
 @dataclass(frozen=True)
-class Case:
+class Example:
     """A metric, how both samples are drawn, and what it would say of infinitely many clips."""
 
     metric: Metric
@@ -77,7 +77,7 @@ class Case:
     groups: Groups | None = None
 
 
-def video_distance(kind: str, n: int, m: int, dim: int, *, alike: bool = False, each: int = 1) -> Case:
+def video_distance(kind: str, n: int, m: int, dim: int, *, alike: bool = False, each: int = 1) -> Example:
     """FVD of a model that is off in mean, scale and correlation, or `alike`; `each` clips share a prompt."""
     fixed = np.random.default_rng(99)
     spread = np.diag(np.arange(1, dim + 1) ** -0.5)  # a spectrum that falls as those of networks do
@@ -92,10 +92,10 @@ def video_distance(kind: str, n: int, m: int, dim: int, *, alike: bool = False, 
         return alone @ shape.T + mean, WHITE[kind](rng, m, dim) @ spread
 
     groups = Groups(np.repeat(np.arange(n // each), each), np.arange(m)) if each > 1 else None
-    return Case(fvd.build(), draw, frechet_distance(*own), groups)
+    return Example(fvd.build(), draw, frechet_distance(*own), groups)
 
 
-def kernel_video_distance(kind: str, n: int, m: int, dim: int, *, scale: float = 0.7) -> Case:
+def kernel_video_distance(kind: str, n: int, m: int, dim: int, *, scale: float = 0.7) -> Example:
     """KVD of a model whose clips are real ones scaled: then the truth is made of the moments of (y.y' / dim)."""
 
     def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -104,25 +104,25 @@ def kernel_video_distance(kind: str, n: int, m: int, dim: int, *, scale: float =
     rng = np.random.default_rng(12345)
     inner = (WHITE[kind](rng, 400_000, dim) * WHITE[kind](rng, 400_000, dim)).sum(axis=1) / dim
     truth = sum(math.comb(3, power) * (1 - scale**power) ** 2 * (inner**power).mean() for power in (1, 2, 3))
-    return Case(kvd.build(), draw, float(truth))
+    return Example(kvd.build(), draw, float(truth))
 
 
-def inception(n: int, classes: int) -> Case:
+def inception(n: int, classes: int) -> Example:
     def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return 2 * rng.standard_normal((n, classes)), rng.standard_normal((8, classes))
 
     many = 2 * np.random.default_rng(12345).standard_normal((400_000, classes))
-    return Case(inception_score.build(), draw, score_of_logits(many))
+    return Example(inception_score.build(), draw, score_of_logits(many))
 
 
-def similarity(n: int) -> Case:
+def similarity(n: int) -> Example:
     def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return 0.2 + 0.1 * rng.beta(0.5, 1.5, (n, 1)), rng.uniform(0.2, 0.4, (8, 1))
 
-    return Case(clipsim.build(), draw, 0.225)
+    return Example(clipsim.build(), draw, 0.225)
 
 
-def coverage(case: Case, repeats: int) -> float:
+def coverage(case: Example, repeats: int) -> float:
     """The share of repeats in which the interval around the limit holds the truth."""
     held = 0
     for seed in range(repeats):

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vfbench.diffusion.long_video import Windows
+from vfbench.diffusion.long_video import LongVideoPlan
 from vfbench.diffusion.priors import Decomposed, Mixed, Sharing
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.diffusion.schedule import Prediction
 from vfbench.diffusion.solvers import SOLVERS
 from vfbench.errors import MissingData, UserError
-from vfbench.interfaces import ClipShape, Request, Setting, derive_seed
+from vfbench.interfaces import BuildContext, ClipShape, Request, derive_seed
 from vfbench.models import videofusion
 
 quick = settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -36,7 +36,7 @@ def sampler(folder: Path, **options: Any) -> DiffusionSampler:
 @given(st.integers(1, 16), st.integers(0, 60), st.data())
 def test_windows_cover_all_frames_and_count_each_once(length: int, more: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, length // 2)) if more else 0
-    windows = Windows.of(Mixed(), length, length + more, overlap)
+    windows = LongVideoPlan.of(Mixed(), length, length + more, overlap)
     starts = list(windows.starts)
     assert starts[0] == 0
     assert starts[-1] + length >= length + more > starts[-1] + overlap  # none too few, none too many
@@ -48,7 +48,7 @@ def test_windows_cover_all_frames_and_count_each_once(length: int, more: int, da
     assert torch.allclose(total, torch.ones_like(total))
 
 
-def correlation(prior: Sharing, windows: Windows, count: int = 4000) -> Tensor:
+def correlation(prior: Sharing, windows: LongVideoPlan, count: int = 4000) -> Tensor:
     """Between the frames of drawn noise, and their variances on the diagonal."""
     shape = ClipShape(windows.length, 1, 1)
     noise = windows.noise(prior, shape, [Request(i, i, 0, "") for i in range(count)], CPU)()
@@ -57,7 +57,7 @@ def correlation(prior: Sharing, windows: Windows, count: int = 4000) -> Tensor:
 
 @pytest.mark.parametrize("overlap", [0, 1])
 def test_noise_has_unit_variance_and_one_base_in_all_windows(overlap: int) -> None:
-    prior, windows = Decomposed(4), Windows.of(Decomposed(4), 4, 10, overlap)
+    prior, windows = Decomposed(4), LongVideoPlan.of(Decomposed(4), 4, 10, overlap)
     found = correlation(prior, windows)
     lam = torch.cat([prior.lam, *[prior.lam[overlap:]] * (len(windows.starts) - 1)])
     expected = (lam[:, None] * lam).sqrt().fill_diagonal_(1.0)
@@ -68,13 +68,16 @@ def test_noise_has_unit_variance_and_one_base_in_all_windows(overlap: int) -> No
 
 
 def test_mixed_noise_has_its_one_correlation_across_windows() -> None:
-    found = correlation(Mixed(1.0), Windows.of(Mixed(1.0), 4, 10, 2))
+    found = correlation(Mixed(1.0), LongVideoPlan.of(Mixed(1.0), 4, 10, 2))
     expected = torch.full_like(found, 0.5).fill_diagonal_(1.0)
     assert torch.allclose(found, expected, atol=5 * (2 / 12_000) ** 0.5)
 
 
 def test_a_denoiser_that_looks_at_single_frames_says_the_same_of_windows() -> None:
-    windows, z = Windows.of(Mixed(), 4, 10, 2), torch.randn(2, 10, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    windows, z = (
+        LongVideoPlan.of(Mixed(), 4, 10, 2),
+        torch.randn(2, 10, 3, 2, 2, generator=torch.Generator().manual_seed(0)),
+    )
     seen: list[Tensor] = []
 
     def denoise(z: Tensor, t: int) -> Prediction:
@@ -89,7 +92,7 @@ def test_a_denoiser_that_looks_at_single_frames_says_the_same_of_windows() -> No
 
 
 def test_between_windows_one_fades_into_the_other() -> None:
-    windows, z = Windows.of(Mixed(), 6, 10, 2), torch.zeros(1, 10, 3, 2, 2)
+    windows, z = LongVideoPlan.of(Mixed(), 6, 10, 2), torch.zeros(1, 10, 3, 2, 2)
     answers = iter([torch.zeros(1, 6, 3, 2, 2), torch.ones(1, 6, 3, 2, 2)])
 
     def denoise(z: Tensor, t: int) -> Prediction:
@@ -113,12 +116,12 @@ def test_between_windows_one_fades_into_the_other() -> None:
 )
 def test_shared_frames_need_one_lambda_in_both_windows(prior: Decomposed, possible: str | None) -> None:
     if possible is None:
-        assert list(Windows.of(prior, 16, 40, 8).starts) == [0, 8, 16, 24]
+        assert list(LongVideoPlan.of(prior, 16, 40, 8).starts) == [0, 8, 16, 24]
         return
     with pytest.raises(UserError, match=f"overlap 8: .*the same lambda.* choose of {possible}$"):
-        Windows.of(prior, 16, 40, 8)
+        LongVideoPlan.of(prior, 16, 40, 8)
     for overlap in map(int, possible.split(", ")):
-        Windows.of(prior, 16, 40, overlap)
+        LongVideoPlan.of(prior, 16, 40, overlap)
 
 
 # Clips.
@@ -165,9 +168,9 @@ def test_512_frames(checkpoint: Path) -> None:
 
 
 def test_long_clips_answer_a_dataset_of_long_clips(checkpoint: Path) -> None:
-    long = Setting(tiny_dataset(9), CPU, checkpoint=checkpoint)
+    long = BuildContext(tiny_dataset(9), CPU, checkpoint=checkpoint)
     assert videofusion.build(long, frames=9).shape == tiny_dataset(9).shape
     with pytest.raises(MissingData, match="shapes at 4x8x8, but shapes at 9x8x8"):
         videofusion.build(long)
     with pytest.raises(MissingData, match="shapes at 4x8x8, but shapes at 9x16x16"):
-        videofusion.build(Setting(tiny_dataset(9, 16), CPU, checkpoint=checkpoint), frames=9)
+        videofusion.build(BuildContext(tiny_dataset(9, 16), CPU, checkpoint=checkpoint), frames=9)

@@ -19,7 +19,7 @@ from torch import Tensor
 from vfbench import clips as folders
 from vfbench import plugins, video
 from vfbench.clips.caption_file import told
-from vfbench.interfaces import Setting, derive_seed
+from vfbench.interfaces import BuildContext, derive_seed
 from vfbench.pipeline import requests
 from vfbench.video.encode import write_frames, write_mp4
 
@@ -53,7 +53,7 @@ def tiny(folder: Path, *more: object) -> list[object]:
 
 def sampled(folder: Path, count: int, **options: Any) -> Tensor:
     """What the tiny model makes of the first requests of a run with seed 0."""
-    setting = Setting(tiny_dataset(), CPU, checkpoint=folder)
+    setting = BuildContext(tiny_dataset(), CPU, checkpoint=folder)
     model = plugins.load("model", plugins.Spec("videofusion", {"steps": 2, **options}), setting)
     clips: Tensor = model.sample(requests.requests(setting.dataset, "test", count, 0))
     return clips

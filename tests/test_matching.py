@@ -17,7 +17,7 @@ from vfbench import plugins
 from vfbench.datasets import shapes
 from vfbench.diffusion import flops as cost
 from vfbench.errors import UserError
-from vfbench.interfaces import Setting
+from vfbench.interfaces import BuildContext
 from vfbench.pipeline.cost import measure
 from vfbench.pipeline.requests import requests
 from vfbench.training import match_flops
@@ -58,7 +58,7 @@ def test_what_is_described_is_what_the_ledger_counts_of_a_run(
     monkeypatch.setattr("vfbench.pipeline.cost.PATIENCE", 0.0)  # the time is not asked for
     described = describe(name, preset, DATA)
     create(described, DATA).save(tmp_path)
-    sampler = plugins.load("model", name, Setting(DATA, torch.device("cpu"), checkpoint=tmp_path))
+    sampler = plugins.load("model", name, BuildContext(DATA, torch.device("cpu"), checkpoint=tmp_path))
     found = measure(sampler, requests(DATA, "test", 1, 0)[0])
     assert (described.parameters, described.flops_per_clip) == (found.parameters, found.flops_per_clip)
     if preset == "tiny":
@@ -133,7 +133,7 @@ def test_what_is_matched_can_be_made_saved_and_loaded(tmp_path: Path) -> None:
     assert model.config.preset == "small at the FLOPs of vdit tiny"
     assert sum(p.numel() for p in model.parameters()) == found.parameters
     model.save(tmp_path)
-    sampler = plugins.load("model", "vdm(steps=1)", Setting(DATA, torch.device("cpu"), checkpoint=tmp_path))
+    sampler = plugins.load("model", "vdm(steps=1)", BuildContext(DATA, torch.device("cpu"), checkpoint=tmp_path))
     assert measure(sampler, requests(DATA, "test", 1, 0)[0]).parameters == found.parameters
 
 

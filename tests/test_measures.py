@@ -10,7 +10,7 @@ import pytest
 from clipfiles import FRAMES, HEIGHT, WIDTH, all_kinds, pictures, write_video
 
 from vfbench import video
-from vfbench.clips import Entry, Found, detect, measure, measures
+from vfbench.clips import ClipFile, ClipFolder, detect, measure, measures
 from vfbench.errors import MissingData, UserError
 from vfbench.utils.files import read_json
 
@@ -18,17 +18,17 @@ pytest.importorskip("av")  # without it no clip can be made, nor read
 
 
 @pytest.fixture(scope="module")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Found]:
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, ClipFolder]:
     return all_kinds(tmp_path_factory.mktemp("kinds"))
 
 
 @pytest.fixture
-def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
+def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[ClipFile]:
     """Videos of 5, 6 and 7 frames, and an empty cache."""
     monkeypatch.setenv("VFBENCH_CACHE", str(tmp_path / "cache"))
     for frames in (5, 6, 7):
         write_video(tmp_path / f"{frames}.mkv", pictures(frames=frames))
-    return [Entry(f"{frames}.mkv", tmp_path / f"{frames}.mkv") for frames in (5, 6, 7)]
+    return [ClipFile(f"{frames}.mkv", tmp_path / f"{frames}.mkv") for frames in (5, 6, 7)]
 
 
 @pytest.fixture
@@ -45,35 +45,35 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def counts(entries: Sequence[Entry]) -> list[int]:
+def counts(entries: Sequence[ClipFile]) -> list[int]:
     return [count for count, _, _ in measures(entries)]
 
 
 @pytest.mark.parametrize("kind", ["videos", "frames", "arrays"])
-def test_every_kind_is_measured(kinds: Mapping[str, Found], kind: str) -> None:
+def test_every_kind_is_measured(kinds: Mapping[str, ClipFolder], kind: str) -> None:
     assert measures(kinds[kind].entries) == [(FRAMES, HEIGHT, WIDTH)] * 2
 
 
 def test_genuine_files_are_measured(real_data: Path) -> None:
     found = detect(real_data / "ucf101/UCF-101")
     assert measures(found.entries) == [(n, 240, 320) for n in (164, 107, 141, 240, 251)]
-    turned = Entry("video_90.mov", real_data / "decoder/video_90.mov")
+    turned = ClipFile("video_90.mov", real_data / "decoder/video_90.mov")
     assert measure(turned)[1:] == (568, 320)
 
 
 def test_features_have_no_frames(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds features, not clips"):
-        measure(Entry("x.npy", tmp_path / "x.npy", kind="features"))
+        measure(ClipFile("x.npy", tmp_path / "x.npy", kind="features"))
 
 
 def test_an_empty_frame_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     with pytest.raises(MissingData, match="c holds no image"):
-        measure(Entry("c", tmp_path / "c", kind="frames"))
+        measure(ClipFile("c", tmp_path / "c", kind="frames"))
 
 
 def test_videos_are_looked_at_once(
-    clips: Sequence[Entry], looked: list[str], capsys: pytest.CaptureFixture[str]
+    clips: Sequence[ClipFile], looked: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert counts(clips[:2]) == [5, 6]
     told = capsys.readouterr()
@@ -86,7 +86,7 @@ def test_videos_are_looked_at_once(
     assert capsys.readouterr().err == ""
 
 
-def test_a_file_that_changed_is_looked_at_again(clips: Sequence[Entry], looked: list[str]) -> None:
+def test_a_file_that_changed_is_looked_at_again(clips: Sequence[ClipFile], looked: list[str]) -> None:
     counts(clips)
     write_video(clips[0].path, pictures(frames=9))
     assert counts(clips) == [9, 6, 7]
@@ -95,7 +95,7 @@ def test_a_file_that_changed_is_looked_at_again(clips: Sequence[Entry], looked: 
     assert looked[3:] == ["5.mkv", "6.mkv"]
 
 
-def test_what_was_found_before_a_bad_video_is_kept(clips: Sequence[Entry], looked: list[str]) -> None:
+def test_what_was_found_before_a_bad_video_is_kept(clips: Sequence[ClipFile], looked: list[str]) -> None:
     clips[1].path.write_bytes(b"<html>not found</html>")
     for _ in range(2):
         with pytest.raises(MissingData, match=r"6\.mkv: "):
@@ -108,7 +108,7 @@ def test_what_was_found_before_a_bad_video_is_kept(clips: Sequence[Entry], looke
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": null}', '{"a": [5]}', '{"a": [5, "x", 1]}'])
 def test_a_damaged_cache_is_made_again(
-    clips: Sequence[Entry], content: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    clips: Sequence[ClipFile], content: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/videos.json").write_text(content)
@@ -118,7 +118,7 @@ def test_a_damaged_cache_is_made_again(
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(
-    clips: Sequence[Entry], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    clips: Sequence[ClipFile], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "cache").touch()
     assert counts(clips) == [5, 6, 7]

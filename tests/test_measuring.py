@@ -15,8 +15,8 @@ from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Request, Score
 from vfbench.pipeline import features, real_clips
 from vfbench.pipeline import scores as scores_
-from vfbench.pipeline.eval_setup import Asked, Measuring, prepare
-from vfbench.pipeline.features import Wanted, real_features
+from vfbench.pipeline.eval_setup import EvalOptions, EvalSetup, prepare
+from vfbench.pipeline.features import FeatureCollector, real_features
 from vfbench.pipeline.plan import RunOptions, plan, require_clips, scored
 from vfbench.pipeline.scores import averaged, scores
 from vfbench.plugins import Spec
@@ -24,14 +24,14 @@ from vfbench.protocol.protocol import JUDGED
 
 CPU = torch.device("cpu")
 SHAPES, UCF101 = Spec("shapes"), Spec("ucf101")
-RANDOM = Asked(protocol="strict", n_fake=64, n_real=64, weights="random")
+RANDOM = EvalOptions(protocol="strict", n_fake=64, n_real=64, weights="random")
 
 
 # What is loaded.
 
 
-def measuring(**options: Any) -> Measuring:
-    return prepare(SHAPES, CPU, Asked(**options))
+def measuring(**options: Any) -> EvalSetup:
+    return prepare(SHAPES, CPU, EvalOptions(**options))
 
 
 def test_only_the_networks_that_are_needed_are_loaded_and_the_id_stays(loads: list[str]) -> None:
@@ -183,7 +183,7 @@ def test_features_that_are_not_finite_are_refused_before_they_are_kept(monkeypat
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     broken = Colour("proven", ["features"])
     monkeypatch.setattr(Colour, "__call__", lambda *_: {"features": torch.tensor([[1.0], [float("nan")]])})
-    wanted = Wanted({"colour": broken}, {"colour": ["features"]})
+    wanted = FeatureCollector({"colour": broken}, {"colour": ["features"]})
     with pytest.raises(UserError, match=r"colour\.features of clip 1 is NaN or infinite"):
         wanted.features(made.dataset.clips("test", [0, 1]), [Request(i, i, 0, "") for i in range(2)])
 
@@ -213,7 +213,7 @@ def test_each_draw_has_real_clips_of_its_own() -> None:
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     protocol = made.protocol.model_copy(update={"repeats": 2})
     manifest = real_clips.draw(made.dataset, protocol)
-    reals = real_features(made.dataset, protocol, Wanted(made.extractors, made.outputs), CPU, manifest)
+    reals = real_features(made.dataset, protocol, FeatureCollector(made.extractors, made.outputs), CPU, manifest)
     assert len(reals) == 2
     assert not torch.equal(*(real.clips["shapes_judge.features"] for real in reals))
 
@@ -225,14 +225,14 @@ def test_clips_of_one_video_are_one_group(monkeypatch: pytest.MonkeyPatch) -> No
         shapes.Shapes, "videos", lambda self, split, indices: [i // 2000 for i in indices], raising=False
     )
     manifest = real_clips.draw(made.dataset, made.protocol)
-    (real,) = real_features(made.dataset, made.protocol, Wanted(made.extractors, made.outputs), CPU, manifest)
+    (real,) = real_features(made.dataset, made.protocol, FeatureCollector(made.extractors, made.outputs), CPU, manifest)
     assert len(set(real.groups.tolist())) == 2
 
 
 def test_features_and_groups_stand_in_the_order_of_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 20)
-    chosen, wanted = [25, 3, 39, 0, 25, 11], Wanted(made.extractors, made.outputs)
+    chosen, wanted = [25, 3, 39, 0, 25, 11], FeatureCollector(made.extractors, made.outputs)
     found = features.features(made.dataset, "both", wanted, CPU, chosen)["shapes_judge.features"]
     for row, index in enumerate(chosen):
         split, place = ("train", index) if index < 20 else ("test", index - 20)
@@ -250,7 +250,9 @@ def test_the_floor_is_found_by_clips_of_other_videos(monkeypatch: pytest.MonkeyP
             shapes.Shapes, "videos", lambda *told, n=clips_a_video: [i // n for i in told[2]], raising=False
         )
         manifest = real_clips.draw(made.dataset, made.protocol)
-        (real,) = real_features(made.dataset, made.protocol, Wanted(made.extractors, made.outputs), CPU, manifest)
+        (real,) = real_features(
+            made.dataset, made.protocol, FeatureCollector(made.extractors, made.outputs), CPU, manifest
+        )
         assert (real.spare is not None) is enough
 
 

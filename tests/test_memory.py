@@ -22,7 +22,7 @@ from torch import Tensor
 from vfbench.errors import BadEnvironment
 from vfbench.training import resume
 from vfbench.utils import checkpoint, memory
-from vfbench.utils.memory import Batches
+from vfbench.utils.memory import AdaptiveBatches
 
 GPU, MACHINE = "the memory of the GPU", "the memory of this machine"
 
@@ -57,7 +57,7 @@ def test_what_tells_of_full_memory(error: Exception, said: str) -> None:
         raise error
 
     with pytest.raises(BadEnvironment, match=f"it does not fit into {said}: end what"):
-        list(Batches().each([1], work, lambda _: "it"))
+        list(AdaptiveBatches().each([1], work, lambda _: "it"))
     with (
         pytest.raises(BadEnvironment, match=f"the whole does not fit into {said}: end what"),
         memory.needed("the whole"),
@@ -80,13 +80,13 @@ def test_another_error_is_no_lack_of_memory(error: Exception) -> None:
         raise error
 
     with pytest.raises(type(error), match=re.escape(str(error))):
-        list(Batches(4).each(range(8), work, str))
+        list(AdaptiveBatches(4).each(range(8), work, str))
     with pytest.raises(type(error), match=re.escape(str(error))), memory.needed("the whole"):
         raise error
 
 
 def test_the_last_batch_counts_as_what_it_is() -> None:
-    batches = Batches(8)
+    batches = AdaptiveBatches(8)
     assert [list(batch) for batch, _ in batches.each(range(3), partial(taken, room=2), str)] == [[0], [1], [2]]
     assert batches.size == 1
 
@@ -101,7 +101,7 @@ def test_nothing_of_a_failed_batch_is_held_when_the_next_one_is_made() -> None:
         taken(batch, room=1)
         return len(tensor)
 
-    assert [made for _, made in Batches().each(range(4), work, str)] == [1, 1, 1, 1]
+    assert [made for _, made in AdaptiveBatches().each(range(4), work, str)] == [1, 1, 1, 1]
     assert len(held) == 6  # 4, 2 and the four single ones
 
 
@@ -116,7 +116,7 @@ def test_full_memory_is_not_taken_for_a_damaged_training(tmp_path: Path, monkeyp
     resume.write(tmp_path, {}, 1, 0.0, {})
     monkeypatch.setattr(torch, "load", full)
     with pytest.raises(BadEnvironment, match=f"training.pt does not fit into {MACHINE}"):
-        resume.take_up(tmp_path, {}, {})
+        resume.load_state(tmp_path, {}, {})
 
 
 def test_full_memory_is_not_taken_for_a_wrong_configuration(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from vfbench.models import videofusion
 from vfbench.models.videofusion import VideoFusion
 from vfbench.training import train as training
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Run
+from vfbench.training.trainer import Trainer
 
 TIMES = torch.tensor([300, 800])
 PAPER: dict[str, Any] = {"parametrisation": "eps", "images": 0}
@@ -32,7 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """VideoFusion's preset `tiny` is smaller still, and a training makes no sample sheets."""
     sizes = {"base": NO_TIME, "residual": UNET}
     monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **sizes})
-    monkeypatch.setattr(Run, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "show", lambda run: None)
 
 
 def paper(**options: Any) -> VideoFusion:

@@ -50,7 +50,7 @@ def test_pitfall_21_features_are_left_as_they_were(name: str) -> None:
 
 def test_pitfall_21_the_epsilon_of_batch_norm_is_part_of_the_network() -> None:
     network, filled = I3D().folded(), Filled("0" * 64, standing="proven")
-    made = [_i3d.Extractor(network, filled, CPU, bn_eps=bn_eps) for bn_eps in (1e-3, 1e-5, 1e-3)]
+    made = [_i3d.I3DExtractor(network, filled, CPU, bn_eps=bn_eps) for bn_eps in (1e-3, 1e-5, 1e-3)]
     assert made[0].fingerprint == made[2].fingerprint != made[1].fingerprint
     told = {name: plugins.parse(for_dataset(load(name), "ucf101")["extractors"]["i3d"]) for name in ("tats", "latte")}
     assert {name: spec.options["bn_eps"] for name, spec in told.items()} == {"tats": 1e-5, "latte": 1e-3}
@@ -100,7 +100,7 @@ def test_pitfall_21_clip_sees_frames_with_its_own_mean_and_deviation() -> None:
     small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = CLIPConfig(text_config=small, vision_config={**small, "image_size": 16, "patch_size": 8}, projection_dim=4)
     grey = torch.full((1, 3, 40, 52), 51, dtype=torch.uint8)  # a fifth
-    pixels = _clip.Extractor(_clip_model.untrained(config), CPU).prepared(grey)
+    pixels = _clip.CLIPExtractor(_clip_model.untrained(config), CPU).prepared(grey)
     mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     expected = (0.2 - torch.tensor(mean)) / torch.tensor(deviation)
     torch.testing.assert_close(pixels, expected[None, :, None, None].expand(1, 3, 16, 16))

@@ -173,7 +173,7 @@ def test_pitfall_12_short_clips_are_named_and_never_padded(tmp_path: Path) -> No
 
 
 def test_pitfall_12_i3d_says_how_many_frames_it_needs() -> None:
-    empty = _i3d.Extractor(I3D().folded(), Filled("0" * 64, standing="other"), CPU)  # no clip reaches the network
+    empty = _i3d.I3DExtractor(I3D().folded(), Filled("0" * 64, standing="other"), CPU)  # no clip reaches the network
     with pytest.raises(UserError, match="8 frames, and I3D reads no fewer than 9"):
         empty(shapes.build(frames=8).clips("train", range(1)), [], ["logits"])
 

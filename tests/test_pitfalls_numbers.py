@@ -27,7 +27,7 @@ from samples import FAKE, LOGITS, REAL, gaussian
 from vfbench import plugins, video
 from vfbench.clips import detect
 from vfbench.errors import MissingData, UserError
-from vfbench.interfaces import Request, Setting
+from vfbench.interfaces import BuildContext, Request
 from vfbench.report.table import build
 from vfbench.weights import catalogue, fetch, i3d
 from vfbench.weights.catalogue import Download, Network, Source
@@ -190,7 +190,7 @@ def test_pitfall_17_a_score_is_the_same_twice_and_has_an_interval(spec: str) -> 
 
 
 def test_pitfall_17_a_clip_has_its_own_seed_whatever_the_batch() -> None:
-    sampler = plugins.load("model", "noise", Setting(DATA, CPU))
+    sampler = plugins.load("model", "noise", BuildContext(DATA, CPU))
     whole = sampler.sample(asked(5))
     assert torch.equal(sampler.sample([asked(5)[3], asked(5)[1]]), whole[[3, 1]])
     assert len({clip.numpy().tobytes() for clip in whole}) == 5

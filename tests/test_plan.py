@@ -11,7 +11,7 @@ from vfbench.baselines.noise import Noise
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Conditioning
-from vfbench.pipeline.plan import RunOptions, plan, require_said
+from vfbench.pipeline.plan import RunOptions, plan, require_conditioning
 from vfbench.utils import files, tensor_files
 from vfbench.utils.files import file_sha256
 
@@ -42,7 +42,7 @@ def dataset(**lacking: tuple[str, ...]) -> Shapes:
 )
 def test_a_model_that_is_told_nothing_is_refused(model: str, way: Conditioning, lacking: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        require_said(model, Way(way), dataset(**dict.fromkeys(lacking, ())))
+        require_conditioning(model, Way(way), dataset(**dict.fromkeys(lacking, ())))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_model_that_is_told_nothing_is_refused(model: str, way: Conditioning, 
     ],
 )
 def test_what_is_not_asked_for_may_be_lacking(sampler: Way, lacking: list[str]) -> None:
-    require_said("vdm", sampler, dataset(**dict.fromkeys(lacking, ())))
+    require_conditioning("vdm", sampler, dataset(**dict.fromkeys(lacking, ())))
 
 
 def test_a_checkpoint_is_not_ignored_by_a_model_that_has_no_weights(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from preparing import NAMES, SPEC, VIDEOS, assert_same, load, shards
 
 from vfbench import clips, plugins
 from vfbench.clips import prepared
-from vfbench.clips.transform import Cut
+from vfbench.clips.transform import ClipTransform
 from vfbench.data import shards as writing
 from vfbench.data.prepare import prepare
 from vfbench.errors import UserError
@@ -92,14 +92,14 @@ def test_real_videos_are_prepared(real_data: Path, tmp_path: Path, name: str) ->
 
 
 def test_a_shard_holds_all_frames_of_its_videos(raw_ucf101: Path, prepared_ucf101: Path) -> None:
-    cut, index = Cut("ucf101", ClipShape(1, 8, 8)), prepared.read_index(prepared_ucf101)
+    cut, index = ClipTransform("ucf101", ClipShape(1, 8, 8)), prepared.read_index(prepared_ucf101)
     (path,) = shards(prepared_ucf101)
     frames = torch.from_numpy(np.load(path))
     row = 0
     for split, videos in VIDEOS.items():
         for (name, count, height, width), entry in zip(videos, index["videos"][split], strict=True):
             assert entry == [name, name.split("/")[0], count, height, width, 0, row, 25.0]
-            whole = clips.read(clips.Entry(name, raw_ucf101 / "UCF-101" / name), range(count))
+            whole = clips.read(clips.ClipFile(name, raw_ucf101 / "UCF-101" / name), range(count))
             assert torch.equal(frames[row : row + count], cut.fit(whole, name))
             row += count
     assert len(frames) == row
@@ -135,7 +135,7 @@ def test_a_video_is_decoded_once_from_one_opening(
             yield number, frame
 
     monkeypatch.setattr(pyav, "_frames", counted)
-    monkeypatch.setattr(writing, "PIECE", 1)
+    monkeypatch.setattr(writing, "BYTES_AT_ONCE", 1)
     monkeypatch.setattr(writing, "GROUP", 2)
     prepare(SPEC, tmp_path / "out", data_root=raw_ucf101, workers=3)
     assert len(opened) == len(NAMES)
@@ -157,7 +157,7 @@ def test_any_number_of_workers_makes_the_same_bytes(
     small_shards: None, monkeypatch: pytest.MonkeyPatch, raw_ucf101: Path, tmp_path: Path
 ) -> None:
     for name, workers, piece in (("one", 1, 1 << 27), ("four", 4, 1 << 27), ("pieces", 3, 6 * 3 * 16 * 24)):
-        monkeypatch.setattr(writing, "PIECE", piece)  # the third decodes few frames at a time
+        monkeypatch.setattr(writing, "BYTES_AT_ONCE", piece)  # the third decodes few frames at a time
         monkeypatch.setattr(writing, "GROUP", 3)
         prepare(SPEC, tmp_path / name, data_root=raw_ucf101, workers=workers)
     one, four, pieces = (contents(tmp_path / name / "shards") for name in ("one", "four", "pieces"))

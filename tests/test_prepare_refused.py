@@ -60,7 +60,7 @@ def damage(path: Path, frames: int) -> None:
 def test_no_frame_is_left_out_where_a_head_declares_another_number(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, declared: int, piece: int
 ) -> None:
-    monkeypatch.setattr(writing, "PIECE", piece)
+    monkeypatch.setattr(writing, "BYTES_AT_ONCE", piece)
     monkeypatch.setattr(writing, "GROUP", 5)
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips/a.avi").write_bytes(avi())

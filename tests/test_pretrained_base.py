@@ -38,7 +38,7 @@ from vfbench.models import videofusion
 from vfbench.models.videofusion import OneNetworkVideoFusion, VideoFusion
 from vfbench.training import train as training
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Run
+from vfbench.training.trainer import Trainer
 from vfbench.utils import tensor_files
 from vfbench.utils.files import file_sha256
 
@@ -54,7 +54,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(vdm.PRESETS, "tiny-image", {**vdm.PRESETS["tiny-image"], "network": NO_TIME})
     sizes = {"base": NO_TIME, "residual": UNET}
     monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **sizes})
-    monkeypatch.setattr(Run, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "show", lambda run: None)
 
 
 @pytest.fixture

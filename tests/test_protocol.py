@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from vfbench import plugins
-from vfbench.interfaces import Clips, Extractor, Features, Request, Standing
+from vfbench.interfaces import Clips, Extractor, Features, Request, WeightStatus
 from vfbench.protocol.protocol import LATER, Measure, Protocol, described
 
 ROOT = Path(__file__).parent.parent
@@ -152,7 +152,7 @@ class Network:
 
     name: str
     fingerprint: str
-    standing: Standing
+    standing: WeightStatus
     outputs: Mapping[str, int] = field(default_factory=dict)
 
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:

@@ -19,7 +19,7 @@ from vfbench.diffusion.priors import Mixed, Progressive
 from vfbench.diffusion.schedule import v_target
 from vfbench.errors import UserError
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Run
+from vfbench.training.trainer import Trainer
 
 TIMES = torch.tensor([300, 800])
 PRESETS = ("tiny", "tiny-progressive")
@@ -136,7 +136,7 @@ def test_an_oracle_has_no_loss_and_finds_the_clip(monkeypatch: pytest.MonkeyPatc
 
 
 def test_resuming_under_another_alpha_is_refused_naming_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Run, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "show", lambda run: None)
     options = TrainOptions(steps=1, batch_size=2)
     train(tiny(), tiny_dataset(), options, tmp_path)
     with pytest.raises(UserError, match=r"--model with alpha 1\.0 there, 0\.5 now"):

@@ -15,7 +15,7 @@ from torch import Tensor
 from vfbench import clips as folders
 from vfbench.errors import MissingData
 from vfbench.interfaces import Clips, Request
-from vfbench.metrics._shapes_judge import Extractor
+from vfbench.metrics._shapes_judge import ShapesJudgeExtractor
 from vfbench.scoring import clips, score
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
@@ -27,13 +27,15 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many clips the judge has seen, call by call, with a cache that knows nothing yet."""
     monkeypatch.setenv("VFBENCH_CACHE", str(tmp_path / "cache"))
     counts: list[int] = []
-    call = Extractor.__call__
+    call = ShapesJudgeExtractor.__call__
 
-    def counted(self: Extractor, batch: Clips, asked: Sequence[Request], outputs: Sequence[str]) -> dict[str, Tensor]:
+    def counted(
+        self: ShapesJudgeExtractor, batch: Clips, asked: Sequence[Request], outputs: Sequence[str]
+    ) -> dict[str, Tensor]:
         counts.append(len(batch))
         return call(self, batch, asked, outputs)
 
-    monkeypatch.setattr(Extractor, "__call__", counted)
+    monkeypatch.setattr(ShapesJudgeExtractor, "__call__", counted)
     return counts
 
 
@@ -52,7 +54,7 @@ def test_the_second_time_nothing_is_made_again(tmp_path: Path, seen: list[int]) 
 def test_a_clip_that_cannot_be_decoded_is_named_and_mending_it_loses_no_other(
     tmp_path: Path, seen: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clips, "PIECE", 4)
+    monkeypatch.setattr(clips, "CACHE_CHUNK", 4)
     for i, clip in enumerate(drawn(12)):
         write_frames(tmp_path / "fake" / str(i), clip)
     broken = tmp_path / "fake" / "9" / "0009.png"
@@ -68,11 +70,11 @@ def test_a_clip_that_cannot_be_decoded_is_named_and_mending_it_loses_no_other(
 
 
 def test_an_interrupted_score_loses_one_piece(tmp_path: Path, seen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clips, "PIECE", 4)
+    monkeypatch.setattr(clips, "CACHE_CHUNK", 4)
     scoring = looked(saved(tmp_path / "fake.npy", drawn(12)), output="mine")
     read = folders.clips
 
-    def stopped(found: folders.Found, indices: Sequence[int], **options: Any) -> Clips:
+    def stopped(found: folders.ClipFolder, indices: Sequence[int], **options: Any) -> Clips:
         if list(indices) == [8, 9, 10, 11]:
             raise KeyboardInterrupt
         return read(found, indices, **options)

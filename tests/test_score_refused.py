@@ -108,7 +108,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], said: s
 def test_a_clip_of_another_size_than_the_first_is_named(
     piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clips, "PIECE", piece)
+    monkeypatch.setattr(clips, "CACHE_CHUNK", piece)
     for i, side in enumerate((32, 32, 48)):
         write_frames(tmp_path / "fake" / str(i), drawn(1, i, side=side)[0])
     with pytest.raises(MissingData, match=r"2 has 48x48 pixels, the first clip (0 )?32x32"):

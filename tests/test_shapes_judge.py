@@ -39,13 +39,13 @@ def test_it_knows_held_out_classes_and_finds_a_clip_by_its_caption(judge: Extrac
     found = judge(clips, requests, ALL)
     labels = torch.tensor([request.label for request in requests])
     assert float((found["logits"].argmax(1) == labels).float().mean()) >= 0.97
-    assert isinstance(judge, _shapes_judge.Extractor)
+    assert isinstance(judge, _shapes_judge.ShapesJudgeExtractor)
     for start in (0, 100):  # retrieval is asked for among 100
         part = slice(start, start + 100)
         assert top_1(judge, clips[part], requests[part]) >= 0.9
 
 
-def top_1(extractor: _shapes_judge.Extractor, clips: Clips, requests: Sequence[Request]) -> float:
+def top_1(extractor: _shapes_judge.ShapesJudgeExtractor, clips: Clips, requests: Sequence[Request]) -> float:
     """How often a caption is nearest to its own clip."""
     with torch.inference_mode():
         shown = extractor.judge.clip_embedding(extractor(clips, requests, ["features"])["features"])

@@ -9,7 +9,7 @@ from resultfiles import OTHER, SMOKE_RUN, best, labels, record
 
 from vfbench.errors import UserError
 from vfbench.report.render import to_latex, to_markdown
-from vfbench.report.results import STRANGER
+from vfbench.report.results import NOT_COMPARABLE
 from vfbench.report.table import build
 
 
@@ -26,21 +26,21 @@ def test_protocols_are_not_mixed_and_the_refusal_explains_itself() -> None:
 
 
 def test_a_smoke_run_is_refused_even_alone() -> None:
-    with pytest.raises(UserError, match=rf"{STRANGER}\): runs/vdm.*(?s:.*)--allow-mixed"):
+    with pytest.raises(UserError, match=rf"{NOT_COMPARABLE}\): runs/vdm.*(?s:.*)--allow-mixed"):
         build([record("vdm", protocol=SMOKE_RUN)])
 
 
 def test_mixed_rows_are_marked_explained_and_never_best() -> None:
     runs = [record("vdm", 50), record("pyoco", 45), record("latte", 1, protocol=OTHER)]
     table = build([*runs, record("dit", 2, protocol=SMOKE_RUN)], allow_mixed=True)
-    assert [row.mark for row in table.rows[:4]] == ["", "", "† 9a8b7c6d5e4f", f"† {STRANGER}"]
+    assert [row.mark for row in table.rows[:4]] == ["", "", "† 9a8b7c6d5e4f", f"† {NOT_COMPARABLE}"]
     assert best(table) == ["pyoco"]
     assert "3f2a9c01be77" in table.caption
     assert any(
         note.startswith("† latte: protocol 9a8b7c6d5e4f") and "resolution 64 vs 32" in note for note in table.notes
     )
-    assert f"dit † **{STRANGER}**" in to_markdown(table)
-    assert rf"dit \dag{{}} \textbf{{{STRANGER}}}" in to_latex(table)
+    assert f"dit † **{NOT_COMPARABLE}**" in to_markdown(table)
+    assert rf"dit \dag{{}} \textbf{{{NOT_COMPARABLE}}}" in to_latex(table)
 
 
 def test_the_main_protocol_is_the_commonest_one_that_compares() -> None:

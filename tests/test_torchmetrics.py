@@ -212,7 +212,9 @@ def test_one_batch_has_no_score_and_nothing_is_lost() -> None:
 def test_a_frame_drawn_by_the_number_of_a_clip_does_not_depend_on_the_batches(real: bool) -> None:
     whole, apart = (VideoMetric("fid", "inception", "features") for _ in range(2))
     for metric in (whole, apart):
-        metric._extractor = _inception.Extractor(Colours(), Filled("0" * 64, standing="hashed"), torch.device("cpu"))
+        metric._extractor = _inception.InceptionExtractor(
+            Colours(), Filled("0" * 64, standing="hashed"), torch.device("cpu")
+        )
     whole.update(REAL[:8], real=real)
     for number, clip in enumerate(torch.split(REAL[:8], 1)):
         apart.update(FAKE[number, None], real=not real)  # the other side has its own numbers

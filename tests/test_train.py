@@ -26,11 +26,11 @@ from vfbench.datasets import folder
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import BadEnvironment, Interrupted, MissingData, UserError
-from vfbench.interfaces import Clips, Dataset, Setting, Split
+from vfbench.interfaces import BuildContext, Clips, Dataset, Split
 from vfbench.models import videofusion
 from vfbench.training.distributed import Team
 from vfbench.training.train import TrainOptions, prepare, train
-from vfbench.training.trainer import Run, lr_factor
+from vfbench.training.trainer import Trainer, lr_factor
 from vfbench.utils import tensor_files as weights
 
 OPTIONS = TrainOptions(steps=6, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
@@ -52,8 +52,8 @@ class Nothing(Shapes):
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets and no counting of FLOPs: they take longer than a tiny training."""
-    monkeypatch.setattr(Run, "show", lambda run: None)
-    monkeypatch.setattr(Run, "_flops", 1)
+    monkeypatch.setattr(Trainer, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "_flops", 1)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def assert_same(one: Any, two: Any) -> None:
 
 def test_the_loss_falls(trained: tuple[Path, VDM]) -> None:
     folder, raw = trained
-    averaged = vdm.build(Setting(tiny_dataset(), CPU, checkpoint=folder)).model
+    averaged = vdm.build(BuildContext(tiny_dataset(), CPU, checkpoint=folder)).model
     before = loss_of(tiny_vdm(perturbed=False))
     assert loss_of(raw) < 0.8 * before
     assert loss_of(averaged) < 0.8 * before
@@ -168,15 +168,15 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Press Ctrl-C in the midst of that step."""
-    advance = Run.advance
+    advance = Trainer.advance
 
-    def pressed(run: Run) -> dict[str, float]:
+    def pressed(run: Trainer) -> dict[str, float]:
         losses = advance(run)
         if run.step == step:
             signal.raise_signal(signal.SIGINT)
         return losses
 
-    monkeypatch.setattr(Run, "advance", pressed)
+    monkeypatch.setattr(Trainer, "advance", pressed)
 
 
 def test_resuming_what_is_done_changes_nothing(trained: tuple[Path, VDM]) -> None:
@@ -381,7 +381,7 @@ def test_bfloat16_learns_like_float32(quiet: None, tmp_path: Path) -> None:
         options = replace(OPTIONS, steps=50, dtype=dtype)
         train(tiny_videofusion(perturbed=False), OneClip(shape), options, tmp_path / dtype)
     plain, short = (
-        loss_of(videofusion.build(Setting(tiny_dataset(), CPU, checkpoint=tmp_path / dtype)).model)
+        loss_of(videofusion.build(BuildContext(tiny_dataset(), CPU, checkpoint=tmp_path / dtype)).model)
         for dtype in ("float32", "bfloat16")
     )
     assert short == pytest.approx(plain, rel=0.05)
@@ -448,7 +448,7 @@ def test_every_step_has_clipped_gradients_and_its_own_rate(
 
 
 def test_a_batch_shows_real_clips_in_range_with_their_own_words(tmp_path: Path) -> None:
-    run = Run(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=200), tmp_path, Team("cpu"))
+    run = Trainer(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=200), tmp_path, Team("cpu"))
     clips, labels, captions, modes, *_ = next(run.batches)
     assert (clips.shape, clips.dtype) == ((200, 4, 3, 8, 8), torch.uint8)
     assert clips.float().std() > 32

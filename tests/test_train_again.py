@@ -13,15 +13,15 @@ from helpers import tiny_dataset, tiny_vdm
 
 from vfbench.errors import MissingData, UserError
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Run
+from vfbench.training.trainer import Trainer
 
 OPTIONS = TrainOptions(steps=2, batch_size=2, lr=1e-2, warmup=2, save_every=100, sample_every=100)
 
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "show", lambda run: None)
-    monkeypatch.setattr(Run, "_flops", 1)
+    monkeypatch.setattr(Trainer, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "_flops", 1)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "run.json"])

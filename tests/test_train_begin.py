@@ -27,7 +27,7 @@ from vfbench.interfaces import Clips
 from vfbench.training import match_flops, resume
 from vfbench.training import model_card as modelcard
 from vfbench.training.train import TrainOptions, prepare, train
-from vfbench.training.trainer import Run, lr_factor
+from vfbench.training.trainer import Trainer, lr_factor
 from vfbench.utils import tensor_files
 from vfbench.utils.files import file_sha256
 
@@ -38,7 +38,7 @@ SMALL = "shapes(frames=4, height=8, width=8)"
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No sample sheets: they take longer than a tiny training. And an empty folder to work in."""
-    monkeypatch.setattr(Run, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "show", lambda run: None)
     monkeypatch.chdir(tmp_path)
 
 
@@ -260,7 +260,7 @@ def test_another_model_and_tensors_that_do_not_fit_are_named(donor: Path, tmp_pa
 def test_a_training_goes_on_with_the_options_it_began_with(
     before: str, after: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "_flops", 1)
+    monkeypatch.setattr(Trainer, "_flops", 1)
     train(*prepare(before, SMALL, "tiny"), OPTIONS, tmp_path)
     with pytest.raises(UserError, match=named):
         train(*prepare(after, SMALL, "tiny"), OPTIONS, tmp_path, resume=True)
@@ -376,11 +376,11 @@ def test_a_model_whose_flops_cannot_be_counted_is_trained_all_the_same(
 def test_a_gpu_that_is_too_small_for_a_step_is_said(
     processes: int, options: dict[str, Any], mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_small(run: Run) -> None:
+    def too_small(run: Trainer) -> None:
         run.team.count = processes
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Run, "advance", too_small)
+    monkeypatch.setattr(Trainer, "advance", too_small)
     with pytest.raises(BadEnvironment, match=f"step 1 does not fit .*: {mend}$"):
         train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=6, **options), tmp_path)
 
@@ -413,7 +413,7 @@ def test_a_card_that_fails_leaves_a_training_that_can_go_on(tmp_path: Path, monk
 
 def test_the_seconds_of_a_log_go_on_when_it_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resume.write(tmp_path, {}, 5, 1000.0, {})
-    assert resume.take_up(tmp_path, {}, {}) == (5, 1000.0)
+    assert resume.load_state(tmp_path, {}, {}) == (5, 1000.0)
     options = replace(OPTIONS, steps=50, batch_size=1)
     train(tiny_vdm(), tiny_dataset(), options, tmp_path / "run", stop=lambda: True)
     found = torch.load(tmp_path / "run" / "training.pt", weights_only=True)

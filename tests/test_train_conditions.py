@@ -16,8 +16,8 @@ from helpers import CPU, tiny_dataset
 from vfbench.baselines import vdm
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import UserError
-from vfbench.interfaces import Setting
-from vfbench.training.batches import Batches
+from vfbench.interfaces import BuildContext
+from vfbench.training.batches import TrainingBatches
 from vfbench.training.options import conditions
 from vfbench.training.train import TrainOptions, train
 
@@ -78,7 +78,7 @@ def test_each_is_shown_as_often_as_asked_and_other_draws_stay() -> None:
     def batch(given: dict[str, float] | None) -> Any:
         data, options = tiny_dataset(), replace(OPTIONS, batch_size=400, conditions=given)
         shown = conditions(data, options)
-        return Batches(data, options, {}, shown, lambda count, generator: {}, slice(0, 400), CPU)(0)
+        return TrainingBatches(data, options, {}, shown, lambda count, generator: {}, slice(0, 400), CPU)(0)
 
     default, mine = batch(None), batch({"class": 3.0, "none": 1.0})
     assert [mine.modes.count(way) / 400 for way in ("text", "class", "none")] == pytest.approx(
@@ -101,7 +101,7 @@ def test_a_dataset_that_says_little_is_trained_on_and_its_samples_are_asked_for_
     way, weights = ("none", "`none` 1") if "classes" in lacking else ("class", "`class` 0.9, `none` 0.1")
     assert f"| shown with | {weights} |" in card
     assert "text-to-video" not in card
-    assert vdm.build(Setting(data, CPU, checkpoint=tmp_path)).conditioning == way
+    assert vdm.build(BuildContext(data, CPU, checkpoint=tmp_path)).conditioning == way
 
 
 def test_the_flag_reaches_the_record_and_a_change_is_noticed(vfbench: Command, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize(("shown", "way"), [("class_none", "class"), ("text", "text"), ("none", "none")])
 def test_a_model_is_asked_as_it_was_trained(shown: str, way: str, told: dict[str, Path]) -> None:
-    assert vdm.build(Setting(tiny_dataset(), CPU, checkpoint=told[shown])).conditioning == way
+    assert vdm.build(BuildContext(tiny_dataset(), CPU, checkpoint=told[shown])).conditioning == way
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_what_no_clip_has_taught_is_not_asked(
     shown: str, options: dict[str, Any], said: str, told: dict[str, Path]
 ) -> None:
     with pytest.raises(UserError, match=said):
-        vdm.build(Setting(tiny_dataset(), CPU, checkpoint=told[shown]), **options)
+        vdm.build(BuildContext(tiny_dataset(), CPU, checkpoint=told[shown]), **options)
 
 
 def test_a_frame_nobody_left_out_is_no_way_to_guide_away_from(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_frame_nobody_left_out_is_no_way_to_guide_away_from(tmp_path: Path) ->
     assert model.frame_embedding is not None
     assert not model.frame_embedding.projection.unknown.any()
     with pytest.raises(UserError, match=r"guidance 3\.0 .* has seen none"):
-        vdm.build(Setting(data, CPU, checkpoint=tmp_path), guidance=3.0)
+        vdm.build(BuildContext(data, CPU, checkpoint=tmp_path), guidance=3.0)
 
 
 def test_a_prompt_to_a_model_of_classes_is_refused(vfbench: Command, told: dict[str, Path], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.training import resume as state
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Run
+from vfbench.training.trainer import Trainer
 from vfbench.utils import checkpoint
 
 OPTIONS = TrainOptions(steps=4, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=2, sample_every=2)
@@ -31,12 +31,12 @@ FULL = "{} do not fit into the memory of the GPU: batches of {} from here on"
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No counting of FLOPs: it takes longer than a tiny training."""
-    monkeypatch.setattr(Run, "_flops", 1)
+    monkeypatch.setattr(Trainer, "_flops", 1)
 
 
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "show", lambda run: None)
 
 
 def run(folder: Path, model: VDM | None = None, *, resume: bool = False, **options: Any) -> bytes:

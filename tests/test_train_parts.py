@@ -26,12 +26,12 @@ from vfbench.diffusion.model import DiffusionModel, ModelConfig, embedding_optio
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset
 from vfbench.nets.recompute import Recomputing
-from vfbench.training.batches import Batch, Batches
+from vfbench.training.batches import Batch, TrainingBatches
 from vfbench.training.distributed import Team
 from vfbench.training.options import conditions, drawn
 from vfbench.training.precision import recompute
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Run, more_parts
+from vfbench.training.trainer import Trainer, more_parts
 from vfbench.utils import tensor_files
 from vfbench.utils.files import file_sha256
 
@@ -42,8 +42,8 @@ HALVES = (slice(0, 4), slice(4, 8))
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets and no counting of FLOPs: they take longer than a tiny training."""
-    monkeypatch.setattr(Run, "show", lambda run: None)
-    monkeypatch.setattr(Run, "_flops", 1)
+    monkeypatch.setattr(Trainer, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "_flops", 1)
 
 
 def tiny_vdit() -> VDiT:
@@ -97,7 +97,7 @@ def real(root: Path) -> Dataset:
 def batches(data: Dataset, share: slice, model: DiffusionModel | None = None, **options: Any) -> list[Batch]:
     wanted = replace(OPTIONS, batch_size=8, **options)
     draw = (model or tiny_vdm()).draw
-    batch = Batches(data, wanted, drawn(data, wanted), conditions(data, wanted), draw, share, CPU)(3)
+    batch = TrainingBatches(data, wanted, drawn(data, wanted), conditions(data, wanted), draw, share, CPU)(3)
     return batch.parts(wanted.accumulate)
 
 
@@ -161,7 +161,7 @@ class Full:
     def __init__(self, room: int) -> None:
         self.room, self.tried = room, list[int]()
 
-    def learn(self, run: Run, part: Batch, count: int, *, last: bool) -> Tensor:
+    def learn(self, run: Trainer, part: Batch, count: int, *, last: bool) -> Tensor:
         self.tried.append(len(part.clips))
         terms = _LEARN(run, part, count, last=last)  # the gradients are there already when it fails
         if len(part.clips) > self.room:
@@ -169,14 +169,14 @@ class Full:
         return terms
 
 
-_LEARN = Run._learn
+_LEARN = Trainer._learn
 
 
 def test_a_step_that_does_not_fit_is_made_in_smaller_parts_and_teaches_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected, memory = learnt(tmp_path / "parts", accumulate=4), Full(room=1)
-    monkeypatch.setattr(Run, "_learn", lambda run, part, count, *, last: memory.learn(run, part, count, last=last))
+    monkeypatch.setattr(Trainer, "_learn", lambda run, part, count, *, last: memory.learn(run, part, count, last=last))
     found = learnt(tmp_path / "whole")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert memory.tried[:6] == [4, 2, 1, 1, 1, 1]

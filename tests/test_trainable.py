@@ -28,11 +28,11 @@ from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Dataset, Request, Split
 from vfbench.training import match_flops
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Run
+from vfbench.training.trainer import Trainer
 from vfbench.utils.files import file_sha256
 
 
-class Case(NamedTuple):
+class Example(NamedTuple):
     """A model by name, and one of its presets."""
 
     name: str
@@ -45,8 +45,12 @@ class Case(NamedTuple):
 
 TRAINABLE = match_flops.trainable()
 # Of each model the first preset, and those that are of another form.
-OTHERS = [Case("videofusion", "tiny-one"), Case("videofusion", "tiny-prior"), Case("pyoco", "tiny-progressive")]
-FIRST = [Case(name, next(iter(plugins.module("model", name).PRESETS))) for name in TRAINABLE]
+OTHERS = [
+    Example("videofusion", "tiny-one"),
+    Example("videofusion", "tiny-prior"),
+    Example("pyoco", "tiny-progressive"),
+]
+FIRST = [Example(name, next(iter(plugins.module("model", name).PRESETS))) for name in TRAINABLE]
 CASES = [*FIRST, *OTHERS]
 every_model = pytest.mark.parametrize("case", CASES, ids="-".join)
 every_file = pytest.mark.parametrize("case", FIRST, ids="-".join)
@@ -70,7 +74,7 @@ def narrow(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def small(case: Case, data: Dataset | None = None, *, moved: bool = True) -> DiffusionModel:
+def small(case: Example, data: Dataset | None = None, *, moved: bool = True) -> DiffusionModel:
     """The preset with narrow networks, the same on every call; `moved` from the zeros that heads begin with."""
     with torch.device("meta"):
         whole: DiffusionModel = case.module.create(data or tiny_dataset(), case.preset)
@@ -105,7 +109,7 @@ def learnt(model: DiffusionModel, seed: int = 0) -> tuple[float, dict[str, Tenso
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets: they take longer than a tiny training."""
-    monkeypatch.setattr(Run, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "show", lambda run: None)
 
 
 def test_the_models_of_the_benchmark_are_found() -> None:
@@ -117,7 +121,7 @@ def test_the_models_of_the_benchmark_are_found() -> None:
 
 
 @every_model
-def test_the_loss_falls_by_a_quarter(quiet: None, tmp_path: Path, case: Case) -> None:
+def test_the_loss_falls_by_a_quarter(quiet: None, tmp_path: Path, case: Example) -> None:
     model = small(case, moved=False)
     before = loss_of(model)
     train(model, OneClip(tiny_dataset().shape), OPTIONS, tmp_path)
@@ -127,7 +131,7 @@ def test_the_loss_falls_by_a_quarter(quiet: None, tmp_path: Path, case: Case) ->
 
 
 @every_model
-def test_every_weight_learns_and_is_in_one_group(case: Case) -> None:
+def test_every_weight_learns_and_is_in_one_group(case: Example) -> None:
     model = small(case)
     draws = [learnt(model, seed)[1] for seed in range(3)]  # some weights are for what is left out at random
     reached = {name for gradients in draws for name, g in gradients.items() if g is not None and g.any()}
@@ -137,7 +141,7 @@ def test_every_weight_learns_and_is_in_one_group(case: Case) -> None:
 
 
 @every_model
-def test_training_draws_from_the_generator_it_is_given(case: Case) -> None:
+def test_training_draws_from_the_generator_it_is_given(case: Example) -> None:
     model, state = small(case), torch.get_rng_state()
     assert learnt(model, 0)[0] == learnt(model, 0)[0] != learnt(model, 1)[0]
     assert torch.equal(state, torch.get_rng_state()), "training moved the global random numbers"
@@ -155,7 +159,7 @@ def leaves(tree: Any, path: str = "") -> dict[str, Any]:
 
 
 @every_model
-def test_stopped_and_resumed_is_undisturbed_bit_for_bit(quiet: None, tmp_path: Path, case: Case) -> None:
+def test_stopped_and_resumed_is_undisturbed_bit_for_bit(quiet: None, tmp_path: Path, case: Example) -> None:
     options, asked = replace(OPTIONS, steps=6), iter([False, False, True])  # after each step: it stops at the third
     train(small(case), tiny_dataset(), options, tmp_path / "whole")
     train(small(case), tiny_dataset(), options, tmp_path / "parts", stop=lambda: next(asked))
@@ -177,7 +181,7 @@ def test_stopped_and_resumed_is_undisturbed_bit_for_bit(quiet: None, tmp_path: P
 
 @every_model
 @pytest.mark.parametrize("options", [{}, {"solver": "ddpm", "guidance": 2.0}], ids=["default", "fresh noise"])
-def test_a_clip_follows_from_its_request_alone(tmp_path: Path, case: Case, options: dict[str, Any]) -> None:
+def test_a_clip_follows_from_its_request_alone(tmp_path: Path, case: Example, options: dict[str, Any]) -> None:
     small(case).save(tmp_path)
     sampler = case.module.build(setting(tmp_path), **{"steps": 3, **options})
     first, *others = requests(4, 5, 6)
@@ -189,7 +193,7 @@ def test_a_clip_follows_from_its_request_alone(tmp_path: Path, case: Case, optio
 
 
 @every_model
-def test_label_and_prompt_reach_the_clip(tmp_path: Path, case: Case) -> None:
+def test_label_and_prompt_reach_the_clip(tmp_path: Path, case: Example) -> None:
     small(case).save(tmp_path)
     (asked,) = requests(4)
     others = {
@@ -214,7 +218,7 @@ def unchecked() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def _compiled(case: Case, backend: str) -> float:
+def _compiled(case: Example, backend: str) -> float:
     """How far loss and gradients of compiled networks are from those of plain ones, at most; raises where a network
     does not become one graph."""
     torch.set_num_threads(1)
@@ -230,14 +234,14 @@ def _compiled(case: Case, backend: str) -> float:
 @every_model
 @pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 def test_each_network_compiles_to_one_graph_that_says_the_same(
-    unchecked: ProcessPoolExecutor, case: Case, backend: str
+    unchecked: ProcessPoolExecutor, case: Example, backend: str
 ) -> None:
     assert unchecked.submit(_compiled, case, backend).result() < 1e-3
 
 
 @pytest.mark.slow
 @every_file
-def test_the_command_compiles_it(tmp_path: Path, case: Case) -> None:
+def test_the_command_compiles_it(tmp_path: Path, case: Example) -> None:
     given = ["--model", case.name, "--preset", case.preset, "--dataset", "shapes(frames=4, height=8, width=8)"]
     given += ["--steps", "3", "--batch-size", "2", "--device", "cpu", "--dtype", "float32"]
     for name, flags in {"plain": [], "compiled": ["--compile"]}.items():
@@ -257,7 +261,7 @@ def test_the_command_compiles_it(tmp_path: Path, case: Case) -> None:
 
 @every_model
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
-def test_saved_and_loaded_it_makes_the_same_clips(tmp_path: Path, case: Case, half: bool) -> None:
+def test_saved_and_loaded_it_makes_the_same_clips(tmp_path: Path, case: Example, half: bool) -> None:
     model = small(case)
     model.save(tmp_path / "a", half=half)
     if half:
@@ -274,7 +278,7 @@ def test_saved_and_loaded_it_makes_the_same_clips(tmp_path: Path, case: Case, ha
 
 
 @every_file
-def test_the_checkpoint_of_another_model_is_refused(tmp_path: Path, case: Case) -> None:
+def test_the_checkpoint_of_another_model_is_refused(tmp_path: Path, case: Example) -> None:
     other = next(one for one in CASES if one.name != case.name)
     small(other).save(tmp_path)
     with pytest.raises(MissingData, match=f"checkpoint of '{other.name}', not of '{case.name}'"):
@@ -282,7 +286,7 @@ def test_the_checkpoint_of_another_model_is_refused(tmp_path: Path, case: Case) 
 
 
 @every_file
-def test_every_preset_describes_a_model_and_an_unknown_one_is_refused(case: Case) -> None:
+def test_every_preset_describes_a_model_and_an_unknown_one_is_refused(case: Example) -> None:
     for preset, options in case.module.PRESETS.items():
         frames, height, width = options.get("clips", (4, 8, 8))
         with torch.device("meta"):
@@ -297,10 +301,10 @@ def test_every_preset_describes_a_model_and_an_unknown_one_is_refused(case: Case
 
 
 @pytest.fixture
-def my_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Case], str]:
+def my_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Example], str]:
     """Makes a model's file that of a third party; returns the dotted name by which a user gives it."""
 
-    def copied(case: Case) -> str:
+    def copied(case: Example) -> str:
         folder = tmp_path / f"my_package_{os.getpid()}_{case.name}"
         folder.mkdir()
         (folder / "my_module.py").write_text(Path(str(case.module.__file__)).read_text())
@@ -312,7 +316,7 @@ def my_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cas
 
 @every_file
 def test_the_command_runs_its_checkpoint(
-    quiet: None, tmp_path: Path, vfbench: Command, my_package: Callable[[Case], str], case: Case
+    quiet: None, tmp_path: Path, vfbench: Command, my_package: Callable[[Example], str], case: Example
 ) -> None:
     data = shapes.build()
     train(small(case, data), data, replace(OPTIONS, steps=2), tmp_path / "model")

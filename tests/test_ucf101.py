@@ -13,7 +13,7 @@ from contract import check_dataset
 
 from vfbench import clips as folders
 from vfbench import video
-from vfbench.clips.transform import Cut, starts
+from vfbench.clips.transform import ClipTransform, starts
 from vfbench.datasets import ucf101
 from vfbench.datasets._ucf101_lists import CLASSES as CLASSES_OF_ALL
 from vfbench.datasets._ucf101_lists import official_name
@@ -296,7 +296,7 @@ def test_pixels_follow_geometry_and_filter(root: Path) -> None:
     seen = {}
     for name, options in fitted.items():
         seen[name] = make(root, start="zero", drop_first=2, **options).clips("train", [0])[0, :1]
-        assert torch.equal(seen[name], Cut("ucf101", ClipShape(1, 8, 8), **options).fit(frame, "v"))
+        assert torch.equal(seen[name], ClipTransform("ucf101", ClipShape(1, 8, 8), **options).fit(frame, "v"))
     assert len({bytes(pixels.numpy().tobytes()) for pixels in seen.values()}) == len(fitted)
     native = make(root, start="zero", drop_first=2, geometry="native", height=16, width=24)
     assert torch.equal(native.clips("train", [0])[0, :1], frame)

@@ -12,7 +12,7 @@ import torch
 from helpers import CPU, NO_TIME, requests, sampler, setting, tiny_dataset, tiny_vdm, tiny_videofusion
 
 from vfbench.errors import MissingData
-from vfbench.interfaces import ClipShape, Setting
+from vfbench.interfaces import BuildContext, ClipShape
 from vfbench.models import videofusion
 from vfbench.utils import tensor_files as weights
 from vfbench.utils.files import file_sha256
@@ -108,13 +108,13 @@ def test_a_checkpoint_of_another_clip_shape_is_refused_naming_both(checkpoint: P
 def test_without_a_checkpoint_the_error_tells_how_to_train_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("vfbench.utils.checkpoint.SHIPPED", tmp_path)
     with pytest.raises(MissingData, match="train --model videofusion --dataset shapes"):
-        videofusion.build(Setting(tiny_dataset(), CPU))
+        videofusion.build(BuildContext(tiny_dataset(), CPU))
 
 
 def test_a_shipped_checkpoint_is_found_by_dataset_and_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("vfbench.utils.checkpoint.SHIPPED", tmp_path)
     tiny_videofusion().save(tmp_path / "shapes" / "videofusion")
-    assert videofusion.build(Setting(tiny_dataset(), CPU)).shape == ClipShape(4, 8, 8)
+    assert videofusion.build(BuildContext(tiny_dataset(), CPU)).shape == ClipShape(4, 8, 8)
 
 
 def test_presets_survive_json_so_that_a_checkpoint_can_describe_itself() -> None:

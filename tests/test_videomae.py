@@ -19,7 +19,7 @@ from vfbench import plugins
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics import _videomae
-from vfbench.metrics._videomae import Extractor, VideoMAE
+from vfbench.metrics._videomae import VideoMAE, VideoMAEExtractor
 from vfbench.weights import Filled, fill
 
 CPU = torch.device("cpu")
@@ -40,8 +40,8 @@ def tiny(side: int = 16, patch: int = 1) -> VideoMAE:
 
 
 @pytest.fixture
-def extractor() -> Extractor:
-    return Extractor(tiny(side=8, patch=4), Filled("0" * 64, standing="other"), CPU)
+def extractor() -> VideoMAEExtractor:
+    return VideoMAEExtractor(tiny(side=8, patch=4), Filled("0" * 64, standing="other"), CPU)
 
 
 def some_clips(count: int = 3, frames: int = 16) -> Clips:
@@ -54,11 +54,11 @@ def asked(count: int = 3) -> list[Request]:
     return [Request(i, i, 0, "") for i in range(count)]
 
 
-def features(extractor: Extractor, clips: Clips) -> Tensor:
+def features(extractor: VideoMAEExtractor, clips: Clips) -> Tensor:
     return extractor(clips, asked(len(clips)), ["features"])["features"]
 
 
-def test_it_keeps_the_contract(extractor: Extractor) -> None:
+def test_it_keeps_the_contract(extractor: VideoMAEExtractor) -> None:
     check_extractor(extractor, some_clips(), asked())
     assert extractor.outputs == {"features": 8}
 
@@ -158,7 +158,7 @@ def test_it_is_built_with_all_its_numbers(monkeypatch: pytest.MonkeyPatch) -> No
 # What it sees.
 
 
-def test_its_input_is_squashed_to_0_to_1_and_no_more(extractor: Extractor) -> None:
+def test_its_input_is_squashed_to_0_to_1_and_no_more(extractor: VideoMAEExtractor) -> None:
     clips = some_clips(2)
     frame = clips[1, 5].float()[None] / 255
     expected = F.interpolate(frame, (8, 8), mode="bilinear", align_corners=False)[0]
@@ -167,7 +167,7 @@ def test_its_input_is_squashed_to_0_to_1_and_no_more(extractor: Extractor) -> No
     torch.testing.assert_close(found[1, :, 5], expected, atol=1e-6, rtol=0)
 
 
-def test_order_of_channels_and_of_time_and_range_matter(extractor: Extractor) -> None:
+def test_order_of_channels_and_of_time_and_range_matter(extractor: VideoMAEExtractor) -> None:
     clips = some_clips()
     found = features(extractor, clips)
     for other in (clips.flip(2), clips.flip(1)):
@@ -178,12 +178,12 @@ def test_order_of_channels_and_of_time_and_range_matter(extractor: Extractor) ->
     assert not torch.equal(found[0], found[1])
 
 
-def test_an_odd_number_of_frames_is_refused(extractor: Extractor) -> None:
+def test_an_odd_number_of_frames_is_refused(extractor: VideoMAEExtractor) -> None:
     with pytest.raises(UserError, match="clips have 15 frames, and VideoMAE reads 2 at a time"):
         features(extractor, some_clips(1, 15))
 
 
-def test_passes_are_small_and_change_nothing(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passes_are_small_and_change_nothing(extractor: VideoMAEExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = some_clips(5)
     whole = features(extractor, clips)
     monkeypatch.setattr(_videomae, "BATCH", 2)
@@ -193,7 +193,7 @@ def test_passes_are_small_and_change_nothing(extractor: Extractor, monkeypatch: 
     assert sizes == [2, 2, 1]
 
 
-def test_its_weights_are_in_its_fingerprint(extractor: Extractor) -> None:
-    other = Extractor(tiny(side=8, patch=4), Filled("1" * 64, standing="proven"), CPU)
+def test_its_weights_are_in_its_fingerprint(extractor: VideoMAEExtractor) -> None:
+    other = VideoMAEExtractor(tiny(side=8, patch=4), Filled("1" * 64, standing="proven"), CPU)
     assert extractor.fingerprint != other.fingerprint
     assert (extractor.standing, other.standing) == ("other", "proven")

@@ -3,35 +3,35 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vfbench.clips.transform import Cut, Windows, drawn
+from vfbench.clips.transform import ClipTransform, WindowIndex, drawn
 from vfbench.interfaces import ClipShape
 
-EVERY = Cut("folder", ClipShape(16, 8, 8), start="every")
-CHUNKS = Cut("folder", ClipShape(4, 8, 8), stride=2, drop_first=1, start="chunks")
+EVERY = ClipTransform("folder", ClipShape(16, 8, 8), start="every")
+CHUNKS = ClipTransform("folder", ClipShape(4, 8, 8), stride=2, drop_first=1, start="chunks")
 
 
 def test_windows_are_addressed_video_by_video() -> None:
-    every = Windows(EVERY, ["a", "b", "c"], [20, 16, 17])
+    every = WindowIndex(EVERY, ["a", "b", "c"], [20, 16, 17])
     expected = [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (2, 0), (2, 1)]
     assert [every[index] for index in range(len(every))] == expected
-    chunks = Windows(CHUNKS, ["a", "b"], [16, 15])
+    chunks = WindowIndex(CHUNKS, ["a", "b"], [16, 15])
     assert [chunks[index] for index in range(len(chunks))] == [(0, 1), (0, 9), (1, 1)]
 
 
 def test_no_such_window() -> None:
-    every = Windows(EVERY, ["a"], [20])
+    every = WindowIndex(EVERY, ["a"], [20])
     for index in (5, -1):
         with pytest.raises(IndexError, match=f"there are 5 windows: no window {index}"):
             every[index]
-    assert len(Windows(EVERY, [], [])) == 0
+    assert len(WindowIndex(EVERY, [], [])) == 0
 
 
 def test_a_window_is_drawn_by_name_start_and_seed_whatever_else_there_is() -> None:
-    both = Windows(EVERY, ["a", "b"], [20, 18])
-    alone = Windows(EVERY, ["b"], [18])
+    both = WindowIndex(EVERY, ["a", "b"], [20, 18])
+    alone = WindowIndex(EVERY, ["b"], [18])
     assert both.keys(3)[5:].tolist() == alone.keys(3).tolist()
     assert len({*both.keys(0).tolist(), *both.keys(1).tolist()}) == 2 * len(both) == 16
-    assert Windows(EVERY, [], []).keys(0).shape == (0,)
+    assert WindowIndex(EVERY, [], []).keys(0).shape == (0,)
 
 
 def test_the_draw_of_windows_is_pinned() -> None:
@@ -39,14 +39,14 @@ def test_the_draw_of_windows_is_pinned() -> None:
     golden = 0x9E3779B97F4A7C15
     name = "a"
     start = (golden - drawn(name)) % 2**64
-    windows = Windows(EVERY, [name], [16])
+    windows = WindowIndex(EVERY, [name], [16])
     windows._starts = [range(start, start + 1)]  # so that the sum of name and start is the state
     assert windows.keys(0).tolist() == [0xE220A8397B1DCDAF]
 
 
 def test_windows_are_drawn_evenly() -> None:
     """Each tenth of the windows gets its share of the first tenth of a draw."""
-    windows = Windows(EVERY, [f"v{i}" for i in range(50)], [215] * 50)
+    windows = WindowIndex(EVERY, [f"v{i}" for i in range(50)], [215] * 50)
     first = np.argsort(windows.keys(0))[:1000]
     counts = np.bincount(first // 1000, minlength=10)
     assert (abs(counts - 100) < 40).all()  # four standard deviations

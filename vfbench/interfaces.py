@@ -29,7 +29,7 @@ SpareArray: TypeAlias = Float[np.ndarray, "spare dim"]
 Conditioning = Literal["none", "class", "text"]
 Split = Literal["train", "test"]
 Better = Literal["lower", "higher"]
-Standing = Literal["proven", "hashed", "other"]
+WeightStatus = Literal["proven", "hashed", "other"]
 Quantise = Literal["round", "truncate"]
 
 
@@ -146,7 +146,7 @@ class Dataset(Protocol):
 
 
 @dataclass(frozen=True)
-class Setting:
+class BuildContext:
     """What the engine gives every model when it is built: where and on what it will work.
 
     `quantise` is how a float becomes a byte: rounded, or cut off as some published protocols do. `requests` are all
@@ -205,7 +205,7 @@ class Extractor(Protocol):
 
     name: str
     fingerprint: str
-    standing: Standing
+    standing: WeightStatus
     outputs: Mapping[str, int]
 
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:

@@ -73,9 +73,9 @@ def data_stats(
     from vfbench import plugins
     from vfbench.cli import config
     from vfbench.pipeline import reference_stats
-    from vfbench.pipeline.eval_setup import Asked
+    from vfbench.pipeline.eval_setup import EvalOptions
 
-    asked = Asked(
+    asked = EvalOptions(
         protocol=protocol,
         metrics=config.listed(metrics),
         n_real=num_real,

@@ -43,7 +43,7 @@ def generate(
 ) -> None:
     """Make clips with a model and write them to a folder, with what each was asked for."""
     from vfbench.pipeline.eval_setup import CLIPS
-    from vfbench.pipeline.export import MakeOptions, make, prepare
+    from vfbench.pipeline.export import ExportOptions, make, prepare
     from vfbench.training import budget
 
     sampling = {
@@ -55,7 +55,7 @@ def generate(
         "guidance": guidance,
         "threshold": threshold,
     }
-    options = MakeOptions(
+    options = ExportOptions(
         output=output,
         model=model,
         dataset=dataset,

@@ -50,7 +50,9 @@ def compare(
 
     verdicts = paired(a, b, config.listed(metrics))
     comparable = results.load([a])[0]["protocol"].get("comparable")
-    print(f"A is {a}, B is {b}; [95 % interval of the difference]" + ("" if comparable else f"; {results.STRANGER}"))
+    print(
+        f"A is {a}, B is {b}; [95 % interval of the difference]" + ("" if comparable else f"; {results.NOT_COMPARABLE}")
+    )
     for verdict in verdicts:
         print(verdict)
 

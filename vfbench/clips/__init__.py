@@ -10,7 +10,7 @@ and two layouts in one folder are refused. Hidden folders, `__MACOSX` and split 
 """
 
 from vfbench.clips.fingerprint import DEEP, LIGHT, Depth, content_hash, mismatches, too_short
-from vfbench.clips.layout import Entry, Found, detect
+from vfbench.clips.layout import ClipFile, ClipFolder, detect
 from vfbench.clips.probe import measures
 from vfbench.clips.read import STARTS, clip, clips, count, decoder, features, measure, read, resolution
 from vfbench.clips.text import few, in_words, natural, printable
@@ -19,9 +19,9 @@ __all__ = [
     "DEEP",
     "LIGHT",
     "STARTS",
+    "ClipFile",
+    "ClipFolder",
     "Depth",
-    "Entry",
-    "Found",
     "clip",
     "clips",
     "content_hash",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from vfbench import video
-from vfbench.clips.layout import Found
+from vfbench.clips.layout import ClipFolder
 from vfbench.clips.read import clip, count
 from vfbench.clips.scan import codec, frame_files
 from vfbench.clips.text import few
@@ -40,7 +40,7 @@ DEEP = Depth(1 << 22, 1 << 20)
 LIGHT = Depth(0, 1 << 14)  # 48 KiB of each of the thousands of videos of a known dataset: seconds, not minutes
 
 
-def content_hash(found: Found, depth: Depth = DEEP) -> str:
+def content_hash(found: ClipFolder, depth: Depth = DEEP) -> str:
     """SHA-256 of the kind of clips and of every clip's name, sizes and content, 64 hexadecimal digits.
 
     Wherever the folder stands and whenever its files were written, the same clips give the same hash. A clip of up to
@@ -60,14 +60,14 @@ def content_hash(found: Found, depth: Depth = DEEP) -> str:
     return digest.hexdigest()
 
 
-def _files(found: Found) -> dict[str, Path]:
+def _files(found: ClipFolder) -> dict[str, Path]:
     """What is hashed, by name; an array file, whose rows are entries each, once."""
     if found.kind in ("videos", "frames"):
         return {entry.name: entry.path for entry in found.entries}
     return {path.relative_to(found.base).as_posix(): path for path in dict.fromkeys(e.path for e in found.entries)}
 
 
-def _identity(found: Found, path: Path, depth: Depth) -> Iterator[str]:
+def _identity(found: ClipFolder, path: Path, depth: Depth) -> Iterator[str]:
     """What a clip or array file is known by."""
     if found.kind != "frames":
         size = path.stat().st_size
@@ -103,7 +103,7 @@ class _Look(NamedTuple):
     frames: int | None
 
 
-def mismatches(real: Found, fake: Found) -> list[str]:
+def mismatches(real: ClipFolder, fake: ClipFolder) -> list[str]:
     """How the two sides were stored differently, a line each: compression, resolution, frame rate, number of frames.
 
     None of these stops a score; each can move it more than a better model does. Up to 16 clips a side are looked at,
@@ -122,7 +122,7 @@ def mismatches(real: Found, fake: Found) -> list[str]:
     return lines
 
 
-def too_short(found: Found, *, frames: int, stride: int = 1, drop_first: int = 0) -> list[str]:
+def too_short(found: ClipFolder, *, frames: int, stride: int = 1, drop_first: int = 0) -> list[str]:
     """The names of the clips with fewer frames than `clip` would need, so that they are known before any work.
 
     A video that declares more than it holds, as damaged ones do, is found when it is read. Raises `MissingData` naming
@@ -132,12 +132,12 @@ def too_short(found: Found, *, frames: int, stride: int = 1, drop_first: int = 0
     return [entry.name for entry in found.entries if count(entry) < needed]
 
 
-def _spread(found: Found) -> list[int]:
+def _spread(found: ClipFolder) -> list[int]:
     probes = min(PROBES, len(found))
     return [i * (len(found) - 1) // max(probes - 1, 1) for i in range(probes)]
 
 
-def _look(found: Found, index: int) -> _Look:
+def _look(found: ClipFolder, index: int) -> _Look:
     entry = found.entries[index]
     height, width = clip(found, index, frames=1).shape[-2:]
     size = f"{width}x{height}"

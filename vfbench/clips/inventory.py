@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vfbench import clips
-from vfbench.clips import DEEP, Depth, Found
+from vfbench.clips import DEEP, ClipFolder, Depth
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset, Split
 
@@ -22,13 +22,14 @@ class Inventory:
     that is known. `origin` tells from a video's name the recording that it was cut from: two
     splits must not share one. `depth` is that of `identity`.
     What was prepared is `made_of` files that are elsewhere, the identity that each split had there, and `fitted` as
-    `vfbench.clips.transform.Cut.fitting` says: it has that size and geometry, and no other, and was read by `decoder`.
+    `vfbench.clips.transform.ClipTransform.fitting` says: it has that size and geometry, and no other, and was read by
+    `decoder`.
     """
 
     dataset: str
     layout: str
     copy: str
-    splits: Mapping[Split, Found]
+    splits: Mapping[Split, ClipFolder]
     classes: tuple[str, ...]
     listed: Mapping[Split, tuple[str, ...]] = field(default_factory=dict)
     extra: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ TITLES = {
 }
 
 
-class Entry(NamedTuple):
+class ClipFile(NamedTuple):
     """A video or clip: its name below the folder (`samples.npz[3]` in an array file), its place, class and kind.
 
     `path` is a file or a frame folder, `row` the place in an array file. What `vfbench data prepare` made has `frames`
@@ -46,12 +46,12 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Found:
+class ClipFolder:
     """The layout of a folder, its clips in natural order, and notes on all that a reader must know of them."""
 
     root: Path
     kind: Kind
-    entries: tuple[Entry, ...]
+    entries: tuple[ClipFile, ...]
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class Found:
         return "\n".join(f"{name:<7} {line}" for name, line in lines)
 
 
-def detect(root: str | os.PathLike[str], *, listing: str | os.PathLike[str] | None = None) -> Found:
+def detect(root: str | os.PathLike[str], *, listing: str | os.PathLike[str] | None = None) -> ClipFolder:
     """Find the clips of a folder, or of a single video or array file, reading no more than names and array headers.
 
     `listing` is a file of paths relative to the folder, one a line; then nothing else is scored, and the rest is named
@@ -105,8 +105,8 @@ def detect(root: str | os.PathLike[str], *, listing: str | os.PathLike[str] | No
     if layout == "arrays":
         return _arrays(place, [(name, group, examine(there.base / name)) for name, group in _grouped(names)], notes)
     notes = [*(_check_frames(there, names) if layout == "frames" else _video_notes(names)), *notes]
-    entries = [Entry(name, there.base / name, 0, group, layout) for name, group in _grouped(names)]
-    return Found(place, layout, tuple(entries), tuple(notes))
+    entries = [ClipFile(name, there.base / name, 0, group, layout) for name, group in _grouped(names)]
+    return ClipFolder(place, layout, tuple(entries), tuple(notes))
 
 
 def _nothing(place: Path, there: Scan) -> MissingData:
@@ -153,7 +153,7 @@ def _grouped(names: Iterable[str]) -> list[tuple[str, str]]:
     return [(str(path), path.parent.name if level else "") for path in ordered]
 
 
-def _arrays(place: Path, files: Sequence[tuple[str, str, ArrayFile]], notes: Sequence[str]) -> Found:
+def _arrays(place: Path, files: Sequence[tuple[str, str, ArrayFile]], notes: Sequence[str]) -> ClipFolder:
     """The rows of all array files, one after another."""
     kinds: dict[Kind, str] = {file.kind: name for name, _, file in files}
     if len(kinds) > 1:
@@ -164,7 +164,7 @@ def _arrays(place: Path, files: Sequence[tuple[str, str, ArrayFile]], notes: Seq
         found = ", ".join(f"{width} in {name}" for width, name in widths.items())
         raise MissingData(f"{place} holds features of different width ({found}): keep those of one network")
     entries = [
-        Entry(f"{name}[{i}]", file.path, i, group, file.kind)
+        ClipFile(f"{name}[{i}]", file.path, i, group, file.kind)
         for name, group, file in files
         for i in range(file.shape[0])
     ]
@@ -174,7 +174,7 @@ def _arrays(place: Path, files: Sequence[tuple[str, str, ArrayFile]], notes: Seq
         for name, _, file in files
         if file.kind == "arrays" and not file.mapped
     ]
-    return Found(place, next(iter(kinds)), tuple(entries), (*unread, *whole, *notes))
+    return ClipFolder(place, next(iter(kinds)), tuple(entries), (*unread, *whole, *notes))
 
 
 def _check_frames(there: Scan, names: Sequence[str]) -> list[str]:

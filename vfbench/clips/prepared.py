@@ -13,11 +13,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from vfbench.clips import Entry, Found
+from vfbench.clips import ClipFile, ClipFolder
 from vfbench.clips.arrays import shard_size
 from vfbench.clips.inventory import Inventory
 from vfbench.errors import MissingData, UserError
-from vfbench.utils.files import file_sha256, read_json, recall, remember, stamp, write_json
+from vfbench.utils.files import file_sha256, load_cache, read_json, save_cache, stamp, write_json
 from vfbench.utils.prefetch import ahead
 from vfbench.utils.progress import Progress
 
@@ -61,14 +61,14 @@ def require_whole(root: Path) -> None:
     index = read_index(root)
     shards = index["shards"]
     keys = [_seal({"stamp": stamp(root / SHARDS / shard["name"]), "sha256": shard["sha256"]}) for shard in shards]
-    known = recall(WHOLE)
+    known = load_cache(WHOLE)
     todo = [number for number, key in enumerate(keys) if key not in known]
     for number, fault in zip(todo, _faults(root, index, todo), strict=True):
         if fault:
             raise MissingData(f"{fault}; give the command again that made it\n  {index['command']}")
         known[keys[number]] = shards[number]["name"]
     if todo:
-        remember(WHOLE, known)
+        save_cache(WHOLE, known)
 
 
 def damaged(root: Path) -> list[str]:
@@ -114,13 +114,13 @@ def _seal(index: Mapping[str, Any]) -> str:
 
 def _inventory(root: Path, index: Mapping[str, Any], origin: Callable[[str], str]) -> Inventory:
     shards = [root / SHARDS / shard["name"] for shard in index["shards"]]
-    splits: dict[Any, Found] = {}
+    splits: dict[Any, ClipFolder] = {}
     for split, videos in index["videos"].items():
         entries = (
-            Entry(name, shards[shard], row, group, "prepared", frames, (height, width), rate)
+            ClipFile(name, shards[shard], row, group, "prepared", frames, (height, width), rate)
             for name, group, frames, height, width, shard, row, rate in videos
         )
-        splits[split] = Found(root, "prepared", tuple(entries))
+        splits[split] = ClipFolder(root, "prepared", tuple(entries))
     return Inventory(
         index["dataset"],
         f"prepared from {index['layout']}",

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vfbench import video
-from vfbench.clips.layout import Entry
+from vfbench.clips.layout import ClipFile
 from vfbench.clips.read import measure
 from vfbench.clips.scan import suffix
-from vfbench.utils.files import cache, recall, remember, stamp
+from vfbench.utils.files import cache, load_cache, save_cache, stamp
 from vfbench.utils.progress import Progress
 
 Measure = tuple[int, int, int]
@@ -20,7 +20,7 @@ FORMAT = 1  # of what is kept: raise it whenever another number would be found
 QUICK = ".avi"  # its header stands at the file's head: to read it again costs less than to look it up
 
 
-def measures(entries: Sequence[Entry]) -> list[Measure]:
+def measures(entries: Sequence[ClipFile]) -> list[Measure]:
     """Number of frames, height and width of every entry, as `vfbench.clips.measure` finds them.
 
     The cache knows a file by its place, size and time, and by who looked. Raises `MissingData` naming the first entry
@@ -40,11 +40,11 @@ def measures(entries: Sequence[Entry]) -> list[Measure]:
                 known[keys[i]] = found[-1]
             progress.advance(1)
     finally:
-        remember(STORE, known)
+        save_cache(STORE, known)
     return found
 
 
-def _slow(entry: Entry) -> bool:
+def _slow(entry: ClipFile) -> bool:
     return entry.kind == "videos" and suffix(entry.path.name) != QUICK
 
 
@@ -55,7 +55,7 @@ def _key(path: Path) -> str:
 
 def _known() -> dict[str, Measure]:
     try:
-        return {key: (int(n), int(height), int(width)) for key, (n, height, width) in recall(STORE).items()}
+        return {key: (int(n), int(height), int(width)) for key, (n, height, width) in load_cache(STORE).items()}
     except (TypeError, ValueError) as error:
         print(f"{cache() / STORE} cannot be used: {error}; looking again", file=sys.stderr)
         return {}

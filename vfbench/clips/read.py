@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vfbench import video
 from vfbench.clips import arrays
-from vfbench.clips.layout import Entry, Found
+from vfbench.clips.layout import ClipFile, ClipFolder
 from vfbench.clips.scan import frame_files
 from vfbench.clips.text import few
 from vfbench.clips.transform import starts
@@ -27,7 +27,7 @@ STARTS = ONE  # a clip is read from one place
 
 
 def clips(
-    found: Found,
+    found: ClipFolder,
     indices: Sequence[int],
     *,
     frames: int,
@@ -58,7 +58,7 @@ def clips(
 
 
 def clip(
-    found: Found, index: int, *, frames: int, start: str = "zero", stride: int = 1, drop_first: int = 0
+    found: ClipFolder, index: int, *, frames: int, start: str = "zero", stride: int = 1, drop_first: int = 0
 ) -> UInt8[Tensor, "frames 3 height width"]:
     """One clip in its own resolution, uint8 (T, 3, H, W): `frames` frames, `stride` apart, in the order of the file.
 
@@ -76,7 +76,7 @@ def clip(
 
 
 def read(
-    entry: Entry, wanted: range, *, root: Path | None = None, decoder: str = "auto"
+    entry: ClipFile, wanted: range, *, root: Path | None = None, decoder: str = "auto"
 ) -> UInt8[Tensor, "frames 3 height width"]:
     """The frames `wanted` of an entry in its own resolution, uint8 (T, 3, H, W); `decoder` reads a video file.
 
@@ -97,7 +97,7 @@ def read(
     return _prepared(entry, wanted) if entry.kind == "prepared" else _row(entry, wanted)
 
 
-def _check_request(found: Found, index: int, frames: int, start: str, stride: int, drop_first: int) -> None:
+def _check_request(found: ClipFolder, index: int, frames: int, start: str, stride: int, drop_first: int) -> None:
     for name, value, least in (("frames", frames, 1), ("stride", stride, 1), ("drop_first", drop_first, 0)):
         if value < least:
             raise UserError(f"{name}={value}: at least {least} is needed to read clips of {found.root}")
@@ -107,20 +107,20 @@ def _check_request(found: Found, index: int, frames: int, start: str, stride: in
         raise IndexError(f"{found.root} has {len(found)} clips: no clip {index}")
 
 
-def resolution(found: Found) -> tuple[int, int]:
+def resolution(found: ClipFolder) -> tuple[int, int]:
     """Height and width of the first clip, as shown."""
     height, width = clip(found, 0, frames=1).shape[-2:]
     return height, width
 
 
-def features(found: Found) -> Float[Tensor, "n dim"]:
+def features(found: ClipFolder) -> Float[Tensor, "n dim"]:
     """All rows of feature files in the order of their entries; raises `UserError` where clips were found instead."""
     if found.kind != "features":
         raise UserError(f"{found.root} holds {found.kind}, not features: give a file of floats (N, D)")
     return torch.cat([arrays.features(path) for path in dict.fromkeys(entry.path for entry in found.entries)])
 
 
-def decoder(found: Found, decoder: str = "auto") -> str:
+def decoder(found: ClipFolder, decoder: str = "auto") -> str:
     """Names and versions of what turns these files into pixels, for fingerprints."""
     if found.kind == "videos":
         used = sorted({video.chosen(entry.path, decoder) for entry in found.entries})
@@ -129,12 +129,12 @@ def decoder(found: Found, decoder: str = "auto") -> str:
     return f"pillow {PIL.__version__} (libjpeg {jpeg})" if found.kind == "frames" else "numpy"
 
 
-def count(entry: Entry) -> int:
+def count(entry: ClipFile) -> int:
     """How many frames an entry has; of a video, how many its container says are shown (`vfbench.video.header`)."""
     return measure(entry)[0]
 
 
-def measure(entry: Entry) -> tuple[int, int, int]:
+def measure(entry: ClipFile) -> tuple[int, int, int]:
     """Number of frames, height and width of an entry as shown, without decoding it.
 
     Raises `MissingData` naming what cannot be read, and `UserError` for features, which are no clips.
@@ -153,7 +153,7 @@ def measure(entry: Entry) -> tuple[int, int, int]:
     return frames, height, width
 
 
-def _measure_stills(entry: Entry) -> tuple[int, int, int]:
+def _measure_stills(entry: ClipFile) -> tuple[int, int, int]:
     files = frame_files(entry.path)
     if not files:
         raise MissingData(f"{entry.path} holds no image; get this clip again or take it out")
@@ -161,19 +161,19 @@ def _measure_stills(entry: Entry) -> tuple[int, int, int]:
     return len(files), height, width
 
 
-def _row(entry: Entry, wanted: range) -> UInt8[Tensor, "frames 3 height width"]:
+def _row(entry: ClipFile, wanted: range) -> UInt8[Tensor, "frames 3 height width"]:
     row = arrays.rows(entry.path)[entry.row, wanted.start : wanted.stop : wanted.step]
     return torch.from_numpy(np.array(row)).permute(0, 3, 1, 2).contiguous()
 
 
-def _prepared(entry: Entry, wanted: range) -> UInt8[Tensor, "frames 3 height width"]:
+def _prepared(entry: ClipFile, wanted: range) -> UInt8[Tensor, "frames 3 height width"]:
     """Of a shard (N, 3, H, W), which holds one video's frames after another's."""
     first = entry.row + wanted.start
     last = entry.row + wanted[-1] + 1
     return torch.from_numpy(np.array(arrays.shard(entry.path)[first : last : wanted.step]))
 
 
-def _stills(entry: Entry, wanted: range) -> UInt8[Tensor, "frames 3 height width"]:
+def _stills(entry: ClipFile, wanted: range) -> UInt8[Tensor, "frames 3 height width"]:
     there = frame_files(entry.path)
     files = [there[i] for i in wanted]
     images = [_still(file) for file in files]

@@ -37,7 +37,7 @@ Box: TypeAlias = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Cut:
+class ClipTransform:
     """How a dataset makes clips of `shape` from its videos; raises `UserError` naming an option that makes no sense.
 
     The frames of a clip are `stride` apart; the first `drop_first` of a video are in none. `antialias` averages what
@@ -193,13 +193,13 @@ def lanczos(frames: UInt8[Tensor, "frames 3 _ _"], height: int, width: int) -> U
     return torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2).contiguous()
 
 
-class Windows:
+class WindowIndex:
     """All clips of videos that are long enough, video by video: `windows[i]` is a video's number and a first frame.
 
     `counts` has the frames of each of the videos called `names`.
     """
 
-    def __init__(self, cut: Cut, names: Sequence[str], counts: Sequence[int]) -> None:
+    def __init__(self, cut: ClipTransform, names: Sequence[str], counts: Sequence[int]) -> None:
         self._names = names
         self._starts = [cut.starts(name, count) for name, count in zip(names, counts, strict=True)]
         self._ends = list(accumulate(map(len, self._starts)))

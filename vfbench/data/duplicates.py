@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from vfbench.clips import few
 from vfbench.clips.inventory import Inventory
-from vfbench.data.findings import Case, Finding, finding
-from vfbench.data.inspect_video import Seen, contents, identity
+from vfbench.data.findings import Example, Finding, finding
+from vfbench.data.inspect_video import VideoInfo, contents, identity
 from vfbench.data.sources import Item
 from vfbench.interfaces import Split
 from vfbench.utils.progress import Progress
@@ -23,7 +23,7 @@ def linked(items: Sequence[Item]) -> list[list[Item]]:
     return list(_grouped((identity(item.entry), item) for item in items).values())
 
 
-def copied(files: Sequence[list[Item]], seen: Sequence[Seen]) -> list[list[list[Item]]]:
+def copied(files: Sequence[list[Item]], seen: Sequence[VideoInfo]) -> list[list[list[Item]]]:
     """Files of the same content, each with all its names. Only those of equal size are read, and hashed whole.
 
     `seen` is what the first name of each file shows; damaged files count as well as others. Frame folders are equal if
@@ -40,7 +40,7 @@ def copied(files: Sequence[list[Item]], seen: Sequence[Seen]) -> list[list[list[
     return [same for same in _grouped(keyed).values() if len(same) > 1]
 
 
-def findings(items: Sequence[Item], seen: Sequence[Seen], inventory: Inventory) -> list[Finding]:
+def findings(items: Sequence[Item], seen: Sequence[VideoInfo], inventory: Inventory) -> list[Finding]:
     """What is there twice: links to one file, copies, and what two splits share, by content and by recording."""
     first = {id(item): one for item, one in zip(items, seen, strict=True)}
     files = linked(items)
@@ -56,12 +56,12 @@ def findings(items: Sequence[Item], seen: Sequence[Seen], inventory: Inventory) 
     ]
 
 
-def _together(items: Sequence[Item]) -> Case:
+def _together(items: Sequence[Item]) -> Example:
     names = tuple(item.name for item in items[1:])
-    return Case(items[0].name, f"also {few(names)}", names)
+    return Example(items[0].name, f"also {few(names)}", names)
 
 
-def _across(items: Sequence[Item]) -> Case | None:
+def _across(items: Sequence[Item]) -> Example | None:
     """Names of one content in two splits; None where they are in one."""
     splits = _grouped((item.split, item) for item in items)
     if len(splits) < 2:
@@ -69,24 +69,24 @@ def _across(items: Sequence[Item]) -> Case | None:
     (split, (one, *_)), *rest = splits.items()
     others = tuple(item.name for _, there in rest for item in there)
     where = " and ".join(other for other, _ in rest)
-    return Case(one.name, f"in {split}; in {where}: {few(others)}", others)
+    return Example(one.name, f"in {split}; in {where}: {few(others)}", others)
 
 
-def _placed(items: Sequence[Item], inventory: Inventory) -> list[Case]:
+def _placed(items: Sequence[Item], inventory: Inventory) -> list[Example]:
     """Names that the folders have in both splits, and the lists in one."""
     listed = {item.entry.name: item.split for item in items}
     known = {name: f", used for {listed[name]}" if name in listed else "" for name in inventory.leaked}
-    return [Case(name, f"in the folders of train and test{used}") for name, used in known.items()]
+    return [Example(name, f"in the folders of train and test{used}") for name, used in known.items()]
 
 
-def _recordings(items: Sequence[Item], origin: Callable[[str], str]) -> list[Case]:
+def _recordings(items: Sequence[Item], origin: Callable[[str], str]) -> list[Example]:
     """The recordings with clips in two splits."""
     found: dict[str, dict[Split, int]] = defaultdict(lambda: defaultdict(int))
     for item in items:
         found[origin(item.entry.name)][item.split] += 1
     shared = {name: splits for name, splits in found.items() if len(splits) > 1}
     return [
-        Case(name, ", ".join(f"{count:,} {split}" for split, count in splits.items()) + " clips")
+        Example(name, ", ".join(f"{count:,} {split}" for split, count in splits.items()) + " clips")
         for name, splits in shared.items()
     ]
 

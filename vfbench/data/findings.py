@@ -71,7 +71,7 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-class Case(NamedTuple):
+class Example(NamedTuple):
     """One name, what is to say of it, and the other names that it stands with."""
 
     name: str
@@ -84,7 +84,7 @@ class Finding:
     """All that was found of one kind."""
 
     kind: str
-    cases: tuple[Case, ...]
+    cases: tuple[Example, ...]
     title: str
     mend: str
 
@@ -111,12 +111,12 @@ class Finding:
         return {**told, "cases": cases}
 
 
-def finding(kind: str, cases: Iterable[Case], **words: object) -> list[Finding]:
+def finding(kind: str, cases: Iterable[Example], **words: object) -> list[Finding]:
     """The finding of a kind, or none where there is no case; `words` fill its title and what mends it."""
     found = tuple(cases)
     title, mend = (text.format(**words) for text in KINDS[kind][1:])
     return [Finding(kind, found, title, mend)] if found else []
 
 
-def _line(case: Case) -> str:
+def _line(case: Example) -> str:
     return printable(f"{case.name} ({case.detail})" if case.detail else case.name)

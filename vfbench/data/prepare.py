@@ -19,7 +19,7 @@ from vfbench import clips, plugins
 from vfbench.clips.arrays import shard_size
 from vfbench.clips.inventory import Inventory, require_outside
 from vfbench.clips.prepared import INDEX, MARK, SHARDS, write_index
-from vfbench.clips.transform import Cut
+from vfbench.clips.transform import ClipTransform
 from vfbench.data import shards
 from vfbench.data.shards import Shard, Source
 from vfbench.errors import BadEnvironment, MissingData, UserError
@@ -69,7 +69,7 @@ def _source(spec: Spec, root: Path | None, command: str) -> Source:
     options = {**plugins.options("dataset", spec.name), **spec.options}
     fit = {name: options[name] for name in ("geometry", "filter", "antialias")}
     chosen = inspect.signature(plugins.module("dataset", spec.name).find).parameters.keys() - {"root"}
-    cut = Cut(data.name, data.shape, **fit)
+    cut = ClipTransform(data.name, data.shape, **fit)
     return Source(inventory, cut, options["decoder"], {name: options[name] for name in sorted(chosen)}, command)
 
 

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from vfbench import clips
 from vfbench import video as codec
-from vfbench.clips import Entry
+from vfbench.clips import ClipFile
 from vfbench.clips.arrays import shard_header
 from vfbench.clips.inventory import Inventory
 from vfbench.clips.prepared import FORMAT
-from vfbench.clips.transform import Cut
+from vfbench.clips.transform import ClipTransform
 from vfbench.errors import MissingData
 from vfbench.interfaces import Split
 from vfbench.utils import files
@@ -34,7 +34,7 @@ from vfbench.utils.prefetch import InTurn, ahead
 from vfbench.utils.progress import Progress
 
 SHARD = 1 << 28  # bytes of frames in a shard, unless one video has more
-PIECE = 1 << 27  # bytes of frames as decoded that a worker holds at a time
+BYTES_AT_ONCE = 1 << 27  # bytes of frames as decoded that a worker holds at a time
 GROUP = 32  # frames decoded, and resized, at a time: as floats they take four times the room
 
 
@@ -42,7 +42,7 @@ class Video(NamedTuple):
     """A video to be prepared, and what its file declares: frames, height and width as shown."""
 
     split: Split
-    entry: Entry
+    entry: ClipFile
     frames: int
     height: int
     width: int
@@ -80,7 +80,7 @@ class Source:
     """
 
     inventory: Inventory
-    cut: Cut
+    cut: ClipTransform
     decoder: str
     options: Mapping[str, Any]
     command: str
@@ -143,7 +143,7 @@ def _videos(inventory: Inventory) -> list[Video]:
     return [Video(split, entry, *size) for (split, entry), size in zip(there, sizes, strict=True)]
 
 
-def _fault(entry: Entry) -> str:
+def _fault(entry: ClipFile) -> str:
     try:
         clips.measure(entry)
     except MissingData as error:
@@ -188,14 +188,14 @@ def make(source: Source, todo: Sequence[tuple[Shard, str]], workers: int, frames
         raise _unreadable(source.inventory, list(faults.values()))
 
 
-def _rate(entry: Entry) -> float | None:
+def _rate(entry: ClipFile) -> float | None:
     """Frames a second, where a file says it."""
     return codec.header(entry.path).rate if entry.kind == "videos" else None
 
 
 def _pieces(source: Source, video: Video) -> list[Piece]:
     """The frames of a video in parts that fit into memory; a video without frames is a part, to be found out."""
-    step = max(PIECE // (3 * video.height * video.width) // GROUP, 1) * GROUP
+    step = max(BYTES_AT_ONCE // (3 * video.height * video.width) // GROUP, 1) * GROUP
     groups = InTurn(_groups(source, video))
     return [
         Piece(video, first, min(first + step, video.frames), groups) for first in range(0, max(video.frames, 1), step)

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from vfbench import plugins
-from vfbench.clips import Entry
+from vfbench.clips import ClipFile
 from vfbench.clips.inventory import Inventory
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Split
@@ -53,7 +53,7 @@ class Item(NamedTuple):
 
     split: Split
     name: str
-    entry: Entry
+    entry: ClipFile
 
 
 def items(inventory: Inventory) -> list[Item]:

@@ -13,8 +13,8 @@ from vfbench import plugins
 from vfbench.clips import prepared
 from vfbench.clips.inventory import Inventory, require_outside
 from vfbench.data import completeness, duplicates, sources
-from vfbench.data.findings import KINDS, Case, Finding, finding
-from vfbench.data.inspect_video import Seen, look_at
+from vfbench.data.findings import KINDS, Example, Finding, finding
+from vfbench.data.inspect_video import VideoInfo, look_at
 from vfbench.data.sources import Item, items
 from vfbench.data.verify_report import Report
 from vfbench.errors import MissingData, UserError
@@ -60,8 +60,8 @@ def examine(inventory: Inventory, *, full: bool = False, frames: int = FRAMES) -
         *_troubles(there, seen),
         *(_shards(inventory) if full else []),
         *_short(there, seen, frames),
-        *finding("gaps", [Case(item.name, one.gap) for item, one in zip(there, seen, strict=True) if one.gap]),
-        *finding("rate", [Case(item.name, one.uneven) for item, one in zip(there, seen, strict=True) if one.uneven]),
+        *finding("gaps", [Example(item.name, one.gap) for item, one in zip(there, seen, strict=True) if one.gap]),
+        *finding("rate", [Example(item.name, one.uneven) for item, one in zip(there, seen, strict=True) if one.uneven]),
         *duplicates.findings(there, seen, inventory),
         *_sizes(there, seen),
     ]
@@ -79,33 +79,35 @@ def _order(found: Finding) -> int:
     return list(KINDS).index(found.kind)
 
 
-def _troubles(there: Sequence[Item], seen: Sequence[Seen]) -> list[Finding]:
+def _troubles(there: Sequence[Item], seen: Sequence[VideoInfo]) -> list[Finding]:
     wrong = [(item, one.trouble) for item, one in zip(there, seen, strict=True) if one.trouble]
     kinds = {trouble.kind for _, trouble in wrong}
     return [
         found
         for kind in kinds
-        for found in finding(kind, [Case(item.name, trouble.detail) for item, trouble in wrong if trouble.kind == kind])
+        for found in finding(
+            kind, [Example(item.name, trouble.detail) for item, trouble in wrong if trouble.kind == kind]
+        )
     ]
 
 
 def _shards(inventory: Inventory) -> list[Finding]:
     """The shards of a prepared folder whose bytes are no more what was written."""
     roots = {found.root for found in inventory.splits.values() if found.kind == "prepared"}
-    return finding("damaged", [Case(fault) for root in sorted(roots) for fault in prepared.damaged(root)])
+    return finding("damaged", [Example(fault) for root in sorted(roots) for fault in prepared.damaged(root)])
 
 
-def _short(there: Sequence[Item], seen: Sequence[Seen], frames: int) -> list[Finding]:
+def _short(there: Sequence[Item], seen: Sequence[VideoInfo], frames: int) -> list[Finding]:
     """Videos that are whole, and have fewer frames than a clip needs."""
     short = [
-        Case(item.name, f"{one.frames:,}")
+        Example(item.name, f"{one.frames:,}")
         for item, one in zip(there, seen, strict=True)
         if one.trouble is None and one.frames < frames
     ]
     return finding("short", short, frames=frames)
 
 
-def _sizes(there: Sequence[Item], seen: Sequence[Seen]) -> list[Finding]:
+def _sizes(there: Sequence[Item], seen: Sequence[VideoInfo]) -> list[Finding]:
     """Videos of another size than most; where no size is that of more than half, all of them by their size."""
     sizes: dict[str, list[Item]] = {}
     for item, one in zip(there, seen, strict=True):
@@ -117,9 +119,9 @@ def _sizes(there: Sequence[Item], seen: Sequence[Seen]) -> list[Finding]:
     if len(ordered[0][1]) * 2 > sum(map(len, sizes.values())):
         usual = ordered[0][0]
         others = {id(item): size for size, items in sizes.items() if size != usual for item in items}
-        return finding("resolution", [Case(item.name, others[id(item)]) for item in there if id(item) in others])
+        return finding("resolution", [Example(item.name, others[id(item)]) for item in there if id(item) in others])
     return finding("several", [_of_one_size(size, [item.name for item in items]) for size, items in ordered])
 
 
-def _of_one_size(size: str, called: Sequence[str]) -> Case:
-    return Case(size, f"{len(called):,}, such as {called[0]}", tuple(called))
+def _of_one_size(size: str, called: Sequence[str]) -> Example:
+    return Example(size, f"{len(called):,}, such as {called[0]}", tuple(called))

@@ -11,7 +11,7 @@ from typing import Any
 from vfbench.clips import printable
 from vfbench.clips.inventory import Inventory
 from vfbench.data.findings import Finding
-from vfbench.data.inspect_video import Seen
+from vfbench.data.inspect_video import VideoInfo
 from vfbench.data.sources import Item
 from vfbench.interfaces import Split
 
@@ -25,7 +25,7 @@ class Report:
 
     inventory: Inventory
     items: tuple[Item, ...]
-    seen: tuple[Seen, ...]
+    seen: tuple[VideoInfo, ...]
     findings: tuple[Finding, ...]
     full: bool
 

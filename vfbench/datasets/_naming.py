@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from vfbench import clips
-from vfbench.clips import Entry, Found
+from vfbench.clips import ClipFile, ClipFolder
 from vfbench.clips.scan import VIDEOS, suffix
 from vfbench.datasets._tree import Tree
 from vfbench.errors import MissingData, UserError
@@ -83,16 +83,18 @@ class Named:
         paths = {where.rpartition("/")[0] for side in self.sides.values() for where in side.values()}
         return {sum(part.lower() not in SIDES for part in path.split("/") if part) for path in paths}
 
-    def found(self, videos: Mapping[str, str], group: Callable[[str], str]) -> Found:
+    def found(self, videos: Mapping[str, str], group: Callable[[str], str]) -> ClipFolder:
         """Videos of one split, of the class that `group` tells from each name."""
         root = self.tree.root
-        return Found(
+        return ClipFolder(
             root,
             self.kind,
-            tuple(Entry(name, root / where, 0, group(name), self.kind) for name, where in videos.items()),
+            tuple(ClipFile(name, root / where, 0, group(name), self.kind) for name, where in videos.items()),
         )
 
-    def splits(self, group: Callable[[str], str], official: Mapping[str, Split] | None = None) -> dict[Split, Found]:
+    def splits(
+        self, group: Callable[[str], str], official: Mapping[str, Split] | None = None
+    ) -> dict[Split, ClipFolder]:
         """The videos of each split in natural order of their names.
 
         Those in the folder of no split are where `official` has them, or else for training. Raises `MissingData` naming
@@ -148,7 +150,7 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=clips.natural)
 
 
-def size(splits: Mapping[Split, Found]) -> str:
+def size(splits: Mapping[Split, ClipFolder]) -> str:
     """Width and height of the first video that can be read, as `320x240`; of three none: `no readable file`."""
     entries = [entry for found in splits.values() for entry in found.entries[:TRIES]]
     for entry in entries[:TRIES]:

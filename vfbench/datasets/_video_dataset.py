@@ -17,9 +17,9 @@ from torch import Tensor
 
 from vfbench import clips as folders
 from vfbench import video
-from vfbench.clips import Found, prepared
+from vfbench.clips import ClipFolder, prepared
 from vfbench.clips.inventory import Inventory
-from vfbench.clips.transform import Box, Cut, Windows, drawn, starts
+from vfbench.clips.transform import Box, ClipTransform, WindowIndex, drawn, starts
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Clips, Place, Split, derive_seed
 from vfbench.utils.device import cores
@@ -38,7 +38,9 @@ class Videos:
     video files: see `vfbench.video.decode`.
     """
 
-    def __init__(self, inventory: Inventory, cut: Cut, *, short: str = "refuse", decoder: str = "auto") -> None:
+    def __init__(
+        self, inventory: Inventory, cut: ClipTransform, *, short: str = "refuse", decoder: str = "auto"
+    ) -> None:
         if short not in SHORT:
             raise UserError(f"{cut.dataset}(short={short!r}): short must be one of {', '.join(SHORT)}")
         if decoder not in video.DECODERS:
@@ -51,8 +53,8 @@ class Videos:
         self.words = tuple(sorted({word for name in self.classes for word in folders.in_words(name).split()}))
         self._cut, self._short, self._decoder = cut, short, decoder
         self._labels = {name: label for label, name in enumerate(self.classes)}
-        self._found: dict[Split, Found] = dict(inventory.splits)
-        self._windows: dict[Split, Windows | list[tuple[int, int, Box]]] = {}
+        self._found: dict[Split, ClipFolder] = dict(inventory.splits)
+        self._windows: dict[Split, WindowIndex | list[tuple[int, int, Box]]] = {}
         self._left_out: list[tuple[Split, str]] = []
         notes = [inventory.note]
         if cut.several or short == "skip":
@@ -75,7 +77,7 @@ class Videos:
         self._found[split] = replace(found, entries=tuple(entry for entry, _ in there))
         if self._cut.several:
             counts = [count for _, count in there]
-            self._windows[split] = Windows(self._cut, [entry.name for entry, _ in there], counts)
+            self._windows[split] = WindowIndex(self._cut, [entry.name for entry, _ in there], counts)
         return f"left out: {said}" if short else ""
 
     def size(self, split: Split) -> int:
@@ -139,7 +141,7 @@ class Videos:
 
     def keys(self, split: Split, seed: int) -> UInt64[np.ndarray, " clips"]:
         """What each clip is drawn by: 64 bits of its video's name and the seed, whatever other videos there are."""
-        if isinstance(windows := self._windows.get(split), Windows):
+        if isinstance(windows := self._windows.get(split), WindowIndex):
             return windows.keys(seed)
         return np.array([drawn(name, seed) for name in self.names(split)], dtype=np.uint64)
 
@@ -260,7 +262,7 @@ class Videos:
         return images
 
 
-def _require_fitted(inventory: Inventory, cut: Cut, decoder: str) -> None:
+def _require_fitted(inventory: Inventory, cut: ClipTransform, decoder: str) -> None:
     """Raise `UserError` where prepared videos are asked for otherwise than they are."""
     where = next(iter(inventory.splits.values())).root
     there, asked = (inventory.fitted, inventory.decoder), (cut.fitting, decoder)

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from vfbench import clips
-from vfbench.clips import Entry, Found, prepared
+from vfbench.clips import ClipFile, ClipFolder, prepared
 from vfbench.clips.inventory import Inventory
 from vfbench.clips.layout import TITLES
-from vfbench.clips.transform import Cut
+from vfbench.clips.transform import ClipTransform
 from vfbench.datasets._video_dataset import Videos
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Dataset, Split
@@ -51,7 +51,7 @@ def build(
     for an impossible option.
     """
     shape = ClipShape(frames, 1 if height is None else height, 1 if width is None else width)
-    cut = Cut("folder", shape, stride, drop_first, start, geometry, filter, antialias)
+    cut = ClipTransform("folder", shape, stride, drop_first, start, geometry, filter, antialias)
     inventory = find(root, listing=listing)
     if height is None or width is None:
         tall, wide = clips.resolution(next(iter(inventory.splits.values())))
@@ -73,14 +73,14 @@ def find(root: str | None = None, *, listing: str | None = None) -> Inventory:
     return Inventory("folder", _layout(splits), "a folder of clips", splits, classes, notes=(note,) if note else ())
 
 
-def _layout(splits: Mapping[Split, Found]) -> str:
+def _layout(splits: Mapping[Split, ClipFolder]) -> str:
     """The layout in words, such as `train/test frame folders, by class`."""
     kinds = " and ".join(dict.fromkeys(TITLES[found.kind] for found in splits.values()))
     classed = any(entry.group != CLASS for found in splits.values() for entry in found.entries)
     return f"{'train/test ' * (len(splits) > 1)}{kinds}{', by class' * classed}"
 
 
-def _splits(root: Path, listing: str | None) -> tuple[dict[Split, Found], str]:
+def _splits(root: Path, listing: str | None) -> tuple[dict[Split, ClipFolder], str]:
     """The clips of each split that there is, and a note on them."""
     parts = [split for split in SPLITS if (root / split).is_dir()]
     if not parts:
@@ -97,12 +97,12 @@ def _splits(root: Path, listing: str | None) -> tuple[dict[Split, Found], str]:
     return _clips(both), "; ".join([*notes, *(f"{split}: {note}" for split in parts for note in both[split].notes)])
 
 
-def _clips(found: dict[Split, Found]) -> dict[Split, Found]:
+def _clips(found: dict[Split, ClipFolder]) -> dict[Split, ClipFolder]:
     for side in found.values():
         if side.kind == "features":
             raise MissingData(f"{side.root} holds features ({side.entries[0].path.name}), needed: clips")
     return {split: replace(side, entries=tuple(map(_classed, side.entries))) for split, side in found.items()}
 
 
-def _classed(entry: Entry) -> Entry:
+def _classed(entry: ClipFile) -> ClipFile:
     return entry._replace(group=entry.group or CLASS)

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vfbench.clips import LIGHT, Found
+from vfbench.clips import LIGHT, ClipFolder
 from vfbench.clips.inventory import Inventory
-from vfbench.clips.transform import Cut
+from vfbench.clips.transform import ClipTransform
 from vfbench.datasets._locate import places, ready
 from vfbench.datasets._naming import Named, named, official, size
 from vfbench.datasets._tree import look
@@ -71,7 +71,7 @@ def build(
     `vfbench.video.decode`, the other options are those of `vfbench.clips.transform`. Raises `MissingData` with the way
     to get the dataset where it is not found, and `UserError` for an impossible option.
     """
-    cut = Cut(NAME, ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
+    cut = ClipTransform(NAME, ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
     return Videos(find(root), cut, short=short, decoder=decoder)
 
 
@@ -104,7 +104,7 @@ def origin(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _copy(there: Named, splits: Mapping[Split, Found]) -> str:
+def _copy(there: Named, splits: Mapping[Split, ClipFolder]) -> str:
     """Which copy it is. Mirrors of the official one have its layout, so that they cannot be told from it."""
     seen = size(splits)
     if there.kind == "frames" and there.levels == {1} and seen == "640x360":
@@ -114,7 +114,7 @@ def _copy(there: Named, splits: Mapping[Split, Found]) -> str:
     return f"unknown copy, {seen}"
 
 
-def _notes(there: Named, splits: Mapping[Split, Found]) -> list[str]:
+def _notes(there: Named, splits: Mapping[Split, ClipFolder]) -> list[str]:
     """What a reader must know of the clips."""
     partial = [
         f"{len(found):,} of {COUNTS[split]:,} official {split} clips present"

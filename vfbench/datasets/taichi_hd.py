@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vfbench import clips, video
-from vfbench.clips import LIGHT, Found
+from vfbench.clips import LIGHT, ClipFolder
 from vfbench.clips.inventory import Inventory
-from vfbench.clips.transform import Cut
+from vfbench.clips.transform import ClipTransform
 from vfbench.datasets._locate import places, ready
 from vfbench.datasets._naming import Named, in_order, named, size
 from vfbench.datasets._tree import look
@@ -84,7 +84,7 @@ def build(
     `vfbench.clips.transform`. Raises
     `MissingData` with the way to get the dataset where it is not found, and `UserError` for an impossible option.
     """
-    cut = Cut(NAME, ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
+    cut = ClipTransform(NAME, ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
     return Videos(find(root), cut, short=short, decoder=decoder)
 
 
@@ -154,7 +154,7 @@ def _find_metadata(visited: Sequence[Path]) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _notes(there: Named, splits: Mapping[Split, Found], rows: Mapping[str, Row]) -> list[str]:
+def _notes(there: Named, splits: Mapping[Split, ClipFolder], rows: Mapping[str, Row]) -> list[str]:
     """What a reader must know of the clips."""
     placed = {entry.name: split for split, found in splits.items() for entry in found.entries}
     moved = [name for name, split in placed.items() if name in rows and rows[name].split != split]
@@ -168,7 +168,7 @@ def _notes(there: Named, splits: Mapping[Split, Found], rows: Mapping[str, Row])
     return [*notes, *_rate(splits, rows)]
 
 
-def _rate(splits: Mapping[Split, Found], rows: Mapping[str, Row]) -> Iterable[str]:
+def _rate(splits: Mapping[Split, ClipFolder], rows: Mapping[str, Row]) -> Iterable[str]:
     """The note on a first video that plays at another rate than its source did: a stride then spans another time."""
     entry = next((found.entries[0] for found in splits.values() if found.entries), None)
     if entry is None or entry.kind != "videos" or entry.name not in rows:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from vfbench import clips
-from vfbench.clips import LIGHT, Found
+from vfbench.clips import LIGHT, ClipFolder
 from vfbench.clips.inventory import Inventory
 from vfbench.clips.scan import suffix
-from vfbench.clips.transform import Cut
+from vfbench.clips.transform import ClipTransform
 from vfbench.datasets._locate import places, ready
 from vfbench.datasets._naming import Named, in_order, named, official, size
 from vfbench.datasets._tree import look
@@ -89,7 +89,7 @@ def build(
     options are those of `vfbench.clips.transform`. Raises `MissingData` with the way to get the dataset where it is
     not found, or naming videos that are too short, and `UserError` for an impossible option.
     """
-    cut = Cut(NAME, ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
+    cut = ClipTransform(NAME, ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
     return Videos(find(root, split_list=split_list), cut, short=short, decoder=decoder)
 
 
@@ -187,7 +187,7 @@ def _suffixes(there: Named) -> set[str]:
     return {suffix(where) for side in there.sides.values() for where in side.values()}
 
 
-def _copy(there: Named, splits: Mapping[Split, Found]) -> str:
+def _copy(there: Named, splits: Mapping[Split, ClipFolder]) -> str:
     """Which copy it is: the official clips are avi files of 320x240, however they are sorted into folders."""
     seen = size(splits)
     if there.kind == "videos" and _suffixes(there) == {".avi"} and seen == SIZE:
@@ -201,7 +201,7 @@ def _leaked(there: Named) -> list[str]:
     return [f"in folders of both splits, used as listed: {len(names):,} ({clips.few(names)})"] if names else []
 
 
-def _gone(splits: Mapping[Split, Found], classes: tuple[str, ...]) -> list[str]:
+def _gone(splits: Mapping[Split, ClipFolder], classes: tuple[str, ...]) -> list[str]:
     """The note on classes of which there is no clip."""
     groups = {entry.group for found in splits.values() for entry in found.entries}
     gone = [name for name in classes if name not in groups]

@@ -39,7 +39,7 @@ def sharing(prior: Prior, what: str) -> Sharing:
 
 
 @dataclass(frozen=True)
-class Windows:
+class LongVideoPlan:
     """How `frames` frames are made of windows of `length`, each of which begins with the last `overlap` of the one
     before it; the last window may reach beyond the frames asked for."""
 
@@ -48,7 +48,7 @@ class Windows:
     overlap: int = 0
 
     @classmethod
-    def of(cls, prior: Prior, length: int, frames: int | None, overlap: int) -> Windows:
+    def of(cls, prior: Prior, length: int, frames: int | None, overlap: int) -> LongVideoPlan:
         """The windows of a clip of a model trained for `length` frames; None is that length.
 
         Raises `UserError` for fewer frames, an overlap of more than half a window, and what the prior cannot do.

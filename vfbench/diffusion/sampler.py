@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from vfbench import video
 from vfbench.diffusion import schedule, solvers
 from vfbench.diffusion import solvers as guidance
-from vfbench.diffusion.long_video import Windows
+from vfbench.diffusion.long_video import LongVideoPlan
 from vfbench.diffusion.model import DiffusionModel, ModelConfig, require_unchanged
 from vfbench.diffusion.priors import Sharing, per_clip
 from vfbench.diffusion.schedule import Prediction
 from vfbench.errors import MissingData, UserError, unknown
-from vfbench.interfaces import Clips, ClipShape, Conditioning, Dataset, Quantise, Request, Setting, derive_seed
+from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Dataset, Quantise, Request, derive_seed
 from vfbench.nets.embedding import MODES
 from vfbench.utils import checkpoint as checkpoint_
 from vfbench.utils import tensor_files as tensor_files_
@@ -71,11 +71,11 @@ class DiffusionSampler:
     dtype: torch.dtype = torch.float32
     sampling: Sampling = Sampling()
     quantise: Quantise = "round"
-    windows: Windows = field(init=False)  # of the length the model was trained for: what a clip is made of
+    windows: LongVideoPlan = field(init=False)  # of the length the model was trained for: what a clip is made of
 
     def __post_init__(self) -> None:
         length = self.model.config.shape.frames
-        self.windows = Windows.of(self.model.prior, length, self.sampling.frames, self.sampling.overlap)
+        self.windows = LongVideoPlan.of(self.model.prior, length, self.sampling.frames, self.sampling.overlap)
         self._require_learnt()
 
     def _require_learnt(self) -> None:
@@ -174,7 +174,7 @@ def builder(
     """
 
     def load(
-        setting: Setting,
+        setting: BuildContext,
         *,
         steps: int = steps,
         solver: str = solver,
@@ -194,7 +194,7 @@ def builder(
 
 
 def _trained(
-    model: str, build: Callable[[ModelConfig], DiffusionModel], setting: Setting, *, longer: bool
+    model: str, build: Callable[[ModelConfig], DiffusionModel], setting: BuildContext, *, longer: bool
 ) -> tuple[DiffusionModel, str]:
     """A model with its weights, and their SHA-256; `longer`: for clips of another length than the dataset's."""
     folder = setting.checkpoint or checkpoint_.shipped(setting.dataset.name, model)

@@ -81,7 +81,7 @@ def nearest(ours: Tensor, theirs: Tensor) -> Tensor:
     return (one[:, None] - two).abs().argmin(dim=1)
 
 
-class Found(NamedTuple):
+class HubFolder(NamedTuple):
     """A hub model: configuration of the network and of its noise levels, and weights by name."""
 
     model: Mapping[str, Any]
@@ -89,7 +89,7 @@ class Found(NamedTuple):
     state: Mapping[str, Tensor]
 
 
-def load(folder: Path, shape: ClipShape) -> Found:
+def load(folder: Path, shape: ClipShape) -> HubFolder:
     """The `UNet2DModel` in a folder, which holds it alone or as the pipeline's part `unet`, for frames of a shape."""
     place = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
     model, scheduler = _model(place / "config.json", shape), _scheduler(folder)
@@ -101,7 +101,7 @@ def load(folder: Path, shape: ClipShape) -> Found:
     state = network.state_dict()
     if (classes := state.pop("class_embedding.weight", None)) is not None:
         state["class_embedding.bias"] = classes.mean(dim=0)
-    return Found(model, scheduler, state)
+    return HubFolder(model, scheduler, state)
 
 
 def _model(path: Path, shape: ClipShape) -> dict[str, Any]:

@@ -46,7 +46,7 @@ from vfbench.nets.unet import UNet, UNetConfig
 PRESETS = _presets.PRESETS
 # What a pretrained B changes unless told otherwise: the paper says a small rate, not which, and has no loss of images.
 _PRETRAINED = {"base_lr": 0.1, "images": 0}
-_UNSAID = {
+_DEFAULTS = {
     "form": "two",
     "lam_schedule": "constant",
     "base_frame": "middle",
@@ -103,14 +103,14 @@ def create(
 
 def _model(config: ModelConfig) -> VideoFusion | OneNetworkVideoFusion:
     """The model that a configuration describes."""
-    form = config.options.get("form", _UNSAID["form"])
+    form = config.options.get("form", _DEFAULTS["form"])
     if form not in ("one", "two"):
         raise unknown("form of VideoFusion", form, ("one", "two"))
     return OneNetworkVideoFusion(config) if form == "one" else VideoFusion(config)
 
 
 def _prior(config: ModelConfig) -> Decomposed:
-    options = {**_UNSAID, **config.options}
+    options = {**_DEFAULTS, **config.options}
     frames, base, schedule = config.shape.frames, options["base_frame"], options["lam_schedule"]
     return Decomposed(frames, options["lam"], base=base, schedule=schedule)
 
@@ -130,7 +130,7 @@ class VideoFusion(DiffusionModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        options, frames = {**_UNSAID, **config.options}, config.shape.frames
+        options, frames = {**_DEFAULTS, **config.options}, config.shape.frames
         if frames < 2:
             raise UserError(
                 f"{config.dataset} has clips of {config.shape}: without a second frame the residual generator has "

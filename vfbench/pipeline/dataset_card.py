@@ -13,15 +13,15 @@ from typing import Any
 from vfbench import video
 from vfbench.clips import printable
 from vfbench.clips.inventory import Inventory
-from vfbench.pipeline.eval_setup import Measuring
+from vfbench.pipeline.eval_setup import EvalSetup
 from vfbench.pipeline.folder import RunFolder
-from vfbench.pipeline.generate import SHOWN
+from vfbench.pipeline.generate import NUM_PREVIEW
 from vfbench.pipeline.real_clips import shown
 from vfbench.protocol.protocol import SPLITS
 from vfbench.utils import files
 
 
-def write(folder: RunFolder, measuring: Measuring) -> dict[str, Any]:
+def write(folder: RunFolder, measuring: EvalSetup) -> dict[str, Any]:
     """Write the card into a run folder, and return what it says as it stands in `results.json`.
 
     Raises `MissingData` naming a clip that cannot be read, and `BadEnvironment` for a disk that does not take it.
@@ -33,7 +33,7 @@ def write(folder: RunFolder, measuring: Measuring) -> dict[str, Any]:
     return told
 
 
-def facts(measuring: Measuring) -> dict[str, Any]:
+def facts(measuring: EvalSetup) -> dict[str, Any]:
     """Where the real clips come from, how many there are and what they are known by."""
     dataset, protocol, manifest = measuring.dataset, measuring.protocol, measuring.manifest
     inventory: Inventory | None = getattr(dataset, "inventory", None)
@@ -53,7 +53,7 @@ def facts(measuring: Measuring) -> dict[str, Any]:
     }
 
 
-def _split(measuring: Measuring, split: Any, inventory: Inventory | None) -> dict[str, int]:
+def _split(measuring: EvalSetup, split: Any, inventory: Inventory | None) -> dict[str, int]:
     found = {"clips": measuring.dataset.size(split)}
     if inventory and split in inventory.splits:
         found["videos"] = len(inventory.splits[split])
@@ -62,8 +62,8 @@ def _split(measuring: Measuring, split: Any, inventory: Inventory | None) -> dic
     return found
 
 
-def _show(folder: RunFolder, measuring: Measuring) -> None:
-    places = measuring.manifest.places(0, "real")[:SHOWN]
+def _show(folder: RunFolder, measuring: EvalSetup) -> None:
+    places = measuring.manifest.places(0, "real")[:NUM_PREVIEW]
     clips, captions = shown(measuring.dataset, places)
     rows = zip(places, captions, strict=True)
     named = [printable(f"{place.video} from {place.start}: {text}") for place, text in rows]

@@ -26,7 +26,7 @@ WEIGHTS = ("default", "random")
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvalOptions:
     """What a user may say of a measurement; None and () mean the protocol's own."""
 
     protocol: str | None = None
@@ -40,7 +40,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Measuring:
+class EvalSetup:
     """A protocol with all that it needs, by the names that it has for them."""
 
     dataset: Dataset
@@ -71,7 +71,7 @@ class Measuring:
         return "; ".join(filter(None, [self.note, *(note(requests) for note in tell if note)]))
 
 
-def prepare(spec: Spec, device: torch.device, asked: Asked) -> Measuring:
+def prepare(spec: Spec, device: torch.device, asked: EvalOptions) -> EvalSetup:
     """Load and check all that measuring on the dataset `spec` needs, the cheap first.
 
     Raises `UserError` for what does not fit together, and `MissingData` for clips or weights that are not here, with
@@ -98,7 +98,7 @@ def prepare(spec: Spec, device: torch.device, asked: Asked) -> Measuring:
     other = f"labels and captions are those of {protocol.prompts} clips, since there are no others"
     asked_otherwise = protocol.prompts != given.get("prompts", "test")
     departed = "; ".join(filter(None, [departures(given, spec), other * asked_otherwise]))
-    return Measuring(dataset, protocol, metrics, extractors, manifest, asked.smoke, departed)
+    return EvalSetup(dataset, protocol, metrics, extractors, manifest, asked.smoke, departed)
 
 
 def _metrics(
@@ -126,7 +126,7 @@ def _metrics(
     return metrics, measures
 
 
-def _fakes(asked: Asked, fields: Mapping[str, Any], device: torch.device) -> int:
+def _fakes(asked: EvalOptions, fields: Mapping[str, Any], device: torch.device) -> int:
     """How many clips are generated for one score."""
     least = SMOKE_CLIPS["n_fake"] if asked.smoke else fields.get("n_fake", CLIPS[device.type])
     count = least if asked.n_fake is None else asked.n_fake
@@ -135,7 +135,9 @@ def _fakes(asked: Asked, fields: Mapping[str, Any], device: torch.device) -> int
     return int(count)
 
 
-def _chosen(asked: Asked, protocol: Protocol, dataset: Dataset, listed: Manifest | None) -> tuple[Protocol, Manifest]:
+def _chosen(
+    asked: EvalOptions, protocol: Protocol, dataset: Dataset, listed: Manifest | None
+) -> tuple[Protocol, Manifest]:
     """The list of real clips, and the protocol, which is another one where it does not draw the clips of the list."""
     drawn = real_clips.draw(dataset, protocol)
     if listed is None or listed.real == drawn.real:
@@ -159,7 +161,7 @@ def _prompts(fields: Mapping[str, Any], dataset: Dataset) -> Split:
     return wanted if dataset.size(wanted) or not dataset.size(other) else other
 
 
-def _reals(asked: Asked, fields: Mapping[str, Any], dataset: Dataset, listed: Manifest | None) -> dict[str, int]:
+def _reals(asked: EvalOptions, fields: Mapping[str, Any], dataset: Dataset, listed: Manifest | None) -> dict[str, int]:
     """How many real clips a score takes, and how many draws of them where a list says it.
 
     Raises `MissingData` where there are fewer, and `UserError` where the list has another number than is asked for.
@@ -174,7 +176,7 @@ def _reals(asked: Asked, fields: Mapping[str, Any], dataset: Dataset, listed: Ma
     return {"n_real": count, "repeats": listed.draws}
 
 
-def _counted(asked: Asked, fields: Mapping[str, Any], dataset: Dataset) -> int:
+def _counted(asked: EvalOptions, fields: Mapping[str, Any], dataset: Dataset) -> int:
     """How many real clips a score takes; raises `MissingData` where there are fewer."""
     split = fields.get("split", "train")
     there = real_clips.available(dataset, split)
@@ -215,7 +217,7 @@ def _protocol(
     )
 
 
-def _name(given: Mapping[str, Any], asked: Asked) -> str:
+def _name(given: Mapping[str, Any], asked: EvalOptions) -> str:
     """The name of the rules, with the numbers of clips where the user asks for others than they have."""
     numbers = {"n_real": asked.n_real, "n_fake": asked.n_fake}
     changed = {key: n for key, n in numbers.items() if n is not None and given.get(key, n) != n}

@@ -31,7 +31,7 @@ from vfbench.diffusion.long_video import NOT_SHARED
 from vfbench.diffusion.model import ways_of
 from vfbench.diffusion.sampler import not_learnt
 from vfbench.errors import Interrupted, UserError, unknown
-from vfbench.interfaces import Conditioning, Dataset, Request, Sampler, Setting, derive_seed
+from vfbench.interfaces import BuildContext, Conditioning, Dataset, Request, Sampler, derive_seed
 from vfbench.pipeline import generate, sample
 from vfbench.pipeline import requests as requests_
 from vfbench.plugins import Spec
@@ -47,7 +47,7 @@ RequireTrainedOn: TypeAlias = Callable[[Dataset, Spec, Spec, str | None], None]
 
 
 @dataclass(frozen=True)
-class MakeOptions:
+class ExportOptions:
     """What a user may say. `prompt` or `label` (the name of a class) is what every clip shows; with neither, each
     shows what a real clip of the dataset's test split does. `fix='base'` gives all the base noise of the first.
 
@@ -72,10 +72,10 @@ class MakeOptions:
 
 
 @dataclass(frozen=True)
-class Making:
+class ExportPlan:
     """All that is needed, loaded and checked."""
 
-    options: MakeOptions
+    options: ExportOptions
     model: Spec
     dataset: Dataset
     sampler: Sampler
@@ -110,13 +110,13 @@ class Making:
         return self.dataset.classes[request.label] if self.sampler.conditioning == "class" else request.prompt
 
 
-def prepare(options: MakeOptions, require_trained: RequireTrainedOn | None = None) -> Making:
+def prepare(options: ExportOptions, require_trained: RequireTrainedOn | None = None) -> ExportPlan:
     """Load and check everything, the cheap first; raises a `UserError` for whatever would stop the work later."""
     with memory.needed(options.model):
         return _prepare(options, require_trained)
 
 
-def _prepare(options: MakeOptions, require_trained: RequireTrainedOn | None) -> Making:
+def _prepare(options: ExportOptions, require_trained: RequireTrainedOn | None) -> ExportPlan:
     _check(options)
     device = devices.choose(options.device)
     dtype = devices.precision(options.dtype, device)
@@ -129,14 +129,14 @@ def _prepare(options: MakeOptions, require_trained: RequireTrainedOn | None) -> 
         require_trained(dataset, model, plugins.parse(options.dataset), root)
     checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint is not None else None
     _require_learnt(options, model, dataset, checkpoint)
-    sampler: Sampler = plugins.load("model", model, Setting(dataset, device, dtype, checkpoint, requests=asked))
+    sampler: Sampler = plugins.load("model", model, BuildContext(dataset, device, dtype, checkpoint, requests=asked))
     sample.require_sampler(model.name, sampler)
     _require_able(options, model, sampler)
     batch_size = devices.batch_size(options.batch_size, device, sampler.shape.frames)
-    return Making(options, model, dataset, sampler, asked, device, dtype, batch_size)
+    return ExportPlan(options, model, dataset, sampler, asked, device, dtype, batch_size)
 
 
-def _check(options: MakeOptions) -> None:
+def _check(options: ExportOptions) -> None:
     """What can be told before anything is loaded."""
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
@@ -149,7 +149,7 @@ def _check(options: MakeOptions) -> None:
         raise UserError(f"{options.output} is there already: choose another --output, or remove it")
 
 
-def requests(options: MakeOptions, dataset: Dataset) -> list[Request]:
+def requests(options: ExportOptions, dataset: Dataset) -> list[Request]:
     """What each clip shall show; raises `UserError` with the nearest name for an unknown class."""
     if options.prompt is None and options.label is None:
         asked = requests_.requests(dataset, "test", options.num_samples, options.seed)
@@ -169,13 +169,13 @@ def _class(dataset: Dataset, name: str) -> int:
     return dataset.classes.index(name)
 
 
-def _spec(options: MakeOptions) -> Spec:
+def _spec(options: ExportOptions) -> Spec:
     """The model with all its options: one that can be asked in several ways is asked as the user did."""
     spec = plugins.parse(options.model).merged(options.sampling or {})
     return spec.merged({"condition": _way(options)}) if _asked_freely(spec) else spec
 
 
-def _way(options: MakeOptions) -> Conditioning | None:
+def _way(options: ExportOptions) -> Conditioning | None:
     """How the user says what a clip shows."""
     return "text" if options.prompt is not None else "class" if options.label is not None else None
 
@@ -185,7 +185,7 @@ def _asked_freely(spec: Spec) -> bool:
     return "condition" in plugins.options("model", spec.name) and "condition" not in spec.options
 
 
-def _require_learnt(options: MakeOptions, model: Spec, dataset: Dataset, checkpoint: Path | None) -> None:
+def _require_learnt(options: ExportOptions, model: Spec, dataset: Dataset, checkpoint: Path | None) -> None:
     """Raise `UserError` for a prompt or class of which the training clips have taught the model nothing.
 
     Where its option `condition` says how it is asked, `_require_able` and the model itself answer by that.
@@ -197,7 +197,7 @@ def _require_learnt(options: MakeOptions, model: Spec, dataset: Dataset, checkpo
         raise UserError(f"{asked}: this model learnt {not_learnt(learnt, dataset.classes)}")
 
 
-def _require_able(options: MakeOptions, model: Spec, sampler: Sampler) -> None:
+def _require_able(options: ExportOptions, model: Spec, sampler: Sampler) -> None:
     """Raise `UserError` where the model cannot do what it is asked for."""
     ways: dict[Conditioning, str] = {"text": "a prompt: --prompt TEXT", "class": "a class: --label NAME"}
     asked: dict[str, tuple[Conditioning, str | None]] = {
@@ -215,18 +215,18 @@ def _require_able(options: MakeOptions, model: Spec, sampler: Sampler) -> None:
         raise UserError(f"--fix base with threshold {threshold}: {why}; leave the threshold out")
 
 
-def make(making: Making) -> Path:
+def make(making: ExportPlan) -> Path:
     """Make all clips and write the folder; returns it. Raises `Interrupted` when stopped, leaving nothing."""
     options, requests = making.options, making.requests
     progress, shown = Progress("generate", len(requests), "clips"), list[Tensor]()
     with _appearing(options.output) as folder:
         (folder / "clips").mkdir()
-        work, batches = partial(sample.sample, making.sampler), memory.Batches(making.batch_size)
+        work, batches = partial(sample.sample, making.sampler), memory.AdaptiveBatches(making.batch_size)
         for batch, clips in batches.each(requests, work, lambda batch: f"{len(batch)} clips"):
             for request, clip in zip(batch, clips, strict=True):
                 name = making.format.name.format(request.index).partition("[")[0]
                 making.format.write(folder / "clips" / name, clip)
-            shown += clips[: generate.SHOWN - len(shown)]
+            shown += clips[: generate.NUM_PREVIEW - len(shown)]
             progress.advance(len(batch))
         captions = [making.asked(request) for request in requests[: len(shown)]]
         video.write_preview(folder, torch.stack(shown), captions)
@@ -237,7 +237,7 @@ def make(making: Making) -> Path:
     return options.output
 
 
-def _record(making: Making) -> dict[str, Any]:
+def _record(making: ExportPlan) -> dict[str, Any]:
     """What made the clips, and what each was asked for."""
     options, sampler = making.options, making.sampler
     clips = zip(making.names, making.requests, strict=True)

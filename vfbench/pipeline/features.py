@@ -26,14 +26,14 @@ from vfbench.pipeline.real_clips import by_split, located, videos
 from vfbench.protocol.protocol import Protocol, RealSplit
 from vfbench.utils.environment import code_version
 from vfbench.utils.files import cache
-from vfbench.utils.memory import Batches
+from vfbench.utils.memory import AdaptiveBatches
 from vfbench.utils.progress import Progress
 from vfbench.utils.tensor_files import digest, read_tensors, write_tensors
 
 BATCH = 64
 
 
-PIECE = 128  # clips whose features are kept in one file
+CACHE_CHUNK = 128  # clips whose features are kept in one file
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,19 @@ class Real:
 
 
 def real_features(
-    dataset: Dataset, protocol: Protocol, wanted: Wanted, device: torch.device, manifest: Manifest
+    dataset: Dataset, protocol: Protocol, wanted: FeatureCollector, device: torch.device, manifest: Manifest
 ) -> list[Real]:
     """Features of the listed real clips, and of `n_fake` spare ones where there are as many, for each draw."""
     return [_drawn(dataset, protocol, wanted, device, manifest, number) for number in range(protocol.repeats)]
 
 
 def _drawn(
-    dataset: Dataset, protocol: Protocol, wanted: Wanted, device: torch.device, manifest: Manifest, number: int
+    dataset: Dataset,
+    protocol: Protocol,
+    wanted: FeatureCollector,
+    device: torch.device,
+    manifest: Manifest,
+    number: int,
 ) -> Real:
     def get(places: Sequence[Place], what: str) -> tuple[dict[str, Tensor], Int[np.ndarray, " clips"]]:
         there, chosen = located(dataset, protocol.split, places)
@@ -77,7 +82,7 @@ def numbered(things: Sequence[Hashable]) -> Int[np.ndarray, " _"]:
 def features(
     dataset: Dataset,
     split: RealSplit,
-    wanted: Wanted,
+    wanted: FeatureCollector,
     device: torch.device,
     chosen: Sequence[int],
     *,
@@ -92,9 +97,9 @@ def features(
     """
     networks = {name: extractor.fingerprint for name, extractor in wanted.extractors.items()}
     made_by = [dataset.fingerprint, networks, device.type, code_version(), split, sorted(wanted.names)]
-    pieces = [chosen[start : start + PIECE] for start in range(0, len(chosen), PIECE)]
+    pieces = [chosen[start : start + CACHE_CHUNK] for start in range(0, len(chosen), CACHE_CHUNK)]
     known = chosen if keys is None else keys
-    ids = [digest([*made_by, list(known[start : start + PIECE])]) for start in range(0, len(chosen), PIECE)]
+    ids = [digest([*made_by, list(known[start : start + CACHE_CHUNK])]) for start in range(0, len(chosen), CACHE_CHUNK)]
     files = [cache() / "real" / f"{dataset.name}-{identity[:16]}.safetensors" for identity in ids]
     parts = [_kept(path, identity) for path, identity in zip(files, ids, strict=True)]
     progress = Progress(what, sum(len(piece) for piece, part in zip(pieces, parts, strict=True) if not part), "clips")
@@ -127,7 +132,7 @@ def _keep(path: Path, key: str, found: Mapping[str, Tensor], what: str) -> None:
 def _made(
     dataset: Dataset,
     split: RealSplit,
-    wanted: Wanted,
+    wanted: FeatureCollector,
     device: torch.device,
     chosen: Sequence[int],
     progress: Progress,
@@ -145,7 +150,7 @@ def _made(
 
 
 def _features(
-    dataset: Dataset, split: Split, indices: Sequence[int], wanted: Wanted, device: torch.device
+    dataset: Dataset, split: Split, indices: Sequence[int], wanted: FeatureCollector, device: torch.device
 ) -> dict[str, Tensor]:
     rows = zip(indices, dataset.labels(split, indices), dataset.captions(split, indices), strict=True)
     described = [Request(index, 0, label, caption) for index, label, caption in rows]
@@ -153,7 +158,7 @@ def _features(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FeatureCollector:
     """What is to be kept of each clip: outputs of extractors, of its frames that are scored, and the clip itself.
 
     `batches` says how many clips each extractor has found to fit into the memory.
@@ -163,7 +168,7 @@ class Wanted:
     outputs: Mapping[str, Sequence[str]]
     clips: bool = False
     frames: slice = field(default_factory=lambda: slice(None))
-    batches: dict[str, Batches] = field(default_factory=dict, init=False, compare=False, repr=False)
+    batches: dict[str, AdaptiveBatches] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def features(self, clips: Clips, requests: Sequence[Request]) -> dict[str, Tensor]:
         """All asked outputs as `extractor.output`, each from one pass of its network.
@@ -192,7 +197,7 @@ class Wanted:
         def named(rows: Sequence[int]) -> str:
             return f"{name}: {len(rows)} clip{'s' * (len(rows) > 1)}"
 
-        batches = self.batches.setdefault(name, Batches())
+        batches = self.batches.setdefault(name, AdaptiveBatches())
         found = [part for _, part in batches.each(range(len(clips)), run, named)]
         return {output: torch.cat([part[output] for part in found]) for output in found[0]}
 

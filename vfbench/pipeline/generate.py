@@ -17,17 +17,19 @@ from torch import Tensor
 
 from vfbench import video
 from vfbench.interfaces import Clips, Request, Sampler
-from vfbench.pipeline.features import Wanted
+from vfbench.pipeline.features import FeatureCollector
 from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.sample import clip_range, sample
-from vfbench.utils.memory import Batches
+from vfbench.utils.memory import AdaptiveBatches
 from vfbench.utils.progress import Progress
 from vfbench.utils.tensor_files import read_tensors, write_tensors
 
-SHOWN = 8  # clips in samples/
+NUM_PREVIEW = 8  # clips in samples/
 
 
-def generate(folder: RunFolder, sampler: Sampler, asked: Sequence[Request], wanted: Wanted, batch_size: int) -> float:
+def generate(
+    folder: RunFolder, sampler: Sampler, asked: Sequence[Request], wanted: FeatureCollector, batch_size: int
+) -> float:
     """Make every chunk that is not whole on disk; returns the seconds that all chunks took, earlier ones included."""
     chunks = _chunks(folder, asked)
     seconds = {i: _finished(folder, i, part, wanted) for i, part in chunks.items()}
@@ -35,7 +37,7 @@ def generate(folder: RunFolder, sampler: Sampler, asked: Sequence[Request], want
     done = sum(len(chunks[i]) for i in chunks if i not in missing)
     if done:
         print(f"resumed: {done} of {len(asked)} clips are already there", file=sys.stderr)
-    progress, batches = Progress("generate", len(asked), "clips", done=done), Batches(batch_size)
+    progress, batches = Progress("generate", len(asked), "clips", done=done), AdaptiveBatches(batch_size)
     for i in missing:
         seconds[i] = _make(folder, i, sampler, chunks[i], wanted, batches, progress)
     return sum(spent or 0.0 for spent in seconds.values())
@@ -46,7 +48,7 @@ def _chunks(folder: RunFolder, asked: Sequence[Request]) -> dict[int, Sequence[R
     return {i: asked[start : start + size] for i, start in enumerate(range(0, len(asked), size))}
 
 
-def _finished(folder: RunFolder, index: int, part: Sequence[Request], wanted: Wanted) -> float | None:
+def _finished(folder: RunFolder, index: int, part: Sequence[Request], wanted: FeatureCollector) -> float | None:
     """The seconds a finished chunk took, or None when it must be made; says so when one is there that is not right."""
     path = folder.chunk_path(index)
     if not path.exists():
@@ -60,7 +62,7 @@ def _finished(folder: RunFolder, index: int, part: Sequence[Request], wanted: Wa
 
 
 def _read(
-    folder: RunFolder, index: int, part: Sequence[Request], wanted: Wanted
+    folder: RunFolder, index: int, part: Sequence[Request], wanted: FeatureCollector
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A chunk's tensors and metadata; raises ValueError saying why it is not the whole chunk of these requests."""
     tensors, metadata = read_tensors(folder.chunk_path(index), **_identity(folder, part))
@@ -81,8 +83,8 @@ def _make(
     index: int,
     sampler: Sampler,
     part: Sequence[Request],
-    wanted: Wanted,
-    batches: Batches,
+    wanted: FeatureCollector,
+    batches: AdaptiveBatches,
     progress: Progress,
 ) -> float:
     rows: list[dict[str, Tensor]] = []
@@ -99,14 +101,14 @@ def _make(
         progress.advance(len(batch))
     tensors = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     if index == 0:  # before the chunk itself: a chunk on disk means that its samples are there
-        captions = [request.prompt for request in part[:SHOWN]]
-        video.write_preview(folder.samples, tensors["clips"][:SHOWN], captions)
+        captions = [request.prompt for request in part[:NUM_PREVIEW]]
+        video.write_preview(folder.samples, tensors["clips"][:NUM_PREVIEW], captions)
     kept = {name: tensor for name, tensor in tensors.items() if name in wanted.names}
     write_tensors(folder.chunk_path(index), kept, **_identity(folder, part), seconds=f"{seconds:.3f}")
     return seconds
 
 
-def load(folder: RunFolder, asked: Sequence[Request], wanted: Wanted) -> dict[str, Tensor]:
+def load(folder: RunFolder, asked: Sequence[Request], wanted: FeatureCollector) -> dict[str, Tensor]:
     """All features of a finished run, in the order of its requests."""
     parts = [_read(folder, i, part, wanted)[0] for i, part in _chunks(folder, asked).items()]
     return {name: torch.cat([part[name] for part in parts]) for name in wanted.names - {"clips"}}

@@ -14,10 +14,10 @@ from vfbench import plugins
 from vfbench.clips.inventory import require_apart
 from vfbench.diffusion import hub
 from vfbench.errors import UserError
-from vfbench.interfaces import ClipShape, Dataset, Request, Sampler, Setting
+from vfbench.interfaces import BuildContext, ClipShape, Dataset, Request, Sampler
 from vfbench.pipeline.cost import Cost, measure
-from vfbench.pipeline.eval_setup import Asked, Measuring, prepare
-from vfbench.pipeline.features import Wanted
+from vfbench.pipeline.eval_setup import EvalOptions, EvalSetup, prepare
+from vfbench.pipeline.features import FeatureCollector
 from vfbench.pipeline.folder import RUNS
 from vfbench.pipeline.requests import requests
 from vfbench.pipeline.sample import require_sampler
@@ -69,10 +69,10 @@ class RunOptions:
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def measured(self) -> Asked:
+    def measured(self) -> EvalOptions:
         """What of it is about measuring."""
         numbers = {"n_fake": self.num_samples, "n_real": self.num_real}
-        return Asked(
+        return EvalOptions(
             self.protocol,
             self.metrics,
             weights=self.weights,
@@ -89,9 +89,9 @@ class Plan:
 
     options: RunOptions
     model: Spec
-    measuring: Measuring
+    measuring: EvalSetup
     sampler: Sampler
-    wanted: Wanted
+    wanted: FeatureCollector
     requests: Sequence[Request]
     device: torch.device
     dtype: torch.dtype
@@ -148,14 +148,14 @@ def _plan(options: RunOptions, require_trained: RequireTrained | None) -> Plan:
     protocol = measuring.protocol
     asked = requests(measuring.dataset, protocol.prompts, protocol.n_fake * protocol.repeats, options.seed)
     checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint is not None else None
-    setting = Setting(measuring.dataset, device, dtype, checkpoint, protocol.quantise, asked)
+    setting = BuildContext(measuring.dataset, device, dtype, checkpoint, protocol.quantise, asked)
     sampler: Sampler = plugins.load("model", model, setting)
     require_sampler(model.name, sampler)
     if options.checkpoint and sampler.weights == "none":
         raise UserError(f"{model.name} has no weights: leave out --checkpoint, or name the model that it is of")
     require_clips(model.name, sampler.shape, protocol)
-    require_said(model.name, sampler, measuring.dataset)
-    wanted = Wanted(measuring.extractors, measuring.outputs, options.keep_clips, scored(protocol))
+    require_conditioning(model.name, sampler, measuring.dataset)
+    wanted = FeatureCollector(measuring.extractors, measuring.outputs, options.keep_clips, scored(protocol))
     specification = _specification(options, model, sampler, protocol, device, dtype, batch_size)
     folder = Path(options.output or RUNS / f"{model.name}-{measuring.dataset.name}-{specification['id'][:8]}")
     require_apart(folder, measuring.dataset)
@@ -188,7 +188,7 @@ def require_clips(model: str, shape: ClipShape, protocol: protocols.Protocol) ->
         )
 
 
-def require_said(model: str, sampler: Sampler, dataset: Dataset) -> None:
+def require_conditioning(model: str, sampler: Sampler, dataset: Dataset) -> None:
     """Raise `UserError` where a model wants to be told what the dataset does not say: classes, or captions."""
     if getattr(sampler, "reference", False):  # it looks at real clips
         return
@@ -213,7 +213,7 @@ def _length(protocol: protocols.Protocol) -> int:
     return protocols.frames_needed(protocol.frames, protocol.fake_stride, protocol.drop_first)
 
 
-def _disk(wanted: Wanted, shape: ClipShape, count: int) -> int:
+def _disk(wanted: FeatureCollector, shape: ClipShape, count: int) -> int:
     """Bytes that `count` clips will take, about."""
     values = sum(wanted.extractors[name].outputs[o] for name, outputs in wanted.outputs.items() for o in outputs)
     pixels = 3 * shape.frames * shape.height * shape.width

@@ -20,8 +20,8 @@ from vfbench.clips.inventory import require_apart
 from vfbench.clips.manifest import Manifest
 from vfbench.errors import UserError
 from vfbench.pipeline import eval_setup
-from vfbench.pipeline.eval_setup import Asked, Measuring
-from vfbench.pipeline.features import Real, Wanted, real_features
+from vfbench.pipeline.eval_setup import EvalOptions, EvalSetup
+from vfbench.pipeline.features import FeatureCollector, Real, real_features
 from vfbench.plugins import Spec
 from vfbench.utils import device as devices
 from vfbench.utils import tensor_files
@@ -32,7 +32,7 @@ CLIPS = "clips.csv"
 
 
 @dataclass(frozen=True)
-class Made:
+class WrittenStats:
     """The files that were written, and what a reader must know of them."""
 
     folder: Path
@@ -45,7 +45,7 @@ class Made:
         return "\n".join(f"{name:<9} {line}" for name, line in rows)
 
 
-def stats(spec: Spec, folder: Path | str, asked: Asked, *, device: str = "auto") -> Made:
+def stats(spec: Spec, folder: Path | str, asked: EvalOptions, *, device: str = "auto") -> WrittenStats:
     """Measure the real clips of a protocol on the dataset `spec`, and write their features to a folder.
 
     Features that are in the cache are not made again. Raises what `vfbench.pipeline.eval_setup.prepare` raises,
@@ -63,7 +63,7 @@ def stats(spec: Spec, folder: Path | str, asked: Asked, *, device: str = "auto")
     require_apart(place, ready.dataset)
     real = Manifest(tuple(row for row in ready.manifest.rows if row.role == "real"))
     about = _about(spec, ready, real, chosen)
-    wanted = Wanted(ready.extractors, ready.outputs)
+    wanted = FeatureCollector(ready.extractors, ready.outputs)
     with held(place):
         _same(place, about)
         drawn = real_features(ready.dataset, ready.protocol, wanted, chosen, real)
@@ -76,7 +76,7 @@ def stats(spec: Spec, folder: Path | str, asked: Asked, *, device: str = "auto")
         + ", not comparable" * (not ready.protocol.comparable),
         "note": ready.note,
     }
-    return Made(place, tuple(files), tuple((name, line) for name, line in said.items() if line))
+    return WrittenStats(place, tuple(files), tuple((name, line) for name, line in said.items() if line))
 
 
 def _written(folder: Path, real: Real, number: int, draws: int, about: Mapping[str, str]) -> list[Path]:
@@ -90,7 +90,7 @@ def _written(folder: Path, real: Real, number: int, draws: int, about: Mapping[s
     return files
 
 
-def _about(spec: Spec, ready: Measuring, real: Manifest, device: torch.device) -> dict[str, str]:
+def _about(spec: Spec, ready: EvalSetup, real: Manifest, device: torch.device) -> dict[str, str]:
     """How the features are made, as the metadata of each file: texts, of which protocol and environment are JSON."""
     told = Spec(spec.name, {name: value for name, value in spec.options.items() if name != "root"})  # of this machine
     return {

@@ -22,11 +22,11 @@ from vfbench.report.format import rounded
 from vfbench.report.results import SCORED, Record, differences, load
 from vfbench.utils.tensor_files import read_tensors
 
-SURE = 0.05  # a smaller p-value counts as a difference
+ALPHA = 0.05  # a smaller p-value counts as a difference
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PairedResult:
     """What one metric says of A less B; `str(verdict)` is the line to print."""
 
     title: str
@@ -36,7 +36,7 @@ class Verdict:
     @property
     def winner(self) -> str:
         """`A`, `B`, or nothing where chance explains the difference."""
-        if not self.found.p_value < SURE:
+        if not self.found.p_value < ALPHA:
             return ""
         return "A" if (self.found.difference < 0) == (self.better == "lower") else "B"
 
@@ -49,7 +49,7 @@ class Verdict:
         return f"{self.title}: A - B = {difference} [{low}, {high}], p = {found.p_value:.2g}: {said}{note}"
 
 
-def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> list[Verdict]:
+def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> list[PairedResult]:
     """Compare the runs in the folders `a` and `b` by the metrics named, or by all that both have and can be paired.
 
     Raises `UserError` where the two differ in protocol or seed, or a metric knows no paired test, and `MissingData`
@@ -71,7 +71,7 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> list[Verdict]:
     if lacking := [name for name in metrics if name not in able]:
         raise UserError(f"{', '.join(lacking)} knows no paired test: compare by {', '.join(able) or 'another'}")
     return [
-        Verdict(metric.title, metric.better, _compared(first["protocol"], name, metric, mine, theirs))
+        PairedResult(metric.title, metric.better, _compared(first["protocol"], name, metric, mine, theirs))
         for name, metric in able.items()
     ]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from vfbench.errors import GateFailed, UserError, unknown
 from vfbench.report.format import rounded
-from vfbench.report.results import STRANGER, Record, differences, number
+from vfbench.report.results import NOT_COMPARABLE, Record, differences, number
 
 EXAMPLES = "write METRIC:+AMOUNT or METRIC:-AMOUNT, e.g. fvd:+5% (of the baseline), fvd:+0.5 (absolute) or is:-3%"
 RULE = re.compile(r"(?P<metric>[^\s:]+)\s*:\s*(?P<sign>[+-])(?P<amount>\d+(\.\d+)?(e-?\d{1,2})?)\s*(?P<percent>%?)")
@@ -41,7 +41,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GateResult:
     """What one rule says about one metric; `str(verdict)` is the line to print."""
 
     metric: str
@@ -69,7 +69,7 @@ def _parse_one(text: str) -> Rule:
     return Rule(match["metric"], match["sign"], float(match["amount"]), bool(match["percent"]))
 
 
-def gate(result: Record, baseline: Record, rules: Sequence[str]) -> list[Verdict]:
+def gate(result: Record, baseline: Record, rules: Sequence[str]) -> list[GateResult]:
     """Judge a result against its baseline, one verdict a rule, in the order of the rules.
 
     Raises `UserError` when the two have different protocols, when a rule cannot be read, names a metric that
@@ -82,7 +82,7 @@ def gate(result: Record, baseline: Record, rules: Sequence[str]) -> list[Verdict
         if rule.metric not in scores:
             raise unknown("metric", rule.metric, scores)
         _require_worse_direction(rule, scores[rule.metric]["better"])
-    smoke = "" if result["protocol"].get("comparable") else f" ({STRANGER})"
+    smoke = "" if result["protocol"].get("comparable") else f" ({NOT_COMPARABLE})"
     return [
         _judge(rule, result["scores"].get(rule.metric), baseline["scores"].get(rule.metric), smoke) for rule in parsed
     ]
@@ -108,19 +108,19 @@ def _require_worse_direction(rule: Rule, better: str) -> None:
         )
 
 
-def _judge(rule: Rule, new: Mapping[str, Any] | None, old: Mapping[str, Any] | None, smoke: str) -> Verdict:
+def _judge(rule: Rule, new: Mapping[str, Any] | None, old: Mapping[str, Any] | None, smoke: str) -> GateResult:
     value, base = number(new), number(old)
     if not (math.isfinite(value) and math.isfinite(base)):
         where = "the result" if not math.isfinite(value) else "the baseline"
         state = "no score" if (new if where == "the result" else old) is None else "a score that is not a finite number"
-        return Verdict(rule.metric, base, value, False, f"has {state} in {where}{smoke}")
+        return GateResult(rule.metric, base, value, False, f"has {state} in {where}{smoke}")
     worse = value - base if rule.sign == "+" else base - value
     allowed = rule.allowed(base)
     # exactly the allowed amount passes, whatever binary fractions make of it
     beyond = worse > allowed and not math.isclose(worse, allowed, rel_tol=1e-9)
     chance = _within(value, old) or _within(base, new)
     finding = f"{_change(rule, base, value, old)}{', within the 95 % intervals' if beyond and chance else ''}{smoke}"
-    return Verdict(rule.metric, base, value, not beyond or chance, finding)
+    return GateResult(rule.metric, base, value, not beyond or chance, finding)
 
 
 def _within(value: float, score: Mapping[str, Any] | None) -> bool:
@@ -141,7 +141,7 @@ def _change(rule: Rule, base: float, value: float, old: Mapping[str, Any] | None
     return f"{before} -> {after}: {direction}, allowed {allowed}"
 
 
-def require(verdicts: Sequence[Verdict]) -> None:
+def require(verdicts: Sequence[GateResult]) -> None:
     """Raise `GateFailed` naming the metrics that failed, if any did."""
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed:

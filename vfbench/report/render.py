@@ -8,7 +8,7 @@ import textwrap
 import pandas as pd
 
 from vfbench.report.format import DASH, Cell
-from vfbench.report.results import STRANGER, number
+from vfbench.report.results import NOT_COMPARABLE, number
 from vfbench.report.table import Row, Table
 
 LATEX = str.maketrans(
@@ -56,7 +56,7 @@ def to_markdown(table: Table) -> str:
 
 def _markdown_label(row: Row) -> str:
     label = row.label.replace("|", r"\|")
-    mark = row.mark.replace(STRANGER, f"**{STRANGER}**")
+    mark = row.mark.replace(NOT_COMPARABLE, f"**{NOT_COMPARABLE}**")
     label = label if row.kind == "model" else f"*{label}*"
     return f"{label} {mark}".rstrip()
 
@@ -92,7 +92,7 @@ def to_latex(table: Table) -> str:
 def _latex_label(row: Row) -> str:
     label = row.label.translate(LATEX)
     label = label if row.kind == "model" else rf"\textit{{{label}}}"
-    mark = row.mark.translate(LATEX).replace(STRANGER, rf"\textbf{{{STRANGER}}}")
+    mark = row.mark.translate(LATEX).replace(NOT_COMPARABLE, rf"\textbf{{{NOT_COMPARABLE}}}")
     return f"{label} {mark}".rstrip()
 
 

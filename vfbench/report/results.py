@@ -13,7 +13,7 @@ from vfbench.protocol import presets
 
 Record: TypeAlias = dict[str, Any]  # one parsed results.json
 
-STRANGER = "not comparable"
+NOT_COMPARABLE = "not comparable"
 MAKE = "python -m vfbench run --model NAME --dataset NAME"
 ARROWS = {"lower": "↓", "higher": "↑"}
 

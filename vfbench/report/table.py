@@ -16,7 +16,7 @@ from vfbench.errors import UserError
 from vfbench.report import footnotes as notes
 from vfbench.report import format as cells
 from vfbench.report.format import DASH, Cell, Column
-from vfbench.report.results import ARROWS, MAKE, STRANGER, Record, differences, is_reference, load
+from vfbench.report.results import ARROWS, MAKE, NOT_COMPARABLE, Record, differences, is_reference, load
 
 __all__ = ["Record", "Row", "Table", "build", "load"]
 
@@ -105,7 +105,7 @@ def _main_protocol(results: Sequence[Record]) -> Record:
 def _mark(record: Record, main: Record) -> str:
     """Why a record may not stand unmarked beside those of the main protocol, or nothing."""
     if not record["protocol"].get("comparable"):
-        return f"† {STRANGER}"
+        return f"† {NOT_COMPARABLE}"
     return f"† {record['protocol']['id']}" if record["protocol"]["id"] != main["id"] else ""
 
 
@@ -113,7 +113,7 @@ def _refusal(results: Sequence[Record], main: Record) -> UserError:
     lines = ["these results do not belong in one table:"]
     for protocol in {record["protocol"]["id"]: record["protocol"] for record in results}.values():
         runs = [str(r.get("run_dir", r["model"])) for r in results if r["protocol"]["id"] == protocol["id"]]
-        mark = "" if protocol.get("comparable") else f", {STRANGER}"
+        mark = "" if protocol.get("comparable") else f", {NOT_COMPARABLE}"
         lines.append(f"  protocol {protocol['id']} ({protocol.get('name', '?')}{mark}): {', '.join(runs)}")
         if protocol["id"] != main["id"]:
             lines.append(f"    differs from {main['id']} in {differences(protocol, main)}")

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from vfbench.clips import detect
 from vfbench.scoring import clips, given_features
-from vfbench.scoring.job import ScoreOptions, Scoring, score
+from vfbench.scoring.job import ScoreOptions, ScorePlan, score
 
-__all__ = ["ScoreOptions", "Scoring", "look", "score"]
+__all__ = ["ScoreOptions", "ScorePlan", "look", "score"]
 
 
-def look(options: ScoreOptions) -> Scoring:
+def look(options: ScoreOptions) -> ScorePlan:
     """Find the clips or features of both sides, and load and check all that scoring them needs.
 
     Raises `UserError` for what does not fit the protocol or the other side, or is too little, and `MissingData` for

@@ -15,33 +15,33 @@ import torch
 from torch import Tensor
 
 from vfbench import plugins, video
-from vfbench.clips import Found, decoder, detect, mismatches
+from vfbench.clips import ClipFolder, decoder, detect, mismatches
 from vfbench.clips.inventory import require_apart
 from vfbench.clips.manifest import Manifest
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import derive_seed
 from vfbench.pipeline import dataset_card
-from vfbench.pipeline.eval_setup import Asked, Measuring, prepare
-from vfbench.pipeline.features import Wanted, features, real_features
+from vfbench.pipeline.eval_setup import EvalOptions, EvalSetup, prepare
+from vfbench.pipeline.features import FeatureCollector, features, real_features
 from vfbench.pipeline.folder import RunFolder
-from vfbench.pipeline.generate import SHOWN
+from vfbench.pipeline.generate import NUM_PREVIEW
 from vfbench.pipeline.real_clips import shown
 from vfbench.pipeline.result import keep_scored
 from vfbench.pipeline.scores import made_of, scores
 from vfbench.plugins import Spec
 from vfbench.protocol.protocol import SPLITS, RealSplit
 from vfbench.protocol.resolve import rules
-from vfbench.scoring.given_clips import HASH, Bytes, Made, captions, require_fit
-from vfbench.scoring.job import ScoreOptions, Scores, Scoring, found_in, ready
+from vfbench.scoring.given_clips import HASH, Bytes, GivenClips, captions, require_fit
+from vfbench.scoring.job import ScoreOptions, ScorePlan, Scores, found_in, ready
 from vfbench.utils import device as devices
 from vfbench.utils import tensor_files
 
-PIECE = 256  # clips whose features are kept together: an interrupted score loses no more
+CACHE_CHUNK = 256  # clips whose features are kept together: an interrupted score loses no more
 ELSEWHERE = "made elsewhere: what the clips were asked to show, and how they became bytes, is as given"
 CAPTIONED = "similarity"  # the output that needs to know what a clip was asked to show
 
 
-def look(options: ScoreOptions, fake: Found) -> Scoring:
+def look(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
     """Find the real clips, load what scoring needs, and check that `fake` fits it; raises as `vfbench.scoring.look`."""
     if len(fake) < 2:
         raise UserError(f"{fake.root} holds 1 clip: a score needs at least 2")
@@ -55,7 +55,7 @@ def look(options: ScoreOptions, fake: Found) -> Scoring:
     device = devices.choose(options.device)
     measuring, order, few = _prepared(spec, device, options, fields, metrics, len(fake))
     require_fit(fake, measuring.protocol, spec)
-    clips = Made(fake, measuring.protocol, told or [""] * len(fake))
+    clips = GivenClips(fake, measuring.protocol, told or [""] * len(fake))
     alone = ["all clips are of one prompt: no interval says anything of others"] * (len(set(told)) == 1)
     warnings = [*silent, *few, *alone, *_warnings(fake, real, fields, measuring)]
     # Clips of one prompt are no independent samples of all prompts; those of one class may be.
@@ -94,7 +94,7 @@ def real_spec(text: str, data_root: Path | str | None) -> Spec:
     return plugins.parse(text).merged({"root": str(data_root) if data_root else None})
 
 
-def _found(spec: Spec, split: RealSplit) -> list[Found]:
+def _found(spec: Spec, split: RealSplit) -> list[ClipFolder]:
     """The real clips of a folder, those of each split apart; nothing for a dataset of another kind."""
     root = spec.options.get("root")
     if spec.name != "folder" or not root:
@@ -128,7 +128,7 @@ def _prepared(
     fields: Mapping[str, Any],
     metrics: Sequence[str],
     count: int,
-) -> tuple[Measuring, list[int], list[str]]:
+) -> tuple[EvalSetup, list[int], list[str]]:
     """What is measured, the order of the clips in it, and what is to say of their number.
 
     A protocol of several draws needs a whole number of clips for each; of any other number there is one draw.
@@ -137,7 +137,7 @@ def _prepared(
     each = fields.get("n_fake", count)
     drawn = repeats > 1 and count == repeats * each
     n_fake = each if drawn else count
-    asked = Asked(
+    asked = EvalOptions(
         protocol=options.protocol,
         metrics=metrics,
         n_fake=n_fake,
@@ -162,7 +162,9 @@ def _prepared(
     return replace(measuring, protocol=protocol, manifest=first), list(range(count)), [said]
 
 
-def _warnings(fake: Found, real: Sequence[Found], fields: Mapping[str, Any], measuring: Measuring) -> list[str]:
+def _warnings(
+    fake: ClipFolder, real: Sequence[ClipFolder], fields: Mapping[str, Any], measuring: EvalSetup
+) -> list[str]:
     """What can move the numbers without anybody meaning it."""
     said = [line for side in real for line in mismatches(side, fake)]
     if any(side.root.resolve() == fake.root.resolve() for side in real):
@@ -177,7 +179,9 @@ def _warnings(fake: Found, real: Sequence[Found], fields: Mapping[str, Any], mea
     return said
 
 
-def _lines(fake: Found, real: Sequence[Found], measuring: Measuring, warnings: Sequence[str]) -> list[tuple[str, str]]:
+def _lines(
+    fake: ClipFolder, real: Sequence[ClipFolder], measuring: EvalSetup, warnings: Sequence[str]
+) -> list[tuple[str, str]]:
     dataset, protocol, note = measuring.dataset, measuring.protocol, measuring.note
     apart = f", {protocol.fake_stride} apart" if protocol.fake_stride > 1 else ""
     return [
@@ -193,7 +197,7 @@ def _lines(fake: Found, real: Sequence[Found], measuring: Measuring, warnings: S
     ]
 
 
-def _written(fake: Found) -> str:
+def _written(fake: ClipFolder) -> str:
     """When the clips were written, first and last: what is left from another day shows here."""
     times = [entry.path.stat().st_mtime for entry in fake.entries]
     first, last = (datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M") for time in (min(times), max(times)))
@@ -201,16 +205,16 @@ def _written(fake: Found) -> str:
 
 
 def _work(
-    clips: Made,
-    measuring: Measuring,
+    clips: GivenClips,
+    measuring: EvalSetup,
     order: Sequence[int],
     sources: Sequence[str],
     device: torch.device,
     folder: RunFolder,
 ) -> Scores:
     protocol = measuring.protocol
-    wanted = Wanted(measuring.extractors, measuring.outputs)
-    with_hash = Wanted({**wanted.extractors, Bytes.name: Bytes()}, {**wanted.outputs, Bytes.name: [HASH]})
+    wanted = FeatureCollector(measuring.extractors, measuring.outputs)
+    with_hash = FeatureCollector({**wanted.extractors, Bytes.name: Bytes()}, {**wanted.outputs, Bytes.name: [HASH]})
     fake = _features(clips, with_hash, device)
     copies = np.unique(fake.pop(f"{Bytes.name}.{HASH}").numpy(), axis=0, return_inverse=True)[1].reshape(-1)
     if len(set(sources)) == len(sources) and copies.max() > 0:  # prompts go before copies
@@ -230,19 +234,19 @@ def _noted(found: Scores, copies: int) -> Scores:
     return {name: {**score, "note": "; ".join(filter(None, [score["note"], said]))} for name, score in found.items()}
 
 
-def _features(clips: Made, wanted: Wanted, device: torch.device) -> dict[str, Tensor]:
+def _features(clips: GivenClips, wanted: FeatureCollector, device: torch.device) -> dict[str, Tensor]:
     """Features of all generated clips, piece by piece, each kept when it is made."""
     parts: list[dict[str, Tensor]] = []
-    for number, (part, indices) in enumerate(clips.parts(PIECE)):
-        told = f"clips {number * PIECE} to {number * PIECE + len(indices) - 1}"
+    for number, (part, indices) in enumerate(clips.parts(CACHE_CHUNK)):
+        told = f"clips {number * CACHE_CHUNK} to {number * CACHE_CHUNK + len(indices) - 1}"
         parts.append(features(part, "train", wanted, device, list(indices), what=told))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _show(folder: RunFolder, clips: Made, measuring: Measuring) -> None:
+def _show(folder: RunFolder, clips: GivenClips, measuring: EvalSetup) -> None:
     """A few clips of both sides to look at, the generated ones first."""
-    real, captions = shown(measuring.dataset, measuring.manifest.places(0, "real")[:SHOWN])
-    first = range(min(SHOWN, len(clips.found)))
+    real, captions = shown(measuring.dataset, measuring.manifest.places(0, "real")[:NUM_PREVIEW])
+    first = range(min(NUM_PREVIEW, len(clips.found)))
     both = torch.cat([clips.clips("train", first), real])
     names = [f"fake: {clips.found.entries[index].name}" for index in first]
     names += [f"real: {caption}" for caption in captions]

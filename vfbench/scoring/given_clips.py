@@ -18,23 +18,23 @@ import torch
 
 from vfbench import clips as folders
 from vfbench import plugins
-from vfbench.clips import Found
+from vfbench.clips import ClipFolder
 from vfbench.clips.caption_file import told as read_told
 from vfbench.clips.text import few
 from vfbench.errors import MissingData, UserError
-from vfbench.interfaces import Clips, ClipShape, Features, Request, Split, Standing
+from vfbench.interfaces import Clips, ClipShape, Features, Request, Split, WeightStatus
 from vfbench.plugins import Spec
 from vfbench.protocol.protocol import Protocol, frames_needed
 
 CLASS = "clip"  # of clips without a class
 
 
-class Made:
+class GivenClips:
     """Found clips as a dataset, all in split `train`: the frames that a protocol scores of them, never resized."""
 
     name = "made"
 
-    def __init__(self, found: Found, protocol: Protocol, captions: Sequence[str]) -> None:
+    def __init__(self, found: ClipFolder, protocol: Protocol, captions: Sequence[str]) -> None:
         self.found, self._protocol = found, protocol
         self.shape = ClipShape(protocol.frames, protocol.height, protocol.width)
         self.classes: tuple[str, ...] = found.groups or (CLASS,)
@@ -73,7 +73,7 @@ class Made:
         described = zip(everyone, self.labels("train", everyone), self._captions, strict=True)
         return [Request(index, 0, label, caption) for index, label, caption in described]
 
-    def parts(self, size: int) -> Iterator[tuple[Made, range]]:
+    def parts(self, size: int) -> Iterator[tuple[GivenClips, range]]:
         """All clips in order, as datasets with the indices that count in each, up to `size` clips at a time.
 
         Each knows only its own clips, so that its fingerprint outlasts a change of others. Those of arrays stay whole:
@@ -85,7 +85,7 @@ class Made:
                 yield self, taken
             else:
                 found = replace(self.found, entries=self.found.entries[taken.start : taken.stop])
-                yield Made(found, self._protocol, self._captions[taken.start : taken.stop]), range(len(taken))
+                yield GivenClips(found, self._protocol, self._captions[taken.start : taken.stop]), range(len(taken))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -100,7 +100,7 @@ class Made:
         return folders.content_hash(self.found)
 
 
-def captions(found: Found, prompts: Path | None, *, listed: bool) -> tuple[str, ...]:
+def captions(found: ClipFolder, prompts: Path | None, *, listed: bool) -> tuple[str, ...]:
     """What each clip was asked to show: its prompt, else its class in words; empty without either.
 
     `listed`: a list says which clips count, so that the file may have prompts of others. Raises `MissingData` naming a
@@ -123,7 +123,7 @@ def captions(found: Found, prompts: Path | None, *, listed: bool) -> tuple[str, 
     return tuple(told[name] for name in names)
 
 
-def require_fit(found: Found, protocol: Protocol, real: Spec) -> None:
+def require_fit(found: ClipFolder, protocol: Protocol, real: Spec) -> None:
     """Raise `UserError` where clips are not of the protocol's resolution, or too short for its frames.
 
     The message says how the dataset `real` could be asked for clips of that kind instead. Raises also what reading the
@@ -147,7 +147,7 @@ def require_fit(found: Found, protocol: Protocol, real: Spec) -> None:
     _taken(found, [0], protocol)
 
 
-def _taken(found: Found, indices: Sequence[int], protocol: Protocol) -> Clips:
+def _taken(found: ClipFolder, indices: Sequence[int], protocol: Protocol) -> Clips:
     """The frames that a protocol scores of generated clips."""
     stride, drop_first = protocol.fake_stride, protocol.drop_first
     return folders.clips(found, indices, frames=protocol.frames, stride=stride, drop_first=drop_first)
@@ -171,7 +171,7 @@ class Bytes:
 
     name = "bytes"
     fingerprint = hashlib.sha256(b"sha256/96").hexdigest()
-    standing: Standing = "hashed"
+    standing: WeightStatus = "hashed"
     outputs: Mapping[str, int] = {HASH: PARTS}
 
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vfbench import clips, plugins
-from vfbench.clips import Found
+from vfbench.clips import ClipFolder
 from vfbench.errors import UserError
 from vfbench.interfaces import Metric
 from vfbench.pipeline.eval_setup import require_enough
@@ -19,7 +19,7 @@ from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.scores import told
 from vfbench.plugins import Spec
 from vfbench.protocol.resolve import rules
-from vfbench.scoring.job import ScoreOptions, Scores, Scoring, found_in, ready
+from vfbench.scoring.job import ScoreOptions, ScorePlan, Scores, found_in, ready
 from vfbench.utils import tensor_files
 
 DEFAULT = ("fvd", "kvd")
@@ -28,7 +28,7 @@ READ = ("features", "logits")  # outputs that the rows of a file can be
 UNKNOWN = "the network that made these features is not known, nor how their clips were cut: they compare with nothing"
 
 
-def look(options: ScoreOptions, fake: Found) -> Scoring:
+def look(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
     """Find the real features, and check that both sides and the metrics fit; raises as `vfbench.scoring.look`."""
     real = _real(options, fake)
     specs = _specs(options)
@@ -68,7 +68,7 @@ def look(options: ScoreOptions, fake: Found) -> Scoring:
     )
 
 
-def _real(options: ScoreOptions, fake: Found) -> Found:
+def _real(options: ScoreOptions, fake: ClipFolder) -> ClipFolder:
     """The real features; raises `UserError` where there are clips, or for a flag that features take no notice of."""
     said = {
         "--prompts": options.prompts,
@@ -104,7 +104,7 @@ def _metric(name: str, spec: str) -> Metric:
     return metric
 
 
-def _protocol(specs: Mapping[str, str], real: Found, count: int) -> dict[str, Any]:
+def _protocol(specs: Mapping[str, str], real: ClipFolder, count: int) -> dict[str, Any]:
     """What is known of the rules, with an id as a protocol's."""
     known = {
         "comparable": False,

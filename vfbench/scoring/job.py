@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from vfbench.clips import Found
+from vfbench.clips import ClipFolder
 from vfbench.errors import UserError
 from vfbench.pipeline.folder import RUNS, RunFolder
 from vfbench.pipeline.result import SCHEMA, keep
@@ -41,7 +41,7 @@ class ScoreOptions:
 
 
 @dataclass(frozen=True)
-class Scoring:
+class ScorePlan:
     """A score, ready to start. `about` is what its result says of it already; `work` finds the scores."""
 
     folder: Path
@@ -58,14 +58,14 @@ class Scoring:
 
 def ready(
     options: ScoreOptions,
-    fake: Found,
+    fake: ClipFolder,
     device: torch.device,
     determines: Mapping[str, Any],
     *,
     lines: Sequence[tuple[str, str]],
     about: Mapping[str, Any],
     work: Callable[[RunFolder], Scores],
-) -> Scoring:
+) -> ScorePlan:
     """A score with its name, folder and record. `determines` is what its numbers follow from.
 
     Raises `UserError` where the folder lies among the clips, and `BadEnvironment` where it cannot be written.
@@ -84,10 +84,10 @@ def ready(
         "environment": environment.environment(device),
     }
     name = {"model": options.name or called, "model_spec": str(fake.root)}
-    return Scoring(folder, specification, lines, {**name, **about}, work)
+    return ScorePlan(folder, specification, lines, {**name, **about}, work)
 
 
-def found_in(fake: Found, manifest: str, options: ScoreOptions) -> dict[str, Any]:
+def found_in(fake: ClipFolder, manifest: str, options: ScoreOptions) -> dict[str, Any]:
     """What a result says of the generated side."""
     return {
         "folder": str(fake.root),
@@ -100,7 +100,7 @@ def found_in(fake: Found, manifest: str, options: ScoreOptions) -> dict[str, Any
     }
 
 
-def score(scoring: Scoring) -> dict[str, Any]:
+def score(scoring: ScorePlan) -> dict[str, Any]:
     """Do what was looked at and return the result, as it is written to `results.json` in the folder.
 
     Features that are there already are not made again. Raises `MissingData` naming the first clip that cannot be read:

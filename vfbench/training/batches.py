@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vfbench.interfaces import Clips, Conditioning, Dataset, derive_seed
-from vfbench.training.options import Drawing, TrainOptions
+from vfbench.training.options import RandomCropDataset, TrainOptions
 
 
 class Batch(NamedTuple):
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Batches:
+class TrainingBatches:
     """The batches of a training, by step; `share` is the part of each that this process learns from.
 
     `drawn` and `conditions` say how clips are drawn, and what they are shown with (`vfbench.training.options`); `draw`
@@ -73,7 +73,7 @@ class Batches:
 
     def _clips(self, step: int, indices: list[int]) -> Clips:
         own = indices[self.share]
-        if not isinstance(self.dataset, Drawing):
+        if not isinstance(self.dataset, RandomCropDataset):
             return self.dataset.clips("train", own, self.device)
         first = step * len(indices) + self.share.start
         seeds = [derive_seed(self.options.seed, first + i, "clip") for i in range(len(own))]

@@ -107,7 +107,7 @@ class TrainOptions:
 
 
 @runtime_checkable
-class Drawing(Protocol):
+class RandomCropDataset(Protocol):
     """A dataset that cuts its training clips at random."""
 
     def draw(self, split: Split, indices: Sequence[int], seeds: Sequence[int], *, crop: str, flip: bool) -> Clips:
@@ -121,7 +121,7 @@ def drawn(dataset: Dataset, options: TrainOptions) -> dict[str, Any]:
     Raises `UserError` for what the dataset cannot do.
     """
     asked = {name: value for name in _OF_DRAWN_CLIPS if (value := getattr(options, name)) is not None}
-    if not isinstance(dataset, Drawing):
+    if not isinstance(dataset, RandomCropDataset):
         if asked:
             flag = next(iter(asked))
             raise UserError(f"--{flag}: {dataset.name} has no videos to draw clips from; leave out --{flag}")

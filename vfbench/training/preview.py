@@ -10,12 +10,12 @@ import torch
 
 from vfbench import video
 from vfbench.interfaces import Clips, Dataset, Request, Sampler, derive_seed
-from vfbench.utils.memory import Batches, NoMemory
+from vfbench.utils.memory import AdaptiveBatches, NoMemory
 
 COUNT = 6
 
 
-def write(path: Path, sampler: Sampler, dataset: Dataset, batches: Batches) -> None:
+def write(path: Path, sampler: Sampler, dataset: Dataset, batches: AdaptiveBatches) -> None:
     """Clips for what the first held-out ones show, always from the same noise, as `path`.png and moving as `path`.webp.
 
     Nothing for a dataset that holds none out. `batches` says how many clips are made at once; where there is too
@@ -39,7 +39,7 @@ def write(path: Path, sampler: Sampler, dataset: Dataset, batches: Batches) -> N
     video.write_webp(path.with_suffix(".webp"), clips, scale=4)
 
 
-def _made(requests: Sequence[Request], sampler: Sampler, batches: Batches) -> Clips:
+def _made(requests: Sequence[Request], sampler: Sampler, batches: AdaptiveBatches) -> Clips:
     return torch.cat([clips for _, clips in batches.each(requests, sampler.sample, _named)])
 
 

@@ -48,7 +48,7 @@ def write(folder: Path, parts: Mapping[str, Part], step: int, seconds: float, sp
         raise files.unwritable(folder / FILE, error) from error
 
 
-def take_up(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) -> tuple[int, float]:
+def load_state(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) -> tuple[int, float]:
     """Fill each part, and return the step after which it was written, and the seconds that had taken.
 
     Raises `MissingData` where there is nothing, or it is damaged, and `UserError` naming what has changed since.

@@ -22,7 +22,7 @@ from vfbench.interfaces import Dataset
 from vfbench.training.build import prepare
 from vfbench.training.distributed import Team
 from vfbench.training.options import TrainOptions
-from vfbench.training.trainer import Run, more_parts
+from vfbench.training.trainer import Trainer, more_parts
 from vfbench.utils import files, memory
 from vfbench.utils.progress import Progress
 
@@ -51,7 +51,7 @@ def train(
         with team.as_one():
             held.enter_context(files.held(output) if team.main else nullcontext())
         with team.as_one():
-            run = Run(model, dataset, options, output, team)
+            run = Trainer(model, dataset, options, output, team)
             run.start(resume)
         with closing(run.batches):
             if resume and run.step == options.steps:
@@ -60,7 +60,7 @@ def train(
     return output
 
 
-def _advance(run: Run) -> dict[str, float]:
+def _advance(run: Trainer) -> dict[str, float]:
     """One step; raises `BadEnvironment` where it does not fit into the memory."""
     try:
         return run.advance()
@@ -68,7 +68,7 @@ def _advance(run: Run) -> dict[str, float]:
         raise _no_memory(run, memory.full(error)) from error
 
 
-def _no_memory(run: Run, full: str) -> BadEnvironment:
+def _no_memory(run: Trainer, full: str) -> BadEnvironment:
     """The error for a step that does not fit into the memory, however small its parts were made."""
     clips, ways = run.options.batch_size // run.team.count, []
     if run.accumulate < clips:
@@ -80,7 +80,7 @@ def _no_memory(run: Run, full: str) -> BadEnvironment:
     return BadEnvironment(f"step {run.step + 1} does not fit into {full}: {mend}")
 
 
-def _train(run: Run, options: TrainOptions, stop: Callable[[], bool]) -> None:
+def _train(run: Trainer, options: TrainOptions, stop: Callable[[], bool]) -> None:
     title = f"train {run.raw.config.model}"
     progress = Progress(title, options.steps, "steps", done=run.step) if run.team.main else None
     with interruptible() as interrupted:

@@ -22,18 +22,18 @@ from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Dataset
 from vfbench.training import preview
-from vfbench.training.batches import Batch, Batches
+from vfbench.training.batches import Batch, TrainingBatches
 from vfbench.training.build import start_from
 from vfbench.training.distributed import Team
 from vfbench.training.options import TrainOptions, conditions, drawn
 from vfbench.training.precision import autocast, kernels, recompute
-from vfbench.training.resume import Part, forget_later, log, require_new, take_up, write
+from vfbench.training.resume import Part, forget_later, load_state, log, require_new, write
 from vfbench.utils import checkpoint, memory
 from vfbench.utils.files import file_sha256
 from vfbench.utils.prefetch import ahead
 
 
-class Run:
+class Trainer:
     """The state of a training run: weights, EMA, optimiser, step."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Run:
             )
         self.options, self.output, self.dataset, self.team, self.step = options, output, dataset, team, 0
         self.saved: int | None = None  # the step that --resume goes on from
-        self.sheets = memory.Batches()  # clips of a sheet that fit into the memory at once
+        self.sheets = memory.AdaptiveBatches()  # clips of a sheet that fit into the memory at once
         self.drawn, self.conditions = drawn(dataset, options), conditions(dataset, options)
         share, self.accumulate = team.share(options.batch_size, options.accumulate), options.accumulate
         model.record_conditions(self.conditions)
@@ -65,7 +65,7 @@ class Run:
         self.spec: dict[str, Any] = {"config": asdict(model.config), "data": dataset.fingerprint, "options": fixed}
         # What is made by arithmetic alone would only compete with the step for the same cores.
         workers = options.workers if self.drawn or team.device.type == "cuda" else 0
-        make = Batches(dataset, options, self.drawn, self.conditions, model.draw, share, team.device)
+        make = TrainingBatches(dataset, options, self.drawn, self.conditions, model.draw, share, team.device)
         self.batches = ahead(make, self._steps(), workers=workers, depth=max(2 * workers, 1))
         self.began = time.monotonic()
 
@@ -90,7 +90,7 @@ class Run:
     def start(self, resume: bool) -> None:
         """Begin anew, or take up where an earlier run stopped."""
         if resume:
-            self.step, before = take_up(self.output, self._parts, self.spec)
+            self.step, before = load_state(self.output, self._parts, self.spec)
             self.began, self.saved = self.began - before, self.step
         else:
             require_new(self.output)

@@ -79,8 +79,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def recall(name: str) -> dict[str, Any]:
-    """What `remember` kept in the cache under a name; nothing, saying so, where the file cannot be read."""
+def load_cache(name: str) -> dict[str, Any]:
+    """What `save_cache` kept in the cache under a name; nothing, saying so, where the file cannot be read."""
     path = cache() / name
     if not path.exists():
         return {}
@@ -91,7 +91,7 @@ def recall(name: str) -> dict[str, Any]:
         return {}
 
 
-def remember(name: str, found: Mapping[str, Any]) -> None:
+def save_cache(name: str, found: Mapping[str, Any]) -> None:
     """Keep what took long to find out; where that cannot be written, says so and goes on: it is found out again."""
     path = cache() / name
     try:

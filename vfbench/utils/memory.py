@@ -75,7 +75,7 @@ def no_memory(what: str, memory: str) -> NoMemory:
 
 
 @dataclass
-class Batches:
+class AdaptiveBatches:
     """At most `size` things at once, halved for good, and told so, where there is too little memory for as many."""
 
     size: int = sys.maxsize

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vfbench.errors import unknown
 from vfbench.video import other_decoders, pyav
-from vfbench.video.frame_range import Wanted
+from vfbench.video.frame_range import FrameRange
 from vfbench.video.header import header
 
 DECODERS = ("auto", "pyav", *other_decoders.NAMES)
@@ -37,7 +37,7 @@ def decode(
     """
     if start < 0 or stride < 1 or (frames is not None and frames < 1):
         raise ValueError(f"start={start}, frames={frames}, stride={stride}: start counts from 0, the others from 1")
-    wanted = Wanted(start, frames, stride)
+    wanted = FrameRange(start, frames, stride)
     if (name := chosen(path, decoder, stream=stream)) == "pyav":
         return pyav.read(path, wanted, stream)
     return other_decoders.read(path, wanted, name)
@@ -56,7 +56,7 @@ def frames(
         yield from pyav.groups(path, declared, group)
         return
     for first in range(0, declared, group):
-        yield other_decoders.read(path, Wanted(first, min(group, declared - first)), name)
+        yield other_decoders.read(path, FrameRange(first, min(group, declared - first)), name)
 
 
 def count_frames(path: str | os.PathLike[str], *, stream: int | None = None) -> int:

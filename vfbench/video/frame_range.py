@@ -9,7 +9,7 @@ from vfbench.errors import MissingData
 from vfbench.video.header import header
 
 
-class Wanted(NamedTuple):
+class FrameRange(NamedTuple):
     """Frames `start`, `start + stride`, ...: `frames` of them, or all to the end where that is None."""
 
     start: int = 0
@@ -29,7 +29,7 @@ class Wanted(NamedTuple):
         return None if self.frames is None else self.start + (self.frames - 1) * self.stride + 1
 
 
-def unreadable(path: str | os.PathLike[str], wanted: Wanted, decoded: int, reason: str) -> MissingData:
+def unreadable(path: str | os.PathLike[str], wanted: FrameRange, decoded: int, reason: str) -> MissingData:
     """The error for a file that ends, or is damaged, behind its first `decoded` frames."""
     try:
         found = f"declared {header(path).frames}, decoded {decoded}"

@@ -24,7 +24,7 @@ from torch import Tensor
 from vfbench.errors import BadEnvironment, UserError
 from vfbench.utils import memory
 from vfbench.video import pyav
-from vfbench.video.frame_range import Wanted, unreadable
+from vfbench.video.frame_range import FrameRange, unreadable
 from vfbench.video.header import header, opened
 from vfbench.video.rotation import matrix
 
@@ -50,7 +50,7 @@ def check(path: str | os.PathLike[str], name: str, stream: int | None = None) ->
         raise UserError(f"{os.fspath(path)}: {name} is not known to read it right: {reason}; use decoder='auto'")
 
 
-def read(path: str | os.PathLike[str], wanted: Wanted, name: str) -> UInt8[Tensor, "frames 3 height width"]:
+def read(path: str | os.PathLike[str], wanted: FrameRange, name: str) -> UInt8[Tensor, "frames 3 height width"]:
     """The frames asked for, of a plain file: uint8 (T, 3, H, W). Raises `MissingData` unless the file has them all."""
     there = header(path).frames
     stop = there if wanted.stop is None else wanted.stop

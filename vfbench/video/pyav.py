@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vfbench.video import mpeg4
-from vfbench.video.frame_range import Wanted, unreadable
+from vfbench.video.frame_range import FrameRange, unreadable
 from vfbench.video.header import check_file
 from vfbench.video.rotation import Pixels, matrix, upright
 
@@ -35,7 +35,7 @@ def version() -> str:
 
 
 def read(
-    path: str | os.PathLike[str], wanted: Wanted, stream: int | None = None
+    path: str | os.PathLike[str], wanted: FrameRange, stream: int | None = None
 ) -> UInt8[Tensor, "frames 3 height width"]:
     """The frames asked for, as shown: uint8 (T, 3, H, W), in memory pixel by pixel as they come (channels last).
 
@@ -53,22 +53,22 @@ def groups(path: str | os.PathLike[str], declared: int, size: int) -> Iterator[U
 
     Raises `MissingData` before the last group where they are not as many as declared.
     """
-    images = _images(path, Wanted(), None, jump=False)
+    images = _images(path, FrameRange(), None, jump=False)
     for first in range(0, max(declared, 1), size):
         wanted = min(size, declared - first)
         group = list(islice(images, wanted))
         if len(group) < wanted or first + wanted == declared:
             decoded = first + len(group) + sum(1 for _ in images)
             if decoded != declared:
-                raise unreadable(path, Wanted(), decoded, "another number")
+                raise unreadable(path, FrameRange(), decoded, "another number")
         yield torch.from_numpy(np.stack(group)).permute(0, 3, 1, 2)
 
 
 def count(path: str | os.PathLike[str], stream: int | None = None) -> int:
     """How many frames come out; raises `MissingData` for none, and for damage."""
-    found = sum(1 for _ in _frames(path, Wanted(), stream))
+    found = sum(1 for _ in _frames(path, FrameRange(), stream))
     if found == 0:
-        raise unreadable(path, Wanted(), 0, "the video holds no frame")
+        raise unreadable(path, FrameRange(), 0, "the video holds no frame")
     return found
 
 
@@ -87,7 +87,7 @@ def _joined(images: Iterator[Pixels], total: int | None) -> UInt8[np.ndarray, "f
     return joined
 
 
-def _images(path: str | os.PathLike[str], wanted: Wanted, stream: int | None, *, jump: bool) -> Iterator[Pixels]:
+def _images(path: str | os.PathLike[str], wanted: FrameRange, stream: int | None, *, jump: bool) -> Iterator[Pixels]:
     """The frames asked for, all or an error, and all of one size."""
     from av.video.reformatter import VideoReformatter
 
@@ -108,7 +108,7 @@ def _images(path: str | os.PathLike[str], wanted: Wanted, stream: int | None, *,
 
 
 def _frames(
-    path: str | os.PathLike[str], wanted: Wanted, stream: int | None, *, jump: bool = False
+    path: str | os.PathLike[str], wanted: FrameRange, stream: int | None, *, jump: bool = False
 ) -> Iterator[tuple[int, VideoFrame]]:
     """The frames of a stream with their numbers, from the first, or with `jump` from a keyframe before `wanted`."""
     import av

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from vfbench.interfaces import Standing
+from vfbench.interfaces import WeightStatus
 from vfbench.weights import cache, catalogue, random_init, verify
 from vfbench.weights.tensors import counted, digest, fit
 
@@ -21,7 +21,7 @@ class Filled:
     """What a feature network was filled with: the hash of the tensors, and what speaks for them."""
 
     digest: str  # SHA-256, 64 hexadecimal digits
-    standing: Standing
+    standing: WeightStatus
 
 
 def fill(module: nn.Module, name: str, source: str = "default") -> Filled:

@@ -39,7 +39,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class WeightCheck:
     """What the tensors are: `right` of `total` are the published ones, `inflated` those of the ImageNet network.
 
     `wrong` names those that are not published, with the CRC expected and found.
@@ -128,7 +128,7 @@ def from_state_dict(path: Path, state: Mapping[str, Tensor], rows: Sequence[Row]
     return without_counters(state)
 
 
-def prove(state: Mapping[str, Tensor], rows: Sequence[Row] | None = None) -> Verdict:
+def prove(state: Mapping[str, Tensor], rows: Sequence[Row] | None = None) -> WeightCheck:
     """Compare every tensor with the table, bit for bit; `state` has the names and shapes of `shapes`."""
     rows = table() if rows is None else rows
     found = {row: _crc(state[row.piergiaj]) for row in rows}
@@ -138,7 +138,7 @@ def prove(state: Mapping[str, Tensor], rows: Sequence[Row] | None = None) -> Ver
     right, inflated = len(rows) - len(wrong), sum(crc == row.imagenet for row, crc in found.items())
     gammas = [gamma(row.piergiaj) for row in rows if _is_beta(row)]
     wrong += [f"'{name}' is not all ones, as in the original" for name in gammas if not bool((state[name] == 1).all())]
-    return Verdict(right, inflated, len(rows), tuple(wrong))
+    return WeightCheck(right, inflated, len(rows), tuple(wrong))
 
 
 def _crc(tensor: Tensor) -> int:

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vfbench.errors import MissingData
-from vfbench.interfaces import Standing
+from vfbench.interfaces import WeightStatus
 from vfbench.utils import tensor_files
 from vfbench.weights import cache, catalogue, i3d
 from vfbench.weights.catalogue import Network
@@ -49,7 +49,7 @@ def judge(found: Weights) -> Judgement:
             return Judgement(False, f"not proven, as no hash of it is published; {_said(found.origins)}")
 
 
-def standing(found: Weights) -> Standing:
+def standing(found: Weights) -> WeightStatus:
     """What weights are to a protocol, see `vfbench.interfaces.Extractor`."""
     if judge(found).standard:
         return "proven"
