@@ -32,7 +32,7 @@ from vfbench.weights import Filled
 
 CPU = torch.device("cpu")
 EXACT, PIXELS, NETWORK = 1e-6, 1e-5, 1e-4
-RANDOM = Filled("0" * 64, standing="other")
+RANDOM = Filled("0" * 64, weight_status="nonstandard")
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class C3DExtractor:
     outputs: Mapping[str, int] = {"logits": 101, "fc7": 4096}
 
     def __init__(self, network: C3D, filled: Filled, device: torch.device, *, preprocess: str = "tgan2") -> None:
-        self.network, self.device, self.standing = network.to(device).eval(), device, filled.standing
+        self.network, self.device, self.weight_status = network.to(device).eval(), device, filled.weight_status
         self.preprocess = preprocess
         self.fingerprint = hashlib.sha256(json.dumps(["c3d", filled.digest, preprocess]).encode()).hexdigest()
 

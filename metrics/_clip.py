@@ -68,7 +68,7 @@ class CLIPExtractor:
         self, loaded: Loaded, device: torch.device, *, frames: str = "all", preprocess: str = "openai"
     ) -> None:
         self.model, self.tokens, self.device = loaded.model.to(device).eval(), loaded.tokens, device
-        self.frames, self.preprocess, self.standing = frames, preprocess, loaded.standing
+        self.frames, self.preprocess, self.weight_status = frames, preprocess, loaded.weight_status
         config = loaded.model.config
         self.side: int = config.vision_config.image_size
         self.length: int = config.text_config.max_position_embeddings

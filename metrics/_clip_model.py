@@ -51,7 +51,7 @@ class Loaded:
     """A transformers `CLIPModel`, its tokenizer, and what they are.
 
     `tokens` gives the ids of a text, of any length, from the begin to the end token. `identity` names the model,
-    `digest` is the SHA-256 of weights, configuration and vocabulary, `standing` is that of its weights, see
+    `digest` is the SHA-256 of weights, configuration and vocabulary, `weight_status` is that of its weights, see
     `vfbench.interfaces.Extractor`.
     """
 
@@ -59,7 +59,7 @@ class Loaded:
     tokens: Callable[[str], list[int]]
     identity: str
     digest: str
-    standing: WeightStatus
+    weight_status: WeightStatus
 
 
 def load(model: str) -> Loaded:
@@ -99,14 +99,14 @@ def load(model: str) -> Loaded:
     digest = hashlib.sha256(f"{file} {_moving(network.config)} {words}".encode()).hexdigest()
     # A folder's own name says nothing: the same model elsewhere must have the same fingerprint.
     identity = known or (model if folder != Path(model) else "folder")
-    return Loaded(network, tokens, identity, digest, _standing(model, known, network.config))
+    return Loaded(network, tokens, identity, digest, _weight_status(model, known, network.config))
 
 
-def _standing(model: str, known: str | None, config: Any) -> WeightStatus:
+def _weight_status(model: str, known: str | None, config: Any) -> WeightStatus:
     """What weights are that came under the name `model` and have the hash of `known`, if of any published model."""
     if known:
-        return "proven" if _as_published(config) else "other"
-    return "other" if model in PUBLISHED else "hashed"
+        return "verified" if _as_published(config) else "nonstandard"
+    return "nonstandard" if model in PUBLISHED else "unpublished"
 
 
 def _as_published(config: Any) -> bool:
@@ -188,4 +188,4 @@ def untrained(config: Any = None) -> Loaded:
     digest = hashlib.sha256(_moving(network.config).encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    return Loaded(network, tokens, "untrained", digest.hexdigest(), "other")
+    return Loaded(network, tokens, "untrained", digest.hexdigest(), "nonstandard")

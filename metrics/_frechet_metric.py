@@ -49,7 +49,7 @@ class FrechetMetric:
         fake: Float[np.ndarray, "n _"],
         real: Float[np.ndarray, "m _"],
         *,
-        spare: Float[np.ndarray, "k _"] | None = None,
+        holdout: Float[np.ndarray, "k _"] | None = None,
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Score:
@@ -65,7 +65,7 @@ class FrechetMetric:
         labels = clusters(groups, len(fake), len(real), self.title)
         found = self._influence(fake, real, labels)
         limit = self._limit(found.value, fake, real, labels, seed)
-        base, base_n = floor(self._distance, real, spare, len(fake), labels=labels[1], seed=seed)
+        base, base_n = floor(self._distance, real, holdout, len(fake), labels=labels[1], seed=seed)
         return Score(
             found.value,
             *around(found.value, found.error),
@@ -73,7 +73,7 @@ class FrechetMetric:
             len(real),
             len(fake),
             note(
-                enough(spare, len(fake)),
+                enough(holdout, len(fake)),
                 base_n,
                 *self._warnings(fake, real, labels),
                 *remarks(fake, real, *labels),

@@ -79,7 +79,7 @@ class I3DExtractor:
         bn_eps: float = 1e-3,
         dtype: str = "float32",
     ) -> None:
-        self.network, self.device, self.standing = network.to(device), device, filled.standing
+        self.network, self.device, self.weight_status = network.to(device), device, filled.weight_status
         self.resize, self.dtype = resize, dtype
         settings = ["i3d", filled.digest, resize, bn_eps, dtype]
         self.fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()

@@ -90,7 +90,7 @@ class InceptionExtractor:
         resize: str = "half_pixel",
     ) -> None:
         network.fc = nn.Identity()  # what is pooled comes out
-        self.network, self.device, self.standing = network.to(device).eval(), device, filled.standing
+        self.network, self.device, self.weight_status = network.to(device).eval(), device, filled.weight_status
         self.frames, self.count, self.resize = frames, count if frames == "all" else 1, resize
         self.outputs: Mapping[str, int] = {"features": self.count * DIM}
         settings = ["inception", filled.digest, frames, self.count, resize]

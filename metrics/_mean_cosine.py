@@ -40,13 +40,13 @@ class MeanCosine:
         fake: Float[np.ndarray, "n _"],
         real: Float[np.ndarray, "m _"],
         *,
-        spare: Float[np.ndarray, "k _"] | None = None,
+        holdout: Float[np.ndarray, "k _"] | None = None,
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Score:
         """The mean of `fake` (N, 1), in -1..1; `floor` is that of all `real` (M, 1), whatever their number.
 
-        The standard error is a bootstrap's. `spare` is not needed: a mean does not depend on N.
+        The standard error is a bootstrap's. `holdout` is not needed: a mean does not depend on N.
         Raises `UserError` for NaN or infinity, fewer than two rows, several columns, values that are no cosines, or
         groups that do not fit the clips.
         """

@@ -54,7 +54,7 @@ class NeighbourMetric:
         fake: Float[np.ndarray, "n _"],
         real: Float[np.ndarray, "m _"],
         *,
-        spare: Float[np.ndarray, "k _"] | None = None,
+        holdout: Float[np.ndarray, "k _"] | None = None,
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Score:
@@ -68,8 +68,8 @@ class NeighbourMetric:
         fake, real = checked_pair(fake, real, self.title, least=least, least_real=2 * least)
         labels = clusters(groups, len(fake), len(real), self.title)
         found = self.measure(fake, real, self.k, *_blocks(labels, seed))
-        base, base_n = floor(self._value, real, spare, len(fake), labels=labels[1], seed=seed)
-        said = note(enough(spare, len(fake)), base_n, *remarks(fake, real, *labels))
+        base, base_n = floor(self._value, real, holdout, len(fake), labels=labels[1], seed=seed)
+        said = note(enough(holdout, len(fake)), base_n, *remarks(fake, real, *labels))
         interval = around(found.value, found.error)
         return Score(found.value, *interval, base, len(real), len(fake), said, found.error)
 

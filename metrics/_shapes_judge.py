@@ -89,7 +89,7 @@ class ShapesJudgeExtractor:
     """The judge behind the common interface; `similarity` is the cosine of a clip with its request's prompt."""
 
     name = "shapes_judge"
-    standing: WeightStatus = "hashed"
+    weight_status: WeightStatus = "unpublished"
 
     def __init__(self, judge: Judge, fingerprint: str, device: torch.device) -> None:
         self.judge, self.fingerprint, self.device = judge, fingerprint, device

@@ -106,7 +106,7 @@ def shuffled(labels: Labels, rng: np.random.Generator) -> Int[np.ndarray, " _"]:
 def floor(
     statistic: Statistic,
     real: np.ndarray,
-    spare: np.ndarray | None,
+    holdout: np.ndarray | None,
     n_fake: int,
     *,
     labels: Labels | None = None,
@@ -115,7 +115,7 @@ def floor(
 ) -> tuple[float, int]:
     """What real clips score against the real clips, and the N at which they do: (value, n).
 
-    `spare` real clips stand in for the generated ones, at the same N on both sides. Where there are fewer than
+    `holdout` real clips stand in for the generated ones, at the same N on both sides. Where there are fewer than
     `n_fake` of them, `real` is cut in two instead, n of it against the rest, and the mean over `repeats` seeded
     shuffles is taken: a distance that is biased upward at small N then has a floor that is too high, which `note` says.
     Clips of one cluster (`labels`) stay on one side, but for the one that the cut goes through.
@@ -123,17 +123,17 @@ def floor(
     """
     if len(real) < 4:
         raise UserError(f"floor: {len(real)} real clips, and at least 4 are needed to split them: load more real clips")
-    if spare is not None and enough(spare, n_fake):
-        return statistic(checked(spare[:n_fake], "floor: values of spare real clips"), real), n_fake
+    if holdout is not None and enough(holdout, n_fake):
+        return statistic(checked(holdout[:n_fake], "floor: values of spare real clips"), real), n_fake
     n = min(n_fake, len(real) // 2)
     rng = np.random.default_rng(seed)
     orders = [shuffled(np.arange(len(real)) if labels is None else labels, rng) for _ in range(repeats)]
     return float(np.mean([statistic(real[order[:n]], real[order[n:]]) for order in orders])), n
 
 
-def enough(spare: np.ndarray | None, n_fake: int) -> bool:
+def enough(holdout: np.ndarray | None, n_fake: int) -> bool:
     """Whether the floor can be had at the N of the score."""
-    return spare is not None and len(spare) >= n_fake
+    return holdout is not None and len(holdout) >= n_fake
 
 
 def note(whole: bool, floor_n: int, *more: str) -> str:

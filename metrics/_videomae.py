@@ -48,7 +48,7 @@ class VideoMAEExtractor:
     name = "videomae"
 
     def __init__(self, network: VideoMAE, filled: Filled, device: torch.device) -> None:
-        self.network, self.device, self.standing = network.to(device).eval(), device, filled.standing
+        self.network, self.device, self.weight_status = network.to(device).eval(), device, filled.weight_status
         self.outputs: Mapping[str, int] = {"features": network.fc_norm.normalized_shape[0]}
         self.fingerprint = hashlib.sha256(json.dumps(["videomae", filled.digest]).encode()).hexdigest()
 

@@ -101,7 +101,7 @@ class InceptionScore:
         fake: Float[np.ndarray, "n _"],
         real: Float[np.ndarray, "m _"],
         *,
-        spare: Float[np.ndarray, "k _"] | None = None,
+        holdout: Float[np.ndarray, "k _"] | None = None,
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Score:

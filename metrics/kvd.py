@@ -65,7 +65,7 @@ class KVD:
         fake: Float[np.ndarray, "n _"],
         real: Float[np.ndarray, "m _"],
         *,
-        spare: Float[np.ndarray, "k _"] | None = None,
+        holdout: Float[np.ndarray, "k _"] | None = None,
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Score:
@@ -86,14 +86,14 @@ class KVD:
             drawn = self._drawn(fake, real)
             value, error = float(drawn.mean()), math.hypot(error, float(drawn.std()) / math.sqrt(self.subsets))
             said = [f"standard deviation over {self.subsets} subsets {drawn.std():.4g}", *said]
-        base, base_n = floor(self._distance, real, spare, len(fake), labels=labels[1], seed=seed)
+        base, base_n = floor(self._distance, real, holdout, len(fake), labels=labels[1], seed=seed)
         return Score(
             value,
             *around(value, error),
             base,
             len(real),
             len(fake),
-            note(enough(spare, len(fake)), base_n, *said),
+            note(enough(holdout, len(fake)), base_n, *said),
             error,
             *_limit(value, sums, labels),
         )

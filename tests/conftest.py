@@ -104,7 +104,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return load(kind, spec, *context)
         asked.append(str(spec))
         outputs = ("features",) if str(spec).startswith(("videomae", "inception")) else ("logits", "similarity")
-        return Colour("other" if "random" in str(spec) else "proven", outputs)
+        return Colour("nonstandard" if "random" in str(spec) else "verified", outputs)
 
     monkeypatch.setattr(plugins, "load", stand_in)
     return asked

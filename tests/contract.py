@@ -100,7 +100,7 @@ def check_sampler(sampler: Sampler, requests: Sequence[Request]) -> None:
 def check_extractor(extractor: Extractor, clips: Tensor, requests: Sequence[Request]) -> None:
     assert isinstance(extractor, Extractor)
     assert re.fullmatch(r"[0-9a-f]{64}", extractor.fingerprint)
-    assert extractor.standing in get_args(WeightStatus)
+    assert extractor.weight_status in get_args(WeightStatus)
     outputs = list(extractor.outputs)
     together = extractor(clips, requests, outputs)
     assert list(together) == outputs

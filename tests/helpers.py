@@ -116,8 +116,8 @@ class Colour:
     name = "colour"
     fingerprint = "ab" * 32
 
-    def __init__(self, standing: WeightStatus, outputs: Sequence[str]) -> None:
-        self.standing = standing
+    def __init__(self, weight_status: WeightStatus, outputs: Sequence[str]) -> None:
+        self.weight_status = weight_status
         self.outputs: Mapping[str, int] = dict.fromkeys(outputs, 3)
 
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:

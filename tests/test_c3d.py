@@ -28,7 +28,7 @@ def network() -> C3D:
 
 
 def extractor(network: C3D, preprocess: str = "tgan2") -> C3DExtractor:
-    return C3DExtractor(network, Filled("0" * 64, standing="other"), CPU, preprocess=preprocess)
+    return C3DExtractor(network, Filled("0" * 64, weight_status="nonstandard"), CPU, preprocess=preprocess)
 
 
 def some_clips(count: int = 1, frames: int = 16, height: int = 20, width: int = 30) -> Clips:
@@ -197,11 +197,11 @@ def test_too_few_frames_are_refused(still: C3DExtractor) -> None:
 
 
 def test_whatever_moves_a_feature_moves_the_fingerprint(network: C3D) -> None:
-    other = C3DExtractor(network, Filled("1" * 64, standing="proven"), CPU)
+    other = C3DExtractor(network, Filled("1" * 64, weight_status="verified"), CPU)
     made = [extractor(network), extractor(network, "tgan"), other]
     assert len({one.fingerprint for one in made}) == 3
     assert made[0].fingerprint == extractor(network).fingerprint
-    assert [one.standing for one in made] == ["other", "other", "proven"]
+    assert [one.weight_status for one in made] == ["nonstandard", "nonstandard", "verified"]
 
 
 def test_another_preprocessing_is_refused() -> None:

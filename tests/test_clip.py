@@ -211,8 +211,8 @@ def test_a_single_frame_has_no_consistency(tiny: Loaded) -> None:
 
 
 def test_whatever_moves_a_number_moves_the_fingerprint(tiny: Loaded) -> None:
-    other = Loaded(tiny.model, tiny.tokens, tiny.identity, "0" * 64, "other")
-    renamed = Loaded(tiny.model, tiny.tokens, "another", tiny.digest, "other")
+    other = Loaded(tiny.model, tiny.tokens, tiny.identity, "0" * 64, "nonstandard")
+    renamed = Loaded(tiny.model, tiny.tokens, "another", tiny.digest, "nonstandard")
     variants = [
         CLIPExtractor(tiny, CPU),
         CLIPExtractor(tiny, CPU, frames="middle"),
@@ -222,7 +222,7 @@ def test_whatever_moves_a_number_moves_the_fingerprint(tiny: Loaded) -> None:
     ]
     assert len({variant.fingerprint for variant in variants}) == len(variants)
     assert CLIPExtractor(tiny, CPU).fingerprint == variants[0].fingerprint
-    assert variants[0].standing == "other"
+    assert variants[0].weight_status == "nonstandard"
 
 
 @pytest.mark.parametrize("option", ["frames='first'", "preprocess='none'", "weights='mine'"])
@@ -248,7 +248,7 @@ def test_a_folder_is_loaded_and_its_name_does_not_count(saved: Path, tiny: Loade
     found = load(str(saved))
     again = load(str(saved.rename(saved.with_name("moved"))))
     assert (found.identity, found.digest) == (again.identity, again.digest) == ("folder", found.digest)
-    assert found.standing == "hashed"
+    assert found.weight_status == "unpublished"
     assert found.tokens("ba C") == [WORDS - 2, 2, 1, 5, WORDS - 1]
     clips, outputs = some_clips(), ["consistency", "embedding"]
     torch.testing.assert_close(
@@ -259,9 +259,9 @@ def test_a_folder_is_loaded_and_its_name_does_not_count(saved: Path, tiny: Loade
 def test_a_published_file_is_known_by_its_hash(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, file_sha256(saved / "model.safetensors")))
     found = load(str(saved))
-    assert (found.identity, found.standing) == ("acme/clip", "proven")
+    assert (found.identity, found.weight_status) == ("acme/clip", "verified")
     configure(saved, "text_config", eos_token_id=2)  # as OpenAI's file has it: the highest id is the end
-    assert load(str(saved)).standing == "proven"
+    assert load(str(saved)).weight_status == "verified"
 
 
 def configure(folder: Path, tower: str, **changes: Any) -> None:
@@ -283,7 +283,7 @@ def test_published_weights_in_another_network_are_not_proven(
     before = load(str(saved))
     configure(saved, tower, **change)
     after = load(str(saved))
-    assert after.standing == "other"
+    assert after.weight_status == "nonstandard"
     assert CLIPExtractor(after, CPU).fingerprint != CLIPExtractor(before, CPU).fingerprint
     told = [
         CLIPExtractor(each, CPU)(some_clips(), asked(["a b", "c", "d"]), ["similarity"]) for each in (before, after)
@@ -296,7 +296,7 @@ def test_another_end_of_the_captions_is_another_network(saved: Path, monkeypatch
     before = load(str(saved))
     configure(saved, "text_config", eos_token_id=5)
     after = load(str(saved))
-    assert after.standing == "other"
+    assert after.weight_status == "nonstandard"
     assert after.digest != before.digest
 
 

@@ -186,7 +186,7 @@ class Sloppy:
         self.better: Better = "higher" if fault == "is not better" else "lower"
 
     def score(
-        self, fake: np.ndarray, real: np.ndarray, *, spare: Any = None, groups: Any = None, seed: int = 0
+        self, fake: np.ndarray, real: np.ndarray, *, holdout: Any = None, groups: Any = None, seed: int = 0
     ) -> Score:
         if self.fault == "changes":
             fake -= fake.mean()

@@ -24,7 +24,7 @@ from vfbench.models import videofusion
 from vfbench.nets.embedding import Condition
 from vfbench.pipeline.cost import measure, peak_memory
 from vfbench.pipeline.plan import RunOptions, plan
-from vfbench.pipeline.requests import requests
+from vfbench.pipeline.requests import make_requests
 from vfbench.training import match_flops
 from vfbench.utils import checkpoint as checkpoint_
 from vfbench.utils import tensor_files as tensor_files_
@@ -64,7 +64,7 @@ def test_evaluations_are_steps_and_guidance_doubles_them(guidance: float, times:
     folder = checkpoints / "videofusion"
     setting = BuildContext(shapes.build(), torch.device("cpu"), checkpoint=folder)
     sampler = videofusion.build(setting, steps=3, guidance=guidance)
-    cost = measure(sampler, requests(setting.dataset, "test", 1, 0)[0])
+    cost = measure(sampler, make_requests(setting.dataset, "test", 1, 0)[0])
     assert cost.evaluations == cost.calls["base"] == cost.calls["residual"] == 3 * times
     assert cost.parameters == sum(
         tensor.numel() for tensor in tensor_files_.read(folder / "model.safetensors").values()

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vfbench import plugins, video
-from vfbench.clips.transform import ClipTransform, starts
+from vfbench.clips.transform import ClipTransform, clip_starts
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape
 from vfbench.plugins import Spec
@@ -44,30 +44,30 @@ def test_where_clips_begin(
     count: int, frames: int, stride: int, drop_first: int, every: list[int], chunks: list[int]
 ) -> None:
     options = {"frames": frames, "stride": stride, "drop_first": drop_first}
-    assert list(starts("every", "v", count, **options)) == every
-    assert list(starts("chunks", "v", count, **options)) == chunks
-    assert list(starts("zero", "v", count, **options)) == [drop_first]
-    (hashed,) = starts("hashed", "v", count, **options)
+    assert list(clip_starts("every", "v", count, **options)) == every
+    assert list(clip_starts("chunks", "v", count, **options)) == chunks
+    assert list(clip_starts("zero", "v", count, **options)) == [drop_first]
+    (hashed,) = clip_starts("hashed", "v", count, **options)
     assert hashed in (every or [drop_first])
 
 
 def test_the_hashed_start_is_drawn_from_the_name() -> None:
     # By hand: the SHA-256 of the empty name begins with e3b0c442 98fc1c14, little-endian 0x141cfc9842c4b0e3.
     number = 0x141CFC9842C4B0E3
-    assert list(starts("hashed", "", 20, frames=16)) == [number % 5]
-    assert list(starts("hashed", "", 20, frames=4, stride=2)) == [number % 14]
-    assert list(starts("hashed", "", 20, frames=4, stride=2, drop_first=3)) == [3 + number % 11]
-    drawn = {name: starts("hashed", name, 116, frames=16)[0] for name in map(str, range(2000))}
+    assert list(clip_starts("hashed", "", 20, frames=16)) == [number % 5]
+    assert list(clip_starts("hashed", "", 20, frames=4, stride=2)) == [number % 14]
+    assert list(clip_starts("hashed", "", 20, frames=4, stride=2, drop_first=3)) == [3 + number % 11]
+    drawn = {name: clip_starts("hashed", name, 116, frames=16)[0] for name in map(str, range(2000))}
     assert set(drawn.values()) == set(range(101))  # every place, the last included
 
 
 @pytest.mark.parametrize("start", [*protocol.ONE, *protocol.SEVERAL])
 def test_a_cut_has_the_rule_and_what_it_needs(start: str) -> None:
     made = replace(PLAIN, start=start, stride=2, drop_first=3)
-    assert made.starts("v", 20) == starts(start, "v", 20, frames=4, stride=2, drop_first=3)
+    assert made.clip_starts("v", 20) == clip_starts(start, "v", 20, frames=4, stride=2, drop_first=3)
     assert made.span == 10
     assert made.several is (start in ("every", "chunks"))
-    assert len(starts("every", "v", made.span, frames=4, stride=2, drop_first=3)) == 1
+    assert len(clip_starts("every", "v", made.span, frames=4, stride=2, drop_first=3)) == 1
 
 
 # How they reach their size
@@ -244,7 +244,7 @@ def _check_clip(data: Any, asked: dict[str, Any]) -> None:
     number = data.videos(split, [last])[0]
     name, path = _video(data, split, number)
     spread = {"frames": asked["frames"], "stride": asked["stride"]}
-    places = list(starts(asked["start"], name, video.count_frames(path), **spread))
+    places = list(clip_starts(asked["start"], name, video.count_frames(path), **spread))
     images = video.decode(path, start=places[-1], **spread)
     shape = ClipShape(asked["frames"], asked["height"], asked["width"])
     fitting = {key: asked[key] for key in ("geometry", "filter", "antialias")}

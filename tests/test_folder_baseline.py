@@ -205,7 +205,7 @@ def test_clips_of_another_model_get_its_scores(vfbench: Command, tmp_path: Path)
     pytest.importorskip("av")
     given = ["--dataset", "shapes", "--num-samples", 16, "--num-real", 16, "--smoke", "--metrics", "fvd"]
     theirs = plan(RunOptions(model="noise", device="cpu", num_samples=16, num_real=16, smoke=True))
-    requests = generate.requests(shapes.build(), "test", 16, 0)
+    requests = generate.make_requests(shapes.build(), "test", 16, 0)
     assert list(theirs.requests) == requests
     for request, clip in zip(requests, theirs.sampler.sample(requests), strict=True):
         write_video(tmp_path / "clips" / f"{request.index}.avi", clip.permute(0, 2, 3, 1).numpy())

@@ -69,9 +69,9 @@ def test_one_frame_a_clip_needs_no_taking_apart() -> None:
 def test_the_error_of_fid_is_the_spread_between_samples() -> None:
     """Taken for independent, the frames of clips whose frames are nearly copies would give too small a one."""
     metric = fid.build(frames=FRAMES)
-    spare = frames_of(120, seed=0)
+    holdout = frames_of(120, seed=0)
     pairs = [(frames_of(120, seed=2 * k, shift=0.6), frames_of(100, seed=2 * k + 1)) for k in range(1, 61)]
-    scores = [metric.score(*pair, spare=spare) for pair in pairs]
+    scores = [metric.score(*pair, holdout=holdout) for pair in pairs]
     spread = np.std([score.value for score in scores])
     assert np.mean([score.error for score in scores]) / spread == pytest.approx(1, abs=0.2)
     careless = fid.build().score(*(frames_of(n, seed=n, shift=s).reshape(-1, DIM) for n, s in ((120, 0.6), (100, 0.0))))
@@ -101,10 +101,10 @@ def test_groups_hold_clips_together() -> None:
 
 @pytest.mark.usefixtures("small")
 def test_the_floor_of_fid_is_that_of_spare_clips() -> None:
-    fake, real, spare = (frames_of(64, seed=seed) for seed in (1, 2, 3))
+    fake, real, holdout = (frames_of(64, seed=seed) for seed in (1, 2, 3))
     metric = fid.build(frames=FRAMES)
-    score = metric.score(fake, real, spare=spare)
-    assert score.floor == metric.score(spare, real).value
+    score = metric.score(fake, real, holdout=holdout)
+    assert score.floor == metric.score(holdout, real).value
     assert "floor at N = 32" in metric.score(fake, real).note
 
 

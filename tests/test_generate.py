@@ -104,7 +104,7 @@ class Large(Colour):
     """An extractor that works in a memory."""
 
     def __init__(self, memory: Memory) -> None:
-        super().__init__("proven", ["features", "logits"])
+        super().__init__("verified", ["features", "logits"])
         self.memory = memory
 
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:

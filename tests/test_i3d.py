@@ -73,7 +73,9 @@ def quick(weights: Mapping[str, Tensor]) -> Mapping[float, Folded]:
 
 
 def extractor(folded: Folded, resize: str = "squash", bn_eps: float = 1e-3, dtype: str = "float32") -> I3DExtractor:
-    return I3DExtractor(folded, Filled("0" * 64, standing="other"), CPU, resize=resize, bn_eps=bn_eps, dtype=dtype)
+    return I3DExtractor(
+        folded, Filled("0" * 64, weight_status="nonstandard"), CPU, resize=resize, bn_eps=bn_eps, dtype=dtype
+    )
 
 
 @pytest.fixture(scope="module")
@@ -237,10 +239,10 @@ def test_too_few_frames_are_refused(coarse: I3DExtractor) -> None:
 def test_whatever_moves_a_feature_moves_the_fingerprint(coarse: I3DExtractor) -> None:
     options = [{}, {"resize": "crop"}, {"resize": "tf1"}, {"bn_eps": 1e-5}, {"dtype": "bfloat16"}]
     prints = [extractor(coarse.network, **option).fingerprint for option in options]  # type: ignore[arg-type]
-    other = I3DExtractor(coarse.network, Filled("1" * 64, standing="proven"), CPU)
+    other = I3DExtractor(coarse.network, Filled("1" * 64, weight_status="verified"), CPU)
     assert len({*prints, other.fingerprint}) == 6
     assert prints[0] == extractor(coarse.network).fingerprint
-    assert (other.standing, extractor(coarse.network).standing) == ("proven", "other")
+    assert (other.weight_status, extractor(coarse.network).weight_status) == ("verified", "nonstandard")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,7 @@ def test_other_options_are_refused(option: dict[str, str], message: str) -> None
 
 def test_random_weights_try_the_path_and_are_not_proven() -> None:
     made, again = build(CPU, weights="random"), build(CPU, weights="random", bn_eps=1e-5)
-    assert made.standing == "other"
+    assert made.weight_status == "nonstandard"
     assert made.fingerprint != again.fingerprint
     kernels = [one.network.state_dict()["trunk.0.kernel"] for one in (made, again)]
     assert torch.allclose(kernels[1] / kernels[0], torch.tensor(math.sqrt(1.001 / 1.00001)), rtol=1e-5)

@@ -37,7 +37,7 @@ class Glance(nn.Module):
 
 
 def glancing(digest: str = "0" * 64, **options: Any) -> InceptionExtractor:
-    return InceptionExtractor(Glance(), Filled(digest, standing="other"), CPU, **options)
+    return InceptionExtractor(Glance(), Filled(digest, weight_status="nonstandard"), CPU, **options)
 
 
 def some_clips(count: int = 3, frames: int = 4, height: int = 24, width: int = 30) -> Clips:
@@ -61,7 +61,7 @@ def test_features_are_those_of_pytorch_fid(monkeypatch: pytest.MonkeyPatch) -> N
     before = torch.get_rng_state()
     extractor: InceptionExtractor = plugins.load("extractor", "inception(frames='middle', weights='random')", CPU)
     assert torch.equal(before, torch.get_rng_state())
-    assert extractor.standing == "other"
+    assert extractor.weight_status == "nonstandard"
     whole = {**extractor.network.state_dict(), "fc.weight": torch.zeros(1008, DIM), "fc.bias": torch.zeros(1008)}
     monkeypatch.setattr("pytorch_fid.inception.load_state_dict_from_url", lambda *_, **__: whole)
     theirs = InceptionV3().eval()  # loads strictly: the tensors have the names of its published file

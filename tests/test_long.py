@@ -37,11 +37,11 @@ def sampler(folder: Path, **options: Any) -> DiffusionSampler:
 def test_windows_cover_all_frames_and_count_each_once(length: int, more: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, length // 2)) if more else 0
     windows = LongVideoPlan.of(Mixed(), length, length + more, overlap)
-    starts = list(windows.starts)
-    assert starts[0] == 0
-    assert starts[-1] + length >= length + more > starts[-1] + overlap  # none too few, none too many
-    total = torch.zeros(starts[-1] + length, 1, 1, 1, dtype=torch.float64)
-    for start in starts:
+    window_starts = list(windows.window_starts)
+    assert window_starts[0] == 0
+    assert window_starts[-1] + length >= length + more > window_starts[-1] + overlap  # none too few, none too many
+    total = torch.zeros(window_starts[-1] + length, 1, 1, 1, dtype=torch.float64)
+    for start in window_starts:
         weights = windows.weights(start)
         assert (weights > 0).all()
         total[start : start + length] += weights
@@ -59,11 +59,11 @@ def correlation(prior: Sharing, windows: LongVideoPlan, count: int = 4000) -> Te
 def test_noise_has_unit_variance_and_one_base_in_all_windows(overlap: int) -> None:
     prior, windows = Decomposed(4), LongVideoPlan.of(Decomposed(4), 4, 10, overlap)
     found = correlation(prior, windows)
-    lam = torch.cat([prior.lam, *[prior.lam[overlap:]] * (len(windows.starts) - 1)])
+    lam = torch.cat([prior.lam, *[prior.lam[overlap:]] * (len(windows.window_starts) - 1)])
     expected = (lam[:, None] * lam).sqrt().fill_diagonal_(1.0)
     assert len(found) == len(lam) >= 10
     assert torch.allclose(found, expected, atol=5 * (2 / 12_000) ** 0.5)
-    bases = [start + 1 for start in windows.starts]
+    bases = [start + 1 for start in windows.window_starts]
     assert torch.allclose(found[bases][:, bases], torch.ones(len(bases), len(bases)).double(), atol=0.1)
 
 
@@ -116,7 +116,7 @@ def test_between_windows_one_fades_into_the_other() -> None:
 )
 def test_shared_frames_need_one_lambda_in_both_windows(prior: Decomposed, possible: str | None) -> None:
     if possible is None:
-        assert list(LongVideoPlan.of(prior, 16, 40, 8).starts) == [0, 8, 16, 24]
+        assert list(LongVideoPlan.of(prior, 16, 40, 8).window_starts) == [0, 8, 16, 24]
         return
     with pytest.raises(UserError, match=f"overlap 8: .*the same lambda.* choose of {possible}$"):
         LongVideoPlan.of(prior, 16, 40, 8)
@@ -163,8 +163,8 @@ def test_a_base_of_another_clip_reaches_every_window(checkpoint: Path) -> None:
 def test_512_frames(checkpoint: Path) -> None:
     clip = sampler(checkpoint, frames=512, steps=1).sample(requests(4))
     assert clip.shape == (1, 512, 3, 8, 8)
-    starts = range(0, 512, 4)
-    assert len({bytes(clip[0, start : start + 4].numpy().tobytes()) for start in starts}) == len(starts)
+    window_starts = range(0, 512, 4)
+    assert len({bytes(clip[0, start : start + 4].numpy().tobytes()) for start in window_starts}) == len(window_starts)
 
 
 def test_long_clips_answer_a_dataset_of_long_clips(checkpoint: Path) -> None:

@@ -55,7 +55,7 @@ def sampled(folder: Path, count: int, **options: Any) -> Tensor:
     """What the tiny model makes of the first requests of a run with seed 0."""
     setting = BuildContext(tiny_dataset(), CPU, checkpoint=folder)
     model = plugins.load("model", plugins.Spec("videofusion", {"steps": 2, **options}), setting)
-    clips: Tensor = model.sample(requests.requests(setting.dataset, "test", count, 0))
+    clips: Tensor = model.sample(requests.make_requests(setting.dataset, "test", count, 0))
     return clips
 
 
@@ -97,7 +97,7 @@ def test_what_is_read_back_is_what_the_model_made(form: str, checkpoint: Path, v
     made = Path("made")
     assert (read(made).int() - sampled(checkpoint, 3).int()).abs().max() <= 1  # batches of two and one
     names = [entry.name for entry in folders.detect(made / "clips").entries]
-    asked = requests.requests(tiny_dataset(), "test", 3, 0)
+    asked = requests.make_requests(tiny_dataset(), "test", 3, 0)
     assert told(made / "prompts.tsv", "prompt") == {n: r.prompt for n, r in zip(names, asked, strict=True)}
     assert told(made / "seeds.tsv", "seed") == {n: str(r.seed) for n, r in zip(names, asked, strict=True)}
     assert [clip["name"] for clip in record(made)["clips"]] == names
@@ -186,7 +186,7 @@ def test_options_of_sampling_reach_the_clips(checkpoint: Path, vfbench: Command)
 def test_a_control_shows_its_real_clips(vfbench: Command) -> None:
     assert vfbench("generate", "--model", "real", "--dataset", TINY, "-n", 2, "--output", "made").code == 0
     data = tiny_dataset()
-    sources = [request.source for request in requests.requests(data, "test", 2, 0)]
+    sources = [request.source for request in requests.make_requests(data, "test", 2, 0)]
     assert torch.equal(read(Path("made")), data.clips("test", sources))
 
 

@@ -17,7 +17,7 @@ from conftest import Command, results
 from vfbench import plugins
 from vfbench.clips import manifest
 from vfbench.clips.manifest import Manifest, Row
-from vfbench.clips.transform import drawn, starts
+from vfbench.clips.transform import clip_starts, name_hash
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Dataset, Place
 from vfbench.pipeline import real_clips
@@ -65,9 +65,9 @@ def drawn_names(data: Dataset, **fields: Any) -> list[str]:
 
 def test_a_draw_is_pinned() -> None:
     """The same on every machine: by SHA-256 of seed and name, and of the start by the same number."""
-    assert drawn("a") == int.from_bytes(hashlib.sha256(b"a").digest()[:8], "little") == 0xCABD1BCA128197CA
-    assert drawn("a", 7) == int.from_bytes(hashlib.sha256(b"7/a").digest()[:8], "little")
-    assert starts("hashed", "a", 164, frames=16, seed=0) == range(
+    assert name_hash("a") == int.from_bytes(hashlib.sha256(b"a").digest()[:8], "little") == 0xCABD1BCA128197CA
+    assert name_hash("a", 7) == int.from_bytes(hashlib.sha256(b"7/a").digest()[:8], "little")
+    assert clip_starts("hashed", "a", 164, frames=16, seed=0) == range(
         0xCABD1BCA128197CA % 149, 0xCABD1BCA128197CA % 149 + 1
     )
 
@@ -103,10 +103,10 @@ def test_each_draw_has_other_starts(root: Path) -> None:
 def test_a_list_says_where_clips_come_from(root: Path) -> None:
     data = build(root, stride=2, height=4, width=4)
     chosen = real_clips.draw(data, protocol(data, stride=2))
-    real, spare = chosen.places(0, "real"), chosen.places(0, "spare")
+    real, holdout = chosen.places(0, "real"), chosen.places(0, "spare")
     assert len(real) == 4
-    assert len(spare) == 2
-    assert not {place.video for place in real} & {place.video for place in spare}
+    assert len(holdout) == 2
+    assert not {place.video for place in real} & {place.video for place in holdout}
     clips, captions = real_clips.shown(data, real)
     for clip, place in zip(clips, real, strict=True):
         first = NAMES.index(place.video.removesuffix(".avi"))
@@ -267,10 +267,10 @@ def test_spare_clips_follow_names_whatever_the_order_of_the_videos(root: Path, m
     monkeypatch.setattr(other, "_found", backwards)
     for fields in ({"n_real": 4, "n_fake": 4}, {"n_real": 4, "n_fake": 4, "selection": "sorted"}):
         rules = protocol(data, **fields)
-        drawn = real_clips.draw(data, rules)
-        assert len(drawn.places(0, "spare")) == 4
-        assert drawn == real_clips.draw(other, rules)
-        assert drawn.places(0, "spare") != sorted(drawn.places(0, "spare"))
+        name_hash = real_clips.draw(data, rules)
+        assert len(name_hash.places(0, "spare")) == 4
+        assert name_hash == real_clips.draw(other, rules)
+        assert name_hash.places(0, "spare") != sorted(name_hash.places(0, "spare"))
 
 
 def test_leaving_out_short_videos_counts_only_where_there_are_any(root: Path) -> None:

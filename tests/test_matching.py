@@ -19,7 +19,7 @@ from vfbench.diffusion import flops as cost
 from vfbench.errors import UserError
 from vfbench.interfaces import BuildContext
 from vfbench.pipeline.cost import measure
-from vfbench.pipeline.requests import requests
+from vfbench.pipeline.requests import make_requests
 from vfbench.training import match_flops
 from vfbench.training import width_search as widths
 from vfbench.training.match_flops import create, describe, match
@@ -59,7 +59,7 @@ def test_what_is_described_is_what_the_ledger_counts_of_a_run(
     described = describe(name, preset, DATA)
     create(described, DATA).save(tmp_path)
     sampler = plugins.load("model", name, BuildContext(DATA, torch.device("cpu"), checkpoint=tmp_path))
-    found = measure(sampler, requests(DATA, "test", 1, 0)[0])
+    found = measure(sampler, make_requests(DATA, "test", 1, 0)[0])
     assert (described.parameters, described.flops_per_clip) == (found.parameters, found.flops_per_clip)
     if preset == "tiny":
         assert described.evaluations == found.evaluations
@@ -134,7 +134,7 @@ def test_what_is_matched_can_be_made_saved_and_loaded(tmp_path: Path) -> None:
     assert sum(p.numel() for p in model.parameters()) == found.parameters
     model.save(tmp_path)
     sampler = plugins.load("model", "vdm(steps=1)", BuildContext(DATA, torch.device("cpu"), checkpoint=tmp_path))
-    assert measure(sampler, requests(DATA, "test", 1, 0)[0]).parameters == found.parameters
+    assert measure(sampler, make_requests(DATA, "test", 1, 0)[0]).parameters == found.parameters
 
 
 def test_a_preset_that_costs_the_same_already_stays_as_it_is() -> None:

@@ -181,7 +181,7 @@ def test_bytes_are_cut_off_where_the_protocol_does_it(loads: list[str], checkpoi
 
 def test_features_that_are_not_finite_are_refused_before_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
-    broken = Colour("proven", ["features"])
+    broken = Colour("verified", ["features"])
     monkeypatch.setattr(Colour, "__call__", lambda *_: {"features": torch.tensor([[1.0], [float("nan")]])})
     wanted = FeatureCollector({"colour": broken}, {"colour": ["features"]})
     with pytest.raises(UserError, match=r"colour\.features of clip 1 is NaN or infinite"):
@@ -253,17 +253,17 @@ def test_the_floor_is_found_by_clips_of_other_videos(monkeypatch: pytest.MonkeyP
         (real,) = real_features(
             made.dataset, made.protocol, FeatureCollector(made.extractors, made.outputs), CPU, manifest
         )
-        assert (real.spare is not None) is enough
+        assert (real.holdout is not None) is enough
 
 
 def test_the_floor_is_not_that_of_the_first_clips_where_all_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 180)
     chosen = real_clips.select(made.dataset, made.protocol, 64, 0)
-    spare = real_clips.spares(made.dataset, made.protocol, chosen, 0)
-    assert len(spare) == 64
-    assert not set(spare) & set(chosen)
-    assert spare != sorted(spare)
+    holdout = real_clips.holdout_clips(made.dataset, made.protocol, chosen, 0)
+    assert len(holdout) == 64
+    assert not set(holdout) & set(chosen)
+    assert holdout != sorted(holdout)
 
 
 def test_each_draw_is_scored_on_its_own_part_and_averaged() -> None:

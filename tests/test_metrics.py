@@ -68,7 +68,7 @@ def test_better_points_to_the_better_model(metric: Metric) -> None:
 @pytest.mark.parametrize("metric", METRICS, ids=IDS)
 def test_floor_is_the_score_of_real_clips(metric: Metric) -> None:
     real, fake = sample_for(metric, 160, seed=1), sample_for(metric, 64, seed=2) * 0.2
-    score = metric.score(fake, real, spare=sample_for(metric, 64, seed=4))
+    score = metric.score(fake, real, holdout=sample_for(metric, 64, seed=4))
     as_real = metric.score(sample_for(metric, 64, seed=3), real).value
     assert abs(score.floor - as_real) < 0.5 * abs(score.value - as_real)
     assert "floor at" not in score.note
@@ -76,9 +76,9 @@ def test_floor_is_the_score_of_real_clips(metric: Metric) -> None:
 
 @pytest.mark.parametrize("metric", [*DISTANCES, *NEIGHBOURS], ids=called)
 def test_a_score_uses_its_spare_clips(metric: Metric) -> None:
-    fake, real, spare = (gaussian(80, 6, seed=seed) for seed in (1, 2, 3))
-    assert metric.score(fake, real, spare=spare).floor == pytest.approx(metric.score(spare, real).value)
-    assert "too few" not in metric.score(fake, real, spare=spare).note
+    fake, real, holdout = (gaussian(80, 6, seed=seed) for seed in (1, 2, 3))
+    assert metric.score(fake, real, holdout=holdout).floor == pytest.approx(metric.score(holdout, real).value)
+    assert "too few" not in metric.score(fake, real, holdout=holdout).note
 
 
 def test_the_error_of_fvd_is_not_too_small_where_its_covariance_is_singular() -> None:

@@ -44,12 +44,12 @@ def test_pitfall_21_features_are_left_as_they_were(name: str) -> None:
     before = [values.copy() for values in pair]
     for values in pair:
         values.setflags(write=False)
-    scored.score(pair[0], pair[1], spare=pair[1])
+    scored.score(pair[0], pair[1], holdout=pair[1])
     assert all(np.array_equal(values, old) for values, old in zip(pair, before, strict=True))
 
 
 def test_pitfall_21_the_epsilon_of_batch_norm_is_part_of_the_network() -> None:
-    network, filled = I3D().folded(), Filled("0" * 64, standing="proven")
+    network, filled = I3D().folded(), Filled("0" * 64, weight_status="verified")
     made = [_i3d.I3DExtractor(network, filled, CPU, bn_eps=bn_eps) for bn_eps in (1e-3, 1e-5, 1e-3)]
     assert made[0].fingerprint == made[2].fingerprint != made[1].fingerprint
     told = {name: plugins.parse(for_dataset(load(name), "ucf101")["extractors"]["i3d"]) for name in ("tats", "latte")}

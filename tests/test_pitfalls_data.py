@@ -173,7 +173,9 @@ def test_pitfall_12_short_clips_are_named_and_never_padded(tmp_path: Path) -> No
 
 
 def test_pitfall_12_i3d_says_how_many_frames_it_needs() -> None:
-    empty = _i3d.I3DExtractor(I3D().folded(), Filled("0" * 64, standing="other"), CPU)  # no clip reaches the network
+    empty = _i3d.I3DExtractor(
+        I3D().folded(), Filled("0" * 64, weight_status="nonstandard"), CPU
+    )  # no clip reaches the network
     with pytest.raises(UserError, match="8 frames, and I3D reads no fewer than 9"):
         empty(shapes.build(frames=8).clips("train", range(1)), [], ["logits"])
 
@@ -231,7 +233,7 @@ def test_pitfall_15_a_result_holds_all_that_makes_it_again(
     assert re.fullmatch("[0-9a-f]{64}", result["weights"])
     assert result["protocol"]["data_fingerprint"] == shapes.build().fingerprint
     assert {"prompts", "split", "selection", "selection_seed", "start"} <= result["protocol"].keys()
-    asked = [requests.requests(shapes.build(), "test", 8, seed) for seed in (5, 5, 6)]
+    asked = [requests.make_requests(shapes.build(), "test", 8, seed) for seed in (5, 5, 6)]
     assert asked[0] == asked[1]
     assert not {request.seed for request in asked[0]} & {request.seed for request in asked[2]}
 

@@ -49,7 +49,7 @@ def test_the_converted_file_fills_a_module(place: Path) -> None:
     stored_i3d(place / "i3d.safetensors")
     module = module_of(state_of())
     filled = fill(module, "i3d")
-    assert filled == Filled(digest(state_of()), standing="proven")
+    assert filled == Filled(digest(state_of()), weight_status="verified")
     found = module.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in state_of().items())
     assert found["Conv3d_1a_7x7.bn.num_batches_tracked"] == 7  # what the file does not speak of is left alone
@@ -105,20 +105,20 @@ def test_a_file_of_ones_own_is_proven_only_if_it_is_the_published_one(tmp_path: 
     tensor_files.write(published, state_of())
     tensor_files.write(own, state_of(seed=50))
     module = module_of(state_of())
-    assert fill(module, "i3d", str(published)).standing == "proven"
+    assert fill(module, "i3d", str(published)).weight_status == "verified"
     filled = fill(module, "i3d", str(own))
-    assert filled == Filled(digest(state_of(seed=50)), standing="other")
+    assert filled == Filled(digest(state_of(seed=50)), weight_status="nonstandard")
 
 
-@pytest.mark.parametrize(("sha256", "standing"), [(SHA256, "proven"), ("0" * 64, "other")])
+@pytest.mark.parametrize(("sha256", "weight_status"), [(SHA256, "verified"), ("0" * 64, "nonstandard")])
 def test_a_file_with_a_hash_is_proven_if_it_was_made_from_the_published_one(
-    sha256: str, standing: str, tmp_path: Path
+    sha256: str, weight_status: str, tmp_path: Path
 ) -> None:
     state = {"fc.weight": randn(3, 4)}
     path = stored_inception(tmp_path / "x.safetensors", state, sha256)
-    assert fill(module_of(state), "inception", str(path)).standing == standing
+    assert fill(module_of(state), "inception", str(path)).weight_status == weight_status
     tensor_files.write(path, state)  # without its record
-    assert fill(module_of(state), "inception", str(path)).standing == "other"
+    assert fill(module_of(state), "inception", str(path)).weight_status == "nonstandard"
 
 
 def test_a_record_without_the_digest_of_the_tensors_proves_nothing(place: Path) -> None:
@@ -126,10 +126,10 @@ def test_a_record_without_the_digest_of_the_tensors_proves_nothing(place: Path) 
     claims = {"network": "inception", "origins": json.dumps({"pt_inception.pth": SHA256})}
     tensor_files.write(path, state, claims)
     for source in ("default", str(path)):
-        assert fill(module_of(state), "inception", source).standing == "other"
+        assert fill(module_of(state), "inception", source).weight_status == "nonstandard"
     assert "of unknown origin" in verify.judge(verify.read(INCEPTION)[0]).text
     tensor_files.write(path, state, claims | {"digest": digest(state)})
-    assert fill(module_of(state), "inception").standing == "proven"
+    assert fill(module_of(state), "inception").weight_status == "verified"
 
 
 def test_a_file_for_another_network_is_refused(tmp_path: Path) -> None:
@@ -211,7 +211,9 @@ class Small(nn.Module):
 
 def test_random_weights_are_the_same_on_every_machine() -> None:
     filled = fill(Small(), "i3d", "random")
-    assert filled == Filled("d72af01f9fd9c580ebd3e1b559b0e9f5fee45e3fb753fe2100184377fe6265d2", standing="other")
+    assert filled == Filled(
+        "d72af01f9fd9c580ebd3e1b559b0e9f5fee45e3fb753fe2100184377fe6265d2", weight_status="nonstandard"
+    )
 
 
 def test_random_weights_do_not_depend_on_what_was_there_before_or_is_drawn_elsewhere() -> None:

@@ -42,7 +42,7 @@ def test_every_format_gives_the_same_proven_weights(
         done.out
         == f"i3d: 7 of 7 tensors are those of the published I3D (Kinetics-400 from scratch)\n{place}/i3d.safetensors\n"
     )
-    assert filled("i3d", state_of()) == Filled(digest(state_of()), standing="proven")
+    assert filled("i3d", state_of()) == Filled(digest(state_of()), weight_status="verified")
     assert [path.name for path in place.iterdir()] == ["i3d.safetensors"]
 
 
@@ -61,7 +61,7 @@ def test_unknown_weights_are_refused_naming_the_first_wrong_tensors(
 def test_unknown_weights_come_in_by_force_and_are_never_proven(tmp_path: Path, place: Path, vfbench: Command) -> None:
     file = save(tmp_path / "my.pt", state_of(seed=50))
     assert vfbench("weights", "import", "i3d", file, "--force").code == 0
-    assert filled("i3d", state_of(seed=50)).standing == "other"
+    assert filled("i3d", state_of(seed=50)).weight_status == "nonstandard"
     done = vfbench("weights", "verify", "i3d")
     assert done.code == 4
     assert f"{place}/i3d.safetensors is not the published i3d: 0 of 7" in done.err
@@ -80,7 +80,7 @@ def test_force_does_not_replace_published_weights(tmp_path: Path, vfbench: Comma
     done = vfbench("weights", "import", "i3d", save(tmp_path / "my.pt", state_of(seed=50)), "--force")
     assert done.code == 2
     assert "holds the published i3d: move it away first" in done.err
-    assert filled("i3d", state_of()).standing == "proven"
+    assert filled("i3d", state_of()).weight_status == "verified"
 
 
 def test_an_unknown_program_is_not_opened(tmp_path: Path, vfbench: Command) -> None:

@@ -63,14 +63,14 @@ def test_c3d_comes_with_its_mean_and_says_that_nothing_proves_it(tmp_path: Path,
         "fc8.bias": randn(2, seed=3),
         "mean": torch.arange(120.0).reshape(3, 2, 4, 5),
     }
-    assert filled("c3d", state).standing == "hashed"
+    assert filled("c3d", state).weight_status == "unpublished"
     assert vfbench("weights", "verify", "c3d").code == 0
     there = place / "c3d.safetensors"
     copy = there.rename(tmp_path / "copy.safetensors")
     sha256 = file_sha256(copy)
     again = vfbench("weights", "import", "c3d", copy)  # on another machine: what it says of its origin does not count
     assert f"no hash of it is published; copy.safetensors has SHA-256 {sha256}\n{there}" in again.out
-    assert filled("c3d", state).standing == "hashed"
+    assert filled("c3d", state).weight_status == "unpublished"
 
 
 @pytest.mark.usefixtures("small_c3d")
@@ -124,7 +124,7 @@ def test_the_published_file_is_known_by_its_hash(
     done = vfbench("weights", "import", "inception", file)
     assert done.code == 0, done.err
     assert "inception: the published file: inception.pth has SHA-256" in done.out
-    assert filled("inception", INCEPTION) == Filled(digest(INCEPTION), standing="proven")
+    assert filled("inception", INCEPTION) == Filled(digest(INCEPTION), weight_status="verified")
     assert vfbench("weights", "verify", "inception").out == f"{done.out.splitlines()[0]}\n"
     assert [path.name for path in place.iterdir()] == ["inception.safetensors"]
 
@@ -146,7 +146,7 @@ def test_what_a_file_says_of_its_own_origin_is_no_proof(
         )
     assert not place.exists()
     assert vfbench("weights", "import", "inception", file, "--force").code == 0
-    assert filled("inception", INCEPTION).standing == "other"
+    assert filled("inception", INCEPTION).weight_status == "nonstandard"
     assert vfbench("weights", "verify", "inception").code == 4
     assert file_sha256(file) in vfbench("weights", "where", "inception").out
 
@@ -157,7 +157,7 @@ def test_a_file_with_another_hash_is_refused(tmp_path: Path, vfbench: Command) -
     assert done.code == 4
     assert f"not the published file: inception.pth has SHA-256 {file_sha256(file)}, published 6726825d" in done.err
     assert vfbench("weights", "import", "inception", file, "--force").code == 0
-    assert filled("inception", INCEPTION).standing == "other"
+    assert filled("inception", INCEPTION).weight_status == "nonstandard"
 
 
 def test_another_networks_format_is_refused(tmp_path: Path, vfbench: Command) -> None:

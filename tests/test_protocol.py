@@ -14,7 +14,7 @@ import torch
 
 from vfbench import plugins
 from vfbench.interfaces import Clips, Extractor, Features, Request, WeightStatus
-from vfbench.protocol.protocol import LATER, Measure, Protocol, described
+from vfbench.protocol.protocol import LATER, Measure, Protocol, extractor_ids
 
 ROOT = Path(__file__).parent.parent
 
@@ -152,7 +152,7 @@ class Network:
 
     name: str
     fingerprint: str
-    standing: WeightStatus
+    weight_status: WeightStatus
     outputs: Mapping[str, int] = field(default_factory=dict)
 
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
@@ -160,21 +160,23 @@ class Network:
 
 
 SPECS = {"i3d": "i3d(bn_eps=1e-05, resize='squash')", "clip": "clip"}
-PUBLISHED: Mapping[str, Extractor] = {name: Network(name, f"hash of {name}", "proven") for name in SPECS}
+PUBLISHED: Mapping[str, Extractor] = {name: Network(name, f"hash of {name}", "verified") for name in SPECS}
 
 
 def test_published_networks_are_told_by_their_spec_whether_they_are_needed_or_not() -> None:
-    assert described(SPECS, PUBLISHED) == described(SPECS, {"i3d": PUBLISHED["i3d"]}) == SPECS
+    assert extractor_ids(SPECS, PUBLISHED) == extractor_ids(SPECS, {"i3d": PUBLISHED["i3d"]}) == SPECS
 
 
 def test_other_weights_are_told_by_their_fingerprint_too() -> None:
-    random = {"i3d": Network("i3d", "aa", "other"), "clip": Network("clip", "bb", "hashed")}
-    told = described(SPECS, random)
+    random = {"i3d": Network("i3d", "aa", "nonstandard"), "clip": Network("clip", "bb", "unpublished")}
+    told = extractor_ids(SPECS, random)
     assert told == {"i3d": "i3d(bn_eps=1e-05, resize='squash') aa", "clip": "bb"}
-    others = described(SPECS, {**random, "i3d": Network("i3d", "ab", "other")})
+    others = extractor_ids(SPECS, {**random, "i3d": Network("i3d", "ab", "nonstandard")})
     assert len({of(extractors=t) for t in (SPECS, told, others)}) == 3
 
 
 def test_the_judge_is_told_as_in_the_first_results() -> None:
     judge: Extractor = plugins.load("extractor", "shapes_judge", torch.device("cpu"))
-    assert described({"shapes_judge": "shapes_judge"}, {"shapes_judge": judge}) == {"shapes_judge": judge.fingerprint}
+    assert extractor_ids({"shapes_judge": "shapes_judge"}, {"shapes_judge": judge}) == {
+        "shapes_judge": judge.fingerprint
+    }

@@ -30,7 +30,7 @@ from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.job import run as start
 from vfbench.pipeline.plan import RunOptions, plan
 from vfbench.pipeline.real_clips import choose
-from vfbench.pipeline.requests import requests
+from vfbench.pipeline.requests import make_requests
 from vfbench.pipeline.sample import sample
 from vfbench.utils.progress import Progress
 from vfbench.utils.tensor_files import read_tensors, write_tensors
@@ -426,11 +426,11 @@ def test_choose_comes_to_an_end_where_hashes_repeat(monkeypatch: pytest.MonkeyPa
 
 def test_a_longer_run_begins_like_a_shorter_one() -> None:
     data = shapes.build()
-    longer = requests(data, "test", 20, seed=5)
-    assert longer[:6] == requests(data, "test", 6, seed=5)
+    longer = make_requests(data, "test", 20, seed=5)
+    assert longer[:6] == make_requests(data, "test", 6, seed=5)
     assert [request.index for request in longer] == list(range(20))
     assert len({request.seed for request in longer}) == 20
-    assert longer[0] != requests(data, "test", 1, seed=6)[0]
+    assert longer[0] != make_requests(data, "test", 1, seed=6)[0]
     first = longer[0]
     assert data.captions("test", [first.source]) == [first.prompt]
     assert data.labels("test", [first.source]) == [first.label]
@@ -439,7 +439,7 @@ def test_a_longer_run_begins_like_a_shorter_one() -> None:
 def test_requests_need_a_clip_to_take_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Shapes, "size", lambda *_: 0)
     with pytest.raises(UserError, match="shapes has no test clips"):
-        requests(shapes.build(), "test", 4, seed=0)
+        make_requests(shapes.build(), "test", 4, seed=0)
 
 
 # From Python.

@@ -78,10 +78,10 @@ def test_floor_uses_as_many_real_clips_as_were_generated_where_there_are_enough(
 
 
 def test_spare_real_clips_give_the_floor_at_the_n_of_the_score() -> None:
-    real, spare = gaussian(300, 8, seed=1), gaussian(300, 8, seed=2)
-    value, n = floor(frechet_distance, real, spare, 300, seed=0)
-    assert (value, n) == (frechet_distance(spare, real), 300)
-    halves, half = floor(frechet_distance, real, spare[:299], 300, seed=0)
+    real, holdout = gaussian(300, 8, seed=1), gaussian(300, 8, seed=2)
+    value, n = floor(frechet_distance, real, holdout, 300, seed=0)
+    assert (value, n) == (frechet_distance(holdout, real), 300)
+    halves, half = floor(frechet_distance, real, holdout[:299], 300, seed=0)
     assert half == 150
     assert halves > value  # the bias of half as many clips
 

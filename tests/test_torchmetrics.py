@@ -213,7 +213,7 @@ def test_a_frame_drawn_by_the_number_of_a_clip_does_not_depend_on_the_batches(re
     whole, apart = (VideoMetric("fid", "inception", "features") for _ in range(2))
     for metric in (whole, apart):
         metric._extractor = _inception.InceptionExtractor(
-            Colours(), Filled("0" * 64, standing="hashed"), torch.device("cpu")
+            Colours(), Filled("0" * 64, weight_status="unpublished"), torch.device("cpu")
         )
     whole.update(REAL[:8], real=real)
     for number, clip in enumerate(torch.split(REAL[:8], 1)):
@@ -236,10 +236,10 @@ class Colours(torch.nn.Module):
 def test_random_weights_are_warned_of_once() -> None:
     metric = FrechetVideoDistance(extractor="inception(weights='random', frames='middle')", output="features")
     with pytest.warns(UserWarning, match=r"NOT the published weights: inception\(.*random.* compare with nothing"):
-        assert metric.extractor.standing == "other"
+        assert metric.extractor.weight_status == "nonstandard"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert metric.extractor.standing == "other"
+        assert metric.extractor.weight_status == "nonstandard"
 
 
 def test_floats_are_refused() -> None:

@@ -13,7 +13,7 @@ from contract import check_dataset
 
 from vfbench import clips as folders
 from vfbench import video
-from vfbench.clips.transform import ClipTransform, starts
+from vfbench.clips.transform import ClipTransform, clip_starts
 from vfbench.datasets import ucf101
 from vfbench.datasets._ucf101_lists import CLASSES as CLASSES_OF_ALL
 from vfbench.datasets._ucf101_lists import official_name
@@ -282,7 +282,7 @@ def test_a_clip_may_begin_with_the_first_frame_that_counts(root: Path) -> None:
     assert dataset.videos("train", [2, 0]) == [2, 0]
     hashed = make(root, frames=3, drop_first=2).clips("train", [0])[0, 0, 0, 0, 0] // 10
     name = TRAIN[0].split()[0]
-    assert hashed == starts("hashed", name, 20, frames=3, drop_first=2)[0]
+    assert hashed == clip_starts("hashed", name, 20, frames=3, drop_first=2)[0]
 
 
 def test_pixels_follow_geometry_and_filter(root: Path) -> None:

@@ -41,7 +41,7 @@ def tiny(side: int = 16, patch: int = 1) -> VideoMAE:
 
 @pytest.fixture
 def extractor() -> VideoMAEExtractor:
-    return VideoMAEExtractor(tiny(side=8, patch=4), Filled("0" * 64, standing="other"), CPU)
+    return VideoMAEExtractor(tiny(side=8, patch=4), Filled("0" * 64, weight_status="nonstandard"), CPU)
 
 
 def some_clips(count: int = 3, frames: int = 16) -> Clips:
@@ -149,7 +149,7 @@ def test_it_is_built_with_all_its_numbers(monkeypatch: pytest.MonkeyPatch) -> No
     found, again = (features(extractor, some_clips()) for extractor in extractors)
     assert torch.equal(found, again)
     assert torch.isfinite(found).all()
-    assert extractors[0].standing == "other"
+    assert extractors[0].weight_status == "nonstandard"
     filled = small()
     fill(filled, "videomae", "random")
     torch.testing.assert_close(extractors[0].network.state_dict(), filled.state_dict())
@@ -194,6 +194,6 @@ def test_passes_are_small_and_change_nothing(extractor: VideoMAEExtractor, monke
 
 
 def test_its_weights_are_in_its_fingerprint(extractor: VideoMAEExtractor) -> None:
-    other = VideoMAEExtractor(tiny(side=8, patch=4), Filled("1" * 64, standing="proven"), CPU)
+    other = VideoMAEExtractor(tiny(side=8, patch=4), Filled("1" * 64, weight_status="verified"), CPU)
     assert extractor.fingerprint != other.fingerprint
-    assert (extractor.standing, other.standing) == ("other", "proven")
+    assert (extractor.weight_status, other.weight_status) == ("nonstandard", "verified")

@@ -24,12 +24,12 @@ Clips: TypeAlias = UInt8[Tensor, "batch frames 3 height width"]
 Features: TypeAlias = Float[Tensor, "batch dim"]
 FakeArray: TypeAlias = Float[np.ndarray, "fake dim"]
 RealArray: TypeAlias = Float[np.ndarray, "real dim"]
-SpareArray: TypeAlias = Float[np.ndarray, "spare dim"]
+HoldoutArray: TypeAlias = Float[np.ndarray, "spare dim"]
 
 Conditioning = Literal["none", "class", "text"]
 Split = Literal["train", "test"]
 Better = Literal["lower", "higher"]
-WeightStatus = Literal["proven", "hashed", "other"]
+WeightStatus = Literal["verified", "unpublished", "nonstandard"]
 Quantise = Literal["round", "truncate"]
 
 
@@ -197,15 +197,15 @@ class Sampler(Protocol):
 class Extractor(Protocol):
     """A frozen network that turns clips into features. It does its own conversion, resize and normalisation.
 
-    `outputs` maps the name of each thing it can tell of a clip (`features`, `logits`, `similarity`) to its dimension.
-    `standing` says what its weights are: `proven` to be those that its name promises; `hashed`, where nothing is
-    published to prove them by and their hash stands in the protocol; `other`: random, or not those that its name
-    promises, so that its numbers compare with nothing.
+    `outputs` maps the name of each output (`features`, `logits`, `similarity`) to its dimension.
+    `weight_status` is `verified` (the weights have their published hash), `unpublished` (no hash is published, so the
+    hash of the weights is part of the protocol) or `nonstandard` (random or altered weights: the numbers compare with
+    nothing).
     """
 
     name: str
     fingerprint: str
-    standing: WeightStatus
+    weight_status: WeightStatus
     outputs: Mapping[str, int]
 
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
@@ -300,13 +300,13 @@ class Metric(Protocol):
         fake: FakeArray,
         real: RealArray,
         *,
-        spare: SpareArray | None = None,
+        holdout: HoldoutArray | None = None,
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Score:
         """Score `fake` (N, D) against `real` (M, D); pure, and the same for the same arrays and seed.
 
-        `spare` (N, D) are other real clips, which stand in for the generated ones to find the floor. `groups` says
+        `holdout` (N, D) are other real clips, which stand in for the generated ones to find the floor. `groups` says
         which clips are not independent; without it each is.
         """
         ...

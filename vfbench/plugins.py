@@ -178,7 +178,7 @@ def options(kind: Kind, name: str, function: str = "build") -> dict[str, Any]:
     return {key: p.default for key, p in _keywords(kind, name, function).items()}
 
 
-def described(kind: Kind, name: str, function: str = "build") -> list[str]:
+def option_lines(kind: Kind, name: str, function: str = "build") -> list[str]:
     """The options that a function of a plug-in's file takes: a line each, with the default and what it may be."""
     known = _keywords(kind, name, function)
     return [f"{key} = {p.default!r}  ({in_words(p.annotation)})" for key, p in known.items()]

@@ -56,7 +56,7 @@ class VideoMetric(Metric):
         """The feature network, on the device of the metric; warns where its weights are not the published ones."""
         if self._extractor is None:
             self._extractor = plugins.load("extractor", self.spec, torch.device(self.device))
-            if self._extractor.standing == "other":
+            if self._extractor.weight_status == "nonstandard":
                 said = f"NOT the published weights: {self.spec}; the numbers of this metric compare with nothing"
                 warnings.warn(said, UserWarning, stacklevel=2)
         return self._extractor

@@ -77,11 +77,11 @@ def show(
         print(files.as_json({**found, "sizes": counted}), end="")
         return
     print(text)
-    for line in plugins.described(kind, name):
+    for line in plugins.option_lines(kind, name):
         print(f"  {line}")
     if trainable:
         print("to train, None being the model's own:")
-        for line in plugins.described(kind, name, "create"):
+        for line in plugins.option_lines(kind, name, "create"):
             print(f"  {line}")
     settings = [] if sizes else [f"preset {preset}: {json.dumps(fields)}" for preset, fields in presets.items()]
     for line in _table(sizes, "do not fit" if dataset else "not counted") if sizes else settings:

@@ -18,7 +18,7 @@ from vfbench.clips import arrays
 from vfbench.clips.layout import ClipFile, ClipFolder
 from vfbench.clips.scan import frame_files
 from vfbench.clips.text import few
-from vfbench.clips.transform import starts
+from vfbench.clips.transform import clip_starts
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips
 from vfbench.protocol.protocol import ONE
@@ -63,7 +63,7 @@ def clip(
     """One clip in its own resolution, uint8 (T, 3, H, W): `frames` frames, `stride` apart, in the order of the file.
 
     The first `drop_first` frames (such as those that the clip was conditioned on) never enter. `start` is `zero`, the
-    first frame after them, or `hashed`, drawn from the clip's name (see `vfbench.clips.transform.starts`). Raises
+    first frame after them, or `hashed`, drawn from the clip's name (see `vfbench.clips.transform.clip_starts`). Raises
     `MissingData`
     naming a clip that is too short, damaged or no picture at all, `UserError` for options that make no sense, and
     IndexError.
@@ -71,7 +71,7 @@ def clip(
     _check_request(found, index, frames, start, stride, drop_first)
     entry = found.entries[index]
     there = count(entry) if start == "hashed" else 0  # `zero` needs no number
-    (first,) = starts(start, entry.name, there, frames=frames, stride=stride, drop_first=drop_first)
+    (first,) = clip_starts(start, entry.name, there, frames=frames, stride=stride, drop_first=drop_first)
     return read(entry, range(first, first + frames * stride, stride), root=found.base).contiguous()
 
 

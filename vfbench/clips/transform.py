@@ -75,10 +75,10 @@ class ClipTransform:
         """The frames that a video needs for one clip, with those that are dropped."""
         return frames_needed(self.shape.frames, self.stride, self.drop_first)
 
-    def starts(self, name: str, count: int, seed: int = 0) -> range:
-        """The first frame of each clip of the video called `name`, which has `count` frames; see `starts`."""
+    def clip_starts(self, name: str, count: int, seed: int = 0) -> range:
+        """The first frame of each clip of the video called `name`, which has `count` frames; see `clip_starts`."""
         length = {"frames": self.shape.frames, "stride": self.stride, "drop_first": self.drop_first}
-        return starts(self.start, name, count, **length, seed=seed)
+        return clip_starts(self.start, name, count, **length, seed=seed)
 
     @property
     def fitting(self) -> str:
@@ -126,25 +126,25 @@ class ClipTransform:
         )
 
 
-def starts(
+def clip_starts(
     start: str, name: str, count: int, *, frames: int, stride: int = 1, drop_first: int = 0, seed: int = 0
 ) -> range:
-    """The first frame of each clip of a video called `name` that has `count` frames, of which `zero` takes no notice.
+    """First frames of the clips cut from the video `name`, which has `count` frames.
 
-    `hashed` draws one of all places that leave room by `drawn`, so that every machine cuts the same clip. Where no clip
-    fits, `every` and `chunks` give none; `zero` and `hashed` give the first frame, where whoever reads the clip finds
-    too few.
+    `zero` gives frame `drop_first` and ignores `count`. `hashed` picks one position by `name_hash`, the same on every
+    machine. Where no clip fits, `every` and `chunks` give none, and `zero` and `hashed` give the first frame: reading
+    the clip then raises the error that names the short video.
     """
     if start == "zero":
         return range(drop_first, drop_first + 1)
     places = count - frames_needed(frames, stride, drop_first) + 1
     if start == "hashed":
-        first = drop_first + drawn(name, seed) % max(places, 1)
+        first = drop_first + name_hash(name, seed) % max(places, 1)
         return range(first, first + 1)
     return range(drop_first, drop_first + max(places, 0), 1 if start == "every" else frames * stride)
 
 
-def drawn(name: str, seed: int = 0) -> int:
+def name_hash(name: str, seed: int = 0) -> int:
     """64 bits by which a video is drawn: the first 8 bytes (little-endian) of the SHA-256 of `seed/name`.
 
     The same on every machine, whatever other videos there are. With seed 0 it is the name's own.
@@ -201,7 +201,7 @@ class WindowIndex:
 
     def __init__(self, cut: ClipTransform, names: Sequence[str], counts: Sequence[int]) -> None:
         self._names = names
-        self._starts = [cut.starts(name, count) for name, count in zip(names, counts, strict=True)]
+        self._starts = [cut.clip_starts(name, count) for name, count in zip(names, counts, strict=True)]
         self._ends = list(accumulate(map(len, self._starts)))
 
     def __len__(self) -> int:
@@ -216,8 +216,8 @@ class WindowIndex:
     def keys(self, seed: int) -> UInt64[np.ndarray, " windows"]:
         """What each window is drawn by: 64 bits of its video's name, its first frame and the seed."""
         parts = [
-            _mixed(np.uint64(drawn(name, seed)) + np.array(starts, dtype=np.uint64))
-            for name, starts in zip(self._names, self._starts, strict=True)
+            _mixed(np.uint64(name_hash(name, seed)) + np.array(clip_starts, dtype=np.uint64))
+            for name, clip_starts in zip(self._names, self._starts, strict=True)
         ]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
 

@@ -19,7 +19,7 @@ from vfbench import clips as folders
 from vfbench import video
 from vfbench.clips import ClipFolder, prepared
 from vfbench.clips.inventory import Inventory
-from vfbench.clips.transform import Box, ClipTransform, WindowIndex, drawn, starts
+from vfbench.clips.transform import Box, ClipTransform, WindowIndex, clip_starts, name_hash
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Clips, Place, Split, derive_seed
 from vfbench.utils.device import cores
@@ -143,7 +143,7 @@ class Videos:
         """What each clip is drawn by: 64 bits of its video's name and the seed, whatever other videos there are."""
         if isinstance(windows := self._windows.get(split), WindowIndex):
             return windows.keys(seed)
-        return np.array([drawn(name, seed) for name in self.names(split)], dtype=np.uint64)
+        return np.array([name_hash(name, seed) for name in self.names(split)], dtype=np.uint64)
 
     def places(self, split: Split, indices: Sequence[int], seed: int = 0) -> list[Place]:
         """Where the clips at `indices` come from; a start that is drawn is drawn by the seed, 0 for `clips`."""
@@ -151,7 +151,7 @@ class Videos:
         entries = [self._found[split].entries[number] for number, _, _ in rows]
         found = []
         for entry, (_, start, box), (count, *size) in zip(entries, rows, folders.measures(entries), strict=True):
-            first = self._cut.starts(entry.name, count, seed)[0] if start is None else start
+            first = self._cut.clip_starts(entry.name, count, seed)[0] if start is None else start
             found.append(Place(split, entry.name, first, self.stride, box or self._cut.box(*size)))
         return found
 
@@ -212,7 +212,7 @@ class Videos:
     ) -> UInt8[Tensor, "frames 3 height width"]:
         entry, (count, height, width) = self._found[split].entries[number], self._measured(split)[number]
         length = {"frames": self.shape.frames, "stride": self.stride, "drop_first": self._cut.drop_first}
-        if not (places := starts("every", entry.name, count, **length)):
+        if not (places := clip_starts("every", entry.name, count, **length)):
             raise MissingData(
                 f"{self._found[split].base / entry.name} has {count} frames, fewer than the {self._cut.span} that a "
                 f"clip needs: say {self.name}(short='skip'), or take it out, since none is repeated"
@@ -252,7 +252,7 @@ class Videos:
         entry = found.entries[number]
         if start is None:
             there = folders.count(entry) if cut.start == "hashed" else 0
-            (start,) = cut.starts(entry.name, there)
+            (start,) = cut.clip_starts(entry.name, there)
         wanted = range(start, start + cut.shape.frames * cut.stride, cut.stride)
         images = folders.read(entry, wanted, root=found.base, decoder=self._decoder)
         if entry.kind != "prepared":

@@ -65,7 +65,7 @@ class LongVideoPlan:
         return cls(length, frames, overlap)
 
     @property
-    def starts(self) -> range:
+    def window_starts(self) -> range:
         """The first frame of each window."""
         step = self.length - self.overlap
         return range(0, self.frames - self.overlap, step)
@@ -77,7 +77,7 @@ class LongVideoPlan:
 
         Raises `UserError` for a base of its own where the model's frames share none.
         """
-        own = [per_clip([_seed(request, w) for request in requests], device) for w in range(len(self.starts))]
+        own = [per_clip([_seed(request, w) for request in requests], device) for w in range(len(self.window_starts))]
         if len(own) == 1 and all(request.base is None for request in requests):
             return lambda: prior.noise(own[0], shape)
         divided = sharing(prior, "the base noise of another clip for one")
@@ -93,12 +93,12 @@ class LongVideoPlan:
 
     def denoiser(self, denoise: Denoiser) -> Denoiser:
         """What a denoiser of one window says of all of them, one after another: memory is that of a short clip."""
-        if len(self.starts) == 1:
+        if len(self.window_starts) == 1:
             return denoise
 
         def predict(z: Tensor, t: int) -> Prediction:
             x0, eps = torch.zeros_like(z), torch.zeros_like(z)
-            for start in self.starts:
+            for start in self.window_starts:
                 frames, weights = slice(start, start + self.length), self.weights(start).to(z)
                 found = denoise(z[:, frames], t)
                 x0[:, frames] += weights * found.x0
@@ -113,7 +113,7 @@ class LongVideoPlan:
         ramp = torch.arange(1, self.overlap + 1, dtype=torch.float64) / (self.overlap + 1)
         if start > 0:
             found[: self.overlap] = ramp
-        if start < self.starts[-1]:
+        if start < self.window_starts[-1]:
             found[self.length - self.overlap :] = 1 - ramp
         return found.view(-1, 1, 1, 1)
 

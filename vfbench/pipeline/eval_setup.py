@@ -17,7 +17,7 @@ from vfbench.interfaces import Dataset, Extractor, Metric, Request, Split
 from vfbench.pipeline import extractors as networks
 from vfbench.pipeline import real_clips
 from vfbench.plugins import Spec
-from vfbench.protocol.protocol import SMOKE_CLIPS, Protocol, described
+from vfbench.protocol.protocol import SMOKE_CLIPS, Protocol, extractor_ids
 from vfbench.protocol.resolve import cut, departures, rules
 
 CLIPS = {"cpu": 256, "cuda": 2048}  # generated clips, where neither user nor protocol says how many
@@ -60,7 +60,7 @@ class EvalSetup:
     def note(self) -> str:
         """What a reader must know of the real clips and the networks; empty where there is nothing."""
         few = "smoke run of a few clips" * self.smoke
-        others = [name for name, extractor in self.extractors.items() if extractor.standing == "other"]
+        others = [name for name, extractor in self.extractors.items() if extractor.weight_status == "nonstandard"]
         weights = f"NOT the published weights: {', '.join(others)}; these numbers compare with nothing" * bool(others)
         return "; ".join(filter(None, [getattr(self.dataset, "note", ""), self.departures, few, weights]))
 
@@ -201,7 +201,7 @@ def _protocol(
     smoke: bool,
 ) -> Protocol:
     shape = dataset.shape
-    others = any(extractor.standing == "other" for extractor in loaded.values())
+    others = any(extractor.weight_status == "nonstandard" for extractor in loaded.values())
     return Protocol(
         **{
             **fields,
@@ -212,7 +212,7 @@ def _protocol(
             "width": shape.width,
             "stride": getattr(dataset, "stride", 1),
             "comparable": fields.get("comparable", True) and not (others or smoke),
-            "extractors": described(specs, loaded),
+            "extractors": extractor_ids(specs, loaded),
         }
     )
 

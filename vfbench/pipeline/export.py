@@ -152,7 +152,7 @@ def _check(options: ExportOptions) -> None:
 def requests(options: ExportOptions, dataset: Dataset) -> list[Request]:
     """What each clip shall show; raises `UserError` with the nearest name for an unknown class."""
     if options.prompt is None and options.label is None:
-        asked = requests_.requests(dataset, "test", options.num_samples, options.seed)
+        asked = requests_.make_requests(dataset, "test", options.num_samples, options.seed)
     else:
         label = _class(dataset, options.label) if options.label is not None else 0
         seeds = [derive_seed(options.seed, index) for index in range(options.num_samples)]

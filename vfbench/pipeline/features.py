@@ -44,7 +44,7 @@ class Real:
     """
 
     clips: Mapping[str, Tensor]
-    spare: Mapping[str, Tensor] | None
+    holdout: Mapping[str, Tensor] | None
     groups: Int[np.ndarray, " real"]
 
 
@@ -69,8 +69,8 @@ def _drawn(
         return found, numbered(videos(there, protocol.split, chosen))
 
     clips, groups = get(manifest.places(number, "real"), "real clips")
-    spare = manifest.places(number, "spare")[: protocol.n_fake]
-    return Real(clips, get(spare, "spare real clips")[0] if len(spare) == protocol.n_fake else None, groups)
+    holdout = manifest.places(number, "spare")[: protocol.n_fake]
+    return Real(clips, get(holdout, "spare real clips")[0] if len(holdout) == protocol.n_fake else None, groups)
 
 
 def numbered(things: Sequence[Hashable]) -> Int[np.ndarray, " _"]:

@@ -19,7 +19,7 @@ from vfbench.pipeline.cost import Cost, measure
 from vfbench.pipeline.eval_setup import EvalOptions, EvalSetup, prepare
 from vfbench.pipeline.features import FeatureCollector
 from vfbench.pipeline.folder import RUNS
-from vfbench.pipeline.requests import requests
+from vfbench.pipeline.requests import make_requests
 from vfbench.pipeline.sample import require_sampler
 from vfbench.plugins import Spec
 from vfbench.protocol import protocol as protocols
@@ -146,7 +146,7 @@ def _plan(options: RunOptions, require_trained: RequireTrained | None) -> Plan:
         require_trained(model, clips, root, options.protocol, smoke=options.smoke)
     measuring = prepare(dataset, device, options.measured)
     protocol = measuring.protocol
-    asked = requests(measuring.dataset, protocol.prompts, protocol.n_fake * protocol.repeats, options.seed)
+    asked = make_requests(measuring.dataset, protocol.prompts, protocol.n_fake * protocol.repeats, options.seed)
     checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint is not None else None
     setting = BuildContext(measuring.dataset, device, dtype, checkpoint, protocol.quantise, asked)
     sampler: Sampler = plugins.load("model", model, setting)

@@ -24,8 +24,11 @@ def draw(dataset: Dataset, protocol: Protocol) -> Manifest:
     rows: list[Row] = []
     for number in range(protocol.repeats):
         chosen = select(dataset, protocol, protocol.n_real, number)
-        spare = spares(dataset, protocol, chosen, number)
-        roles: Mapping[Role, Sequence[int]] = {"real": chosen, "spare": spare if len(spare) == protocol.n_fake else []}
+        holdout = holdout_clips(dataset, protocol, chosen, number)
+        roles: Mapping[Role, Sequence[int]] = {
+            "real": chosen,
+            "spare": holdout if len(holdout) == protocol.n_fake else [],
+        }
         for role, indices in roles.items():
             places = _places(dataset, protocol, indices, number)
             rows += [Row(number, role, place) for place in places]
@@ -79,7 +82,7 @@ def shown(dataset: Dataset, places: Sequence[Place]) -> tuple[Clips, list[str]]:
     return torch.stack([clips[row] for row in order]), [captions[row] for row in order]
 
 
-def spares(dataset: Dataset, protocol: Protocol, chosen: Sequence[int], draw: int) -> list[int]:
+def holdout_clips(dataset: Dataset, protocol: Protocol, chosen: Sequence[int], draw: int) -> list[int]:
     """`n_fake` clips, or as many as there are, of other videos: one of a scored video would make the floor too low."""
     size, count = available(dataset, protocol.split), protocol.n_real
     found: list[int] = []

@@ -8,7 +8,7 @@ from vfbench.interfaces import Dataset, Request, Split, derive_seed
 MAX_SAMPLES = 10_000_000  # clips of a run: a hundred times what any protocol asks for, and what a process can hold
 
 
-def requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Request]:
+def make_requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Request]:
     """What the clips of a run shall show: labels and captions of real clips of `split`, drawn by the run's seed."""
     if count > MAX_SAMPLES:
         raise UserError(f"--num-samples {count:,}: at most {MAX_SAMPLES:,}")

@@ -39,7 +39,7 @@ def scores(
                 metric.score(
                     fake[source][part].numpy(),
                     real.clips[source].numpy(),
-                    spare=real.spare[source].numpy() if real.spare else None,
+                    holdout=real.holdout[source].numpy() if real.holdout else None,
                     groups=Groups(numbered(groups[part].tolist()), real.groups),
                     seed=protocol.selection_seed + draw,
                 )

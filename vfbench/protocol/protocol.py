@@ -68,7 +68,7 @@ class Protocol(BaseModel):
     n_fake: int = Field(ge=2)
     repeats: int = Field(gt=0, default=1)  # draws of clips whose scores are averaged
     measures: Mapping[str, Measure]
-    extractors: Mapping[str, str]  # by label, as `described` tells them
+    extractors: Mapping[str, str]  # by label, as `extractor_ids` tells them
 
     @property
     def id(self) -> str:
@@ -85,7 +85,7 @@ class Protocol(BaseModel):
         return {"id": self.id, **self.model_dump()}
 
 
-def described(specs: Mapping[str, str], loaded: Mapping[str, Extractor]) -> dict[str, str]:
+def extractor_ids(specs: Mapping[str, str], loaded: Mapping[str, Extractor]) -> dict[str, str]:
     """What tells each extractor of `specs` (label -> spec) in a protocol, given those that a run has loaded.
 
     The published network, proven to be it, is told by its spec. So is one that the run does not need: with proven
@@ -96,7 +96,7 @@ def described(specs: Mapping[str, str], loaded: Mapping[str, Extractor]) -> dict
 
 
 def _told(label: str, spec: str, extractor: Extractor | None) -> str:
-    if extractor is None or extractor.standing == "proven":
+    if extractor is None or extractor.weight_status == "verified":
         return spec
     return extractor.fingerprint if spec == label else f"{spec} {extractor.fingerprint}"
 

@@ -171,7 +171,7 @@ class Bytes:
 
     name = "bytes"
     fingerprint = hashlib.sha256(b"sha256/96").hexdigest()
-    standing: WeightStatus = "hashed"
+    weight_status: WeightStatus = "unpublished"
     outputs: Mapping[str, int] = {HASH: PARTS}
 
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:

@@ -21,7 +21,7 @@ class Filled:
     """What a feature network was filled with: the hash of the tensors, and what speaks for them."""
 
     digest: str  # SHA-256, 64 hexadecimal digits
-    standing: WeightStatus
+    weight_status: WeightStatus
 
 
 def fill(module: nn.Module, name: str, source: str = "default") -> Filled:
@@ -35,12 +35,12 @@ def fill(module: nn.Module, name: str, source: str = "default") -> Filled:
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items() if not counted(key)}
     if source == "random":
         drawn = random_init.tensors(wanted)
-        return _load(module, drawn, Filled(digest(drawn), standing="other"))
+        return _load(module, drawn, Filled(digest(drawn), weight_status="nonstandard"))
     network = catalogue.network(name)
     path = cache.place(name) if source == "default" else Path(source)
     found, its_digest = verify.read(network, path)
     fit(path, found.tensors, wanted, name)
-    return _load(module, found.tensors, Filled(its_digest, verify.standing(found)))
+    return _load(module, found.tensors, Filled(its_digest, verify.weight_status(found)))
 
 
 def _load(module: nn.Module, tensors: Mapping[str, Tensor], filled: Filled) -> Filled:

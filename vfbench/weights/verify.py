@@ -49,11 +49,11 @@ def judge(found: Weights) -> Judgement:
             return Judgement(False, f"not proven, as no hash of it is published; {_said(found.origins)}")
 
 
-def standing(found: Weights) -> WeightStatus:
+def weight_status(found: Weights) -> WeightStatus:
     """What weights are to a protocol, see `vfbench.interfaces.Extractor`."""
     if judge(found).standard:
-        return "proven"
-    return "hashed" if found.network.proof == "none" else "other"
+        return "verified"
+    return "unpublished" if found.network.proof == "none" else "nonstandard"
 
 
 def judge_origins(network: Network, origins: Origins) -> Judgement:
