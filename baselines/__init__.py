@@ -1,1 +1,1 @@
-"""One file a compared model, and the reference rows real, noise and frozen."""
+"""Baseline models and controls, one file each."""

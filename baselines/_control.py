@@ -1,4 +1,4 @@
-"""What the controls share: they are samplers without a network."""
+"""Base class of the controls: samplers without a network."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from vfbench.interfaces import Clips, ClipShape, Conditioning, Dataset, Request
 
 
 class Control:
-    """A reference row: a sampler that needs no training. A subclass says what its clips are."""
+    """A reference row: a sampler that needs no training. A subclass implements `sample`."""
 
     conditioning: Conditioning = "class"
     networks: ClassVar[Mapping[str, nn.Module]] = {}
     weights = "none"
-    reference = True  # a table sets it apart, and never calls it the best
+    reference = True  # tables set it apart and never mark it as the best
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.shape: ClipShape = dataset.shape
 
     def real(self, requests: Sequence[Request]) -> Clips:
-        """The held-out real clips that the requests were taken from."""
+        """The real clips that the requests' labels and prompts come from, uint8 (B, T, 3, H, W)."""
         return torch.cat([self.dataset.clips(request.split, [request.source]) for request in requests])

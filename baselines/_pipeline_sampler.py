@@ -1,4 +1,4 @@
-"""A loaded diffusers pipeline behind the common interface: what it is called with, and what it is asked first."""
+"""A loaded diffusers pipeline as a sampler: check its interface, call it, and convert its clips."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vfbench.clips import transform
 from vfbench.errors import UserError
 from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Request
 
-Takes: TypeAlias = Mapping[str, inspect.Parameter]  # the parameters of a pipeline's call
+Parameters: TypeAlias = Mapping[str, inspect.Parameter]  # of a pipeline's `__call__`
 
-# What the options are called by pipelines.
-NAMES = {
+# Parameter names of pipelines for each option.
+PARAMETER_NAMES = {
     "steps": ("num_inference_steps",),
     "guidance": ("guidance_scale",),
     "negative": ("negative_prompt",),
@@ -28,140 +28,156 @@ NAMES = {
 }
 
 
-class Pipeline:
-    """A loaded pipeline behind the common interface."""
+class PipelineSampler:
+    """A loaded diffusers pipeline as a sampler.
 
-    def __init__(self, pipe: Any, setting: BuildContext, asked: Mapping[str, Any], weights: str) -> None:
-        self.pipe, self.weights, self._setting = pipe, weights, setting
-        self._takes = inspect.signature(type(pipe).__call__).parameters
-        self._looks = "image" in self._takes
-        _require_usable(pipe, self._takes)
-        self.conditioning: Conditioning = "text" if "prompt" in self._takes else "none"
-        self.own = ClipShape(
-            *(asked.get(side) or _own(pipe, self._takes, side) for side in ("frames", "height", "width"))
+    `options` are those of `vfbench.baselines.diffusers.build`, `weights` the SHA-256 of the pipeline's files. Raises
+    `UserError` for a pipeline that does not generate clips from text, an image or noise, and for unsupported options.
+    """
+
+    def __init__(self, pipe: Any, context: BuildContext, options: Mapping[str, Any], weights: str) -> None:
+        self.pipe, self.weights, self._context = pipe, weights, context
+        self._parameters = inspect.signature(type(pipe).__call__).parameters
+        self._takes_image = "image" in self._parameters
+        _require_generator(pipe, self._parameters)
+        self.conditioning: Conditioning = "text" if "prompt" in self._parameters else "none"
+        sides = ("frames", "height", "width")
+        self.native_shape = ClipShape(
+            *(options.get(side) or _default_size(pipe, self._parameters, side) for side in sides)
         )
-        self._cut = _fitting(asked, self.own, setting)
-        self.shape = self._cut.shape if self._cut else self.own
-        self._negative: str | None = asked.get("negative")
-        self._call = _arguments(pipe, self._takes, asked)
+        self._transform = _fit_transform(options, self.native_shape, context)
+        self.shape = self._transform.shape if self._transform else self.native_shape
+        self._negative_prompt: str | None = options.get("negative")
+        self._fixed_arguments = _fixed_arguments(pipe, self._parameters, options)
         parts = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
         # The U-Net holds a copy of the motion adapter, which itself is never called.
         self.networks: Mapping[str, nn.Module] = {name: parts[name] for name in parts if name != "motion_adapter"}
         for network in self.networks.values():
-            _first_by_place(network)
+            _pass_first_by_position(network)
         pipe.set_progress_bar_config(disable=True)
 
     def sample(self, requests: Sequence[Request]) -> Clips:
-        """One clip a request, uint8 (B, T, 3, H, W) on the CPU.
+        """One clip per request, uint8 (B, T, 3, H, W) on the CPU.
 
-        Raises `UserError` where the pipeline draws noise from elsewhere than from a clip's own generator.
+        Raises `UserError` where the pipeline draws random numbers from another generator than the clip's, and where its
+        clips do not have the expected shape.
         """
-        most = 1 if self._looks else len(requests)  # a pipeline that looks at an image takes one
-        return torch.cat([self._made(requests[i : i + most]) for i in range(0, len(requests), most)])
+        batch_size = 1 if self._takes_image else len(requests)  # several image pipelines mix the images of a batch
+        batches = (requests[i : i + batch_size] for i in range(0, len(requests), batch_size))
+        return torch.cat([self._sample_batch(batch) for batch in batches])
 
-    def _made(self, batch: Sequence[Request]) -> Clips:
-        name, device = type(self.pipe).__name__, self._setting.device
-        before = _random_state(device)
+    def _sample_batch(self, batch: Sequence[Request]) -> Clips:
+        name, device = type(self.pipe).__name__, self._context.device
+        states = _random_states(device)
         result = self.pipe(**self._arguments(batch))
-        if any(not torch.equal(*pair) for pair in zip(before, _random_state(device), strict=True)):
+        if any(not torch.equal(*pair) for pair in zip(states, _random_states(device), strict=True)):
             raise UserError(
-                f"{name} draws random numbers of its own, beside the generator of each clip: the same command would "
-                "give other clips, so it is not run"
+                f"{name} draws random numbers outside the generator of each clip, so the same command would give other "
+                "clips: choose another pipeline"
             )
-        pictures = getattr(result, "frames", getattr(result, "images", None))
-        if pictures is None:
-            raise UserError(f"{name} gives neither frames nor images: it is no pipeline of video")
-        clips = to_clips(pictures, self._setting.quantise)
-        made = ClipShape(clips.shape[1], *clips.shape[3:])
-        if made != self.own:
+        output = getattr(result, "frames", getattr(result, "images", None))
+        if output is None:
+            raise UserError(f"{name} gives neither frames nor images: choose a video pipeline")
+        clips = to_clips(output, self._context.quantise)
+        shape = ClipShape(clips.shape[1], *clips.shape[3:])
+        if shape != self.native_shape:
             raise UserError(
-                f"{name} makes clips of {made} where {self.own} is asked for: ask for a size that it can make, "
-                f"diffusers({made.options})"
+                f"{name} makes clips of {shape}, not {self.native_shape}: choose a size that it can make, "
+                f"diffusers({shape.options})"
             )
-        return torch.stack([self._cut.fit(clip, "a clip") for clip in clips]) if self._cut else clips
+        return torch.stack([self._transform.fit(clip, "a clip") for clip in clips]) if self._transform else clips
 
     def _arguments(self, batch: Sequence[Request]) -> dict[str, Any]:
-        """What the pipeline is called with for a batch."""
-        found = {**self._call, "generator": [torch.Generator().manual_seed(request.seed) for request in batch]}
-        if "prompt" in self._takes:
-            found["prompt"] = [request.prompt for request in batch]
-        if self._negative is not None:
-            found["negative_prompt"] = [self._negative] * len(batch)
-        if self._looks:
-            (found["image"],) = map(self._first_frame, batch)
-        if "batch_size" in self._takes:
-            found["batch_size"] = len(batch)
-        return found
+        """The keyword arguments of the pipeline's call for a batch."""
+        generators = [torch.Generator().manual_seed(request.seed) for request in batch]
+        arguments = {**self._fixed_arguments, "generator": generators}
+        if "prompt" in self._parameters:
+            arguments["prompt"] = [request.prompt for request in batch]
+        if self._negative_prompt is not None:
+            arguments["negative_prompt"] = [self._negative_prompt] * len(batch)
+        if self._takes_image:
+            (arguments["image"],) = map(self._first_frame, batch)
+        if "batch_size" in self._parameters:
+            arguments["batch_size"] = len(batch)
+        return arguments
 
     def _first_frame(self, request: Request) -> Image.Image:
-        """The first frame of the request's real clip, the whole of it in the pipeline's size."""
-        clip = self._setting.dataset.clips(request.split, [request.source])[0]
-        sized = transform.resize(clip[:1], self.own.height, self.own.width)[0]
-        return Image.fromarray(sized.permute(1, 2, 0).contiguous().numpy())
+        """The first frame of the request's real clip, resized without cropping to the pipeline's size."""
+        clip = self._context.dataset.clips(request.split, [request.source])[0]
+        frame = transform.resize(clip[:1], self.native_shape.height, self.native_shape.width)[0]
+        return Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
 
 
-def _require_usable(pipe: Any, takes: Takes) -> None:
-    """Raise `UserError` where a pipeline makes its clips from something else than text, an image or noise."""
-    given = {"self", "generator", "prompt", "image", "batch_size", *(n for names in NAMES.values() for n in names)}
-    free = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    needs = [n for n, p in takes.items() if p.default is p.empty and p.kind not in free and n not in given]
-    needs += ["video"] if "video" in takes and "image" not in takes else []  # None by default, and refused later
-    if needs:
-        why = f"it needs {', '.join(needs)}"
-    elif "generator" not in takes or not takes.keys() & {"prompt", "image", "batch_size"}:
-        why = "it takes no generator, or neither prompt, image nor batch size"
+def _require_generator(pipe: Any, parameters: Parameters) -> None:
+    """Raise `UserError` for a pipeline that generates from other inputs than text, an image or noise."""
+    option_names = (name for names in PARAMETER_NAMES.values() for name in names)
+    supported = {"self", "generator", "prompt", "image", "batch_size", *option_names}
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    required = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in variadic]
+    unsupported = [name for name in required if name not in supported]
+    if "video" in parameters and "image" not in parameters:  # its default is None, which the pipeline then refuses
+        unsupported.append("video")
+    if unsupported:
+        reason = f"it needs {', '.join(unsupported)}"
+    elif "generator" not in parameters or not parameters.keys() & {"prompt", "image", "batch_size"}:
+        reason = "it takes no generator, or neither prompt, image nor batch size"
     else:
         return
-    raise UserError(f"{type(pipe).__name__} is no text-to-video, image-to-video or unconditional pipeline: {why}")
+    raise UserError(f"{type(pipe).__name__} is no text-to-video, image-to-video or unconditional pipeline: {reason}")
 
 
-def _arguments(pipe: Any, takes: Takes, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What every call is given; raises `UserError` naming an option that the pipeline has none of."""
-    found: dict[str, Any] = {"output_type": "np"}
-    for option in NAMES.keys() & asked.keys():
-        name = next((name for name in NAMES[option] if name in takes), None)
+def _fixed_arguments(pipe: Any, parameters: Parameters, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that are equal in every call; raises `UserError` for an option that the pipeline does not take."""
+    arguments: dict[str, Any] = {"output_type": "np"}
+    for option in PARAMETER_NAMES.keys() & options.keys():
+        names = PARAMETER_NAMES[option]
+        name = next((name for name in names if name in parameters), None)
         if name is None:
-            raise UserError(f"diffusers({option}={asked[option]!r}): {type(pipe).__name__} takes no {NAMES[option][0]}")
-        if option != "negative":  # that is one for each clip
-            found[name] = asked[option]
-    return found
+            raise UserError(
+                f"diffusers({option}={options[option]!r}): {type(pipe).__name__} takes no {names[0]}; leave it out"
+            )
+        if option != "negative":  # passed once per clip
+            arguments[name] = options[option]
+    return arguments
 
 
-def _own(pipe: Any, takes: Takes, side: str) -> int:
-    """Frames, height or width that a pipeline makes unless told: the default of its call, or what its network says."""
-    names = [name for name in NAMES[side] if name in takes]
-    if names and isinstance(takes[names[0]].default, int):
-        return int(takes[names[0]].default)
+def _default_size(pipe: Any, parameters: Parameters, side: str) -> int:
+    """Default frames, height or width of a pipeline: of its call, or of its network's configuration."""
+    names = [name for name in PARAMETER_NAMES[side] if name in parameters]
+    if names and isinstance(parameters[names[0]].default, int):
+        return int(parameters[names[0]].default)
     if side == "frames" and not names:
-        return 1  # it makes images
+        return 1  # an image pipeline
     network = pipe.components.get("unet") or pipe.components.get("transformer")
     config: Mapping[str, Any] = network.config if network is not None else {}
-    others = "num_frames" if side == "frames" else "sample_size"
-    size = config.get(f"sample_{side}") or config.get(others)
+    size = config.get(f"sample_{side}") or config.get("num_frames" if side == "frames" else "sample_size")
     if size is None:
-        raise UserError(f"{type(pipe).__name__} does not say its {side}: give it, diffusers(id=..., {side}=N)")
+        raise UserError(f"{type(pipe).__name__} has no default {side}: give it, diffusers(id=..., {side}=N)")
     if side == "frames":
         return int(size)
     scale: Any = getattr(pipe, "vae_scale_factor_spatial", None) or getattr(pipe, "vae_scale_factor", 1)
     return int(scale * (size if isinstance(size, int) else size[side == "width"]))
 
 
-def _fitting(asked: Mapping[str, Any], own: ClipShape, setting: BuildContext) -> transform.ClipTransform | None:
-    if "fit" not in asked:
+def _fit_transform(
+    options: Mapping[str, Any], native_shape: ClipShape, context: BuildContext
+) -> transform.ClipTransform | None:
+    """The transform of the option `fit` to the dataset's frame size; None without it."""
+    if "fit" not in options:
         return None
-    wanted = setting.dataset.shape
+    size = context.dataset.shape
     return transform.ClipTransform(
-        "diffusers", ClipShape(own.frames, wanted.height, wanted.width), geometry=asked["fit"]
+        "diffusers", ClipShape(native_shape.frames, size.height, size.width), geometry=options["fit"]
     )
 
 
-def _random_state(device: torch.device) -> list[Tensor]:
-    """Of all generators that a pipeline could draw from without being told."""
+def _random_states(device: torch.device) -> list[Tensor]:
+    """States of torch's global generators on the CPU and the device."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
-def _first_by_place(network: nn.Module) -> None:
-    """Have a network's first argument passed by place, where the cost ledger counts its rows; pipelines name it."""
+def _pass_first_by_position(network: nn.Module) -> None:
+    """Hook a network so that its first argument is positional: the cost ledger counts its rows, pipelines name it."""
     first = next(name for name in inspect.signature(type(network).forward).parameters if name != "self")
 
     def hook(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Control: held-out real clips damaged by a known amount, the rungs that show what a distance means."""
+"""Control: held-out real clips with a known amount of damage, to calibrate what a distance means."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vfbench.baselines._control import Control
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import BuildContext, Clips, Dataset, Request, derive_seed
 
-# Every kind at the strengths that `calibrate` climbs; what a strength is stands with the function below.
-LADDER: Mapping[str, tuple[float, ...]] = {
+# Damage kinds, with the strengths of `sensitivity`; the functions below define the unit of strength.
+STRENGTHS: Mapping[str, tuple[float, ...]] = {
     "noise": (0.02, 0.05, 0.1, 0.2),
     "blur": (0.5, 1.0, 2.0, 4.0),
     "shuffle": (0.25, 0.5, 1.0),
@@ -24,7 +24,7 @@ LADDER: Mapping[str, tuple[float, ...]] = {
 
 
 class Corrupted(Control):
-    """Real clips with one kind of damage, drawn from each clip's own seed."""
+    """Real clips with one kind of damage, drawn from each request's seed."""
 
     def __init__(self, dataset: Dataset, kind: str, strength: float) -> None:
         super().__init__(dataset)
@@ -43,33 +43,33 @@ class Corrupted(Control):
 
 
 def _noise(clip: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Normal noise, independent for every value; `strength` is its deviation as a part of the range 0..255."""
+    """Add independent normal noise; `strength` is its standard deviation as a fraction of the range 0..255."""
     noise = torch.randn(clip.shape, generator=generator)
     return video.to_uint8(clip / 255 + strength * noise)
 
 
 def _blur(clip: Tensor, strength: float, _: torch.Generator) -> Tensor:
-    """A Gaussian blur of every frame; `strength` is its deviation in pixels."""
-    reach = 2 * round(3 * strength) + 1
-    side = min(reach, 2 * (min(clip.shape[-2:]) // 2) - 1)  # reflection at the border needs a kernel that fits
+    """Blur every frame by a Gaussian; `strength` is its standard deviation in pixels."""
+    six_sigma = 2 * round(3 * strength) + 1
+    side = min(six_sigma, 2 * (min(clip.shape[-2:]) // 2) - 1)  # reflection at the border limits the kernel size
     return video.to_uint8(gaussian_blur(clip / 255, [side, side], [strength, strength]))
 
 
 def _shuffle(clip: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """`strength` of the frames, at random places, in random order: the pictures stay, the motion goes."""
+    """Permute a random fraction `strength` of the frames, which keeps the images and destroys the motion."""
     count = max(2, round(strength * len(clip)))
-    places = torch.randperm(len(clip), generator=generator)[:count]
-    return clip.index_copy(0, places, clip[places.roll(1)])  # a cycle: each of them moves
+    indices = torch.randperm(len(clip), generator=generator)[:count]
+    return clip.index_copy(0, indices, clip[indices.roll(1)])  # a cycle, so that each of these frames moves
 
 
 def _freeze(clip: Tensor, strength: float, _: torch.Generator) -> Tensor:
-    """The last `strength` of the clip stands still; 1 repeats the first frame throughout, as the control `frozen`."""
+    """Freeze the last fraction `strength` of the clip; 1 repeats the first frame, as the control `frozen`."""
     moving = max(1, len(clip) - round(strength * len(clip)))
     return clip[torch.arange(len(clip)).clamp(max=moving - 1)]
 
 
 def _fewer_frames(clip: Tensor, strength: float, _: torch.Generator) -> Tensor:
-    """Every frame is shown `strength` times, as in a clip of that many times fewer frames a second."""
+    """Repeat every `strength`-th frame `strength` times, as if the frame rate were that many times lower."""
     step = round(strength)
     return clip[torch.arange(len(clip)) // step * step]
 
@@ -81,14 +81,17 @@ _DAMAGES: Mapping[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
     "freeze": _freeze,
     "fewer_frames": _fewer_frames,
 }
-_PARTS = ("shuffle", "freeze")
+_FRACTIONAL = ("shuffle", "freeze")  # kinds whose strength is a fraction of the frames
 
 
-def build(setting: BuildContext, *, kind: str = "noise", strength: float = 0.1) -> Corrupted:
-    """Real clips of the setting's dataset with damage of a `kind` (see LADDER), the more the larger `strength`."""
+def build(context: BuildContext, *, kind: str = "noise", strength: float = 0.1) -> Corrupted:
+    """Real clips of the context's dataset with damage of a `kind` (see LADDER) and `strength` above 0.
+
+    Raises `UserError` for an unknown kind and a strength out of range.
+    """
     if kind not in _DAMAGES:
         raise unknown("kind of damage", kind, _DAMAGES)
-    if not strength > 0 or (kind in _PARTS and strength > 1):
-        most = " and at most 1, a part of the clip" if kind in _PARTS else ""
-        raise UserError(f"strength = {strength} of {kind}: give a number above 0{most}")
-    return Corrupted(setting.dataset, kind, strength)
+    if not strength > 0 or (kind in _FRACTIONAL and strength > 1):
+        limit = " and at most 1, a fraction of the frames" if kind in _FRACTIONAL else ""
+        raise UserError(f"strength = {strength} of {kind}: give a number above 0{limit}")
+    return Corrupted(context.dataset, kind, strength)

@@ -1,19 +1,18 @@
 """Any text-to-video, image-to-video or unconditional pipeline of the diffusers library, by hub id or folder.
 
-A clip's noise is drawn on the CPU from a generator of its own, so that it follows from its request alone. What a
-pipeline takes decides what it is shown of a request: the prompt where it takes one; the first frame of the request's
-real clip where it takes an image, which is looking at the data: such a row compares only with others that do, and
-`drop_first` of a protocol keeps that frame out of the score. Image-to-video pipelines get one clip at a time, since
-several of them mix the images of a batch.
+A clip's noise is drawn on the CPU from a generator per clip, so that it depends on its request alone. The pipeline's
+parameters decide its conditioning: the prompt, or the first frame of the request's real clip. Conditioning on an image
+reads test data: such a row compares only with others that do, and `drop_first` of a protocol keeps that frame out of
+the score. Image-to-video pipelines get one clip at a time, since several of them mix the images of a batch.
 
-The clips have the pipeline's own size. A run refuses them where its protocol scores another one; `fit` says how they
-shall be brought to the size of the dataset's: `centre-crop` or `squash` of `vfbench.clips.transform`, bilinear with
-antialiasing, after rounding to bytes.
+Clips have the pipeline's size. A run refuses them if its protocol scores another size. The option `fit` transforms them
+to the dataset's size: `centre-crop` or `squash` of `vfbench.clips.transform`, bilinear with antialiasing, after
+rounding to bytes.
 
-The presets of Wan, `wan` and `wan-480p`, depart from the example of their model in one thing: that has a long negative
-prompt, and they have none. Who wants it gives it: `negative='...'`.
+The presets of Wan, `wan` and `wan-480p`, leave out one setting of their model's example, its long negative prompt. Add
+it with `negative='...'`.
 
-The preset `modelscope` is often taken for VideoFusion, and is not: the released ModelScope model is one latent U-Net
+The preset `modelscope` is often taken for VideoFusion. It is not: the released ModelScope model is one latent U-Net
 with independent noise for every frame (its authors: github.com/modelscope/modelscope, issue 284).
 """
 
@@ -26,7 +25,7 @@ from typing import Any
 import torch
 
 from vfbench.baselines import _pipelines
-from vfbench.baselines._pipeline_sampler import Pipeline
+from vfbench.baselines._pipeline_sampler import PipelineSampler
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import BuildContext
 
@@ -43,9 +42,9 @@ _LTX: Mapping[str, Any] = {
     "height": 480,
     "width": 704,
 }
-# Settings of the examples in diffusers 0.42 (in the file of each pipeline) or, where it says so, of its documentation.
+# Settings of the examples in diffusers 0.42 (in the file of each pipeline), or of its documentation where noted.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # TextToVideoSDPipeline, 8 frames a second; steps, guidance and frames are the defaults of its call.
+    # TextToVideoSDPipeline, 8 frames per second; steps, guidance and frames are the defaults of its call.
     "modelscope": {
         "id": "damo-vilab/text-to-video-ms-1.7b",
         "variant": "fp16",
@@ -54,7 +53,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "guidance": 9.0,
         "frames": 16,
     },
-    # AnimateDiffPipeline, from the documentation; the size is that of the image model.
+    # AnimateDiffPipeline, from the documentation; the size is the image model's.
     "animatediff": {
         "id": "SG161222/Realistic_Vision_V5.1_noVAE",
         "adapter": "guoyww/animatediff-motion-adapter-v1-5-2",
@@ -64,7 +63,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "negative": "bad quality, worse quality",
         "frames": 16,
     },
-    # CogVideoXPipeline, 8 frames a second: 6 seconds and a frame.
+    # CogVideoXPipeline, 8 frames per second: 6 seconds and a frame.
     "cogvideox": {
         "id": "THUDM/CogVideoX-2b",
         "dtype": "float16",
@@ -74,11 +73,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "height": 480,
         "width": 720,
     },
-    # LTXPipeline, 24 frames a second; guidance is the default of its call.
+    # LTXPipeline, 24 frames per second; guidance is the default of its call.
     "ltx": _LTX,
-    # LTXImageToVideoPipeline of the same id: its example has the same settings.
+    # LTXImageToVideoPipeline of the same id, with the same settings in its example.
     "ltx-image": {"pipeline": "LTXImageToVideoPipeline", **_LTX},
-    # WanPipeline, 16 frames a second; steps are the default of its call. Its example's negative prompt is left out.
+    # WanPipeline, 16 frames per second; steps are the default of its call. Its example's negative prompt is left out.
     "wan": {
         "id": "Wan-AI/Wan2.1-T2V-14B-Diffusers",
         "dtype": "bfloat16",
@@ -105,7 +104,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def build(
-    setting: BuildContext,
+    context: BuildContext,
     *,
     preset: str | None = None,
     id: str | None = None,
@@ -124,75 +123,82 @@ def build(
     shift: float | None = None,
     fit: str | None = None,
     offload: str = "none",
-) -> Pipeline:
-    """The sampler of a pipeline; an option that is not given is the preset's, else the pipeline's own.
+) -> PipelineSampler:
+    """The sampler of a pipeline; an option that is not given is the preset's, else the pipeline's default.
 
-    `id` is an id of the Hugging Face hub or a folder, `revision` and `variant` (such as fp16) are those of the hub.
-    `pipeline` names the class to open it as, where one id serves several (`LTXImageToVideoPipeline`), and `adapter` is
-    AnimateDiff's motion adapter for the image pipeline `id`. `dtype` of the weights is that of the run if
-    nobody says it. `shift` is that of flow-matching schedulers. `offload` keeps whole networks (`model`) or single
-    layers (`sequential`) off the GPU until they are called. Raises `UserError` for what the pipeline does not take,
-    `MissingData` for a pipeline that is not there or not to be trusted, and `BadEnvironment` without the library.
+    `id` is a hub id or a folder; `revision` and `variant` (such as fp16) are those of the hub. `pipeline` is the class
+    to open it as, for an id that serves several (`LTXImageToVideoPipeline`). `adapter` is AnimateDiff's motion adapter
+    for the image pipeline `id`. `dtype` is that of the weights, by default that of the run, and `vae_dtype` that of the
+    VAE. `shift` is that of flow-matching schedulers. `offload` keeps networks (`model`) or single layers (`sequential`)
+    off the GPU until they are called.
+
+    Raises `UserError` for options that the pipeline does not take, `MissingData` for a pipeline that is missing or not
+    trusted, and `BadEnvironment` without the library.
     """
-    if setting.checkpoint is not None:
+    if context.checkpoint is not None:
         raise UserError("diffusers reads the pipeline that id names: leave out --checkpoint")
-    given = {name: value for name, value in locals().items() if name != "setting" and value is not None}
+    user_options = {name: value for name, value in locals().items() if name != "context" and value is not None}
     if preset is not None and preset not in PRESETS:
         raise unknown("diffusers preset", preset, PRESETS)
-    asked = {**PRESETS.get(preset or "", {}), **given}
-    _check(asked, setting)
-    own = _dtype("dtype", asked, setting.dtype)
-    dtypes = {"default": own, "vae": _dtype("vae_dtype", asked, own)}
-    folders = [_pipelines.pipeline_folder(asked["id"], asked.get("revision"), asked.get("variant"))]
-    folders += [_pipelines.adapter_folder(asked["adapter"])] if "adapter" in asked else []
-    adapted = folders[1] if folders[1:] else None
-    way = (asked.get("variant"), adapted, asked.get("pipeline"))
-    pipe = _pipelines.load(folders[0], dtypes, *way, doubtful=_doubtful(asked, given))
-    if "shift" in asked:
-        _shift(pipe, asked["shift"])
-    sampler = Pipeline(pipe, setting, asked, _pipelines.digest(*folders))
-    _place(pipe, setting.device, offload)
+    options = {**PRESETS.get(preset or "", {}), **user_options}
+    _check_options(options, context)
+    default_dtype = _dtype("dtype", options, context.dtype)
+    dtypes = {"default": default_dtype, "vae": _dtype("vae_dtype", options, default_dtype)}
+    folders = [_pipelines.pipeline_folder(options["id"], options.get("revision"), options.get("variant"))]
+    folders += [_pipelines.adapter_folder(options["adapter"])] if "adapter" in options else []
+    pipe = _pipelines.load(
+        folders[0],
+        dtypes,
+        options.get("variant"),
+        folders[1] if folders[1:] else None,
+        options.get("pipeline"),
+        suspect_options=_suspect_options(options, user_options),
+    )
+    if "shift" in options:
+        _set_shift(pipe, options["shift"])
+    sampler = PipelineSampler(pipe, context, options, _pipelines.folders_sha256(*folders))
+    _move_to_device(pipe, context.device, offload)
     return sampler
 
 
-def _check(asked: Mapping[str, Any], setting: BuildContext) -> None:
-    """Raise `UserError` for options that make no sense, before anything is loaded."""
-    if not asked.get("id"):
+def _check_options(options: Mapping[str, Any], context: BuildContext) -> None:
+    """Raise `UserError` for options out of range, before anything is loaded."""
+    if not options.get("id"):
         presets = ", ".join(PRESETS)
-        raise UserError(f"diffusers: which pipeline? Give id='OWNER/NAME', id='FOLDER' or preset= one of {presets}")
+        raise UserError(f"diffusers needs a pipeline: give id='OWNER/NAME', id='FOLDER' or preset= one of {presets}")
     for name in ("steps", "frames", "height", "width"):
-        if asked.get(name, 1) < 1:
-            raise UserError(f"diffusers({name}={asked[name]}): {name} must be at least 1")
-    if not 0 <= asked.get("guidance", 1) < math.inf:
-        raise UserError(f"diffusers(guidance={asked['guidance']}): choose a finite number of at least 0; 1 is none")
-    if not 0 < asked.get("shift", 1) < math.inf:
-        raise UserError(f"diffusers(shift={asked['shift']}): choose a finite number above 0")
-    for name, words in {"fit": FITS, "offload": OFFLOADS}.items():
-        if asked.get(name, words[0]) not in words:
-            raise unknown(f"{name} of diffusers", asked[name], words)
-    if asked.get("offload", "none") != "none" and setting.device.type != "cuda":
-        raise UserError(f"diffusers(offload='{asked['offload']}') keeps networks off a GPU, and this runs on the CPU")
+        if options.get(name, 1) < 1:
+            raise UserError(f"diffusers({name}={options[name]}): {name} must be at least 1")
+    if not 0 <= options.get("guidance", 1) < math.inf:
+        raise UserError(f"diffusers(guidance={options['guidance']}): choose a finite number of at least 0; 1 is none")
+    if not 0 < options.get("shift", 1) < math.inf:
+        raise UserError(f"diffusers(shift={options['shift']}): choose a finite number above 0")
+    for name, choices in {"fit": FITS, "offload": OFFLOADS}.items():
+        if options.get(name, choices[0]) not in choices:
+            raise unknown(f"{name} of diffusers", options[name], choices)
+    if options.get("offload", "none") != "none" and context.device.type != "cuda":
+        raise UserError(f"diffusers(offload='{options['offload']}') keeps networks off a GPU, and this runs on the CPU")
 
 
-def _doubtful(asked: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """The options on which it depends whether a pipeline opens, in words; those of a preset go with it alone."""
-    told = {name: f"{name}={asked[name]!r}" for name in ("variant", "adapter", "pipeline") if name in asked}
-    own = [text for name, text in told.items() if name in given]
-    if preset := [text for name, text in told.items() if name not in given]:
-        own.append(f"preset={given['preset']!r} ({', '.join(preset)})")
-    return " and ".join(own)
+def _suspect_options(options: Mapping[str, Any], user_options: Mapping[str, Any]) -> str:
+    """The options that may keep a pipeline from opening, for an error message; a preset's are named with the preset."""
+    texts = {name: f"{name}={options[name]!r}" for name in ("variant", "adapter", "pipeline") if name in options}
+    suspects = [text for name, text in texts.items() if name in user_options]
+    if of_preset := [text for name, text in texts.items() if name not in user_options]:
+        suspects.append(f"preset={user_options['preset']!r} ({', '.join(of_preset)})")
+    return " and ".join(suspects)
 
 
-def _dtype(name: str, asked: Mapping[str, Any], default: torch.dtype) -> torch.dtype:
-    if name not in asked:
+def _dtype(name: str, options: Mapping[str, Any], default: torch.dtype) -> torch.dtype:
+    if name not in options:
         return default
-    if asked[name] not in DTYPES:
-        raise unknown(f"{name} of diffusers", asked[name], DTYPES)
-    return DTYPES[asked[name]]
+    if options[name] not in DTYPES:
+        raise unknown(f"{name} of diffusers", options[name], DTYPES)
+    return DTYPES[options[name]]
 
 
-def _shift(pipe: Any, shift: float) -> None:
-    """Give the scheduler another shift, under the name that it has there."""
+def _set_shift(pipe: Any, shift: float) -> None:
+    """Replace the scheduler by one with another shift, whose field name depends on its class."""
     config = pipe.scheduler.config
     name = next((name for name in ("flow_shift", "shift") if name in config), None)
     if name is None:
@@ -200,7 +206,7 @@ def _shift(pipe: Any, shift: float) -> None:
     pipe.scheduler = type(pipe.scheduler).from_config(config, **{name: shift})
 
 
-def _place(pipe: Any, device: torch.device, offload: str) -> None:
+def _move_to_device(pipe: Any, device: torch.device, offload: str) -> None:
     if offload == "model":
         pipe.enable_model_cpu_offload(device=device)
     elif offload == "sequential":

@@ -1,16 +1,15 @@
-"""Clips made elsewhere, as a model: each request of a run is answered with a clip that was made for it.
+"""Clips made elsewhere as a model: each request of a run gets a clip that was made for it.
 
     python -m vfbench run --model "folder(root='their_clips', prompts='prompts.tsv')" --dataset ucf101
 
-A file has a line for each clip: its path below the folder, a tab, and what the clip was made for: its prompt
-(`prompts`), the name of its class (`classes`), or the seed of its request (`seeds`, as `interfaces.derive_seed` gives
-it for the run's seed and the number of the clip). Of several clips for one prompt or class, the first request gets the
-first in the file, the next request the next.
+A file assigns the clips. It has one line per clip: the path below the folder, a tab, and the clip's prompt (`prompts`),
+class name (`classes`) or request seed (`seeds`, as `interfaces.derive_seed` gives for the run's seed and the number of
+the clip). Of several clips with one prompt or class, the first request gets the first in the file, the next request the
+next.
 
-`vfbench score` is for clips that answer nobody's requests: it scores all that a folder holds, as many as there are.
-This is for those that do: number, prompts and seeds are the run's, so that the row compares with those of models that
-ran here, pair by pair, and a clip that is not there is an error. The clips are neither resized nor re-timed, as in
-`vfbench score`, and read by the same code.
+`vfbench score` is for clips without requests: it scores all clips of a folder, whatever their number. Here number,
+prompts and seeds are the run's, so that the row compares pair by pair with models that ran here, and a missing clip is
+an error. As in `vfbench score`, and by the same code, clips are read without resizing or changing their frame rate.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ from torch import nn
 
 from vfbench import clips
 from vfbench.clips import ClipFolder
-from vfbench.clips.caption_file import told
+from vfbench.clips.caption_file import read_captions
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Dataset, Request
 from vfbench.utils.files import file_sha256
 
-WAYS: Mapping[str, Conditioning] = {"prompts": "text", "classes": "class", "seeds": "none"}
+CONDITIONING: Mapping[str, Conditioning] = {"prompts": "text", "classes": "class", "seeds": "none"}
 SINGULAR = {"prompts": "prompt", "classes": "class", "seeds": "seed"}
 
 
 def build(
-    setting: BuildContext,
+    context: BuildContext,
     *,
     root: str | None = None,
     prompts: str | None = None,
@@ -46,134 +45,133 @@ def build(
     seeds: str | None = None,
     frames: int | None = None,
     reuse: bool = False,
-) -> Answers:
-    """The clips of a folder as a sampler; exactly one of `prompts`, `classes` and `seeds` names the file.
+) -> FolderSampler:
+    """The clips of the folder `root` as a sampler; one of `prompts`, `classes` and `seeds` names the assignment file.
 
-    The clips are `frames` long, from their first on; without it, as long as the shortest. `reuse` lets a clip answer
-    several requests where there are too few: the scores are then those of fewer clips than they say, and the model's
-    name in every result shows it. Raises `UserError` for options that make no sense, and `MissingData` naming what is
-    missing: a file, a clip that the file names, the requests without a clip, a clip with fewer than `frames` frames.
+    Each clip gives its first `frames` frames; by default as many as the shortest clip has. `reuse` assigns a clip to
+    several requests where clips are too few: the scores are then of fewer clips than they state, and the model's name
+    in every result shows the option. Raises `UserError` for invalid options, and `MissingData` naming what is missing:
+    a file, a clip that the file names, requests without a clip, a clip with fewer than `frames` frames.
     """
-    if setting.checkpoint is not None:
+    if context.checkpoint is not None:
         raise UserError("folder reads the clips that root holds: leave out --checkpoint")
-    files = {"prompts": prompts, "classes": classes, "seeds": seeds}
-    given = {way: file for way, file in files.items() if file is not None}
-    if root is None or len(given) != 1:
+    options = {"prompts": prompts, "classes": classes, "seeds": seeds}
+    assignments = {key: file for key, file in options.items() if file is not None}
+    if root is None or len(assignments) != 1:
         raise UserError(
-            "folder: which clips answer which requests? Give folder(root='FOLDER', prompts='FILE'), with a line for "
-            "each clip: path below the folder, a tab, its prompt; or classes= or seeds= in place of prompts="
+            "folder needs clips and one file that assigns them to requests: give folder(root='FOLDER', "
+            "prompts='FILE'), with a line per clip: path below the folder, a tab, its prompt; or classes= or seeds= in "
+            "place of prompts="
         )
-    ((way, file),) = given.items()
+    ((key, file),) = assignments.items()
     table = Path(file).expanduser()
-    lines = told(table, SINGULAR[way])
-    found = _listed(clips.detect(root), list(lines), table)
-    sampler = Answers(found, lines, way, setting.dataset, _shape(found, frames), reuse=reuse, table=table)
-    if asked := setting.requests:
-        sampler.answer(asked)
-        sampler.tell(asked)
+    keys = read_captions(table, SINGULAR[key])
+    folder = _listed_clips(clips.detect(root), list(keys), table)
+    sampler = FolderSampler(folder, keys, key, context.dataset, _shape(folder, frames), reuse=reuse, table=table)
+    if context.requests:
+        sampler.assign(context.requests)
+        sampler.print_usage(context.requests)
     return sampler
 
 
-class Answers:
-    """Found clips behind the common interface. A request that was answered once keeps its clip."""
+class FolderSampler:
+    """Clips of a folder as a sampler, by their prompt, class name or seed; a request keeps the clip it once got."""
 
     networks: ClassVar[Mapping[str, nn.Module]] = {}
 
     def __init__(
         self,
-        found: ClipFolder,
-        lines: Mapping[str, str],
-        way: str,
+        folder: ClipFolder,
+        keys: Mapping[str, str],
+        key: str,
         dataset: Dataset,
         shape: ClipShape,
         *,
         reuse: bool,
         table: Path,
     ) -> None:
-        self.found, self.shape, self.reuse, self.table = found, shape, reuse, table
-        self.conditioning = WAYS[way]
-        self._way, self._classes = way, dataset.classes
+        self.folder, self.shape, self.reuse, self.table = folder, shape, reuse, table
+        self.conditioning = CONDITIONING[key]
+        self._key, self._classes = key, dataset.classes
         self._clips: dict[str, list[int]] = {}
-        for place, entry in enumerate(found.entries):
-            self._clips.setdefault(lines[entry.name], []).append(place)
-        self._used: Counter[str] = Counter()
-        self._answers: dict[tuple[int, int], int] = {}
+        for index, entry in enumerate(folder.entries):
+            self._clips.setdefault(keys[entry.name], []).append(index)
+        self._num_used: Counter[str] = Counter()
+        self._assigned: dict[tuple[int, int], int] = {}
 
     @cached_property
     def weights(self) -> str:
-        """SHA-256 of the clips, of what is said of them and of the decoder: there is no checkpoint."""
-        parts = [clips.content_hash(self.found), file_sha256(self.table), clips.decoder(self.found)]
+        """SHA-256 of clips, assignment file and decoder versions, in place of a checkpoint's."""
+        parts = [clips.content_hash(self.folder), file_sha256(self.table), clips.decoder_versions(self.folder)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def answer(self, requests: Sequence[Request]) -> None:
-        """Give each request that has none a clip of its own; raises `MissingData` naming those that get none."""
-        lost = [request for request in requests if not self._answered(request)]
-        if lost:
-            named = clips.few([f"{request.index} ({self._key(request)})" for request in lost])
+    def assign(self, requests: Sequence[Request]) -> None:
+        """Assign a clip to each request that has none; raises `MissingData` naming requests that get none."""
+        missing = [request for request in requests if not self._assign(request)]
+        if missing:
+            examples = clips.first_few([f"{request.index} ({self._value(request)})" for request in missing])
             raise MissingData(
-                f"{self.table} has no clip for {len(lost):,} of {len(requests):,} requests: {named}; make these clips "
-                f"and give each a line, its path, a tab, the {SINGULAR[self._way]}"
-                + ("" if self.reuse else "; or say reuse=True, which lets a clip answer several requests alike")
+                f"{self.table} has no clip for {len(missing):,} of {len(requests):,} requests: {examples}; make these "
+                f"clips and give each a line, its path, a tab, the {SINGULAR[self._key]}"
+                + ("" if self.reuse else "; or give reuse=True, which assigns a clip to several requests")
             )
 
-    def _answered(self, request: Request) -> bool:
-        """Whether the request has a clip, or gets one now."""
-        key = self._key(request)
-        there, used = self._clips.get(key, []), self._used[key]
-        if (request.seed, request.index) in self._answers:
+    def _assign(self, request: Request) -> bool:
+        """Assign a clip to the request if it has none; False where none is left."""
+        value = self._value(request)
+        indices, num_used = self._clips.get(value, []), self._num_used[value]
+        if (request.seed, request.index) in self._assigned:
             return True
-        if not there or (used >= len(there) and not self.reuse):
+        if not indices or (num_used >= len(indices) and not self.reuse):
             return False
-        self._answers[request.seed, request.index] = there[used % len(there)]
-        self._used[key] += 1
+        self._assigned[request.seed, request.index] = indices[num_used % len(indices)]
+        self._num_used[value] += 1
         return True
 
-    def _key(self, request: Request) -> str:
-        """What the file must say of a clip that answers the request."""
-        if self._way == "classes":
+    def _value(self, request: Request) -> str:
+        """The prompt, class name or seed by which the file assigns a clip to the request."""
+        if self._key == "classes":
             return self._classes[request.label]
-        return request.prompt if self._way == "prompts" else str(request.seed)
+        return request.prompt if self._key == "prompts" else str(request.seed)
 
-    def tell(self, requests: Sequence[Request]) -> None:
-        """Say how many clips answer nothing, and how many answers are repeated."""
-        used = len(set(self._answers.values()))
-        if left := len(self.found) - used:
-            print(
-                f"note: {left:,} of {len(self.found):,} clips of {self.found.root} answer no request", file=sys.stderr
-            )
-        if again := len(requests) - used:
-            print(f"warning: {again:,} of {len(requests):,} requests get a clip that others got", file=sys.stderr)
+    def print_usage(self, requests: Sequence[Request]) -> None:
+        """Print the number of unused clips and of requests with a repeated clip to stderr, where not 0."""
+        num_used, total = len(set(self._assigned.values())), len(self.folder)
+        if unused := total - num_used:
+            print(f"note: {unused:,} of {total:,} clips of {self.folder.root} are not used", file=sys.stderr)
+        if repeated := len(requests) - num_used:
+            print(f"warning: {repeated:,} of {len(requests):,} requests get the clip of another", file=sys.stderr)
 
     def sample(self, requests: Sequence[Request]) -> Clips:
-        """The clips that answer the requests, uint8 (B, T, 3, H, W).
+        """The clips of the requests, uint8 (B, T, 3, H, W).
 
-        Requests that the run has not told of before get theirs in the order in which they come. Raises `MissingData`
-        naming requests without a clip, and a clip that is damaged or of another resolution than the first.
+        New requests are assigned clips in their order. Raises `MissingData` naming requests without a clip, and a clip
+        that is damaged or has another resolution than the first.
         """
-        self.answer(requests)
-        places = [self._answers[request.seed, request.index] for request in requests]
-        return clips.clips(self.found, places, frames=self.shape.frames)
+        self.assign(requests)
+        indices = [self._assigned[request.seed, request.index] for request in requests]
+        return clips.read_clips(self.folder, indices, frames=self.shape.frames)
 
 
-def _listed(found: ClipFolder, names: Sequence[str], table: Path) -> ClipFolder:
+def _listed_clips(folder: ClipFolder, names: Sequence[str], table: Path) -> ClipFolder:
     """The clips that the file names, in its order."""
-    there = {entry.name: entry for entry in found.entries}
-    if lost := [name for name in names if name not in there]:
+    entries = {entry.name: entry for entry in folder.entries}
+    if missing := [name for name in names if name not in entries]:
         raise MissingData(
-            f"{table}: {len(lost):,} of {len(names):,} clips are not in {found.root}: {clips.few(lost)}; write paths "
-            f"relative to that folder, such as {found.entries[0].name}"
+            f"{table}: {len(missing):,} of {len(names):,} clips are not in {folder.root}: {clips.first_few(missing)}; "
+            f"write paths relative to that folder, such as {folder.entries[0].name}"
         )
     if not names:
         raise MissingData(f"{table} names no clip; write a line for each: path below the folder, a tab, what it is for")
-    return replace(found, entries=tuple(there[name] for name in names))
+    return replace(folder, entries=tuple(entries[name] for name in names))
 
 
-def _shape(found: ClipFolder, frames: int | None) -> ClipShape:
+def _shape(folder: ClipFolder, frames: int | None) -> ClipShape:
     if frames is not None and frames < 1:
         raise UserError(f"folder(frames={frames}): frames must be at least 1")
-    if frames is not None and (short := clips.too_short(found, frames=frames)):
+    if frames is not None and (short := clips.too_short(folder, frames=frames)):
         raise MissingData(
-            f"{found.root}: {len(short):,} of {len(found):,} clips have fewer than {frames} frames: "
-            f"{clips.few(short)}; make them longer, or ask for fewer frames"
+            f"{folder.root}: {len(short):,} of {len(folder):,} clips have fewer than {frames} frames: "
+            f"{clips.first_few(short)}; make them longer, or ask for fewer frames"
         )
-    return ClipShape(frames or min(map(clips.count, found.entries)), *clips.resolution(found))
+    return ClipShape(frames or min(map(clips.count_frames, folder.entries)), *clips.resolution(folder))

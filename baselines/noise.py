@@ -1,4 +1,4 @@
-"""Control: random bytes, what a model that learnt nothing makes."""
+"""Control: random bytes, as from a model that learnt nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vfbench.interfaces import BuildContext, Clips, Request
 
 
 class Noise(Control):
-    """Every byte uniform in 0..255, from the request's seed."""
+    """Clips of bytes uniform in 0..255, drawn from each request's seed."""
 
     def sample(self, requests: Sequence[Request]) -> Clips:
         """Random clips, uint8 (B, T, 3, H, W)."""
@@ -20,6 +20,6 @@ class Noise(Control):
         return torch.stack([torch.randint(256, shape, generator=g, dtype=torch.uint8) for g in generators])
 
 
-def build(setting: BuildContext) -> Noise:
-    """Noise in the shape of the setting's dataset."""
-    return Noise(setting.dataset)
+def build(context: BuildContext) -> Noise:
+    """Noise in the clip shape of the context's dataset."""
+    return Noise(context.dataset)

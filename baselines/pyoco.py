@@ -1,8 +1,8 @@
-"""PYoCo (Ge et al., arXiv 2305.10474): one space-time U-Net, and noise that the frames of a clip have in common.
+"""PYoCo (Ge et al., arXiv 2305.10474): one space-time U-Net, and noise that is correlated between frames.
 
-The network is VDM's, preset by preset; only the noise differs, in training and in sampling, so that the comparison
-isolates correlated noise at no extra compute. The paper fine-tunes a large image model; here the network starts from
-scratch, as every model does.
+The network of each preset is VDM's. Only the noise prior differs, in training and in sampling, so that the comparison
+isolates correlated noise at equal compute. The paper fine-tunes a large image model; here the network is trained from
+scratch, as all models are.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from vfbench.diffusion.model import ModelConfig, embedding_options
-from vfbench.diffusion.priors import Mixed, Prior, Progressive
+from vfbench.diffusion.priors import Mixed, NoisePrior, Progressive
 from vfbench.diffusion.sampler import builder
-from vfbench.diffusion.single_network import COMMON, SIZES, OneUNet, chosen, sides
+from vfbench.diffusion.single_network import COMMON, SIZES, OneUNet, resolution_presets, with_options
 from vfbench.errors import unknown
 from vfbench.interfaces import Dataset
 
-_PRIORS: Mapping[str, type[Mixed] | type[Progressive]] = {"mixed": Mixed, "progressive": Progressive}
-# What the paper recommends for each prior.
+_NOISE_PRIORS: Mapping[str, type[Mixed] | type[Progressive]] = {"mixed": Mixed, "progressive": Progressive}
+# The alpha that the paper recommends for each noise prior.
 _MIXED = {**COMMON, "prior": "mixed", "alpha": 1.0}
 _PROGRESSIVE = {**COMMON, "prior": "progressive", "alpha": 2.0}
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -27,10 +27,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny-prior": {**_MIXED, "network": SIZES["tiny"], "embedding": embedding_options()},
     "small": {**_MIXED, "network": SIZES["small"]},
     "small-progressive": {**_PROGRESSIVE, "network": SIZES["small"]},
-    **sides("base", {**_MIXED, "network": SIZES["base"]}),
-    **sides("base-progressive", {**_PROGRESSIVE, "network": SIZES["base"]}),
-    **sides("paper", {**_MIXED, "network": SIZES["paper"]}),
-    **sides("paper-progressive", {**_PROGRESSIVE, "network": SIZES["paper"]}),
+    **resolution_presets("base", {**_MIXED, "network": SIZES["base"]}),
+    **resolution_presets("base-progressive", {**_PROGRESSIVE, "network": SIZES["base"]}),
+    **resolution_presets("paper", {**_MIXED, "network": SIZES["paper"]}),
+    **resolution_presets("paper-progressive", {**_PROGRESSIVE, "network": SIZES["paper"]}),
 }
 
 
@@ -42,27 +42,27 @@ def create(
     parametrisation: str | None = None,
     embedding: str | None = None,
 ) -> PYoCo:
-    """An untrained model for a dataset; `alpha` (at least 0) instead of the preset's, and None leaves what it says.
+    """An untrained model for a dataset; None keeps the preset's value. `alpha` is at least 0.
 
-    `parametrisation` is what the network predicts, `eps` or `v`, and its loss is the plain error of that. `embedding`
-    is that of a frame as a condition, see `ModelConfig.with_embedding`.
-    Raises `UserError` for an alpha out of range and for an unknown name.
+    `parametrisation` is the target of the network, `eps` or `v`; the loss is its plain error. `embedding` adds
+    conditioning on the embedding of a frame, see `ModelConfig.with_embedding`. Raises `UserError` for an alpha out of
+    range and for an unknown name.
     """
-    config = ModelConfig.of("pyoco", preset, PRESETS, dataset).with_embedding(embedding)
-    return PYoCo(chosen(config, alpha=alpha, parametrisation=parametrisation))
+    config = ModelConfig.from_preset("pyoco", preset, PRESETS, dataset).with_embedding(embedding)
+    return PYoCo(with_options(config, alpha=alpha, parametrisation=parametrisation))
 
 
 class PYoCo(OneUNet):
-    """One U-Net over all frames; the option `prior` is `mixed` or `progressive`, `alpha` how much frames share."""
+    """One U-Net over all frames; option `prior` is `mixed` or `progressive`, `alpha` the strength of shared noise."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config, _prior(config.options["prior"], config.options["alpha"]))
+        super().__init__(config, _noise_prior(config.options["prior"], config.options["alpha"]))
 
 
-def _prior(name: str, alpha: float) -> Prior:
-    if name not in _PRIORS:
-        raise unknown("PYoCo prior", name, _PRIORS)
-    return _PRIORS[name](alpha)
+def _noise_prior(name: str, alpha: float) -> NoisePrior:
+    if name not in _NOISE_PRIORS:
+        raise unknown("PYoCo prior", name, _NOISE_PRIORS)
+    return _NOISE_PRIORS[name](alpha)
 
 
 build = builder("pyoco", PYoCo)

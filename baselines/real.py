@@ -1,4 +1,4 @@
-"""Control: held-out real clips, the best row that a perfect model could reach."""
+"""Control: held-out real clips, the score that a perfect model would reach."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from vfbench.interfaces import BuildContext, Clips, Request
 
 
 class Real(Control):
-    """Each request is answered with the held-out clip that its label and prompt were taken from."""
+    """The held-out real clip that each request's label and prompt come from."""
 
     def sample(self, requests: Sequence[Request]) -> Clips:
         """Real clips, uint8 (B, T, 3, H, W)."""
         return self.real(requests)
 
 
-def build(setting: BuildContext) -> Real:
-    """The real clips of the setting's dataset."""
-    return Real(setting.dataset)
+def build(context: BuildContext) -> Real:
+    """Real clips of the context's dataset."""
+    return Real(context.dataset)

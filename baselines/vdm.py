@@ -1,6 +1,6 @@
 """VDM (Ho et al., arXiv 2204.03458): one factorised space-time U-Net and independent noise for every frame.
 
-Built from the same blocks, condition, schedule and solvers as VideoFusion, so that the comparison isolates the idea.
+Blocks, conditioning, schedule and solvers are VideoFusion's, so that the comparison isolates the decomposed noise.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from vfbench.diffusion.model import ModelConfig, embedding_options
 from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.sampler import builder
-from vfbench.diffusion.single_network import COMMON, SIZES, OneUNet, chosen, sides
+from vfbench.diffusion.single_network import COMMON, SIZES, OneUNet, resolution_presets, with_options
 from vfbench.interfaces import Dataset
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -19,9 +19,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny-prior": {**COMMON, "network": SIZES["tiny"], "embedding": embedding_options()},
     "small": {**COMMON, "network": SIZES["small"]},
     "small-star": {**COMMON, "network": SIZES["small-star"]},
-    **sides("base", {**COMMON, "network": SIZES["base"]}),
-    **sides("paper", {**COMMON, "network": SIZES["paper"]}),
-    # For clips of one frame: an image model, to be VideoFusion's base generator.
+    **resolution_presets("base", {**COMMON, "network": SIZES["base"]}),
+    **resolution_presets("paper", {**COMMON, "network": SIZES["paper"]}),
+    # Image models for clips of one frame, as base generators of VideoFusion.
     "tiny-image": {**COMMON, "network": SIZES["tiny-image"]},
     "small-image": {**COMMON, "network": SIZES["small-image"]},
 }
@@ -30,14 +30,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 def create(
     dataset: Dataset, preset: str = "tiny", *, parametrisation: str | None = None, embedding: str | None = None
 ) -> VDM:
-    """An untrained model for a dataset; None leaves what the preset says.
+    """An untrained model for a dataset; None keeps the preset's value.
 
-    `parametrisation` is what the network predicts, `eps` or `v`, and its loss is the plain error of that. `embedding`
-    is that of a frame as a condition, see `ModelConfig.with_embedding`.
-    Raises `UserError` for an unknown name.
+    `parametrisation` is the target of the network, `eps` or `v`; the loss is its plain error. `embedding` adds
+    conditioning on the embedding of a frame, see `ModelConfig.with_embedding`. Raises `UserError` for an unknown
+    name.
     """
-    config = ModelConfig.of("vdm", preset, PRESETS, dataset).with_embedding(embedding)
-    return VDM(chosen(config, parametrisation=parametrisation))
+    config = ModelConfig.from_preset("vdm", preset, PRESETS, dataset).with_embedding(embedding)
+    return VDM(with_options(config, parametrisation=parametrisation))
 
 
 class VDM(OneUNet):

@@ -1,4 +1,4 @@
-"""The README's picture of Moving Shapes, a clip of every motion: python benchmarks/contact_sheet.py [--output FILE]"""
+"""README picture of Moving Shapes, one clip per motion: python benchmarks/contact_sheet.py [--output FILE]"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vfbench import video
 from vfbench.datasets import shapes
 
 SHEET = Path(__file__).parent.parent / "results" / "shapes" / "shapes.png"
-FRAMES = 6  # shown of each clip
+FRAMES = 6  # per clip
 GAP = 24  # pixels between the two columns
 
 
@@ -22,9 +22,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=SHEET)
     output = parser.parse_args().output
     data = shapes.build()
-    chosen = one_of_every_motion(data)
-    half = len(chosen) // 2
-    left, right = _column(data, chosen[:half]), _column(data, chosen[half:])
+    indices = one_of_every_motion(data)
+    half = len(indices) // 2
+    left, right = _column(data, indices[:half]), _column(data, indices[half:])
     sheet = Image.new("RGB", (left.width + GAP + right.width, max(left.height, right.height)), "white")
     sheet.paste(left, (0, 0))
     sheet.paste(right, (left.width + GAP, 0))
@@ -34,11 +34,11 @@ def main() -> None:
 
 
 def one_of_every_motion(data: shapes.Shapes) -> list[int]:
-    """A test clip of each motion, the shapes taking turns."""
+    """Indices of one test clip per motion, with alternating shapes."""
     labels = data.labels("test", range(600))
     classes = [motion * len(shapes.SHAPES) + motion % len(shapes.SHAPES) for motion in range(len(shapes.MOTIONS))]
     # The i-th clip of the i-th class, so that sizes, colours and textures vary down the sheet.
-    return [[k for k, label in enumerate(labels) if label == one][i] for i, one in enumerate(classes)]
+    return [[k for k, label in enumerate(labels) if label == target][i] for i, target in enumerate(classes)]
 
 
 def _column(data: shapes.Shapes, indices: Sequence[int]) -> Image.Image:

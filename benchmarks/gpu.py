@@ -1,22 +1,20 @@
-"""All that wants a GPU, in steps of under eight minutes each: python benchmarks/gpu.py STEP... --out DIR
+"""GPU jobs in steps of under eight minutes each: python benchmarks/gpu.py STEP... --out DIR
 
-    tests      the tests marked cuda
+    tests      run the tests marked cuda
     judge      train the judge of Moving Shapes
-    train      train the checkpoints that are shipped (16x32x32)
-    study      all models at equal compute, data order and steps, three seeds at 32 pixels, then one at 64
-    scores     what the study trained is scored; few sampling steps of what is shipped, too
-    efficiency VideoFusion against VDM of its base generator's width: FLOPs, seconds, memory
-    speed      sampling and extraction against the eager float32 baseline and the measured matrix-multiply rate
+    train      train the shipped checkpoints (16x32x32)
+    study      train all models at equal compute, data order and steps: three seeds at 32 pixels, one at 64
+    scores     score the models of the study, and the shipped ones with few sampling steps
+    efficiency compare VideoFusion with VDM of its base generator's width: FLOPs, seconds, memory
+    speed      measure sampling and feature extraction, and the matrix-multiply rate
 
-Each step writes small files to DIR and takes up where it stopped when called again. Without a GPU everything runs
-smaller, so that the script itself can be tried anywhere; such results say so.
+Each step writes small files to DIR and resumes when called again. Without a GPU every step runs at a smaller size, to
+test the script itself; the results record that.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -26,48 +24,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _measure import machine, make_parser, matmul_rate, time_repeats
 
 from vfbench import plugins
-from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.interfaces import Dataset, Extractor, Request, derive_seed
-from vfbench.training.train import TrainOptions, prepare, train
+from vfbench.training.train import TrainOptions, prepare_training, train
 from vfbench.utils import files
-from vfbench.utils.device import choose, precision
-from vfbench.utils.environment import processor
+from vfbench.utils.device import DTYPES, choose_device, choose_dtype
 
 ROOT = Path(__file__).parent.parent
 GPU = torch.cuda.is_available()
 MODELS = ("videofusion", "vdm")
-STUDY = {  # name -> model and preset; at 32 pixels parameters and FLOPs are within 3 %, at 64 FLOPs are made to be
+STUDY = {  # name -> model and preset; parameters and FLOPs within 3 % at 32 pixels, FLOPs matched at 64
     "vdm": ("vdm", "tiny"),
     "pyoco-mixed": ("pyoco", "tiny"),
     "pyoco-progressive": ("pyoco", "tiny-progressive"),
     "videofusion": ("videofusion", "tiny-equal"),
     "vdit": ("vdit", "tiny"),
 }
-ROUNDS = ((0, 32), (1, 32), (2, 32), (0, 64))  # seed and pixels
+SEED_SIDES = ((0, 32), (1, 32), (2, 32), (0, 64))  # seed and pixels
 FEW_STEPS = (5, 10, 25, 50, 100)
 STEPS = {"train": 40_000, "study": 20_000} if GPU else {"train": 4, "study": 2}
 BATCH = 64 if GPU else 2
-FINISHED = "finished"  # a file in the folder of a training that came to its end
-LIMIT = 450.0  # seconds a step may train; the rest is for the next call
+FINISHED = "finished"  # marker file in the folder of a finished training
+TIME_LIMIT = 450.0  # seconds per call; the next call continues
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("steps", nargs="+", choices=sorted(_STEPS), metavar="STEP", help=", ".join(_STEPS))
     parser.add_argument("--out", type=Path, required=True, help="folder for results")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for step in arguments.steps:
-        print(f"== {step} on {_machine()['device']}", flush=True)
+        print(f"== {step} on {machine(choose_device('auto'))['machine']}", flush=True)
         _STEPS[step](arguments.out)
-
-
-def _machine() -> dict[str, Any]:
-    device = torch.cuda.get_device_name() if GPU else processor()
-    return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__, "gpu": GPU}
 
 
 def _tests(out: Path) -> None:
@@ -84,35 +76,37 @@ def _judge(out: Path) -> None:
 
 
 def _train(out: Path) -> None:
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + TIME_LIMIT
     for name in MODELS:
         _train_until(deadline, out / f"train-{name}", (name, "tiny"), 0, 32, STEPS["train"])
 
 
 def _study(out: Path) -> None:
-    deadline = time.monotonic() + LIMIT
-    for seed, side in ROUNDS:
-        for name, made_of in STUDY.items():
-            _train_until(deadline, _studied(out, name, seed, side), made_of, seed, side, STEPS["study"])
+    deadline = time.monotonic() + TIME_LIMIT
+    for seed, side in SEED_SIDES:
+        for name, model_preset in STUDY.items():
+            _train_until(deadline, _study_folder(out, name, seed, side), model_preset, seed, side, STEPS["study"])
 
 
-def _studied(out: Path, name: str, seed: int, side: int) -> Path:
+def _study_folder(out: Path, name: str, seed: int, side: int) -> Path:
     return out / f"study-{side}-{seed}-{name}"
 
 
-def _data(side: int) -> str:
+def _dataset(side: int) -> str:
     return f"shapes(height={side}, width={side})"
 
 
-def _train_until(deadline: float, folder: Path, made_of: tuple[str, str], seed: int, side: int, steps: int) -> None:
-    """Train, or go on, until the deadline; what is left is for the next call."""
+def _train_until(
+    deadline: float, folder: Path, model_preset: tuple[str, str], seed: int, side: int, steps: int
+) -> None:
+    """Start or resume a training, and stop at the deadline."""
     if time.monotonic() > deadline or (folder / FINISHED).exists():
         return
-    device = choose("auto")
-    model, preset = made_of
-    matched = None if side == 32 else "vdm:tiny"
-    network, data = prepare(model, _data(side), preset, seed=seed, match_flops=matched)
-    dtype = str(precision("auto", device)).removeprefix("torch.")
+    device = choose_device("auto")
+    model, preset = model_preset
+    reference = None if side == 32 else "vdm:tiny"
+    network, data = prepare_training(model, _dataset(side), preset, seed=seed, match_flops=reference)
+    dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
     options = TrainOptions(
         steps=steps,
         batch_size=BATCH,
@@ -135,24 +129,24 @@ def _train_until(deadline: float, folder: Path, made_of: tuple[str, str], seed: 
 
 
 def _scores(out: Path) -> None:
-    """What the study finished, and the shipped models with few steps; a run that is done answers at once."""
-    deadline = time.monotonic() + LIMIT
-    for seed, side in ROUNDS:
+    """Score the finished models of the study, and the shipped ones with few sampling steps."""
+    deadline = time.monotonic() + TIME_LIMIT
+    for seed, side in SEED_SIDES:
         for name, (model, _) in STUDY.items():
-            folder = _studied(out, name, seed, side)
+            folder = _study_folder(out, name, seed, side)
             if (folder / FINISHED).exists():
-                _run_until(deadline, out / f"scores-{folder.name}", model, _data(side), "--checkpoint", str(folder))
+                _run_until(deadline, out / f"scores-{folder.name}", model, _dataset(side), "--checkpoint", str(folder))
     for model in MODELS:
         for steps in FEW_STEPS:
             _run_until(deadline, out / f"few-{model}-{steps:03d}", model, "shapes", "--steps", str(steps))
 
 
-def _run_until(deadline: float, folder: Path, model: str, dataset: str, *flags: str) -> None:
+def _run_until(deadline: float, folder: Path, model: str, dataset: str, *options: str) -> None:
     if time.monotonic() > deadline:
         return
-    command = [sys.executable, "-m", "vfbench", "run", "--model", model, "--dataset", dataset, *flags]
-    smaller = [] if GPU else ["--smoke"]
-    subprocess.run([*command, "--output", str(folder), *smaller], cwd=ROOT, check=True)  # noqa: S603  # our own
+    command = [sys.executable, "-m", "vfbench", "run", "--model", model, "--dataset", dataset, *options]
+    smoke = [] if GPU else ["--smoke"]
+    subprocess.run([*command, "--output", str(folder), *smoke], cwd=ROOT, check=True)  # noqa: S603  # our own
 
 
 def _efficiency(out: Path) -> None:
@@ -164,52 +158,25 @@ def _efficiency(out: Path) -> None:
 
 
 def _speed(out: Path) -> None:
-    device = choose("auto")
+    device = choose_device("auto")
     data: Dataset = plugins.load("dataset", "shapes")
     batch = 256 if GPU else 4
-    requests = [Request(i, derive_seed(0, i), i % 30, caption) for i, caption in _captions(data, batch)]
-    found: dict[str, Any] = {**_machine(), "batch": batch, "matmul_tflops": _matmul(device)}
+    captions = data.captions("test", range(batch))
+    requests = [Request(i, derive_seed(0, i), i % 30, caption) for i, caption in enumerate(captions)]
+    rates = {name: matmul_rate(device, value) / 1e12 for name, value in DTYPES.items()}
+    measurements: dict[str, Any] = {**machine(device), "gpu": GPU, "batch": batch, "matmul_tflops": rates}
     for name in MODELS:
-        network, _ = prepare(name, "shapes", "tiny")
-        for dtype in (torch.float32, torch.bfloat16) if GPU else (torch.float32,):
-            seconds = _median(partial(_sampler(network, device, dtype).sample, requests), device)
-            found[f"{name}_{str(dtype).removeprefix('torch.')}_clips_per_second"] = batch / seconds
+        network, _ = prepare_training(name, "shapes", "tiny")
+        for dtype in ("float32", "bfloat16") if GPU else ("float32",):
+            sampler = DiffusionSampler(network.to(device).eval(), "none", device, DTYPES[dtype])
+            seconds = time_repeats(partial(sampler.sample, requests), 5).median
+            measurements[f"{name}_{dtype}_clips_per_second"] = batch / seconds
     extractor: Extractor = plugins.load("extractor", "shapes_judge", device)
     clips = data.clips("test", range(batch))
-    seconds = _median(partial(extractor, clips, requests, ["features", "logits", "similarity"]), device)
-    found["judge_clips_per_second"] = batch / seconds
-    files.write_json(out / "speed.json", found)
-    print(json.dumps(found, indent=2))
-
-
-def _captions(data: Dataset, count: int) -> list[tuple[int, str]]:
-    return list(enumerate(data.captions("test", range(count))))
-
-
-def _sampler(network: DiffusionModel, device: torch.device, dtype: torch.dtype) -> DiffusionSampler:
-    return DiffusionSampler(network.to(device).eval(), "none", device, dtype)
-
-
-def _matmul(device: torch.device) -> dict[str, float]:
-    """The rate of a large matrix product of random numbers, in TFLOP/s: the ceiling to read the others against."""
-    size = 8192 if GPU else 1024
-    rates = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-        rates[str(dtype).removeprefix("torch.")] = 2 * size**3 / _median(partial(torch.matmul, a, b), device) / 1e12
-    return rates
-
-
-def _median(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Median seconds of `work` after one warm-up."""
-    times: list[float] = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
+    extract = partial(extractor, clips, requests, ["features", "logits", "similarity"])
+    measurements["judge_clips_per_second"] = batch / time_repeats(extract, 5).median
+    files.write_json(out / "speed.json", measurements)
+    print(json.dumps(measurements, indent=2))
 
 
 _STEPS: dict[str, Callable[[Path], None]] = {

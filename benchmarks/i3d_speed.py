@@ -1,24 +1,18 @@
-"""How fast I3D reads clips of 16 frames: python benchmarks/i3d_speed.py [--clips 16] [--device cpu] [--threads 2]
+"""Speed of I3D on clips of 16 frames: python benchmarks/i3d_speed.py [--clips 16] [--device cpu] [--threads 2]
 
-Prints one JSON line: clips a second of the extractor and of a plain port, which is written below as such ports are
-(channels first, zeros written out before every layer, batch norm on its own), in turns on the same clips and weights;
-their ratio, whose target is at least 1.9 on 2 cores; the largest difference of two logits, relative to the largest
-logit; and the float32 matrix-multiply rate of the machine, with the share of it that the extractor reaches. Each rate
-is the median of the repeats. Both begin with bytes, and end with logits on the CPU.
+Prints one JSON line: clips per second of the extractor and of a plain port (defined below: channels first, explicit
+zero padding, separate batch norm), timed in turn on the same clips and weights; their ratio, target at least 1.9 on 2
+cores; the largest difference of two logits relative to the largest logit; and the float32 matrix-multiply rate of the
+machine with the share that the extractor reaches. Each rate is a median. Both take bytes and return logits on the CPU.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from _measure import make_parser, matmul_rate, print_report, time_interleaved
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,10 +20,7 @@ from vfbench import weights
 from vfbench.interfaces import Request
 from vfbench.metrics import _i3d
 from vfbench.metrics._i3d_network import I3D
-from vfbench.utils.device import choose, exact_float32
-from vfbench.utils.environment import processor
-
-Result = TypeVar("Result")
+from vfbench.utils.device import choose_device, exact_float32
 
 FRAMES = 16
 SIDE = 128  # pixels of a clip
@@ -43,85 +34,61 @@ LAYERS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=16)
+    parser = make_parser(__doc__, clips=16, threads=torch.get_num_threads(), repeats=3)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with torch.inference_mode():
-        print(json.dumps(_measured(choose(arguments.device), arguments.clips, arguments.repeats)))
+        _measure(choose_device(arguments.device), arguments.clips, arguments.repeats)
 
 
-def _measured(device: torch.device, count: int, repeats: int) -> dict[str, object]:
+def _measure(device: torch.device, count: int, repeats: int) -> None:
     extractor, port = _i3d.build(device, weights="random"), _Port(device)
     generator = torch.Generator().manual_seed(0)
     clips = torch.randint(0, 256, (count, FRAMES, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
     requests = [Request(i, i, 0, "") for i in range(count)]
-    extractor(clips[:1], requests[:1], ["logits"])  # the first call also loads what later ones find ready
+    extractor(clips[:1], requests[:1], ["logits"])  # warm-up
     port(clips[:1])
-    ours, theirs, products = [], [], []
-    for _ in range(repeats):
-        seconds, found = _timed(lambda: extractor(clips, requests, ["logits"])["logits"])
-        ours.append(count / seconds)
-        seconds, expected = _timed(lambda: port(clips))
-        theirs.append(count / seconds)
-        products.append(_product(device))
-    rate, plain, product = (statistics.median(values) for values in (ours, theirs, products))
-    flops = _flops()
-    return {
-        "clips_per_second": round(rate, 3),
-        "plain_port": round(plain, 3),
-        "ratio": round(rate / plain, 2),
-        "repeats": [[round(value, 3) for value in values] for values in (ours, theirs)],
-        "largest_difference": float(f"{float((found - expected).abs().max() / expected.abs().max()):.2e}"),
-        "gflop_per_clip": round(flops / 1e9, 1),
-        "matmul_gflop_per_second": round(product / 1e9),
-        "share_of_matmul_rate": round(rate * flops / product, 2),
-        "clips": count,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
-        "load": round(os.getloadavg()[0], 1),  # a busy machine is slower, and not alike for both
-        "torch": torch.__version__,
-    }
-
-
-def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    started = time.perf_counter()
-    result = work()
-    return time.perf_counter() - started, result
-
-
-def _product(device: torch.device) -> float:
-    """Floating-point operations a second of a large float32 matrix product, the best of three."""
-    size = 8192 if device.type == "cuda" else 2048
-    matrix = torch.rand(size, size, device=device)
+    variants = {"vfbench": lambda: extractor(clips, requests, ["logits"])["logits"], "port": lambda: port(clips)}
+    ours, theirs = time_interleaved(variants, repeats).values()
     with exact_float32(device):
-        seconds = min(_timed(lambda: float((matrix @ matrix)[0, 0]))[0] for _ in range(3))
-    return 2 * size**3 / seconds
+        matmul_flops = matmul_rate(device)
+    rate, flops, expected = count / ours.median, _flops(), theirs.results[-1]
+    difference = (ours.results[-1] - expected).abs().max() / expected.abs().max()
+    measurements = {
+        "clips_per_second": round(rate, 3),
+        "plain_port": round(count / theirs.median, 3),
+        "ratio": round(theirs.median / ours.median, 2),
+        "repeats": [[round(count / seconds, 3) for seconds in runs.seconds] for runs in (ours, theirs)],
+        "largest_difference": float(f"{float(difference):.2e}"),
+        "gflop_per_clip": round(flops / 1e9, 1),
+        "matmul_gflop_per_second": round(matmul_flops / 1e9),
+        "share_of_matmul_rate": round(rate * flops / matmul_flops, 2),
+        "clips": count,
+    }
+    print_report(measurements, device)
 
 
 def _flops() -> int:
-    """Of one clip, a multiply-add counting two."""
+    """FLOPs of one clip; a multiply-add counts two."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         I3D().eval()(torch.empty(1, 3, FRAMES, 224, 224))
     return int(counter.get_total_flops())
 
 
 class _Port:
-    """I3D as repositories carry it, with the weights of the extractor above and in batches of the same size."""
+    """Plain I3D as in public ports, with the extractor's weights and batch size."""
 
     def __init__(self, device: torch.device) -> None:
         network = I3D()
-        weights.fill(network, "i3d", "random")
+        weights.load_weights(network, "i3d", "random")
         self.device = device
         self.state: Mapping[str, Tensor] = {name: value.to(device) for name, value in network.state_dict().items()}
 
     def __call__(self, clips: Tensor) -> Tensor:
-        frames = _i3d.FRAMES.get(self.device.type, _i3d.FRAMES_ELSEWHERE)
+        frames = _i3d.FRAMES_PER_PASS.get(self.device.type, _i3d.DEFAULT_FRAMES_PER_PASS)
         with exact_float32(self.device):
-            return torch.cat([self._logits(part) for part in torch.split(clips, frames // FRAMES)])
+            return torch.cat([self._logits(batch) for batch in torch.split(clips, frames // FRAMES)])
 
     def _logits(self, clips: Tensor) -> Tensor:
         frames = clips.to(self.device).flatten(0, 1).float()
@@ -145,16 +112,16 @@ class _Port:
     def _layer(self, x: Tensor, name: str) -> Tensor:
         if name == "pool" or name in POOLS:
             kernel, stride = POOLS.get(name, ((3, 3, 3), (1, 1, 1)))
-            return F.max_pool3d(_padded(x, kernel, stride), kernel, stride)
+            return F.max_pool3d(_pad_same(x, kernel, stride), kernel, stride)
         weight, step = self.state[f"{name}.conv3d.weight"], 2 if name == LAYERS[0] else 1
-        x = F.conv3d(_padded(x, weight.shape[2:], (step,) * 3), weight, stride=step)
+        x = F.conv3d(_pad_same(x, weight.shape[2:], (step,) * 3), weight, stride=step)
         mean, variance, scale, shift = (
             self.state[f"{name}.bn.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
         )
         return F.relu(F.batch_norm(x, mean, variance, scale, shift, eps=1e-3))
 
 
-def _padded(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+def _pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
     zeros: list[int] = []
     for size, k, d in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
         total = max(k - (size % d or d), 0)

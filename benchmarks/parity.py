@@ -1,8 +1,8 @@
-"""Our numbers beside those of published packages, computed live: python benchmarks/parity.py [PACKAGE ...]
+"""Compare vfbench with published packages, computed live: python benchmarks/parity.py [PACKAGE ...]
 
-pytorch-fid comes with vfbench and torch-fidelity with its extra `dev`; for the third, `pip install cd-fvd`. Both sides
-get the same features, pixels and random weights, so nothing is downloaded. Prints a line for each comparison (of arrays
-the norms), and ends with 1 if one fails or a package is missing. The comparisons stand in parity_checks.py.
+pytorch-fid comes with vfbench, torch-fidelity with its extra `dev`; for the third, `pip install cd-fvd`. Both sides get
+the same features, pixels and random weights, so nothing is downloaded. Prints one line per comparison, with norms for
+arrays, and exits with 1 if one fails or a package is missing. The comparisons are in parity_checks.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from parity_checks import PACKAGES, Check
 
-from vfbench.protocol.presets import columns
+from vfbench.protocol.presets import align_columns
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,12 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "packages", nargs="*", metavar="PACKAGE", help=f"of {', '.join(PACKAGES)}; all if none is given"
     )
-    asked = parser.parse_args(arguments).packages or list(PACKAGES)
-    if strange := set(asked) - set(PACKAGES):
-        parser.error(f"no comparison with {', '.join(sorted(strange))}: known are {', '.join(PACKAGES)}")
+    packages = parser.parse_args(arguments).packages or list(PACKAGES)
+    if unknown := set(packages) - set(PACKAGES):
+        parser.error(f"no comparison with {', '.join(sorted(unknown))}: known are {', '.join(PACKAGES)}")
     rows: list[tuple[str, ...]] = [("package", "what", "ours", "theirs", "difference", "")]
     passed = True
-    for package in asked:
+    for package in packages:
         try:
             checks = list(PACKAGES[package]())
         except ImportError as error:
@@ -38,16 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows += [_row(package, check) for check in checks]
         passed = passed and all(check.passed for check in checks)
     if len(rows) > 1:
-        print("\n".join(columns(rows)))
+        print("\n".join(align_columns(rows)))
     return 0 if passed else 1
 
 
 def _row(package: str, check: Check) -> tuple[str, ...]:
-    ours, theirs = (f"{_size(side):.10g}" for side in (check.ours, check.theirs))
+    ours, theirs = (f"{_norm(value):.10g}" for value in (check.ours, check.theirs))
     return package, check.what, ours, theirs, f"{check.difference:.1e}", "pass" if check.passed else "FAIL"
 
 
-def _size(values: Any) -> float:
+def _norm(values: Any) -> float:
     return float(values) if np.ndim(values) == 0 else float(np.linalg.norm(np.asarray(values, dtype=np.float64)))
 
 

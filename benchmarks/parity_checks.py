@@ -1,7 +1,7 @@
-"""The comparisons of parity.py: what we compute, and what a published package computes of the same.
+"""Comparisons for parity.py: vfbench and a published package on the same input.
 
-They may differ by a part of the largest number: 1e-6, in float32 by 1e-5 after resizing (both lie so far from float64)
-and by 1e-4 after a network. tests/test_inception.py compares with the network of pytorch-fid.
+Tolerances relative to the largest number: 1e-6; in float32 1e-5 after a resize, the distance of both sides from float64,
+and 1e-4 after a network. tests/test_inception.py compares with the network of pytorch-fid.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from vfbench.metrics._frechet import frechet_distance
 from vfbench.metrics._i3d_network import I3D
 from vfbench.metrics._mmd import kernel_distance, subset_distances
 from vfbench.metrics.inception_score import inception_score, split_scores
-from vfbench.weights import Filled
+from vfbench.weights import WeightInfo
 
 CPU = torch.device("cpu")
 EXACT, PIXELS, NETWORK = 1e-6, 1e-5, 1e-4
-RANDOM = Filled("0" * 64, weight_status="nonstandard")
+RANDOM = WeightInfo("0" * 64, weight_status="nonstandard")
 
 
 @dataclass(frozen=True)
 class Check:
-    """A number or an array as we and as they compute it."""
+    """Number or array from vfbench (`ours`) and from a package (`theirs`)."""
 
     what: str
     ours: Any
@@ -46,8 +46,8 @@ class Check:
 
     @property
     def difference(self) -> float:
-        """The largest, as a part of the largest of their numbers; NaN if any number is."""
-        ours, theirs = (np.asarray(side, dtype=np.float64) for side in (self.ours, self.theirs))
+        """Largest difference relative to the largest of their numbers; NaN if any number is NaN."""
+        ours, theirs = (np.asarray(value, dtype=np.float64) for value in (self.ours, self.theirs))
         if ours.shape != theirs.shape:
             raise ValueError(f"{self.what}: our shape is {ours.shape}, theirs {theirs.shape}")
         return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
@@ -57,58 +57,60 @@ class Check:
         return self.difference <= self.tolerance
 
 
-# What both sides get.
+# Inputs of both sides.
 
 
-def features(clips: int, dim: int = 400, *, seed: int, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
-    """As I3D's: float64 (clips, dim), normal, with a spectrum that falls."""
+def random_features(clips: int, dim: int = 400, *, seed: int, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
+    """Features like those of I3D: float64 (clips, dim), normal with a decaying spectrum."""
     white = np.random.default_rng(seed).standard_normal((clips, dim))
-    found: np.ndarray = (scale * white + shift) * np.arange(1, dim + 1) ** -0.5
-    return found
+    features: np.ndarray = (scale * white + shift) * np.arange(1, dim + 1) ** -0.5
+    return features
 
 
-FAKE, REAL = features(500, seed=1, scale=0.9, shift=0.1), features(600, seed=2)
+FAKE, REAL = random_features(500, seed=1, scale=0.9, shift=0.1), random_features(600, seed=2)
 
 
-def some_clips(frames: int = 16) -> Clips:
-    """A clip of 48 x 64 pixels, every byte random."""
+def random_clip(frames: int = 16) -> Clips:
+    """Batch of one clip of 48 x 64 pixels, every byte random: uint8 (1, T, 3, 48, 64)."""
     return torch.from_numpy(np.random.default_rng(3).integers(0, 256, (1, frames, 3, 48, 64), dtype=np.uint8))
 
 
 def channels_last(clips: Clips) -> np.ndarray:
-    """(B, T, H, W, 3), as cd-fvd takes them."""
+    """Clips as (B, T, H, W, 3), the layout of cd-fvd."""
     return clips.permute(0, 1, 3, 4, 2).numpy()
 
 
-def weights(module: nn.Module) -> dict[str, Tensor]:
-    """Random numbers for every tensor of a network, of a size at which features neither die nor explode."""
-    stream, state = torch.Generator().manual_seed(4), module.state_dict()
-    return {name: _drawn(name, state[name].shape, stream) for name in sorted(state) if "num_batches" not in name}
+def random_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Random state dict of a network, scaled so that features neither vanish nor explode."""
+    generator, state = torch.Generator().manual_seed(4), module.state_dict()
+    return {
+        name: _random_tensor(name, state[name].shape, generator) for name in sorted(state) if "num_batches" not in name
+    }
 
 
-def _drawn(name: str, shape: torch.Size, stream: torch.Generator) -> Tensor:
+def _random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
     if name.endswith("running_var"):
-        return 0.5 + torch.rand(shape, generator=stream)
-    normal = torch.randn(shape, generator=stream)
+        return 0.5 + torch.rand(shape, generator=generator)
+    normal = torch.randn(shape, generator=generator)
     if len(shape) > 1:
         return normal * math.sqrt(2 / math.prod(shape[1:]))
     return 0.1 * normal + (1.0 if name.endswith("weight") else 0.0)
 
 
-def told(extractor: Any, clips: Clips, output: str) -> Tensor:
+def extract(extractor: Any, clips: Clips, output: str) -> Tensor:
     requests = [Request(i, i, 0, "") for i in range(len(clips))]
     return torch.as_tensor(extractor(clips, requests, [output])[output])
 
 
 @contextlib.contextmanager
 def older_scipy() -> Iterator[None]:
-    """SciPy's matrix root as both packages call it: with `disp`, which 1.18 has no more."""
-    root = scipy.linalg.sqrtm
-    with mock.patch.object(scipy.linalg, "sqrtm", lambda matrix, disp: (root(matrix), 0.0)):
+    """Context manager: restore the argument `disp` of `scipy.linalg.sqrtm`, which SciPy 1.18 removed."""
+    sqrtm = scipy.linalg.sqrtm
+    with mock.patch.object(scipy.linalg, "sqrtm", lambda matrix, disp: (sqrtm(matrix), 0.0)):
         yield
 
 
-# The packages, each imported only where it is compared with.
+# Packages, each imported only where it is compared.
 
 
 def pytorch_fid() -> Iterator[Check]:
@@ -128,22 +130,24 @@ def torch_fidelity() -> Iterator[Check]:
     yield Check("Frechet distance, N - 1", frechet_distance(FAKE, REAL), theirs)
 
     kid = metric_kid.kid_features_to_metric(fake, real, kid_subsets=10, kid_subset_size=200, rng_seed=5, verbose=False)
-    drawn = subset_distances(FAKE, REAL, subsets=10, size=200, seed=5)
-    yield Check("KID, mean of 10 subsets of 200", drawn.mean(), kid[metric_kid.KEY_METRIC_KID_MEAN])
-    yield Check("KID, deviation of these", drawn.std(), kid[metric_kid.KEY_METRIC_KID_STD])
+    subsets = subset_distances(FAKE, REAL, subsets=10, size=200, seed=5)
+    yield Check("KID, mean of 10 subsets of 200", subsets.mean(), kid[metric_kid.KEY_METRIC_KID_MEAN])
+    yield Check("KID, deviation of these", subsets.std(), kid[metric_kid.KEY_METRIC_KID_STD])
 
     cubic, square = ({f"kid_kernel_poly_{k}": v for k, v in (("degree", d), ("coef0", c))} for d, c in ((3, 1), (2, 0)))
-    same = REAL[: len(FAKE)]  # it takes samples of one size only
-    yield Check("MMD^2, cubic, unbiased", kernel_distance(FAKE, same), metric_kid.kernel_mmd(FAKE, same, **cubic))
-    grams = [metric_kid.kernel_poly(x, y, **square) for x, y in ((FAKE, FAKE), (FAKE, same), (same, same))]
-    ours = kernel_distance(FAKE, same, degree=2, coef0=0.0, estimator="biased")
+    equal_size = REAL[: len(FAKE)]  # torch-fidelity requires equal sample sizes
+    ours = kernel_distance(FAKE, equal_size)
+    yield Check("MMD^2, cubic, unbiased", ours, metric_kid.kernel_mmd(FAKE, equal_size, **cubic))
+    pairs = ((FAKE, FAKE), (FAKE, equal_size), (equal_size, equal_size))
+    grams = [metric_kid.kernel_poly(x, y, **square) for x, y in pairs]
+    ours = kernel_distance(FAKE, equal_size, degree=2, coef0=0.0, estimator="biased")
     yield Check("MMD^2, square, biased", ours, metric_kid.mmd2(*grams, mmd_est="biased"))
 
-    low = FAKE[:, :8], REAL[:, :8]
-    prc = metric_prc.prc_features_to_metric(*map(torch.from_numpy, low), prc_neighborhood=3, verbose=False)
+    low_dim = FAKE[:, :8], REAL[:, :8]
+    prc = metric_prc.prc_features_to_metric(*map(torch.from_numpy, low_dim), prc_neighborhood=3, verbose=False)
     for name in ("precision", "recall"):
         metric: Metric = plugins.load("metric", f"{name}(k=3)")
-        yield Check(f"{name}, k = 3", metric.score(*low).value, prc[name])
+        yield Check(f"{name}, k = 3", metric.score(*low_dim).value, prc[name])
     yield from _inception_scores()
     yield from _pixels_of_tensorflow_1()
     yield from _inception_of_tensorflow()
@@ -152,20 +156,20 @@ def torch_fidelity() -> Iterator[Check]:
 def _inception_scores() -> Iterator[Check]:
     from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 
-    logits = 20 * features(505, 101, seed=6)  # 505 in ten: parts of unlike size
-    whole = isc_features_to_metric(torch.from_numpy(logits), splits=1, shuffle=False)
-    yield Check("IS, one split", inception_score(logits), whole[KEY_METRIC_ISC_MEAN])
-    parts = isc_features_to_metric(torch.from_numpy(logits), splits=10, shuffle=True, rng_seed=7)
+    logits = 20 * random_features(505, 101, seed=6)  # 505 is not divisible by 10: unequal splits
+    single = isc_features_to_metric(torch.from_numpy(logits), splits=1, shuffle=False)
+    yield Check("IS, one split", inception_score(logits), single[KEY_METRIC_ISC_MEAN])
+    ten = isc_features_to_metric(torch.from_numpy(logits), splits=10, shuffle=True, rng_seed=7)
     metric: Metric = plugins.load("metric", "is(splits=10, shuffle_seed=7)")
-    yield Check("IS, mean of 10 splits", metric.score(logits, logits).value, parts[KEY_METRIC_ISC_MEAN])
+    yield Check("IS, mean of 10 splits", metric.score(logits, logits).value, ten[KEY_METRIC_ISC_MEAN])
     shuffled = logits[np.random.RandomState(7).permutation(505)]
-    yield Check("IS, deviation of these", split_scores(shuffled, splits=10).std(), parts[KEY_METRIC_ISC_STD])
+    yield Check("IS, deviation of these", split_scores(shuffled, splits=10).std(), ten[KEY_METRIC_ISC_STD])
 
 
 def _pixels_of_tensorflow_1() -> Iterator[Check]:
     from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x as theirs
 
-    frames = some_clips(2)[0].float()
+    frames = random_clip(2)[0].float()
     for side in (299, 224, 40):
         ours = _resize.tf1_bilinear(frames, side, side)
         expected = theirs(frames, size=(side, side), align_corners=False)
@@ -181,23 +185,25 @@ def _inception_of_tensorflow() -> Iterator[Check]:
         file = Path(folder) / "weights.pth"
         torch.save({**extractor.network.state_dict(), **classifier}, file)
         theirs = FeatureExtractorInceptionV3("parity", ["2048"], feature_extractor_weights_path=str(file))
-    clips = some_clips(1)
-    yield Check("Inception, features of a frame", told(extractor, clips, "features"), theirs(clips[:, 0])[0], NETWORK)
+    clips = random_clip(1)
+    yield Check(
+        "Inception, features of a frame", extract(extractor, clips, "features"), theirs(clips[:, 0])[0], NETWORK
+    )
 
 
 def cd_fvd() -> Iterator[Check]:
     from cdfvd.fvd import cdfvd
-    from cdfvd.third_party.i3d.utils import frechet_distance as of_tats
+    from cdfvd.third_party.i3d.utils import frechet_distance as tats_distance
     from cdfvd.utils.metric_utils import FeatureStats
 
-    as_there = [x.astype(np.float32) for x in (FAKE, REAL)]  # which is what it does first
-    statistics = [FeatureStats(capture_mean_cov=True) for _ in as_there]
-    for each, x in zip(statistics, as_there, strict=True):
-        each.append(x)
+    arrays = [x.astype(np.float32) for x in (FAKE, REAL)]  # cd-fvd converts to float32 first
+    statistics = [FeatureStats(capture_mean_cov=True) for _ in arrays]
+    for moments, x in zip(statistics, arrays, strict=True):
+        moments.append(x)
     with older_scipy():
         theirs = cdfvd.compute_fvd_from_stats(None, *statistics)
-    yield Check("Frechet distance, N", frechet_distance(*as_there, ddof=0), theirs)
-    expected = of_tats(torch.from_numpy(FAKE), torch.from_numpy(REAL))
+    yield Check("Frechet distance, N", frechet_distance(*arrays, ddof=0), theirs)
+    expected = tats_distance(torch.from_numpy(FAKE), torch.from_numpy(REAL))
     yield Check("Frechet distance, N - 1, of TATS", frechet_distance(FAKE, REAL), float(expected))
     yield from _i3d_of_tats()
     yield from _videomae_of_cd_fvd()
@@ -208,19 +214,19 @@ def _i3d_of_tats() -> Iterator[Check]:
     from cdfvd.third_party.i3d.utils import preprocess_i3d
 
     theirs = InceptionI3d(400, in_channels=3).eval()
-    numbers, clips = weights(theirs), some_clips()
-    theirs.load_state_dict(numbers, strict=False)  # but for counters
+    state, clips = random_weights(theirs), random_clip()
+    theirs.load_state_dict(state, strict=False)  # without batch counters
     pixels = preprocess_i3d(channels_last(clips))
-    for bn_eps in (1e-5, 1e-3):  # its own, and that of the original
+    for bn_eps in (1e-5, 1e-3):  # the values of cd-fvd and of the original network
         network = I3D(bn_eps).eval()
-        network.load_state_dict(numbers, strict=False)
+        network.load_state_dict(state, strict=False)
         for norm in (layer for layer in theirs.modules() if isinstance(layer, nn.BatchNorm3d)):
             norm.eps = bn_eps
-        ours = _i3d.I3DExtractor(network.folded(), RANDOM, CPU, bn_eps=bn_eps)
+        ours = _i3d.I3DExtractor(network.fold(), RANDOM, CPU, bn_eps=bn_eps)
         with torch.inference_mode():
             expected = theirs(pixels)
-        yield Check(f"I3D, logits at epsilon {bn_eps:g}", told(ours, clips, "logits"), expected, NETWORK)
-    yield Check("I3D, pixels", ours.prepared(clips), pixels, PIXELS)
+        yield Check(f"I3D, logits at epsilon {bn_eps:g}", extract(ours, clips, "logits"), expected, NETWORK)
+    yield Check("I3D, pixels", ours.network_input(clips), pixels, PIXELS)
 
 
 def _videomae_of_cd_fvd() -> Iterator[Check]:
@@ -231,17 +237,17 @@ def _videomae_of_cd_fvd() -> Iterator[Check]:
     sizes = {"img_size": 16, "patch_size": 1, "embed_dim": 24, "depth": 2, "num_heads": 4, "mlp_ratio": 2}
     norm = partial(nn.LayerNorm, eps=1e-6)
     theirs = VisionTransformer(**sizes, num_classes=5, qkv_bias=True, norm_layer=norm).eval()
-    numbers = weights(ours)
+    state = random_weights(ours)
     for network in (ours, theirs):
-        network.load_state_dict(numbers)
+        network.load_state_dict(state)
     for frames in (16, 20):
         x = torch.rand(1, 3, frames, 16, 16, generator=torch.Generator().manual_seed(8))
         with torch.inference_mode():
-            found, expected = ours(x), theirs.forward_features(x)
-        yield Check(f"VideoMAE, small, features of {frames} frames", found, expected, NETWORK)
-    wide = _videomae.VideoMAE(dim=8, depth=1, heads=2, hidden=8)  # of the published input
-    pixels = _videomae.VideoMAEExtractor(wide, RANDOM, CPU).prepared(some_clips())
-    yield Check("VideoMAE, pixels", pixels, preprocess_videomae(channels_last(some_clips())), PIXELS)
+            features, expected = ours(x), theirs.forward_features(x)
+        yield Check(f"VideoMAE, small, features of {frames} frames", features, expected, NETWORK)
+    full_size = _videomae.VideoMAE(dim=8, depth=1, heads=2, hidden=8)  # published input size
+    pixels = _videomae.VideoMAEExtractor(full_size, RANDOM, CPU).network_input(random_clip())
+    yield Check("VideoMAE, pixels", pixels, preprocess_videomae(channels_last(random_clip())), PIXELS)
 
 
 PACKAGES: Mapping[str, Callable[[], Iterator[Check]]] = {

@@ -1,6 +1,6 @@
-"""Put the measured runs of `results` into the pages that show them: python benchmarks/tables.py
+"""Write the tables of README.md and results/shapes/README.md from the runs in `results`: python benchmarks/tables.py
 
-The numbers of README and of results/shapes/README.md come from here and from nowhere else; a test compares them.
+A test checks that the pages are up to date.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 
 from scipy import stats
 
-from vfbench.report import render, table
+from vfbench.report import render, results, table
 from vfbench.report.format import DASH, rounded
 
 ROOT = Path(__file__).parent.parent
@@ -36,60 +36,60 @@ def main() -> None:
 
 
 def block(name: str) -> re.Pattern[str]:
-    """What stands between the two marks of a name."""
+    """Pattern for the text between the begin and end marks of a name."""
     return re.compile(rf"(?<=<!-- {name}:begin -->\n).*?(?=<!-- {name}:end -->)", re.DOTALL)
 
 
 def runs(folder: Path) -> str:
-    """The table of all records in a folder."""
+    """Table of all records in a folder."""
     return render.to_markdown(_table(folder))
 
 
 def study() -> str:
-    """Each metric of each model: a row for each seed of its training, and one for their mean."""
-    made = {folder.name.removeprefix("seed-"): _table(folder) for folder in sorted(STUDY.iterdir())}
-    first = next(iter(made.values()))
-    scores: dict[str, list[list[float]]] = {}  # of each model: a row a seed, a column a metric
+    """Table of metrics by model: one row per training seed, and one for their mean."""
+    tables = {folder.name.removeprefix("seed-"): _table(folder) for folder in sorted(STUDY.iterdir())}
+    first = next(iter(tables.values()))
+    scores: dict[str, list[list[float]]] = {}  # model -> (seeds, metrics)
     lines = []
-    for seed, each in made.items():
-        for row, record in zip(each.rows, each.records, strict=False):  # the floor has a row and no record
+    for seed, seed_table in tables.items():
+        for row, record in zip(seed_table.rows, seed_table.records, strict=False):  # the floor has a row and no record
             lines.append([row.label, seed, *(cell.text for cell in row.cells)])
-            scores.setdefault(row.label, []).append([score["value"] for score in record["scores"].values()])
-    for label, found in scores.items():
-        if len(found) > 1:
-            lines.append([label, f"mean of {len(found)}", *map(over_seeds, zip(*found, strict=True))])
+            scores.setdefault(row.label, []).append([score.value for score in record.scores.values()])
+    for label, values in scores.items():
+        if len(values) > 1:
+            lines.append([label, f"mean of {len(values)}", *map(mean_over_seeds, zip(*values, strict=True))])
     floors = [[f"*{row.label}*", "", *(cell.text for cell in row.cells)] for row in first.rows if row.kind == "floor"]
     head = [["model", "training seed", *first.header[1:]], [":--", "--:", *["--:"] * (len(first.header) - 1)]]
     return _lines([*head, *sorted(lines), *floors]) + f"\n{first.caption} Means ± half of Student's 95 % interval.\n"
 
 
-def over_seeds(values: Sequence[float]) -> str:
-    """The mean of independent trainings ± half the width of its 95 % interval, by Student's t."""
+def mean_over_seeds(values: Sequence[float]) -> str:
+    """Mean over independent trainings ± half the width of its 95 % interval, from Student's t."""
     half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return " ± ".join(rounded([fmean(values), half], half))
 
 
 def few_steps() -> str:
-    """Each metric of each model by the number of sampling steps."""
-    made = _table(FEW_STEPS)
+    """Table of metrics and models by number of sampling steps."""
+    by_run = _table(FEW_STEPS)
     cells = {
-        (metric, record["model"], record["cost"]["evaluations"]): cell.text
-        for record, row in zip(made.records, made.rows, strict=False)  # the floor has a row and no record
-        for metric, cell in zip(made.header[1:], row.cells, strict=True)
+        (metric, record.model, record.cost.evaluations if record.cost else None): cell.text
+        for record, row in zip(by_run.records, by_run.rows, strict=False)  # the floor has a row and no record
+        for metric, cell in zip(by_run.header[1:], row.cells, strict=True)
     }
     metrics, models, steps = (sorted(set(keys)) for keys in zip(*cells, strict=True))
     rows = [
         [model, metric, *(cells.get((metric, model, n), DASH) for n in steps)] for metric in metrics for model in models
     ]
     head = ["model", "metric", *(f"{n} steps" for n in steps)]
-    return _lines([head, [":--", ":--", *["--:"] * len(steps)], *rows]) + f"\n{made.caption}\n"
+    return _lines([head, [":--", ":--", *["--:"] * len(steps)], *rows]) + f"\n{by_run.caption}\n"
 
 
 def _table(folder: Path) -> table.Table:
     records = sorted(folder.glob("*.json"))
     if not records:
         raise SystemExit(f"no records in {folder}: copy the results.json of each run there")
-    return table.build(table.load(records))
+    return table.build(results.load(records))
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> str:
@@ -97,7 +97,7 @@ def _lines(rows: Sequence[Sequence[str]]) -> str:
 
 
 def efficiency() -> str:
-    """The costs of each model, and those of the second as a part of the first's."""
+    """Table of the costs of each model, with ratios to the first."""
     first, *others = (json.loads(line) for line in EFFICIENCY.read_text().splitlines())
     rows = [_costs(row, first) for row in (first, *others)]
     head = ["model", "clip", "parameters", "GFLOP", "seconds", "memory (MB)"]
@@ -105,12 +105,12 @@ def efficiency() -> str:
 
 
 def _costs(row: Mapping[str, object], first: Mapping[str, object]) -> list[str]:
-    def told(key: str, form: str) -> str:
-        value, whole = float(str(row[key])), float(str(first[key]))
-        return f"{value:{form}}" if row is first else f"{value:{form}} ({value / whole:.2f})"
+    def cell(key: str, form: str) -> str:
+        value, reference = float(str(row[key])), float(str(first[key]))
+        return f"{value:{form}}" if row is first else f"{value:{form}} ({value / reference:.2f})"
 
     forms = {"parameters": ",.0f", "gflop_per_clip": ",.0f", "seconds_per_clip": ".2f", "memory_mb": ",.0f"}
-    return [f"{row['model']} {row['preset']}", str(row["clip"]), *(told(key, form) for key, form in forms.items())]
+    return [f"{row['model']} {row['preset']}", str(row["clip"]), *(cell(key, form) for key, form in forms.items())]
 
 
 PAGES: Mapping[Path, Mapping[str, Callable[[], str]]] = {

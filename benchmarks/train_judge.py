@@ -1,18 +1,18 @@
 """Train the judge of Moving Shapes: python benchmarks/train_judge.py [--steps 1500] [--output DIR]
 
 Classes by cross-entropy, captions by the symmetric contrastive loss of CLIP (arXiv 2103.00020). Half of each batch gets
-faint noise, so that the judge does not fall for the last grey level. Prints held-out accuracy and retrieval.
+faint noise, so that the judge does not rely on differences of one grey level. Prints held-out accuracy and retrieval.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from _measure import make_parser
 from torch import Tensor
 
 from vfbench.datasets import shapes
@@ -25,10 +25,7 @@ SHIPPED = Path(__file__).parent.parent / "vfbench" / "checkpoints" / "shapes" / 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser = make_parser(__doc__, steps=1500, batch_size=64, lr=2e-3)
     parser.add_argument("--output", type=Path, default=SHIPPED)
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -62,9 +59,9 @@ def _loss(judge: Judge, data: shapes.Shapes, seed: int, count: int, device: torc
     features = judge(x)
     classes = torch.tensor(data.labels("train", indices), device=device)
     similarity = judge.clip_embedding(features) @ judge.caption_embedding(data.captions("train", indices)).T
-    scores, own = similarity * judge.temperature.exp(), torch.arange(count, device=device)
-    contrast = (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
-    return F.cross_entropy(judge.class_logits(features), classes) + contrast
+    scores, targets = similarity * judge.temperature.exp(), torch.arange(count, device=device)
+    contrastive = (F.cross_entropy(scores, targets) + F.cross_entropy(scores.T, targets)) / 2
+    return F.cross_entropy(judge.class_logits(features), classes) + contrastive
 
 
 @torch.inference_mode()
@@ -72,16 +69,16 @@ def evaluate(judge: Judge, clips: int = 1000) -> dict[str, float]:
     """Held-out class accuracy, and top-1 retrieval of a clip by its caption among 100, over `clips` test clips."""
     data, device = shapes.build(), judge.temperature.device
     judge.eval()
-    right, found = 0, 0
+    correct, retrieved = 0, 0
     for start in range(0, clips, 100):
         indices = range(start, start + 100)
         features = judge(data.clips("test", indices, device).float().div(127.5).sub(1))
         labels = torch.tensor(data.labels("test", indices), device=device)
-        right += int((judge.class_logits(features).argmax(1) == labels).sum())
+        correct += int((judge.class_logits(features).argmax(1) == labels).sum())
         scores = judge.caption_embedding(data.captions("test", indices)) @ judge.clip_embedding(features).T
-        found += int((scores.argmax(1) == torch.arange(100, device=device)).sum())
+        retrieved += int((scores.argmax(1) == torch.arange(100, device=device)).sum())
     judge.train()
-    return {"accuracy": right / clips, "retrieval": found / clips}
+    return {"accuracy": correct / clips, "retrieval": retrieved / clips}
 
 
 def _save(judge: Judge, data: shapes.Shapes, folder: Path) -> None:

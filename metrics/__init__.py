@@ -1,1 +1,1 @@
-"""One file a metric; feature networks and helpers begin with an underscore."""
+"""Metrics, one per file; names of feature networks and helper modules begin with an underscore."""

@@ -1,4 +1,4 @@
-"""What a score would be with infinitely many clips: its bias, which shrinks like 1 / N, taken off."""
+"""Extrapolation of a score to infinitely many clips: removes the bias of order 1 / N."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from vfbench.metrics._two_sample import Labels, Statistic, count, members
+from vfbench.metrics._two_sample import Labels, Statistic, cluster_rows, num_clusters
 
-SPLITS = 10  # random splits that are averaged
-PARTS = (2, 4)  # each split cuts the samples into halves and into quarters
-INDEPENDENT = 8 * max(PARTS)  # clusters in a sample, so that a quarter has eight
+NUM_SPLITS = 10  # random splits to average over
+NUM_PARTS = (2, 4)  # each split gives halves and quarters
+MIN_CLUSTERS = 8 * max(NUM_PARTS)  # per sample, so that a quarter has eight
 
 
 @dataclass(frozen=True)
 class Limit:
-    """`value` is the statistic at infinite N, `noise` the standard error that the random splits bring to it."""
+    """Statistic at infinite N; `noise` is the standard error due to the random splits."""
 
     value: float
     noise: float
 
     def error(self, sampling: float) -> float:
-        """The standard error of `value`, given that of the statistic at this N."""
+        """Standard error of `value`, given that of the statistic at this N."""
         return math.hypot(sampling, self.noise)
 
 
-def missing(clips: int, *labels: Labels) -> list[str]:
-    """Why there is no limit, in a note: fewer than so many `clips` in a sample, or too few clusters; often nothing."""
-    least, clusters = min(len(each) for each in labels), min(count(each) for each in labels)
-    if least < clips:
-        return [f"no limit: that takes N >= {clips}"]
-    return [] if clusters >= INDEPENDENT else [f"no limit: that takes {INDEPENDENT} independent clips"]
+def no_limit_notes(min_clips: int, *labels: Labels) -> list[str]:
+    """Note if a sample is too small to extrapolate: fewer than `min_clips` clips or `MIN_CLUSTERS` clusters."""
+    if min(map(len, labels)) < min_clips:
+        return [f"no limit: that takes N >= {min_clips}"]
+    return (
+        []
+        if min(map(num_clusters, labels)) >= MIN_CLUSTERS
+        else [f"no limit: that takes {MIN_CLUSTERS} independent clips"]
+    )
 
 
 def limit(
@@ -42,47 +45,49 @@ def limit(
     arrays: Sequence[np.ndarray],
     labels: Sequence[Labels],
     *,
-    splits: int = SPLITS,
+    splits: int = NUM_SPLITS,
     seed: int,
 ) -> Limit:
-    """The limit of `value` = `statistic(*arrays)` as all samples grow together, their sizes in the same ratio.
+    """Limit of `value` = `statistic(*arrays)` as all samples grow in the same ratio.
 
-    A smooth statistic of independent clips has the expectation V + b/n + c/m + smaller terms. All samples are cut at
-    random into halves, and again into quarters, part against part: where n and m are both divided by t, the terms are
-    multiplied by t. The parabola through the value (t = 1) and the means over halves (2) and quarters (4) is read at
-    t = 0. The parts of a split are disjoint and make up the sample, so whatever is linear in the clips is the same in
-    their mean as in the whole, and the extrapolation adds no noise to it: to first order the limit has the standard
-    error of the value. Whole clusters are cut, so that 1 / N counts clusters.
+    A smooth statistic of independent clips has the expectation V + b/n + c/m + smaller terms. All samples are split at
+    random into halves, and again into quarters, and part i is compared with part i: dividing n and m by t multiplies
+    the terms by t. The limit is the value at t = 0 of the parabola through the value (t = 1) and the means over halves
+    (t = 2) and quarters (t = 4). The parts of a split are disjoint and make up the sample, so the mean over parts of
+    any term linear in the clips equals that term of the whole sample. The extrapolation adds no noise to it: to first
+    order the limit has the standard error of the value. Clusters are never split, so 1 / N counts clusters.
 
     Chong and Forsyth, arXiv 1911.07023, fit a line in 1 / N to 15 random subsets of the generated clips alone. A line
-    leaves the curvature in the limit, and thinning one side leaves the bias of the other.
+    leaves the curvature in the limit, and subsampling one side leaves the bias of the other.
     """
     rng = np.random.default_rng(seed)
-    rows = [members(each) for each in labels]
-    means = [[_mean(statistic, arrays, rows, parts, rng) for parts in PARTS] for _ in range(splits)]
-    whole, *weights = _weights((1, *PARTS))
-    found = whole * value + np.array(means) @ np.array(weights)
-    return Limit(float(found.mean()), float(found.std(ddof=1) / math.sqrt(splits)))
+    rows = [cluster_rows(each) for each in labels]
+    means = [[_mean_over_parts(statistic, arrays, rows, parts, rng) for parts in NUM_PARTS] for _ in range(splits)]
+    full_weight, *weights = _lagrange_weights((1, *NUM_PARTS))
+    limits = full_weight * value + np.array(means) @ np.array(weights)
+    return Limit(float(limits.mean()), float(limits.std(ddof=1) / math.sqrt(splits)))
 
 
-def _mean(
+def _mean_over_parts(
     statistic: Statistic,
     arrays: Sequence[np.ndarray],
     rows: Sequence[Sequence[Int[np.ndarray, " _"]]],
     parts: int,
     rng: np.random.Generator,
 ) -> float:
-    """The mean of the statistic over one random cut of every sample into as many parts."""
-    cuts = zip(*(_cut(each, parts, rng) for each in rows), strict=True)
-    samples = ([array[part] for array, part in zip(arrays, drawn, strict=True)] for drawn in cuts)
+    """Mean of the statistic over one random split of every sample into `parts` parts."""
+    splits = zip(*(_random_parts(each, parts, rng) for each in rows), strict=True)
+    samples = ([array[part] for array, part in zip(arrays, indices, strict=True)] for indices in splits)
     return float(np.mean([statistic(*sample) for sample in samples]))
 
 
-def _cut(rows: Sequence[Int[np.ndarray, " _"]], parts: int, rng: np.random.Generator) -> list[Int[np.ndarray, " _"]]:
+def _random_parts(
+    rows: Sequence[Int[np.ndarray, " _"]], parts: int, rng: np.random.Generator
+) -> list[Int[np.ndarray, " _"]]:
     order = rng.permutation(len(rows))
     return [np.concatenate([rows[cluster] for cluster in part]) for part in np.array_split(order, parts)]
 
 
-def _weights(at: Sequence[int]) -> list[float]:
-    """Those by which values at the points `at` give the value at 0 of the polynomial through them (Lagrange)."""
-    return [math.prod(-other / (t - other) for other in at if other != t) for t in at]
+def _lagrange_weights(points: Sequence[int]) -> list[float]:
+    """Lagrange weights for polynomial extrapolation from `points` to 0."""
+    return [math.prod(-other / (t - other) for other in points if other != t) for t in points]

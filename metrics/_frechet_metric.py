@@ -1,4 +1,4 @@
-"""The Frechet distance of video features as a metric: score, interval, limit at infinite N, floor and paired test."""
+"""Frechet distance of video features as a metric: score, interval, limit at infinite N, floor and paired test."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from vfbench.metrics._frechet import frechet_distance, frechet_influence
 from vfbench.metrics._two_sample import (
     Labels,
     check_paired,
-    checked_pair,
-    clusters,
-    enough,
+    cluster_labels,
     floor,
-    note,
-    paired_remarks,
-    remarks,
+    holdout_suffices,
+    join_notes,
+    paired_sample_notes,
+    sample_notes,
+    validate_pair,
 )
-from vfbench.metrics._uncertainty import Influence, around, compared, of_rows
+from vfbench.metrics._uncertainty import Influence, comparison, influence_from_rows, interval_95
 
 LOWER: Better = "lower"
-FOURFOLD = max(_extrapolate.PARTS)
+MIN_CLIPS_PER_DIM = max(_extrapolate.NUM_PARTS)
 
 
 @dataclass(frozen=True)
 class FrechetMetric:
-    """The Frechet distance of the features of clips, one row each: Unterthiner et al., arXiv 1812.01717.
+    """Frechet distance of clip features, one row per clip: Unterthiner et al., arXiv 1812.01717.
 
-    `minimum` 64: below it a covariance of a hundred or more features rests on too few clips to say anything, and even
-    real clips score far from 0. FVD falls as N grows; compare only equal N, and read it against its floor, or compare
-    its limits at infinite N.
+    `minimum` 64: fewer clips cannot estimate a covariance of a hundred or more features, and even real clips score far
+    from 0. FVD falls as N grows: compare scores at equal N and against their floor, or compare limits at infinite N.
     """
 
     name: str
@@ -42,7 +41,7 @@ class FrechetMetric:
     better = LOWER
     output = "features"
     minimum = 64
-    extrapolates = True  # to infinite N, where there are clips enough
+    extrapolates = True  # to infinite N, if there are enough clips
 
     def score(
         self,
@@ -53,33 +52,33 @@ class FrechetMetric:
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Score:
-        """Score `fake` (N, D) against `real` (M, D): a value >= 0; `floor` is that of real clips against real clips.
+        """Score `fake` (N, D) against `real` (M, D): a value >= 0; `floor` is the score of real against real clips.
 
-        The standard error is that of the influence function, without resampling. The limit is given where a quarter
-        of each sample has a clip for every dimension, min(N, M) >= 4 D, and eight groups. For two samples of one
-        distribution the interval around it is too wide: in simulations it held the truth in 100 %, not in 95 %.
+        The standard error comes from the influence function, without resampling. The limit needs a clip per dimension
+        in a quarter of each sample, min(N, M) >= 4 D, and eight groups. For two samples of one distribution the
+        interval around it is too wide: in simulations it covered the truth in 100 %, not in 95 %.
         Raises `UserError` for NaN or infinity, different widths, fewer than 2 generated or 4 real clips, or groups that
         do not fit the clips.
         """
-        fake, real = checked_pair(fake, real, self.title, least_real=4)
-        labels = clusters(groups, len(fake), len(real), self.title)
-        found = self._influence(fake, real, labels)
-        limit = self._limit(found.value, fake, real, labels, seed)
-        base, base_n = floor(self._distance, real, holdout, len(fake), labels=labels[1], seed=seed)
+        fake, real = validate_pair(fake, real, self.title, min_real=4)
+        labels = cluster_labels(groups, len(fake), len(real), self.title)
+        distance = self._influence(fake, real, labels)
+        limit = self._limit(distance.value, fake, real, labels, seed)
+        floor_value, floor_n = floor(self._distance, real, holdout, len(fake), labels=labels[1], seed=seed)
         return Score(
-            found.value,
-            *around(found.value, found.error),
-            base,
+            distance.value,
+            *interval_95(distance.value, distance.error),
+            floor_value,
             len(real),
             len(fake),
-            note(
-                enough(holdout, len(fake)),
-                base_n,
+            join_notes(
+                holdout_suffices(holdout, len(fake)),
+                floor_n,
                 *self._warnings(fake, real, labels),
-                *remarks(fake, real, *labels),
+                *sample_notes(fake, real, *labels),
             ),
-            found.error,
-            *((limit.value, limit.error(found.error), len(fake) * (found.value - limit.value)) if limit else ()),
+            distance.error,
+            *((limit.value, limit.error(distance.error), len(fake) * (distance.value - limit.value)) if limit else ()),
         )
 
     def compare(
@@ -91,21 +90,21 @@ class FrechetMetric:
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Comparison:
-        """The score of `a` minus that of `b` (N, D), row i of both for one request, against the same `real` (M, D).
+        """Score of `a` minus score of `b` (N, D) against the same `real` (M, D); row i of both answers one request.
 
-        The difference at this N, tested by the differences of the influence values of each request and of each real
-        clip. Part of it may be a difference of bias; the note has the difference at infinite N where it is known.
-        Raises `UserError` as `score` does, and where `a` and `b` have different shapes.
+        The test uses the differences of the influence values of each request and of each real clip. Part of the
+        difference may be bias at this N; the note gives the difference at infinite N if it is known.
+        Raises `UserError` as `score` does, and if `a` and `b` have different shapes.
         """
         check_paired(a, b, self.title)
-        (a, real), (b, _) = checked_pair(a, real, self.title), checked_pair(b, real, self.title)
-        labels = clusters(groups, len(a), len(real), self.title)
+        (a, real), (b, _) = validate_pair(a, real, self.title), validate_pair(b, real, self.title)
+        labels = cluster_labels(groups, len(a), len(real), self.title)
         first, second = (self._influence(each, real, labels) for each in (a, b))
-        limits = [self._limit(one.value, each, real, labels, seed) for one, each in ((first, a), (second, b))]
+        limits = [self._limit(score.value, each, real, labels, seed) for score, each in ((first, a), (second, b))]
         at_infinity = [f"at infinite N {limits[0].value - limits[1].value:.4g}"] if limits[0] and limits[1] else []
         difference = first - second
-        said = *at_infinity, *self._warnings(a, real, labels), *paired_remarks(a, b, real, *labels)
-        return compared(difference.value, difference.error, *said)
+        notes = *at_infinity, *self._warnings(a, real, labels), *paired_sample_notes(a, b, real, *labels)
+        return comparison(difference.value, difference.error, *notes)
 
     def _distance(self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"]) -> float:
         return frechet_distance(fake, real, ddof=self.ddof)
@@ -113,7 +112,7 @@ class FrechetMetric:
     def _influence(
         self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], labels: tuple[Labels, Labels]
     ) -> Influence:
-        return of_rows(self._distance(fake, real), *frechet_influence(fake, real, ddof=self.ddof), *labels)
+        return influence_from_rows(self._distance(fake, real), *frechet_influence(fake, real, ddof=self.ddof), *labels)
 
     def _limit(
         self,
@@ -123,7 +122,7 @@ class FrechetMetric:
         labels: tuple[Labels, Labels],
         seed: int,
     ) -> _extrapolate.Limit | None:
-        if not self.extrapolates or _extrapolate.missing(FOURFOLD * fake.shape[1], *labels):
+        if not self.extrapolates or _extrapolate.no_limit_notes(MIN_CLIPS_PER_DIM * fake.shape[1], *labels):
             return None
         return _extrapolate.limit(value, self._distance, (fake, real), labels, seed=seed)
 
@@ -132,4 +131,4 @@ class FrechetMetric:
     ) -> list[str]:
         clips, dim = min(len(fake), len(real)), fake.shape[1]
         singular = [f"N = {clips} for D = {dim}: singular covariance, strongly biased upward"] if clips <= dim else []
-        return [*singular, *_extrapolate.missing(FOURFOLD * dim, *labels)]
+        return [*singular, *_extrapolate.no_limit_notes(MIN_CLIPS_PER_DIM * dim, *labels)]

@@ -1,4 +1,4 @@
-"""A metric that is the mean of one cosine per clip: score, interval, the real clips' own value, and paired test."""
+"""Mean of one cosine per clip as a metric: score, interval, value of the real clips, and paired test."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ from jaxtyping import Float
 
 from vfbench.errors import UserError
 from vfbench.interfaces import Better, Comparison, Groups, Score
-from vfbench.metrics._two_sample import check_paired, checked, clusters, note, paired_remarks, remarks
-from vfbench.metrics._uncertainty import around, bootstrap_error, compared
+from vfbench.metrics._two_sample import (
+    check_paired,
+    cluster_labels,
+    join_notes,
+    paired_sample_notes,
+    sample_notes,
+    validate,
+)
+from vfbench.metrics._uncertainty import bootstrap_error, comparison, interval_95
 
 HIGHER: Better = "higher"
-ROUNDING = 1e-3  # a cosine from half precision may pass 1 by this much
+TOLERANCE = 1e-3  # a half-precision cosine may exceed 1 by this much
 
 
 def mean(cosines: Float[np.ndarray, "n 1"]) -> float:
-    """The mean over clips, in -1..1."""
+    """Mean over clips, in -1..1."""
     return float(cosines.mean())
 
 
 @dataclass(frozen=True)
 class MeanCosine:
-    """The mean of `output` over clips, higher being better.
+    """Mean of the extractor output `output` over clips; higher is better.
 
-    A mean of cosines is unbiased at any N, and so its own limit. `minimum` 16: the fewest clips whose standard error
-    can be believed.
+    A mean of cosines is unbiased at any N, so it equals its limit. `minimum` 16: fewer clips give no reliable standard
+    error.
     """
 
     name: str
@@ -44,19 +51,19 @@ class MeanCosine:
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Score:
-        """The mean of `fake` (N, 1), in -1..1; `floor` is that of all `real` (M, 1), whatever their number.
+        """Mean of `fake` (N, 1), in -1..1; `floor` is the mean of all `real` (M, 1).
 
-        The standard error is a bootstrap's. `holdout` is not needed: a mean does not depend on N.
-        Raises `UserError` for NaN or infinity, fewer than two rows, several columns, values that are no cosines, or
-        groups that do not fit the clips.
+        The standard error comes from a bootstrap. `holdout` is unused, since a mean does not depend on N.
+        Raises `UserError` for NaN or infinity, fewer than two rows, several columns, values outside -1..1, or groups
+        that do not fit the clips.
         """
-        fake, real = self._checked(fake, "generated"), self._checked(real, "real")
-        labels = clusters(groups, len(fake), len(real), self.title)
+        fake, real = self._validate(fake, "generated"), self._validate(real, "real")
+        labels = cluster_labels(groups, len(fake), len(real), self.title)
         value, reference = mean(fake), mean(real)
         error = bootstrap_error(mean, (fake,), labels[:1], seed=seed)
-        said = note(True, len(fake), "floor: real clips' own score", *remarks(fake, real, *labels))
-        interval = around(value, error)
-        return Score(value, *interval, reference, len(real), len(fake), said, error, value, error, slope=0.0)
+        notes = join_notes(True, len(fake), "floor: real clips' own score", *sample_notes(fake, real, *labels))
+        interval = interval_95(value, error)
+        return Score(value, *interval, reference, len(real), len(fake), notes, error, value, error, slope=0.0)
 
     def compare(
         self,
@@ -67,26 +74,26 @@ class MeanCosine:
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Comparison:
-        """The score of `a` minus that of `b` (N, 1), row i of both for the same request; `real` does not matter.
+        """Score of `a` minus score of `b` (N, 1); row i of both answers one request, `real` has no effect.
 
-        Tested by a paired bootstrap, that of the differences.
-        Raises `UserError` as `score` does, and where `a` and `b` have different shapes.
+        The test is a paired bootstrap of the differences.
+        Raises `UserError` as `score` does, and if `a` and `b` have different shapes.
         """
         check_paired(a, b, self.title)
-        a, b, real = self._checked(a, "generated"), self._checked(b, "generated"), self._checked(real, "real")
+        a, b, real = self._validate(a, "generated"), self._validate(b, "generated"), self._validate(real, "real")
         difference = a - b
-        labels = clusters(groups, len(a), len(real), self.title)
+        labels = cluster_labels(groups, len(a), len(real), self.title)
         error = bootstrap_error(mean, (difference,), labels[:1], seed=seed)
-        return compared(mean(difference), error, *paired_remarks(a, b, real, *labels))
+        return comparison(mean(difference), error, *paired_sample_notes(a, b, real, *labels))
 
-    def _checked(self, values: Float[np.ndarray, "n _"], kind: str) -> Float[np.ndarray, "n 1"]:
-        place = f"{self.title}: values of {kind} clips"
-        values = checked(values, place)
+    def _validate(self, values: Float[np.ndarray, "n _"], kind: str) -> Float[np.ndarray, "n 1"]:
+        context = f"{self.title}: values of {kind} clips"
+        values = validate(values, context)
         if values.shape[1] != 1:
             raise UserError(
-                f"{place} have {values.shape[1]} columns: give one {self.output} per clip, its mean over frames"
+                f"{context} have {values.shape[1]} columns: give one {self.output} per clip, its mean over frames"
             )
         extreme = float(np.abs(values).max())
-        if extreme > 1.0 + ROUNDING:
-            raise UserError(f"{place} reach {extreme:g}, but a cosine lies in -1..1: divide by 100 or the logit scale")
+        if extreme > 1.0 + TOLERANCE:
+            raise UserError(f"{context} reach {extreme:g}, outside -1..1: divide by 100 or by the logit scale")
         return values

@@ -1,4 +1,4 @@
-"""The kernel distance: the squared maximum mean discrepancy with a polynomial kernel."""
+"""Kernel distance: squared maximum mean discrepancy with a polynomial kernel."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vfbench.errors import UserError, unknown
-from vfbench.metrics._mmd_sums import KernelSums, Pairs
-from vfbench.metrics._two_sample import Labels, checked_pair
+from vfbench.metrics._mmd_sums import KernelSums, PairKernels
+from vfbench.metrics._two_sample import Labels, validate_pair
 
-Kernel: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+KernelFunction: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-ESTIMATORS = ("unbiased", "biased")  # of KVD and KID, of JEDi
+ESTIMATORS = ("unbiased", "biased")  # KVD and KID use the first, JEDi the second
 
 
 def check_degree(degree: int) -> None:
     """Raise `UserError` unless `degree` is at least 1."""
     if degree < 1:
-        raise UserError(f"degree = {degree}: the degree of the polynomial kernel is a whole number from 1; usual is 3")
+        raise UserError(f"degree = {degree}: the degree of the polynomial kernel is at least 1, usually 3")
 
 
 def check_estimator(estimator: str) -> None:
-    """Raise `UserError` unless `estimator` is one that there is."""
+    """Raise `UserError` unless `estimator` is `unbiased` or `biased`."""
     if estimator not in ESTIMATORS:
         raise unknown("estimator", estimator, ESTIMATORS)
 
@@ -38,7 +38,7 @@ def polynomial_kernel(
     gamma: float | None = None,
     coef0: float = 1.0,
 ) -> Float[np.ndarray, "n m"]:
-    """(gamma x.y + coef0)^degree for every pair of rows; gamma None is 1 / D."""
+    """Polynomial kernel (gamma x.y + coef0)^degree of every pair of rows; gamma None is 1 / D."""
     scale = 1.0 / x.shape[1] if gamma is None else gamma
     gram: np.ndarray = (scale * (x @ y.T) + coef0) ** degree
     return gram
@@ -53,20 +53,20 @@ def kernel_distance(
     coef0: float = 1.0,
     estimator: str = "unbiased",
 ) -> float:
-    """MMD^2 of features x (N, D), generated, and y (M, D), real, in float64; unbiased: a U-statistic over all pairs.
+    """Squared MMD of generated features x (N, D) and real features y (M, D), in float64.
 
-    mean over i != j of k(x_i, x_j) + the same of y - 2 mean of k(x_i, y_j): Gretton et al., JMLR 13, 2012, eq. 3, with
-    the kernel of Binkowski et al., arXiv 1801.01401; DIGAN and TATS call it KVD. Unbounded above; for two samples of
-    one distribution its mean is 0, so it may be negative and is not clipped. The `biased` estimator keeps the pairs of
-    a clip with itself (eq. 5, without the root); it is at least 0, and too high by a term in 1 / N. The inputs are not
-    changed.
+    mean over i != j of k(x_i, x_j) + mean over i != j of k(y_i, y_j) - 2 mean of k(x_i, y_j): the `unbiased` estimator,
+    a U-statistic, Gretton et al., JMLR 13, 2012, eq. 3, with the kernel of Binkowski et al., arXiv 1801.01401. DIGAN
+    and TATS call it KVD. It is unbounded above; for two samples of one distribution its mean is 0, so it may be
+    negative and is not clipped. The `biased` estimator includes the pairs of a clip with itself (eq. 5, without the
+    root); it is at least 0, and too high by a term of order 1 / N. The inputs are not changed.
 
     Raises `UserError` for NaN or infinity, fewer than two rows, different widths, a degree below 1, or another
     estimator.
     """
     check_degree(degree)
     check_estimator(estimator)
-    x, y = checked_pair(x, y, "kernel distance")
+    x, y = validate_pair(x, y, "kernel distance")
     kernel = partial(polynomial_kernel, degree=degree, gamma=gamma, coef0=coef0)
     return kernel_sums(x, y, np.arange(len(x)), np.arange(len(y)), kernel).distance(estimator)
 
@@ -76,12 +76,12 @@ def kernel_sums(
     y: Float[np.ndarray, "m dim"],
     x_labels: Labels,
     y_labels: Labels,
-    kernel: Kernel = polynomial_kernel,
+    kernel: KernelFunction = polynomial_kernel,
 ) -> KernelSums:
-    """What the kernel distance and its standard error are made of, whole clusters being independent."""
-    x, y = x[_sorted(x_labels)], y[_sorted(y_labels)]
-    pairs = Pairs(lambda i: kernel(x[i], x), lambda i: kernel(x[i], y), lambda i: kernel(y[i], y))
-    return KernelSums.of(pairs, np.bincount(x_labels), np.bincount(y_labels))
+    """Kernel sums for the distance of x and y and its standard error; clusters are independent."""
+    x, y = x[_cluster_order(x_labels)], y[_cluster_order(y_labels)]
+    pairs = PairKernels(lambda i: kernel(x[i], x), lambda i: kernel(x[i], y), lambda i: kernel(y[i], y))
+    return KernelSums.from_pairs(pairs, np.bincount(x_labels), np.bincount(y_labels))
 
 
 def kernel_difference(
@@ -90,45 +90,45 @@ def kernel_difference(
     y: Float[np.ndarray, "m dim"],
     x_labels: Labels,
     y_labels: Labels,
-    kernel: Kernel = polynomial_kernel,
+    kernel: KernelFunction = polynomial_kernel,
 ) -> KernelSums:
-    """The same of the kernel distance of `a` less that of `b`, row i of both for the same request.
+    """Kernel sums for the distance of `a` minus that of `b`, both to `y`; row i of both answers one request.
 
-    It is a kernel distance itself, with the difference of the kernels; the pairs of real clips cancel.
+    The difference is itself a kernel distance, with the difference of the kernels; the pairs of real clips cancel.
     """
-    order = _sorted(x_labels)
-    a, b, y = a[order], b[order], y[_sorted(y_labels)]
-    pairs = Pairs(
+    order = _cluster_order(x_labels)
+    a, b, y = a[order], b[order], y[_cluster_order(y_labels)]
+    pairs = PairKernels(
         lambda i: kernel(a[i], a) - kernel(b[i], b),
         lambda i: kernel(a[i], y) - kernel(b[i], y),
         lambda i: np.zeros((i.stop - i.start, len(y))),
     )
-    return KernelSums.of(pairs, np.bincount(x_labels), np.bincount(y_labels))
+    return KernelSums.from_pairs(pairs, np.bincount(x_labels), np.bincount(y_labels))
 
 
-def _sorted(labels: Labels) -> Int[np.ndarray, " _"]:
-    """The rows, those of one cluster together."""
+def _cluster_order(labels: Labels) -> Int[np.ndarray, " _"]:
+    """Row indices sorted by cluster."""
     return np.argsort(labels, kind="stable")
 
 
 def subset_distances(
     x: Float[np.ndarray, "n dim"],
     y: Float[np.ndarray, "m dim"],
-    kernel: Kernel = polynomial_kernel,
+    kernel: KernelFunction = polynomial_kernel,
     *,
     subsets: int,
     size: int,
     seed: int,
 ) -> Float[np.ndarray, " subsets"]:
-    """The unbiased distance of `subsets` pairs of random subsets of `size` clips, drawn without replacement.
+    """Unbiased distances of `subsets` pairs of random subsets of `size` clips, drawn without replacement.
 
-    The rows are those that torch-fidelity and its relatives draw with the same seed (numpy's legacy generator, x before
-    y). Raises `UserError` where a sample has fewer than `size` clips.
+    Draws the same rows as torch-fidelity with the same seed (numpy's legacy generator, x before y).
+    Raises `UserError` if a sample has fewer than `size` clips.
     """
-    least = min(len(x), len(y))
-    if not 2 <= size <= least:
-        raise UserError(f"subset_size = {size}: subsets of 2 to {least} clips can be drawn from the samples at hand")
+    max_size = min(len(x), len(y))
+    if not 2 <= size <= max_size:
+        raise UserError(f"subset_size = {size}: subsets of 2 to {max_size} clips can be drawn from these samples")
     rng = np.random.RandomState(seed)
-    drawn = [[rng.choice(len(each), size, replace=False) for each in (x, y)] for _ in range(subsets)]
-    every = np.arange(size)
-    return np.array([kernel_sums(x[i], y[j], every, every, kernel).distance("unbiased") for i, j in drawn])
+    indices = [[rng.choice(len(each), size, replace=False) for each in (x, y)] for _ in range(subsets)]
+    labels = np.arange(size)
+    return np.array([kernel_sums(x[i], y[j], labels, labels, kernel).distance("unbiased") for i, j in indices])

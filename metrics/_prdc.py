@@ -1,6 +1,7 @@
-"""Precision, recall, density and coverage: which clips lie within the nearest-neighbour balls of the others.
+"""Precision, recall, density and coverage from nearest-neighbour balls.
 
-The ball of a clip reaches to its k-th nearest neighbour among the other clips of its own sample.
+The ball of a clip has the distance to its k-th nearest neighbour in its own sample as radius. Each measure comes with
+an exact jackknife over the blocks `fake_blocks` (N,) and `real_blocks` (M,), numbered from 0.
 """
 
 from __future__ import annotations
@@ -11,34 +12,31 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vfbench.errors import UserError
-from vfbench.metrics._two_sample import Labels, count, members, totals
-from vfbench.metrics._uncertainty import Influence, of_leave_outs
+from vfbench.metrics._two_sample import Labels, cluster_rows, cluster_sums, num_clusters
+from vfbench.metrics._uncertainty import Influence, influence_from_jackknife
 
-ROWS = 512  # rows of the distance matrix held at once
-ROUNDING = 1e-13  # squared distances below this part of the squared lengths are 0: the same clip twice
-NO_BALL = -1.0
+CHUNK_ROWS = 512  # rows of the distance matrix in memory
+RELATIVE_TOLERANCE = 1e-13  # squared distances below this fraction of the squared norms are set to 0
+NO_BALL = -1.0  # radius of an excluded centre
 
 
 def check_k(k: int) -> None:
-    """Raise `UserError` unless there is at least one neighbour."""
+    """Raise `UserError` unless `k`, the number of neighbours, is at least 1."""
     if k < 1:
-        raise UserError(f"k = {k}: a ball reaches to the k-th nearest neighbour, k from 1; usual are 3 and 5")
+        raise UserError(f"k = {k}: the number of neighbours is at least 1, usually 3 or 5")
 
 
 def precision(
     fake: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m dim"], k: int, fake_blocks: Labels, real_blocks: Labels
 ) -> Influence:
-    """The share of `fake` (N, D) within some ball of `real` (M, D), in 0..1: Kynkaanniemi et al., arXiv 1904.06991.
-
-    Like all of these, with the jackknife that leaves out each block of clips in turn, exactly.
-    """
-    return _mean_over(_balls_around(fake, real, k, real_blocks) > 0, fake_blocks)
+    """Fraction of `fake` (N, D) in any ball of `real` (M, D), in 0..1: Kynkaanniemi et al., arXiv 1904.06991."""
+    return _mean_over(_count_balls(fake, real, k, real_blocks) > 0, fake_blocks)
 
 
 def recall(
     fake: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m dim"], k: int, fake_blocks: Labels, real_blocks: Labels
 ) -> Influence:
-    """The share of `real` (M, D) within some ball of `fake` (N, D), in 0..1: precision with the roles exchanged."""
+    """Fraction of `real` (M, D) in any ball of `fake` (N, D), in 0..1: precision with the roles exchanged."""
     swapped = precision(real, fake, k, real_blocks, fake_blocks)
     return Influence(swapped.value, swapped.real, swapped.fake)
 
@@ -46,46 +44,47 @@ def recall(
 def density(
     fake: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m dim"], k: int, fake_blocks: Labels, real_blocks: Labels
 ) -> Influence:
-    """1 / k times the mean number of balls of `real` (M, D) that a row of `fake` (N, D) lies in, in 0..M / k.
+    """Mean number of balls of `real` (M, D) around a row of `fake` (N, D), divided by k; in 0..M / k.
 
-    Unlike precision it is not carried by a single far real clip: Naeem et al., arXiv 2002.09797, eq. 4.
+    Less sensitive to a single outlier in `real` than precision: Naeem et al., arXiv 2002.09797, eq. 4.
     """
-    return _mean_over(_balls_around(fake, real, k, real_blocks) / k, fake_blocks)
+    return _mean_over(_count_balls(fake, real, k, real_blocks) / k, fake_blocks)
 
 
 def coverage(
     fake: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m dim"], k: int, fake_blocks: Labels, real_blocks: Labels
 ) -> Influence:
-    """The share of `real` (M, D) with some of `fake` (N, D) within their ball, in 0..1: Naeem et al., eq. 5."""
-    radii = _nearest(real, real, k, real_blocks, same=True)
-    closest = _nearest(real, fake, 1, fake_blocks)
+    """Fraction of `real` (M, D) with any of `fake` (N, D) in their ball, in 0..1: Naeem et al., eq. 5."""
+    radii = _kth_distances(real, real, k, real_blocks, same=True)
+    closest = _kth_distances(real, fake, 1, fake_blocks)
     without_fake = (closest[1:] <= radii[0]).mean(axis=1)
     without_real = [(closest[0] <= radius)[real_blocks != block].mean() for block, radius in enumerate(radii[1:])]
-    return of_leave_outs(float((closest[0] <= radii[0]).mean()), without_fake, np.array(without_real))
+    return influence_from_jackknife(float((closest[0] <= radii[0]).mean()), without_fake, np.array(without_real))
 
 
 def _mean_over(values: np.ndarray, fake_blocks: Labels) -> Influence:
-    """The mean over generated clips of values (1 + blocks, N): of all real clips, and without each block of them."""
-    every = values[0].astype(np.float64)
-    left = len(every) - np.bincount(fake_blocks)
-    without_fake = (every.sum() - totals(every, fake_blocks)) / left
-    return of_leave_outs(float(every.mean()), without_fake, values[1:].mean(axis=1))
+    """Mean of values (1 + blocks, N) over generated clips; row 0 uses all real clips, row 1 + i all but block i."""
+    full = values[0].astype(np.float64)
+    num_remaining = len(full) - np.bincount(fake_blocks)
+    without_fake = (full.sum() - cluster_sums(full, fake_blocks)) / num_remaining
+    return influence_from_jackknife(float(full.mean()), without_fake, values[1:].mean(axis=1))
 
 
-def _balls_around(
+def _count_balls(
     points: Float[np.ndarray, "n dim"], centres: Float[np.ndarray, "m dim"], k: int, blocks: Labels
 ) -> Int[np.ndarray, "cases n"]:
-    """How many balls each point lies in: those of all centres, and of all without each block (1 + blocks, N)."""
-    radii = _nearest(centres, centres, k, blocks, same=True)
-    for block in range(count(blocks)):
+    """Number of balls around each point (1 + blocks, N); row 0 for all centres, row 1 + i for all but block i."""
+    radii = _kth_distances(centres, centres, k, blocks, same=True)
+    for block in range(num_clusters(blocks)):
         radii[1 + block, blocks == block] = NO_BALL
-    found = [
-        np.stack([(distances <= radius).sum(axis=1) for radius in radii]) for distances in _distances(points, centres)
+    counts = [
+        np.stack([(distances <= radius).sum(axis=1) for radius in radii])
+        for distances in _squared_distances(points, centres)
     ]
-    return np.concatenate(found, axis=1)
+    return np.concatenate(counts, axis=1)
 
 
-def _nearest(
+def _kth_distances(
     points: Float[np.ndarray, "n dim"],
     others: Float[np.ndarray, "m dim"],
     k: int,
@@ -93,48 +92,51 @@ def _nearest(
     *,
     same: bool = False,
 ) -> Float[np.ndarray, "cases n"]:
-    """The squared distance of each point from its k-th nearest of all others, and of all without each block of them.
+    """Squared distance of each point to its k-th nearest of `others` (1 + blocks, N); row 1 + i leaves out block i.
 
-    With `same` the points are the others, and none is its own neighbour. Raises `UserError` where too few are left.
+    With `same`, `others` are the points themselves, and no point is its own neighbour. Raises `UserError` if fewer
+    than k neighbours remain.
     """
-    columns, found, start = members(blocks), [], 0
-    for distances in _distances(points, others):
+    columns, chunks, start = cluster_rows(blocks), [], 0
+    for distances in _squared_distances(points, others):
         if same:
             distances[np.arange(len(distances)), start + np.arange(len(distances))] = np.inf
-        # Whatever block is left out, the k nearest are among the k nearest of every other block.
-        least = np.stack([_smallest(distances[:, each], k) for each in columns])
-        found.append(_without_each(least))
+        # Without any one block, the k nearest are among the k nearest of each other block.
+        nearest_by_block = np.stack([_k_smallest(distances[:, each], k) for each in columns])
+        chunks.append(_leave_one_block_out(nearest_by_block))
         start += len(distances)
-    nearest = np.concatenate(found, axis=1)
+    nearest = np.concatenate(chunks, axis=1)
     if not np.isfinite(nearest).all():
         raise UserError(
-            f"k = {k}: without the largest group fewer than {k} of {len(others)} clips are left to be neighbours: "
+            f"k = {k}: without the largest group fewer than {k} of {len(others)} clips are left as neighbours: "
             "use more prompts or source videos"
         )
     return nearest
 
 
-def _smallest(values: Float[np.ndarray, "n m"], k: int) -> Float[np.ndarray, "n k"]:
-    """The k smallest of each row in any order, infinity where there are fewer."""
+def _k_smallest(values: Float[np.ndarray, "n m"], k: int) -> Float[np.ndarray, "n k"]:
+    """Smallest k values of each row, unordered, padded with infinity."""
     if values.shape[1] <= k:
         return np.pad(values, ((0, 0), (0, k - values.shape[1])), constant_values=np.inf)
     return np.partition(values, k - 1, axis=1)[:, :k]
 
 
-def _without_each(least: Float[np.ndarray, "blocks n k"]) -> Float[np.ndarray, "cases n"]:
-    """The k-th smallest over all blocks, and over all but each."""
-    k = least.shape[2]
-    cases = [np.delete(least, [block], axis=0) if block >= 0 else least for block in range(-1, len(least))]
-    return np.stack([_smallest(np.concatenate(list(case), axis=1), k).max(axis=1) for case in cases])
+def _leave_one_block_out(nearest: Float[np.ndarray, "blocks n k"]) -> Float[np.ndarray, "cases n"]:
+    """Values at rank k over all blocks (row 0), and over all but block i (row 1 + i)."""
+    k = nearest.shape[2]
+    cases = [nearest, *(np.delete(nearest, [block], axis=0) for block in range(len(nearest)))]
+    return np.stack([_k_smallest(np.concatenate(list(case), axis=1), k).max(axis=1) for case in cases])
 
 
-def _distances(x: Float[np.ndarray, "n dim"], y: Float[np.ndarray, "m dim"]) -> Iterator[Float[np.ndarray, "rows m"]]:
-    """The squared distances of all pairs, some rows of x at a time to bound the memory."""
-    centre = y.mean(axis=0)  # long vectors would cost digits
+def _squared_distances(
+    x: Float[np.ndarray, "n dim"], y: Float[np.ndarray, "m dim"]
+) -> Iterator[Float[np.ndarray, "rows m"]]:
+    """Squared distances of all pairs, in chunks of rows of x to bound the memory."""
+    centre = y.mean(axis=0)  # centring limits cancellation
     x, y = x - centre, y - centre
     squares = (y**2).sum(axis=1)
-    for start in range(0, len(x), ROWS):
-        rows = x[start : start + ROWS]
+    for start in range(0, len(x), CHUNK_ROWS):
+        rows = x[start : start + CHUNK_ROWS]
         scale = (rows**2).sum(axis=1)[:, None] + squares
         distances = scale - 2.0 * (rows @ y.T)
-        yield np.where(distances < ROUNDING * scale, 0.0, distances)
+        yield np.where(distances < RELATIVE_TOLERANCE * scale, 0.0, distances)

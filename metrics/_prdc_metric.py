@@ -1,4 +1,4 @@
-"""What the four metrics of nearest neighbours share: score, interval, floor and paired test."""
+"""Precision, recall, density and coverage as metrics: score, interval, floor and paired test."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from vfbench.interfaces import Better, Comparison, Groups, Score
 from vfbench.metrics._two_sample import (
     Labels,
     check_paired,
-    checked_pair,
-    clusters,
-    enough,
+    cluster_labels,
     floor,
-    note,
-    paired_remarks,
-    remarks,
+    holdout_suffices,
+    join_notes,
+    paired_sample_notes,
+    sample_notes,
+    validate_pair,
 )
-from vfbench.metrics._uncertainty import Influence, around, blocks, compared
+from vfbench.metrics._uncertainty import Influence, assign_blocks, comparison, interval_95
 
 HIGHER: Better = "higher"
-BLOCKS = 32  # blocks of clips that are left out in turn: they give a standard error to about 13 %
+NUM_BLOCKS = 32  # blocks of the jackknife; relative error of the standard error: about 13 %
 
 Measure: TypeAlias = Callable[[np.ndarray, np.ndarray, int, Labels, Labels], Influence]
 
 
 @dataclass(frozen=True)
 class NeighbourMetric:
-    """A measure of `metrics/_neighbours.py` as a metric.
+    """Nearest-neighbour metric; `measure` is a function of `metrics/_prdc.py`.
 
-    `minimum` 64: the balls of fewer clips are so wide that most clips are in some. All of these depend on N and on the
-    number of real clips, each in its own way: compare only equal numbers. No limit is known, so none is given.
+    `minimum` 64: with fewer clips the balls are so large that most clips lie in one. The scores depend on the numbers
+    of generated and of real clips: compare only equal numbers. No extrapolation is known, so there is no limit.
 
-    The intervals are too wide rather than too narrow: whether a clip is counted depends on several others at once, and
-    a jackknife counts that several times (Efron and Stein, Annals of Statistics 9, 1981). In simulations of two equally
-    good models at N = 256 the error of the difference was 1.3 (recall) to 2.3 times (precision) the spread seen.
+    The intervals are conservative: each count depends on several clips at once, and a jackknife overestimates the
+    variance of such a statistic (Efron and Stein, Annals of Statistics 9, 1981). In simulations of two equally good
+    models at N = 256 the error of the difference was 1.3 (recall) to 2.3 times (precision) the actual spread.
     """
 
     name: str
@@ -58,20 +58,20 @@ class NeighbourMetric:
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Score:
-        """Score `fake` (N, D) against `real` (M, D); `floor` is that of real clips against real clips, a ceiling here.
+        """Score `fake` (N, D) against `real` (M, D); `floor`, real against real clips, is an upper bound here.
 
-        The standard error is that of a jackknife over blocks of whole clusters, both of generated and of real clips.
+        The standard error comes from a jackknife over blocks of clusters, of generated and of real clips.
         Raises `UserError` for NaN or infinity, different widths, fewer than k + 2 clips on a side (of real clips twice
         as many), or groups that do not fit the clips.
         """
-        least = self.k + 2
-        fake, real = checked_pair(fake, real, self.title, least=least, least_real=2 * least)
-        labels = clusters(groups, len(fake), len(real), self.title)
-        found = self.measure(fake, real, self.k, *_blocks(labels, seed))
-        base, base_n = floor(self._value, real, holdout, len(fake), labels=labels[1], seed=seed)
-        said = note(enough(holdout, len(fake)), base_n, *remarks(fake, real, *labels))
-        interval = around(found.value, found.error)
-        return Score(found.value, *interval, base, len(real), len(fake), said, found.error)
+        min_rows = self.k + 2
+        fake, real = validate_pair(fake, real, self.title, min_rows=min_rows, min_real=2 * min_rows)
+        labels = cluster_labels(groups, len(fake), len(real), self.title)
+        result = self.measure(fake, real, self.k, *_jackknife_blocks(labels, seed))
+        floor_value, floor_n = floor(self._value, real, holdout, len(fake), labels=labels[1], seed=seed)
+        notes = join_notes(holdout_suffices(holdout, len(fake)), floor_n, *sample_notes(fake, real, *labels))
+        interval = interval_95(result.value, result.error)
+        return Score(result.value, *interval, floor_value, len(real), len(fake), notes, result.error)
 
     def compare(
         self,
@@ -82,24 +82,26 @@ class NeighbourMetric:
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Comparison:
-        """The score of `a` minus that of `b` (N, D), row i of both for the same request, against the same `real`.
+        """Score of `a` minus score of `b` (N, D) against the same `real` (M, D); row i of both answers one request.
 
-        Tested by a joint jackknife: the same requests are left out of both, the same real clips for both.
-        Raises `UserError` as `score` does, and where `a` and `b` have different shapes.
+        The test is a joint jackknife, which leaves the same requests and the same real clips out of both scores.
+        Raises `UserError` as `score` does, and if `a` and `b` have different shapes.
         """
         check_paired(a, b, self.title)
-        least = self.k + 2
-        (a, real), (b, _) = (checked_pair(each, real, self.title, least=least, least_real=least) for each in (a, b))
-        labels = clusters(groups, len(a), len(real), self.title)
-        parts = _blocks(labels, seed)
-        difference = self.measure(a, real, self.k, *parts) - self.measure(b, real, self.k, *parts)
-        return compared(difference.value, difference.error, *paired_remarks(a, b, real, *labels))
+        min_rows = self.k + 2
+        (a, real), (b, _) = (
+            validate_pair(each, real, self.title, min_rows=min_rows, min_real=min_rows) for each in (a, b)
+        )
+        labels = cluster_labels(groups, len(a), len(real), self.title)
+        blocks = _jackknife_blocks(labels, seed)
+        difference = self.measure(a, real, self.k, *blocks) - self.measure(b, real, self.k, *blocks)
+        return comparison(difference.value, difference.error, *paired_sample_notes(a, b, real, *labels))
 
     def _value(self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"]) -> float:
-        two = (np.arange(len(each)) % 2 for each in (fake, real))  # the fewest blocks: their jackknife is not used
-        return self.measure(fake, real, self.k, *two).value
+        two_blocks = (np.arange(len(each)) % 2 for each in (fake, real))  # the minimum: only the value is used
+        return self.measure(fake, real, self.k, *two_blocks).value
 
 
-def _blocks(labels: tuple[Labels, Labels], seed: int) -> tuple[Labels, Labels]:
+def _jackknife_blocks(labels: tuple[Labels, Labels], seed: int) -> tuple[Labels, Labels]:
     rng = np.random.default_rng(seed)
-    return blocks(labels[0], BLOCKS, rng), blocks(labels[1], BLOCKS, rng)
+    return assign_blocks(labels[0], NUM_BLOCKS, rng), assign_blocks(labels[1], NUM_BLOCKS, rng)

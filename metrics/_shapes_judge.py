@@ -1,7 +1,7 @@
-"""The judge of Moving Shapes: a small 3D network, trained by `benchmarks/train_judge.py` and shipped with vfbench.
+"""Feature extractor for Moving Shapes: a small 3D network from `benchmarks/train_judge.py`, shipped with vfbench.
 
-It plays the part that I3D, C3D and CLIP play on real video: a feature vector (FVD, KVD), class logits (IS) and an
-embedding that clips and captions share (CLIPSIM).
+It replaces I3D, C3D and CLIP: features (FVD, KVD), class logits (IS) and a joint embedding of clips and captions
+(CLIPSIM).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from vfbench import video
 from vfbench.clips.transform import resize
 from vfbench.errors import MissingData
 from vfbench.interfaces import Clips, Features, Request, WeightStatus
-from vfbench.nets.embedding import Caption
+from vfbench.nets.embedding import CaptionEncoder
 from vfbench.utils import checkpoint, files, tensor_files
 from vfbench.utils.device import exact_float32
 
 DIM = 64
-SIDE = 32  # pixels; other resolutions are resized to it (bilinear, antialiased)
+SIDE = 32  # pixels; clips are resized to it (bilinear, antialiased)
 
 
 def build(device: torch.device, *, weights_dir: str | None = None) -> ShapesJudgeExtractor:
-    """The judge with its shipped weights, or those of a folder that `benchmarks/train_judge.py` wrote."""
+    """Extractor with the shipped weights, or those in a folder written by `benchmarks/train_judge.py`."""
     folder = Path(weights_dir) if weights_dir else checkpoint.shipped("shapes", "judge")
     if folder is None:
-        raise MissingData("the weights of the shapes judge are not installed: run python benchmarks/train_judge.py")
+        raise MissingData("the weights of shapes_judge are not installed: run python benchmarks/train_judge.py")
     config = files.read_json(folder / "config.json")
     judge = Judge(len(config["classes"]), config["words"])
     digest = tensor_files.load_into(judge, folder / "model.safetensors", config["sha256"])
@@ -37,7 +37,7 @@ def build(device: torch.device, *, weights_dir: str | None = None) -> ShapesJudg
 
 
 class Judge(nn.Module):
-    """Clips (B, T, 3, 32, 32) in [-1, 1] to a feature vector, and from it to logits and an embedding."""
+    """3D network from clips (B, T, 3, 32, 32) in -1..1 to a feature vector, with heads for logits and embedding."""
 
     def __init__(self, classes: int, words: Sequence[str]) -> None:
         super().__init__()
@@ -54,12 +54,12 @@ class Judge(nn.Module):
         self.feature = nn.Linear(128, DIM)
         self.logits = nn.Linear(DIM, classes)
         self.embed_clip = nn.Linear(DIM, DIM)
-        self.caption = Caption(words, DIM)
+        self.caption = CaptionEncoder(words, DIM)
         self.embed_caption = nn.Linear(DIM, DIM)
         self.temperature = nn.Parameter(torch.tensor(10.0).log())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The feature vectors (B, 64)."""
+        """Feature vectors (B, 64)."""
         features: Tensor = self.feature(self.trunk(x.transpose(1, 2)))
         return features
 
@@ -68,12 +68,12 @@ class Judge(nn.Module):
         return F.normalize(self.embed_clip(F.relu(features)), dim=1)
 
     def class_logits(self, features: Tensor) -> Tensor:
-        """(B, classes) from feature vectors."""
+        """Logits (B, classes) from feature vectors."""
         logits: Tensor = self.logits(F.relu(features))
         return logits
 
     def caption_embedding(self, captions: Sequence[str]) -> Tensor:
-        """Unit vectors (B, 64); raises `UserError` for a word the judge does not know."""
+        """Unit vectors (B, 64); raises `UserError` for a word outside the vocabulary."""
         return F.normalize(self.embed_caption(self.caption(self.caption.tokens(captions))), dim=1)
 
 
@@ -86,7 +86,7 @@ def _unit(
 
 
 class ShapesJudgeExtractor:
-    """The judge behind the common interface; `similarity` is the cosine of a clip with its request's prompt."""
+    """Judge as an `Extractor`; `similarity` is the cosine of a clip and the prompt of its request."""
 
     name = "shapes_judge"
     weight_status: WeightStatus = "unpublished"
@@ -97,13 +97,13 @@ class ShapesJudgeExtractor:
 
     @torch.inference_mode()
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
-        """The asked outputs, float32 (B, D) on the CPU, always computed in float32."""
-        small = resize(video.checked(clips), SIDE, SIDE).to(self.device)
+        """Requested outputs, float32 (B, D) on the CPU, always computed in float32."""
+        resized = resize(video.require_byte_range(clips), SIDE, SIDE).to(self.device)
         with exact_float32(self.device):
-            features = self.judge(small.float().div(127.5).sub(1))
-            return {output: self._tell(output, features, requests).cpu() for output in outputs}
+            features = self.judge(resized.float().div(127.5).sub(1))
+            return {output: self._compute(output, features, requests).cpu() for output in outputs}
 
-    def _tell(self, output: str, features: Tensor, requests: Sequence[Request]) -> Tensor:
+    def _compute(self, output: str, features: Tensor, requests: Sequence[Request]) -> Tensor:
         if output == "features":
             return features
         if output == "logits":

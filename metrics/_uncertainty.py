@@ -1,4 +1,4 @@
-"""How far a number can be trusted: standard errors by influence, jackknife and bootstrap, intervals, paired tests."""
+"""Uncertainty of scores: standard errors by influence function, jackknife and bootstrap, intervals, paired tests."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vfbench.interfaces import Comparison
-from vfbench.metrics._two_sample import Labels, Statistic, count, members, totals
+from vfbench.metrics._two_sample import Labels, Statistic, cluster_rows, cluster_sums, num_clusters
 
-REPEATS = 200  # resamples: they give a standard error to 5 % (1 / sqrt(2 * 200))
-NORMAL_95 = 1.96  # half width of a 95 % interval in standard errors
+NUM_RESAMPLES = 200  # relative error of the standard error: 5 %, 1 / sqrt(2 * 200)
+NORMAL_95 = 1.96  # half-width of a 95 % interval in standard errors
 
 
-def around(value: float, error: float) -> tuple[float, float]:
-    """The 95 % interval `value` -+ 1.96 standard errors."""
+def interval_95(value: float, error: float) -> tuple[float, float]:
+    """95 % confidence interval: `value` +- 1.96 standard errors."""
     return value - NORMAL_95 * error, value + NORMAL_95 * error
 
 
-def compared(difference: float, error: float, *notes: str) -> Comparison:
-    """A difference with its standard error as interval and two-sided p-value, both of the normal distribution.
+def comparison(difference: float, error: float, *notes: str) -> Comparison:
+    """Interval and two-sided p-value of a difference, both from the normal distribution.
 
-    Where nothing varies (`error` 0), p is 1 for no difference and 0 for any.
+    With `error` 0, p is 1 for no difference and 0 for any other.
     """
-    surprise = abs(difference) / error if error > 0 else (math.inf if difference else 0.0)
-    p_value = math.erfc(surprise / math.sqrt(2))
-    return Comparison(difference, *around(difference, error), p_value, "; ".join(notes))
+    z = abs(difference) / error if error > 0 else (math.inf if difference else 0.0)
+    p_value = math.erfc(z / math.sqrt(2))
+    return Comparison(difference, *interval_95(difference, error), p_value, "; ".join(notes))
 
 
 @dataclass(frozen=True, eq=False)
 class Influence:
-    """A statistic of two samples, and what each cluster of clips adds to it, to first order.
+    """Statistic of two independent samples with the first-order influence of each cluster of clips.
 
-    `fake` (G,) and `real` (H,) are centred only up to a constant. Their sums of squares are the variance that the
-    clusters bring, the two samples being independent. Influences of two models on the same requests and real clips
-    are subtracted cluster by cluster, which is what makes a paired test. Hampel, J. American Statistical Association
-    69, 1974; Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 6.
+    `fake` (G,) and `real` (H,) are defined up to a constant; their spread gives the variance of the statistic.
+    Subtracting the influences of two models on the same requests and real clips, cluster by cluster, gives a paired
+    test. Hampel, J. American Statistical Association 69, 1974; Efron, The Jackknife, the Bootstrap and Other
+    Resampling Plans, 1982, chapter 6.
     """
 
     value: float
@@ -47,32 +47,32 @@ class Influence:
 
     @property
     def error(self) -> float:
-        """The standard error of `value` at this N."""
-        return math.sqrt(_variance(self.fake) + _variance(self.real))
+        """Standard error of `value` at this N."""
+        return math.sqrt(_variance_of_sum(self.fake) + _variance_of_sum(self.real))
 
     def __sub__(self, other: Influence) -> Influence:
         return Influence(self.value - other.value, self.fake - other.fake, self.real - other.real)
 
 
-def _variance(parts: Float[np.ndarray, " n"]) -> float:
-    """That of a sum of independent parts, estimated from the spread between them."""
+def _variance_of_sum(parts: Float[np.ndarray, " n"]) -> float:
+    """Variance of a sum of independent parts, estimated from the spread between them."""
     return len(parts) * float(np.var(parts, ddof=1))
 
 
-def of_rows(
+def influence_from_rows(
     value: float,
     fake: Float[np.ndarray, " n"],
     real: Float[np.ndarray, " m"],
     fake_labels: Labels,
     real_labels: Labels,
 ) -> Influence:
-    """From the influence of each clip: I(x_i) averages to 0, and the statistic moves by its mean."""
-    return Influence(value, totals(fake, fake_labels) / len(fake), totals(real, real_labels) / len(real))
+    """Influence of clusters from that of each clip, I(x_i) with mean 0: sums over each cluster, divided by N."""
+    return Influence(value, cluster_sums(fake, fake_labels) / len(fake), cluster_sums(real, real_labels) / len(real))
 
 
-def of_leave_outs(value: float, fake: Float[np.ndarray, " g"], real: Float[np.ndarray, " h"]) -> Influence:
-    """From the statistic without each cluster in turn: the delete-one-cluster jackknife."""
-    return Influence(value, *((1 - 1 / len(left)) * (left.mean() - left) for left in (fake, real)))
+def influence_from_jackknife(value: float, fake: Float[np.ndarray, " g"], real: Float[np.ndarray, " h"]) -> Influence:
+    """Delete-one-cluster jackknife: `fake` and `real` hold the statistic without each cluster in turn."""
+    return Influence(value, *((1 - 1 / len(values)) * (values.mean() - values) for values in (fake, real)))
 
 
 def bootstrap_error(
@@ -80,20 +80,20 @@ def bootstrap_error(
     arrays: Sequence[np.ndarray],
     labels: Sequence[Labels] | None = None,
     *,
-    repeats: int = REPEATS,
+    repeats: int = NUM_RESAMPLES,
     seed: int,
 ) -> float:
-    """The standard deviation of `statistic(*arrays)` over resamples of the clusters of each array.
+    """Bootstrap standard error: standard deviation of `statistic(*arrays)` over resamples of the clusters.
 
-    Clusters are drawn with replacement, independently for each array, and bring all their rows; without `labels` each
-    row is its own cluster. The same seed gives the same error. What is resampled together, such as two models on the
-    same requests, is stacked into one array. Only the spread of the resamples is used, not their place: a resample
-    holds about 63 % of the clips, the rest are duplicates, so its own value is biased.
+    Clusters are drawn with replacement, independently for each array, with all their rows; without `labels` each row
+    is a cluster. The same seed gives the same error. To resample two models on the same requests together, stack them
+    into one array. Only the spread of the resamples is used, not their mean: a resample holds about 63 % of the
+    clips, the rest are duplicates, so its value is biased.
     Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 6.
     """
     labels = [np.arange(len(array)) for array in arrays] if labels is None else labels
     rng = np.random.default_rng(seed)
-    rows = [members(each) for each in labels]
+    rows = [cluster_rows(each) for each in labels]
     replicates = [
         statistic(*(array[_resample(rng, each)] for array, each in zip(arrays, rows, strict=True)))
         for _ in range(repeats)
@@ -102,15 +102,15 @@ def bootstrap_error(
 
 
 def _resample(rng: np.random.Generator, rows: Sequence[Int[np.ndarray, " _"]]) -> Int[np.ndarray, " _"]:
-    """As many clusters as there are, drawn with replacement, their rows in random order."""
-    drawn = rng.integers(len(rows), size=len(rows))
-    return rng.permutation(np.concatenate([rows[cluster] for cluster in drawn]))
+    """Row indices of len(rows) clusters drawn with replacement, in random order."""
+    drawn_clusters = rng.integers(len(rows), size=len(rows))
+    return rng.permutation(np.concatenate([rows[cluster] for cluster in drawn_clusters]))
 
 
-def blocks(labels: Labels, most: int, rng: np.random.Generator) -> Labels:
-    """Whole clusters put together at random into at most `most` blocks of about equally many, numbered from 0."""
-    order = rng.permutation(count(labels))
+def assign_blocks(labels: Labels, max_blocks: int, rng: np.random.Generator) -> Labels:
+    """Random assignment of clusters to at most `max_blocks` blocks of about equal size, numbered from 0."""
+    order = rng.permutation(num_clusters(labels))
     assigned = np.empty(len(order), dtype=np.int64)
-    for block, part in enumerate(np.array_split(order, min(most, len(order)))):
+    for block, part in enumerate(np.array_split(order, min(max_blocks, len(order)))):
         assigned[part] = block
     return np.asarray(assigned[labels])

@@ -1,13 +1,13 @@
-"""VideoMAE-v2 ViT-g/14, fine-tuned on Something-Something v2: the features of VideoMAE-FVD, which sees motion better.
+"""VideoMAE-v2 ViT-g/14 feature extractor, fine-tuned on Something-Something v2: features of the motion-sensitive FVD.
 
-Wang et al., arXiv 2303.16727; Ge et al., CVPR 2024, arXiv 2404.12391, whose package cd-fvd this follows to the float:
-input / 255 without mean and deviation, half-pixel bilinear squash to 224 x 224, the mean of all tokens after `fc_norm`.
-cd-fvd divides covariances by N: its distance is `fvd(ddof=0)` of these features.
+Wang et al., arXiv 2303.16727; Ge et al., CVPR 2024, arXiv 2404.12391. Follows their package cd-fvd exactly: input / 255
+without normalisation, half-pixel bilinear squash to 224 x 224, `fc_norm` of the mean of all tokens. cd-fvd divides
+covariances by N: its distance is `fvd(ddof=0)` of these features.
 
-The tensors bear the names of the published file, `vit_g_hybrid_pt_1200e_ssv2_ft.pth` (there below the key `module`):
+Tensor names are those of the published file, `vit_g_hybrid_pt_1200e_ssv2_ft.pth` (under its key `module`):
 patch_embed.proj, blocks.<n>.{norm1, attn.{q_bias, v_bias, qkv, proj}, norm2, mlp.{fc1, fc2}}, fc_norm, head. Its
-2,023,804,201 bytes are the 1,011,855,918 numbers of `VideoMAE()` in half precision and 92 kB around them. Its features
-were never compared with cd-fvd's for want of the file: only the network was, with random numbers at a smaller width.
+2,023,804,201 bytes are the 1,011,855,918 parameters of `VideoMAE()` in half precision plus 92 kB. The file was not
+available for a comparison of features with cd-fvd: only the network was compared, with random weights at smaller width.
 """
 
 from __future__ import annotations
@@ -27,51 +27,54 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Clips, Features, Request
 from vfbench.metrics._resize import bilinear
 from vfbench.utils.device import exact_float32
-from vfbench.weights import Filled, fill
+from vfbench.weights import WeightInfo, load_weights
 
-BATCH = 4  # clips in one pass of the network: 2048 tokens each, 50 MB in its widest layer
-EPS = 1e-6  # of every layer norm
+BATCH_SIZE = 4  # clips per forward pass: 2048 tokens each, 50 MB in the widest layer
+LAYER_NORM_EPS = 1e-6  # of every layer norm
 
 
 def build(device: torch.device, *, weights: str = "default") -> VideoMAEExtractor:
-    """ViT-g/14 in float32, 4 GB; `weights` as in `vfbench.weights.fill`."""
-    with torch.device("meta"):  # a billion first numbers would only be thrown away
+    """Extractor with ViT-g/14 in float32, 4 GB; `weights` as in `vfbench.weights.load_weights`."""
+    with torch.device("meta"):  # skips the initialisation of a billion parameters
         network = VideoMAE()
     network.to_empty(device="cpu")
-    filled = fill(network, "videomae", weights)
-    return VideoMAEExtractor(network, filled, device)
+    weight_info = load_weights(network, "videomae", weights)
+    return VideoMAEExtractor(network, weight_info, device)
 
 
 class VideoMAEExtractor:
-    """VideoMAE behind the common interface; `features` (1408) are the normalised mean of its tokens."""
+    """VideoMAE as an `Extractor`; `features` (1408) are the normalised mean of the tokens."""
 
     name = "videomae"
 
-    def __init__(self, network: VideoMAE, filled: Filled, device: torch.device) -> None:
-        self.network, self.device, self.weight_status = network.to(device).eval(), device, filled.weight_status
+    def __init__(self, network: VideoMAE, weight_info: WeightInfo, device: torch.device) -> None:
+        self.network, self.device, self.weight_status = network.to(device).eval(), device, weight_info.weight_status
         self.outputs: Mapping[str, int] = {"features": network.fc_norm.normalized_shape[0]}
-        self.fingerprint = hashlib.sha256(json.dumps(["videomae", filled.digest]).encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(json.dumps(["videomae", weight_info.digest]).encode()).hexdigest()
 
     @torch.inference_mode()
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
-        """The features, float32 (B, D) on the CPU; raises `UserError` for an odd number of frames."""
+        """Features, float32 (B, D) on the CPU; raises `UserError` for an odd number of frames."""
         with exact_float32(self.device):
-            parts = [self.network(self.prepared(part)) for part in torch.split(video.checked(clips), BATCH)]
+            parts = [
+                self.network(self.network_input(part))
+                for part in torch.split(video.require_byte_range(clips), BATCH_SIZE)
+            ]
         features = torch.cat(parts).cpu()
         return dict.fromkeys(outputs, features)
 
-    def prepared(self, clips: Clips) -> Float[Tensor, "batch 3 frames side side"]:
-        """What the network sees of clips, in 0..1."""
+    def network_input(self, clips: Clips) -> Float[Tensor, "batch 3 frames side side"]:
+        """Preprocessed clips, in 0..1."""
         frames = clips.to(self.device).flatten(0, 1).float()
         squashed = bilinear(frames, self.network.side, self.network.side)
         return squashed.div(255).reshape(*clips.shape[:3], *squashed.shape[2:]).transpose(1, 2)
 
 
 class VideoMAE(nn.Module):
-    """Clips (B, 3, T, side, side) in 0..1 to features (B, dim); by default the sizes of ViT-g/14.
+    """Network from clips (B, 3, T, side, side) in 0..1 to features (B, dim); defaults are the sizes of ViT-g/14.
 
-    `frames` is the length of the training clips. Another even length is taken too, with its positions interpolated
-    between theirs as cd-fvd does. `head` classifies, and is no part of the features.
+    `frames` is the length of the training clips. For other even lengths, position embeddings are interpolated as in
+    cd-fvd. `head` is the classifier, which the features do not use.
     """
 
     def __init__(
@@ -90,19 +93,19 @@ class VideoMAE(nn.Module):
         super().__init__()
         self.side, self.tubelet = side, tubelet
         self.grid = (frames // tubelet, side // patch, side // patch)
-        step = (tubelet, patch, patch)
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv3d(3, dim, step, step)})
+        patch_size = (tubelet, patch, patch)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv3d(3, dim, patch_size, patch_size)})
         self.blocks = nn.ModuleList([Block(dim, heads, hidden) for _ in range(depth)])
-        self.fc_norm = nn.LayerNorm(dim, EPS)
+        self.fc_norm = nn.LayerNorm(dim, LAYER_NORM_EPS)
         self.head = nn.Linear(dim, classes)
-        self.positions = sinusoids(math.prod(self.grid), dim)
+        self.positions = sinusoidal_positions(math.prod(self.grid), dim)
 
     def forward(self, x: Float[Tensor, "batch 3 t side side"]) -> Float[Tensor, "batch dim"]:
-        """The features."""
+        """Features (B, dim); raises `UserError` if T is no multiple of `tubelet`."""
         if x.shape[2] % self.tubelet:
             raise UserError(
                 f"clips have {x.shape[2]} frames, and VideoMAE reads {self.tubelet} at a time: "
-                "use an even number, so that none is left out"
+                f"use a multiple of {self.tubelet}"
             )
         tokens = self.patch_embed["proj"](x)
         tokens = tokens.flatten(2).transpose(1, 2) + self._positions(tokens.shape[2]).to(x.device)
@@ -112,33 +115,33 @@ class VideoMAE(nn.Module):
         return features
 
     def _positions(self, length: int) -> Float[Tensor, "1 tokens dim"]:
-        """The positions of clips that are `length` tokens long."""
+        """Position embeddings for clips of `length` tokens in time."""
         if length == self.grid[0]:
             return self.positions
-        # The tenth guards the size against rounding down, and cd-fvd's scale has it too.
+        # The 0.1 guards against rounding the size down, as in cd-fvd.
         scale = ((length + 0.1) / self.grid[0], 1.0, 1.0)
-        laid_out = self.positions.transpose(1, 2).reshape(1, -1, *self.grid)
-        return F.interpolate(laid_out, scale_factor=scale, mode="trilinear").flatten(2).transpose(1, 2)
+        grid = self.positions.transpose(1, 2).reshape(1, -1, *self.grid)
+        return F.interpolate(grid, scale_factor=scale, mode="trilinear").flatten(2).transpose(1, 2)
 
 
 class Block(nn.Module):
-    """A transformer block, normalised before attention and before the two layers; keys have no bias."""
+    """Pre-norm transformer block."""
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(dim, EPS), nn.LayerNorm(dim, EPS)
+        self.norm1, self.norm2 = nn.LayerNorm(dim, LAYER_NORM_EPS), nn.LayerNorm(dim, LAYER_NORM_EPS)
         self.attn = Attention(dim, heads)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, hidden), "fc2": nn.Linear(hidden, dim)})
 
     def forward(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
-        """Tokens to tokens."""
+        """Output tokens, same shape as the input."""
         x = x + self.attn(self.norm1(x))
-        added: Tensor = self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
-        return x + added
+        update: Tensor = self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+        return x + update
 
 
 class Attention(nn.Module):
-    """Self-attention whose queries and values alone have a bias."""
+    """Self-attention with a bias for queries and values, none for keys."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -148,16 +151,16 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
-        """Tokens to tokens."""
+        """Output tokens, same shape as the input."""
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        mixed = F.linear(x, self.qkv.weight, bias).reshape(*x.shape[:2], 3, self.heads, -1)
-        q, k, v = mixed.permute(2, 0, 3, 1, 4)
-        seen: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return seen
+        qkv = F.linear(x, self.qkv.weight, bias).reshape(*x.shape[:2], 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        output: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return output
 
 
-def sinusoids(count: int, dim: int) -> Float[Tensor, "1 {count} {dim}"]:
-    """The fixed position of each token, counted through time, rows and columns: sine and cosine side by side."""
-    channel, place = (torch.arange(size, dtype=torch.float64, device="cpu") for size in (dim, count))
-    angle = place[:, None] / 10000 ** (2 * (channel // 2) / dim)
+def sinusoidal_positions(count: int, dim: int) -> Float[Tensor, "1 {count} {dim}"]:
+    """Fixed sinusoidal position embedding by token index (time, rows, columns); sine and cosine alternate."""
+    channel, position = (torch.arange(size, dtype=torch.float64, device="cpu") for size in (dim, count))
+    angle = position[:, None] / 10000 ** (2 * (channel // 2) / dim)
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()[None]

@@ -1,18 +1,17 @@
-"""CLIP frame consistency: how alike the consecutive frames of a clip are."""
+"""CLIP frame consistency: similarity of consecutive frames of a clip."""
 
 from __future__ import annotations
 
 from vfbench.interfaces import PairedMetric
 from vfbench.metrics._mean_cosine import MeanCosine
 
-SOURCE = "clip.consistency"  # where the protocol does not say
+SOURCE = "clip.consistency"  # default, unless the protocol names another source
 
 
 def build() -> PairedMetric:
-    """The mean cosine of the CLIP embeddings of consecutive frames ("CLIP-temp"), over frames and clips, in -1..1.
+    """Mean cosine of the CLIP embeddings of consecutive frames ("CLIP-temp"), over frames and clips, in -1..1.
 
-    Flicker and sudden cuts lower it. Its best value is no goal: clips that stand still have 1. So read it against its
-    floor, what real clips score, and beside a metric that sees motion. It has no options: the CLIP model is the
-    extractor's choice.
+    Flicker and cuts lower it, but static clips score 1. So compare it with its floor, the score of real clips, and
+    report a motion-sensitive metric with it. No options: the extractor selects the CLIP model.
     """
     return MeanCosine("clip_consistency", "CLIP consistency", "consistency")

@@ -1,4 +1,4 @@
-"""Coverage: the share of real clips that have a generated one nearby."""
+"""Coverage: fraction of real clips with a generated clip nearby."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from vfbench.metrics._prdc_metric import NeighbourMetric
 
 
 def build(*, k: int = 5) -> PairedMetric:
-    """Coverage with balls to the `k`-th neighbour: 5 in Naeem et al."""
+    """Coverage with balls up to the `k`-th neighbour; 5 in Naeem et al."""
     check_k(k)
     return NeighbourMetric("coverage", "Coverage", coverage, k)

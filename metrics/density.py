@@ -1,4 +1,4 @@
-"""Density: how many real clips surround each generated one, as a part of what is usual among real ones."""
+"""Density: number of real-clip balls around each generated clip, divided by k."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from vfbench.metrics._prdc_metric import NeighbourMetric
 
 
 def build(*, k: int = 5) -> PairedMetric:
-    """Density with balls to the `k`-th neighbour: 5 in Naeem et al."""
+    """Density with balls up to the `k`-th neighbour; 5 in Naeem et al."""
     check_k(k)
     return NeighbourMetric("density", "Density", density, k)

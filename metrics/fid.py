@@ -1,4 +1,4 @@
-"""Frame FID: the Frechet distance of the pictures that clips are made of, blind to motion."""
+"""Frame FID: Frechet distance of single frames, insensitive to motion."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from vfbench.interfaces import PairedMetric
 from vfbench.metrics._frechet import check_ddof, frechet_distance, frechet_influence
 from vfbench.metrics._frechet_metric import FrechetMetric
 from vfbench.metrics._two_sample import Labels
-from vfbench.metrics._uncertainty import Influence, of_rows
+from vfbench.metrics._uncertainty import Influence, influence_from_rows
 
-SOURCE = "inception.features"  # where the protocol does not say
-WIDEST = 2048  # numbers of a frame: Inception's, the widest that any frame metric reads, and the only one of several
+SOURCE = "inception.features"  # default, unless the protocol names another source
+FRAME_DIM = 2048  # features of a frame: those of Inception, also the maximum for one frame per clip
 
 
 @dataclass(frozen=True)
 class FID(FrechetMetric):
-    """The Frechet distance of frame features: Heusel et al., arXiv 1706.08500, on one or more frames of each clip.
+    """Frechet distance of frame features: Heusel et al., arXiv 1706.08500, on one or more frames of each clip.
 
-    A row holds the features of `frames` frames of one clip, side by side. The frames of all clips make the Gaussian,
-    but they are not independent: what is counted, drawn and left out is always a clip with all its frames. So 2048
+    A row holds the features of `frames` frames of one clip, concatenated. The Gaussian is fitted to the frames of all
+    clips, but these are not independent: counting and resampling treat a clip with all its frames as one unit. So 2048
     clips of 16 frames are a sample of 2048, and N in a score is the number of clips.
 
-    `minimum` 256: with fewer, even real clips score far from 0. FID falls as N grows; compare only equal N and equal
-    `frames`, and read it against its floor. It has no limit at infinite N: with 2048 features that takes 8192 clips.
+    `minimum` 256: with fewer clips even real ones score far from 0. FID falls as N grows: compare scores at equal N and
+    equal `frames`, and against their floor. It has no limit at infinite N, which would need 8192 clips.
     """
 
     name: str = "fid"
@@ -39,21 +39,23 @@ class FID(FrechetMetric):
     def _influence(
         self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"], labels: tuple[Labels, Labels]
     ) -> Influence:
-        of_frames = (np.repeat(each, self.frames) for each in labels)
-        shown = self._apart(fake), self._apart(real)
-        return of_rows(self._distance(fake, real), *frechet_influence(*shown, ddof=self.ddof), *of_frames)
+        frame_labels = (np.repeat(each, self.frames) for each in labels)
+        frame_features = self._split_frames(fake), self._split_frames(real)
+        return influence_from_rows(
+            self._distance(fake, real), *frechet_influence(*frame_features, ddof=self.ddof), *frame_labels
+        )
 
     def _distance(self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"]) -> float:
-        return frechet_distance(self._apart(fake), self._apart(real), ddof=self.ddof)
+        return frechet_distance(self._split_frames(fake), self._split_frames(real), ddof=self.ddof)
 
-    def _apart(self, clips: Float[np.ndarray, "n width"]) -> Float[np.ndarray, "rows dim"]:
-        """One row a frame, from one row a clip."""
+    def _split_frames(self, clips: Float[np.ndarray, "n width"]) -> Float[np.ndarray, "rows dim"]:
+        """Reshape one row per clip to one row per frame; raises `UserError` if the width does not fit `frames`."""
         width = clips.shape[1]
-        fits = width <= WIDEST if self.frames == 1 else width == self.frames * WIDEST  # else it would cut one frame up
+        fits = width <= FRAME_DIM if self.frames == 1 else width == self.frames * FRAME_DIM
         if not fits:
             raise UserError(
-                f"{self.title}: {width} values per clip are not those of {self.frames} frames, {WIDEST} each: "
-                "fid(frames=K) reads inception(frames='all', count=K), and fid the other choices of frames; "
+                f"{self.title}: {width} values per clip are not those of {self.frames} frames, {FRAME_DIM} each: "
+                "fid(frames=K) needs inception(frames='all', count=K), and fid any other choice of frames; "
                 "for K frames add --extractor \"inception=inception(frames='all', count=K)\" to the command"
             )
         return clips.reshape(len(clips) * self.frames, width // self.frames)
@@ -62,17 +64,17 @@ class FID(FrechetMetric):
         self, fake: Float[np.ndarray, "n width"], real: Float[np.ndarray, "m width"], labels: tuple[Labels, Labels]
     ) -> list[str]:
         clips, dim = min(len(fake), len(real)), fake.shape[1] // self.frames
-        of_clips = [f"{self.frames} frames of each clip, N counts clips"] if self.frames > 1 else []
+        multi_frame = [f"{self.frames} frames of each clip, N counts clips"] if self.frames > 1 else []
         biased = [f"N = {clips} clips for D = {dim}: strongly biased upward"] if clips <= dim else []
-        return [*of_clips, *biased]
+        return [*multi_frame, *biased]
 
 
 def build(*, frames: int = 1, ddof: int = 1) -> PairedMetric:
-    """FID with covariances over N - 1 (`ddof` 1: pytorch-fid, torch-fidelity) or N (0: StyleGAN-V's fid50k_full).
+    """FID with covariances divided by N - 1 (`ddof` 1: pytorch-fid, torch-fidelity) or N (0: StyleGAN-V's fid50k_full).
 
-    `frames` is how many frames of each clip the extractor gives: 1, but for `inception(frames='all', count=K)`.
+    `frames` is the number of frames per clip in the features: K for `inception(frames='all', count=K)`, else 1.
     """
     check_ddof(ddof)
     if frames < 1:
-        raise UserError(f"frames = {frames}: give the number of frames of each clip whose features the extractor gives")
+        raise UserError(f"frames = {frames}: give the number of frames per clip in the features, at least 1")
     return FID(ddof=ddof, frames=frames)

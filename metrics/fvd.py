@@ -1,4 +1,4 @@
-"""FVD: the Frechet video distance."""
+"""FVD: Frechet video distance."""
 
 from __future__ import annotations
 

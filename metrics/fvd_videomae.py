@@ -1,4 +1,4 @@
-"""VideoMAE FVD: the Frechet video distance by features that see more of the motion, and less of single frames."""
+"""VideoMAE FVD: Frechet video distance of features that are more sensitive to motion than I3D's."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from vfbench.interfaces import PairedMetric
 from vfbench.metrics._frechet import check_ddof
 from vfbench.metrics._frechet_metric import FrechetMetric
 
-SOURCE = "videomae.features"  # where the protocol does not say
+SOURCE = "videomae.features"  # default, unless the protocol names another source
 
 
 def build(*, ddof: int = 0) -> PairedMetric:
-    """The content-debiased FVD of Ge et al., arXiv 2404.12391; covariances over N (`ddof` 0), as in cd-fvd, or N - 1.
+    """Content-debiased FVD of Ge et al., arXiv 2404.12391; covariances over N (`ddof` 0), as in cd-fvd, or N - 1.
 
-    Its values do not compare with those of I3D's FVD.
+    Its values are not comparable with FVD on I3D features.
     """
     check_ddof(ddof)
     return FrechetMetric("fvd_videomae", "FVD (VideoMAE)", ddof)

@@ -1,4 +1,4 @@
-"""Precision: the share of generated clips that look like real ones."""
+"""Precision: fraction of generated clips inside the manifold of real clips."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from vfbench.metrics._prdc_metric import NeighbourMetric
 
 
 def build(*, k: int = 3) -> PairedMetric:
-    """Precision with balls to the `k`-th neighbour: 3 in Kynkaanniemi et al., StyleGAN and torch-fidelity."""
+    """Precision with balls up to the `k`-th neighbour; 3 in Kynkaanniemi et al., StyleGAN and torch-fidelity."""
     check_k(k)
     return NeighbourMetric("precision", "Precision", precision, k)

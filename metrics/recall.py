@@ -1,4 +1,4 @@
-"""Recall: the share of real clips that look like generated ones."""
+"""Recall: fraction of real clips inside the manifold of generated clips."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from vfbench.metrics._prdc_metric import NeighbourMetric
 
 
 def build(*, k: int = 3) -> PairedMetric:
-    """Recall with balls to the `k`-th neighbour: 3 in Kynkaanniemi et al., StyleGAN and torch-fidelity."""
+    """Recall with balls up to the `k`-th neighbour; 3 in Kynkaanniemi et al., StyleGAN and torch-fidelity."""
     check_k(k)
     return NeighbourMetric("recall", "Recall", recall, k)

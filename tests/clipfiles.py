@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,18 @@ def pictures(value: int = 0, frames: int = FRAMES, height: int = HEIGHT, width: 
     return np.broadcast_to(greys[:, None, None, None], (frames, height, width, 3)).copy()
 
 
-def write_video(path: Path, images: np.ndarray) -> None:
+def write_video(path: Path, images: np.ndarray, times: Sequence[int] = ()) -> None:
+    """Frames 1/25 s apart, or at these multiples of it."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(f"file:{path}", "w") as container:
         size = {"height": images.shape[1], "width": images.shape[2]}
         stream = container.add_stream("ffv1", rate=25, pix_fmt="bgr0", **size)
-        for image in images:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        for image, time in zip_longest(images, times):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = time
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 

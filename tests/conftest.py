@@ -207,7 +207,7 @@ def prepared_ucf101(raw_ucf101: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of up to 24 frames: four of the small UCF101, of which the second holds two videos."""
-    monkeypatch.setattr(shards, "SHARD", 24 * 3 * 8 * 8)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 24 * 3 * 8 * 8)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vfbench.data.verify_report import Report
+from vfbench.data.verify_report import VerifyReport
 
 CLASSES = ("ApplyEyeMakeup", "HandstandPushups", "YoYo")
 FILES = {"HandstandPushups": "HandStandPushups"}  # spelled otherwise than their folder
@@ -65,6 +65,6 @@ def ucf101(root: Path) -> Path:
     return root
 
 
-def found(report: Report) -> dict[str, list[tuple[str, str]]]:
+def found(report: VerifyReport) -> dict[str, list[tuple[str, str]]]:
     """Name and detail of every case, by kind."""
-    return {one.kind: [(case.name, case.detail) for case in one.cases] for one in report.findings}
+    return {one.kind: [(case.name, case.detail) for case in one.examples] for one in report.findings}

@@ -35,18 +35,18 @@ def tiny_dataset(frames: int = 4, side: int = 8) -> Shapes:
 
 
 def tiny_videofusion(frames: int = 4, *, perturbed: bool = True, **options: Any) -> VideoFusion:
-    config = ModelConfig.of("videofusion", "tiny", videofusion.PRESETS, tiny_dataset(frames))
+    config = ModelConfig.from_preset("videofusion", "tiny", videofusion.PRESETS, tiny_dataset(frames))
     return _tiny(VideoFusion, config, perturbed, {"base": NO_TIME, "residual": UNET, **options})
 
 
 def tiny_one_network(**options: Any) -> OneNetworkVideoFusion:
     """The form of VideoFusion that has one network."""
-    config = ModelConfig.of("videofusion", "tiny-one", videofusion.PRESETS, tiny_dataset())
+    config = ModelConfig.from_preset("videofusion", "tiny-one", videofusion.PRESETS, tiny_dataset())
     return _tiny(OneNetworkVideoFusion, config, True, {"network": UNET, **options})
 
 
 def tiny_vdm(frames: int = 4, *, perturbed: bool = True, **options: Any) -> VDM:
-    config = ModelConfig.of("vdm", "tiny", vdm.PRESETS, tiny_dataset(frames))
+    config = ModelConfig.from_preset("vdm", "tiny", vdm.PRESETS, tiny_dataset(frames))
     return _tiny(VDM, config, perturbed, {"network": UNET, **options})
 
 
@@ -89,7 +89,7 @@ def denoiser_of(model: DiffusionModel, condition: Tensor) -> Denoiser:
 
     def denoise(z: Tensor, t: int) -> Prediction:
         times = torch.full((len(z),), t)
-        return schedule.clip(model.predict(z, times, condition), z, model.schedule.at(times, z))
+        return schedule.clip_x0(model.predict(z, times, condition), z, model.schedule.at(times, z))
 
     return denoise
 

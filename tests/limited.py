@@ -48,7 +48,7 @@ def little_memory() -> Iterator[None]:
 
 def learnt(folder: Path, accumulate: int = 1) -> dict[str, Tensor]:
     """The weights after a training, which are also left in the folder."""
-    config = ModelConfig.of("vdm", "tiny", vdm.PRESETS, DATA)
+    config = ModelConfig.from_preset("vdm", "tiny", vdm.PRESETS, DATA)
     torch.manual_seed(0)
     model = VDM(replace(config, options={**config.options, "network": UNET}))
     train(model, DATA, replace(OPTIONS, accumulate=accumulate), folder)
@@ -66,7 +66,9 @@ def main(folder: Path) -> None:
     with little_memory(), redirect_stderr(StringIO()) as said:
         found = learnt(folder / "little")
     print(said.getvalue(), file=sys.stderr)
-    expected = learnt(folder / "parts", accumulate=int(re.findall(r"each batch in (\d+) parts", said.getvalue())[-1]))
+    expected = learnt(
+        folder / "parts", accumulate=int(re.findall(r"continuing with --accumulate (\d+)", said.getvalue())[-1])
+    )
     torch.save({"clips": [torch.cat(parts), clips], "weights": [found, expected]}, folder / "made.pt")
 
 

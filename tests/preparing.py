@@ -11,7 +11,7 @@ from clipfiles import write_video
 from datatrees import CLASSES
 
 from vfbench import plugins
-from vfbench.datasets._video_dataset import Videos
+from vfbench.datasets._video_dataset import VideoDataset
 
 SPEC = "ucf101(frames=4, height=8, width=8)"
 # Name, frames, height and width of every video: no two of a size.
@@ -42,10 +42,10 @@ def write_ucf101(root: Path) -> Path:
     return root
 
 
-def load(root: Path, spec: str = SPEC, **options: Any) -> Videos:
+def load(root: Path, spec: str = SPEC, **options: Any) -> VideoDataset:
     """The dataset of a folder, prepared or not."""
     dataset = plugins.load("dataset", plugins.parse(spec).merged({"root": str(root), **options}))
-    assert isinstance(dataset, Videos)
+    assert isinstance(dataset, VideoDataset)
     return dataset
 
 
@@ -53,7 +53,7 @@ def shards(folder: Path) -> list[Path]:
     return sorted((folder / "shards").glob("*.npy"))
 
 
-def assert_same(one: Videos, two: Videos) -> None:
+def assert_same(one: VideoDataset, two: VideoDataset) -> None:
     """Everything that a reader can be asked for."""
     assert one.fingerprint == two.fingerprint
     assert (one.classes, one.words, one.shape, one.note) == (two.classes, two.words, two.shape, two.note)

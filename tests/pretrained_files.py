@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vfbench.utils import tensor_files
 from vfbench.utils.files import file_sha256
-from vfbench.weights import Filled, catalogue, fill, i3d
+from vfbench.weights import WeightInfo, catalogue, i3d, load_weights
 from vfbench.weights.catalogue import Download, Source
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -75,11 +75,11 @@ def hassony2(state: Mapping[str, Tensor]) -> State:
     return {names[name]: tensor for name, tensor in state.items()}
 
 
-def table(published: int = 0, imagenet: int = 1) -> tuple[i3d.Row, ...]:
+def table(published: int = 0, imagenet: int = 1) -> tuple[i3d.TensorRow, ...]:
     """What `i3d.csv` is for the real network: the CRCs of the networks with these two seeds."""
     one, other = arrays_of(published), arrays_of(imagenet)
     rows = [(i3d.PREFIX + variable, ours, theirs, shape) for variable, ours, theirs, shape in NAMES]
-    return tuple(i3d.Row(*row, masked(one[row[0]].tobytes()), masked(other[row[0]].tobytes())) for row in rows)
+    return tuple(i3d.TensorRow(*row, masked(one[row[0]].tobytes()), masked(other[row[0]].tobytes())) for row in rows)
 
 
 def masked(content: bytes) -> int:
@@ -208,10 +208,10 @@ def save(path: Path, content: object, **options: Any) -> Path:
     return path
 
 
-def filled(name: str, state: Mapping[str, Tensor]) -> Filled:
+def filled(name: str, state: Mapping[str, Tensor]) -> WeightInfo:
     """Fill a module with what was imported, and see that it got these tensors."""
     module = module_of(state)
-    done = fill(module, name)
+    done = load_weights(module, name)
     found = module.state_dict()
     assert all(torch.equal(found[key], tensor.float()) for key, tensor in state.items())
     return done

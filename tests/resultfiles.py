@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
-from vfbench.report.results import Record
+from vfbench.report import table
+from vfbench.report.results import Result
 from vfbench.report.table import Table
 
-PROTOCOL = {"id": "3f2a9c01be77", "name": "shapes", "comparable": True, "resolution": 32, "frames": 16, "n_fake": 256}
+Record: TypeAlias = dict[str, Any]
+
+PROTOCOL: Record = {
+    "id": "3f2a9c01be77",
+    "name": "shapes",
+    "comparable": True,
+    "resolution": 32,
+    "frames": 16,
+    "n_fake": 256,
+}
 OTHER = PROTOCOL | {"id": "9a8b7c6d5e4f", "name": "tats", "resolution": 64}
 SMOKE_RUN = PROTOCOL | {"id": "0000aaaa1111", "name": "smoke", "comparable": False, "n_fake": 8}
 
@@ -32,6 +43,10 @@ def record(
         "model_spec": f"{model}(steps=25)",
         "reference": model in ("real", "noise", "frozen"),
     }
+
+
+def build(records: Sequence[Record], *, allow_mixed: bool = False) -> Table:
+    return table.build([Result.model_validate(each) for each in records], allow_mixed=allow_mixed)
 
 
 def inception(value: float) -> Record:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from vfbench.datasets import shapes
-from vfbench.scoring import ScoreOptions, ScorePlan, look, score
+from vfbench.scoring.job import ScorePlan, score
+from vfbench.scoring.options import ScoreOptions
+from vfbench.scoring.plan import plan as plan_score
 
 
 def drawn(count: int, first: int = 0, frames: int = 16, side: int = 32) -> np.ndarray:
@@ -27,9 +29,9 @@ def saved(path: Path, values: np.ndarray) -> Path:
 def looked(fake: Path, **options: Any) -> ScorePlan:
     """What is found: unless told otherwise, against Moving Shapes, with few clips."""
     given = {"real": "shapes", "smoke": True, "device": "cpu", **options}
-    return look(ScoreOptions(fake=fake, **given))
+    return plan_score(ScoreOptions(fake=fake, **given))
 
 
 def scored(fake: Path, **options: Any) -> dict[str, Any]:
     """The result of it."""
-    return score(looked(fake, **options))
+    return score(looked(fake, **options)).to_json()

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vfbench.errors import UserError
 from vfbench.interfaces import Clips, Request
-from vfbench.metrics._c3d import C3D, C3DExtractor, bicubic_centre, build, corner_to_corner
-from vfbench.weights import Filled, c3d
+from vfbench.metrics._c3d import C3D, C3DExtractor, build, resize_align_corners, resize_bicubic_crop
+from vfbench.weights import WeightInfo, c3d
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def network() -> C3D:
 
 
 def extractor(network: C3D, preprocess: str = "tgan2") -> C3DExtractor:
-    return C3DExtractor(network, Filled("0" * 64, weight_status="nonstandard"), CPU, preprocess=preprocess)
+    return C3DExtractor(network, WeightInfo("0" * 64, weight_status="nonstandard"), CPU, preprocess=preprocess)
 
 
 def some_clips(count: int = 1, frames: int = 16, height: int = 20, width: int = 30) -> Clips:
@@ -67,7 +67,7 @@ def classified(network: C3D, pooled: Tensor) -> Tensor:
 
 @pytest.mark.slow
 def test_the_network_does_what_caffe_does_and_no_other_pool_does(network: C3D) -> None:
-    x = extractor(network).prepared(some_clips())
+    x = extractor(network).network_input(some_clips())
     with torch.inference_mode():
         found, block = network(x), last_block(network, x)
         right = F.max_pool3d(F.pad(block, (0, 1, 0, 1)), 2)  # zeros: nothing is below them after a ReLU
@@ -101,7 +101,7 @@ def read_between(frames: np.ndarray, size: int, *, corners: bool) -> np.ndarray:
 
 def test_tgan2_reads_from_corner_to_corner_blue_first(network: C3D) -> None:
     clips = some_clips()
-    found = extractor(network).prepared(clips)[0].numpy()
+    found = extractor(network).network_input(clips)[0].numpy()
     mean = network.mean[:, :, 8:120, 8:120].numpy()
     pixels = clips[0].numpy().astype(float)[:, ::-1].swapaxes(0, 1)  # (3, 16, H, W), blue first
     assert np.allclose(found, read_between(pixels, 112, corners=True) - mean, atol=1e-3)
@@ -111,7 +111,7 @@ def test_tgan2_reads_from_corner_to_corner_blue_first(network: C3D) -> None:
 def test_both_preprocessings_take_their_part_of_the_mean_clip(network: C3D) -> None:
     grey = torch.full((1, 16, 3, 9, 9), 200, dtype=torch.uint8)  # the same at every size
     for preprocess, columns in (("tgan2", slice(8, 120)), ("tgan", slice(29, 141))):
-        found = extractor(network, preprocess).prepared(grey)[0]
+        found = extractor(network, preprocess).network_input(grey)[0]
         assert torch.allclose(found, 200 - network.mean[:, :, 8:120, columns], atol=1e-3)
 
 
@@ -135,7 +135,7 @@ def at_places(frames: Tensor) -> list[float]:
 
 @pytest.mark.parametrize("case", CUBIC, ids=lambda case: f"{case[0]}x{case[1]}")
 def test_tgan_takes_the_centre_of_opencvs_bicubic(case: tuple[int, int, int]) -> None:
-    assert at_places(bicubic_centre(image(*case))) == pytest.approx(CUBIC[case], abs=1e-3)
+    assert at_places(resize_bicubic_crop(image(*case))) == pytest.approx(CUBIC[case], abs=1e-3)
 
 
 def test_pils_bicubic_does_not_match() -> None:
@@ -145,16 +145,16 @@ def test_pils_bicubic_does_not_match() -> None:
 
 def test_tgan_prepares_by_it_and_keeps_what_overshoots(network: C3D) -> None:
     clips = some_clips()
-    found = extractor(network, "tgan").prepared(clips) + network.mean[:, :, 8:120, 29:141]
+    found = extractor(network, "tgan").network_input(clips) + network.mean[:, :, 8:120, 29:141]
     frames = clips[0].flip(1).float()
-    assert torch.allclose(found[0].transpose(0, 1), bicubic_centre(frames), atol=1e-3)
+    assert torch.allclose(found[0].transpose(0, 1), resize_bicubic_crop(frames), atol=1e-3)
     assert float(found.min()) < -5
     assert float(found.max()) > 260
 
 
 def test_bytes_enter_as_they_are(network: C3D) -> None:
     clips = some_clips(height=112, width=112)
-    assert torch.equal(corner_to_corner(clips[0].float()), clips[0].float())
+    assert torch.equal(resize_align_corners(clips[0].float()), clips[0].float())
 
 
 # What is around it.
@@ -192,12 +192,12 @@ def test_the_first_16_frames_of_a_longer_clip_count(still: C3DExtractor) -> None
 
 def test_too_few_frames_are_refused(still: C3DExtractor) -> None:
     clips = some_clips(frames=15)
-    with pytest.raises(UserError, match="clips have 15 frames, and C3D reads exactly 16"):
+    with pytest.raises(UserError, match="clips have 15 frames, and C3D needs at least 16"):
         still(clips, asked(clips), ["logits"])
 
 
 def test_whatever_moves_a_feature_moves_the_fingerprint(network: C3D) -> None:
-    other = C3DExtractor(network, Filled("1" * 64, weight_status="verified"), CPU)
+    other = C3DExtractor(network, WeightInfo("1" * 64, weight_status="verified"), CPU)
     made = [extractor(network), extractor(network, "tgan"), other]
     assert len({one.fingerprint for one in made}) == 3
     assert made[0].fingerprint == extractor(network).fingerprint

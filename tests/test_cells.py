@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from resultfiles import OTHER, best, inception, record, score
+from resultfiles import OTHER, Record, best, build, inception, record, score
 
 from vfbench.report.format import rounded
-from vfbench.report.results import Record
-from vfbench.report.table import build
 
 
 def test_best_follows_the_direction_and_leaves_out_reference_rows() -> None:

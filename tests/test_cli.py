@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from conftest import Command, contents, results
 
 from vfbench import cli
 from vfbench.pipeline.folder import RunFolder
-from vfbench.pipeline.plan import RunOptions, plan
+from vfbench.pipeline.options import RunOptions
+from vfbench.pipeline.plan import plan
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -54,7 +54,7 @@ def test_the_test_of_imports_can_fail() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["run", "generate", "score", "train", "table", "compare", "calibrate", "gate", "ls", "show"]
+    "verb", ["run", "generate", "score", "train", "table", "compare", "sensitivity", "gate", "ls", "show"]
 )
 def test_every_command_has_help(verb: str, vfbench: Command) -> None:
     done = vfbench(verb, "--help")
@@ -64,7 +64,7 @@ def test_every_command_has_help(verb: str, vfbench: Command) -> None:
 
 def test_commands_are_shown_in_the_order_of_work(vfbench: Command) -> None:
     shown = vfbench("--help").out.partition("Commands:\n")[2]
-    order = ["run", "generate", "score", "train", "table", "compare", "calibrate", "gate"]
+    order = ["run", "generate", "score", "train", "table", "compare", "sensitivity", "gate"]
     order += ["ls", "show", "diff-protocols", "data", "weights", "hub"]
     assert [line.split()[0] for line in shown.splitlines()] == order
 
@@ -119,7 +119,7 @@ def test_the_configuration_may_stand_behind_the_command_or_in_the_environment(
 
 
 def test_python_callers_are_recorded_too() -> None:
-    options = plan(RunOptions(model="noise", smoke=True, device="cpu")).specification["options"]
+    options = plan(RunOptions(model="noise", smoke=True, device="cpu")).specification.options
     assert options["model"] == {"value": "noise", "origin": "call"}
     assert options["seed"] == {"value": "0", "origin": "default"}
 
@@ -245,7 +245,7 @@ def test_a_folder_of_another_run_is_refused_and_kept(vfbench: Command) -> None:
 
 
 def test_a_folder_in_use_is_refused(vfbench: Command) -> None:
-    specification: Mapping[str, Any] = plan(RunOptions(model="noise", smoke=True, device="cpu")).specification
+    specification = plan(RunOptions(model="noise", smoke=True, device="cpu")).specification
     with RunFolder.hold(Path("run"), specification):
         refused = vfbench(*NOISE, "--output", "run")
     assert refused.code == 5
@@ -267,4 +267,4 @@ def test_files_of_others_in_the_folder_stay(vfbench: Command) -> None:
 def test_an_empty_place_is_not_taken_for_this_folder(vfbench: Command, given: list[str]) -> None:
     done = vfbench("run", "--model", "noise", "--smoke", *given)
     assert done.code == 2
-    assert done.err == f"error: {given[0].rstrip('=')} is empty: name a place, or leave it out\n"
+    assert done.err == f"error: {given[0].rstrip('=')} is empty: give a path, or leave the flag out\n"

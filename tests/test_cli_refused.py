@@ -86,6 +86,7 @@ def test_sampling_options_are_refused_by_the_model(
 
 
 @pytest.mark.parametrize("count", [8, 63])
+@pytest.mark.pitfall("a handful of clips")
 def test_too_few_clips_are_refused_naming_what_each_metric_needs(count: int, vfbench: Command) -> None:
     done = vfbench("run", "--model", "noise", "--device", "cpu", "-n", count)
     assert done.code == 2

@@ -80,6 +80,7 @@ MADE_ELSEWHERE = {"diffusers", "folder"}  # nothing without files of others: the
 
 
 @pytest.mark.parametrize("name", sorted(plugins.names("model").keys() - MADE_ELSEWHERE))
+@pytest.mark.pitfall("one seed for a batch")
 def test_model(name: str, tmp_path: Path) -> None:
     data = small_dataset("shapes")
     check_sampler(small_sampler(name, data, tmp_path), some_requests(data))
@@ -97,6 +98,7 @@ TOO_LARGE = {"videomae"}  # a thousand million parameters: test_videomae.py chec
         if name not in TOO_LARGE
     ],
 )
+@pytest.mark.pitfall("floats as bytes")
 def test_extractor(name: str) -> None:
     data = small_dataset("shapes", ClipShape(16, 32, 32))
     requests = some_requests(data)
@@ -106,6 +108,7 @@ def test_extractor(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", plugins.names("metric"))
+@pytest.mark.pitfall("features changed by a metric")
 def test_metric(name: str) -> None:
     metric: Metric = plugins.load("metric", name)
     assert metric.name == name

@@ -10,7 +10,7 @@ from helpers import CPU, tiny_dataset
 from torch import Tensor
 
 from vfbench.baselines import corrupted, frozen, real
-from vfbench.baselines.corrupted import LADDER
+from vfbench.baselines.corrupted import STRENGTHS
 from vfbench.errors import UserError
 from vfbench.interfaces import BuildContext, Request
 
@@ -29,16 +29,16 @@ def sample(kind: str, strength: float, asked: Sequence[Request] | None = None) -
 CLEAN = real.build(SETTING).sample(requests())
 
 
-@pytest.mark.parametrize("kind", LADDER)
+@pytest.mark.parametrize("kind", STRENGTHS)
 def test_each_rung_damages_more_than_the_one_below(kind: str) -> None:
-    damage = [(sample(kind, strength).int() - CLEAN.int()).abs().float().mean().item() for strength in LADDER[kind]]
+    damage = [(sample(kind, strength).int() - CLEAN.int()).abs().float().mean().item() for strength in STRENGTHS[kind]]
     assert damage[0] > 0
     assert damage == sorted(damage)
 
 
-@pytest.mark.parametrize("kind", LADDER)
+@pytest.mark.parametrize("kind", STRENGTHS)
 def test_a_clip_depends_on_its_own_request_alone(kind: str) -> None:
-    strength = LADDER[kind][1]
+    strength = STRENGTHS[kind][1]
     assert torch.equal(sample(kind, strength)[2:3], sample(kind, strength, requests()[2:3]))
 
 
@@ -50,7 +50,7 @@ def test_noise_has_the_deviation_it_names() -> None:
 
 @pytest.mark.parametrize("kind", ["shuffle", "freeze", "fewer_frames"])
 def test_damage_in_time_leaves_every_picture_whole(kind: str) -> None:
-    for strength in LADDER[kind]:
+    for strength in STRENGTHS[kind]:
         for clip, clean in zip(sample(kind, strength), CLEAN, strict=True):
             assert all(any(torch.equal(frame, other) for other in clean) for frame in clip)
 

@@ -15,15 +15,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vfbench import plugins, video
 from vfbench.datasets import shapes
-from vfbench.diffusion.flops import counting, training_flops
+from vfbench.diffusion.flops import count_flops, training_flops
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.single_network import OneNetwork
 from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Request
 from vfbench.models import videofusion
-from vfbench.nets.embedding import Condition
+from vfbench.nets.embedding import ConditioningEmbedding
 from vfbench.pipeline.cost import measure, peak_memory
-from vfbench.pipeline.plan import RunOptions, plan
+from vfbench.pipeline.options import RunOptions
+from vfbench.pipeline.plan import plan
 from vfbench.pipeline.requests import make_requests
 from vfbench.training import match_flops
 from vfbench.utils import checkpoint as checkpoint_
@@ -108,13 +109,13 @@ class Frames(nn.Module):
 class OneConvolution(OneNetwork):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.prior, self.network = Independent(), Frames()
-        self.condition = Condition(len(config.classes), (), 8)
+        self.noise_prior, self.network = Independent(), Frames()
+        self.condition = ConditioningEmbedding(len(config.classes), (), 8)
 
 
 def counted(model: DiffusionModel) -> int:
     """What the counter sees of one real step of two clips; a fused attention would compute its scores twice."""
-    with sdpa_kernel(SDPBackend.MATH), counting() as counter:
+    with sdpa_kernel(SDPBackend.MATH), count_flops() as counter:
         captions = ["a small red circle moves left over blue stripes"] * 2
         drawn = model.draw(2, torch.Generator())
         losses = model.training_losses(clips_of(model), [3, 4], captions, ["text", "text"], drawn)

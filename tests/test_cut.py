@@ -18,7 +18,7 @@ from vfbench.interfaces import ClipShape
 from vfbench.plugins import Spec
 from vfbench.protocol import presets, protocol
 from vfbench.protocol.protocol import SPLITS, Protocol
-from vfbench.protocol.resolve import CUT, rules
+from vfbench.protocol.resolve import DATASET_OPTIONS, resolve_rules
 
 PLAIN = ClipTransform("folder", ClipShape(4, 5, 7))
 
@@ -61,12 +61,12 @@ def test_the_hashed_start_is_drawn_from_the_name() -> None:
     assert set(drawn.values()) == set(range(101))  # every place, the last included
 
 
-@pytest.mark.parametrize("start", [*protocol.ONE, *protocol.SEVERAL])
+@pytest.mark.parametrize("start", [*protocol.ONE_CLIP_STARTS, *protocol.MULTI_CLIP_STARTS])
 def test_a_cut_has_the_rule_and_what_it_needs(start: str) -> None:
     made = replace(PLAIN, start=start, stride=2, drop_first=3)
     assert made.clip_starts("v", 20) == clip_starts(start, "v", 20, frames=4, stride=2, drop_first=3)
     assert made.span == 10
-    assert made.several is (start in ("every", "chunks"))
+    assert made.multi_clip is (start in ("every", "chunks"))
     assert len(clip_starts("every", "v", made.span, frames=4, stride=2, drop_first=3)) == 1
 
 
@@ -163,7 +163,7 @@ def test_nothing_is_resampled_where_that_is_asked_for() -> None:
     cropped = replace(PLAIN, shape=ClipShape(4, 6, 6), filter="none")
     assert torch.equal(cropped.fit(frames, "v"), frames[..., 1:7])
     for geometry, filter in (("native", "bilinear"), ("squash", "none")):
-        said = rf"a/v\.avi has 9x6 pixels .*folder\(geometry='{geometry}'.* 6x6 .*say geometry='centre-crop'"
+        said = rf"a/v\.avi has 9x6 pixels .*folder\(geometry='{geometry}'.* 6x6.*set geometry='centre-crop'"
         with pytest.raises(MissingData, match=said):
             replace(cropped, geometry=geometry, filter=filter).fit(frames, "a/v.avi")
 
@@ -191,7 +191,7 @@ def test_a_cut_without_sense_is_refused(options: dict[str, Any], message: str) -
 
 
 def test_the_text_tells_cuts_apart_and_leaves_out_the_usual() -> None:
-    assert PLAIN.text() == "4x5x7/1/zero/0"
+    assert PLAIN.fingerprint() == "4x5x7/1/zero/0"
     others: list[dict[str, Any]] = [
         {"shape": ClipShape(5, 5, 7)},
         {"stride": 2},
@@ -201,14 +201,14 @@ def test_the_text_tells_cuts_apart_and_leaves_out_the_usual() -> None:
         *({"filter": word} for word in ("lanczos", "none")),
         {"antialias": False},
     ]
-    texts = [replace(PLAIN, **options).text() for options in others]
-    assert len({PLAIN.text(), *texts}) == len(others) + 1
+    texts = [replace(PLAIN, **options).fingerprint() for options in others]
+    assert len({PLAIN.fingerprint(), *texts}) == len(others) + 1
     assert texts[-1] == "4x5x7/1/zero/0/centre-crop/bilinear/False"
 
 
 def test_the_words_are_those_of_a_protocol() -> None:
     schema = Protocol.model_json_schema()["properties"]
-    for name, words in protocol.WORDS.items():
+    for name, words in protocol.CHOICES.items():
         assert {*words, "own"} == set(schema[name]["enum"])
 
 
@@ -226,12 +226,12 @@ def test_a_dataset_cuts_as_a_preset_says_and_the_protocol_records_it(
         (tmp_path / split).symlink_to(real_data / "ucf101/UCF-101")
     asked = presets.for_dataset(presets.load(name), dataset)
     spec = Spec(dataset, {"root": str(real_data if dataset == "ucf101" else tmp_path)})
-    fields = rules(spec, name, smoke=False)
-    wanted = {field: fields[field] for field in CUT}
+    fields = resolve_rules(spec, name, smoke=False)
+    wanted = {field: getattr(fields, field) for field in DATASET_OPTIONS}
     assert wanted.keys() <= plugins.options("dataset", dataset).keys()
     data = plugins.load("dataset", spec.merged(wanted))
-    made = {"name": name, "dataset": dataset, "data_fingerprint": data.fingerprint, "n_real": 4}
-    record = Protocol(**{**fields, **made}).record()
+    known = {"dataset": dataset, "data_fingerprint": data.fingerprint, "n_real": 4, "n_fake": 4}
+    record = fields.protocol(**known).to_json()
     assert {field: record[field] for field in CUTTING} == {field: asked[field] for field in CUTTING}
     assert record["selection"] == asked["selection"]
     _check_clip(data, asked)

@@ -11,8 +11,8 @@ import pytest
 from clipfiles import pictures
 from datatrees import avi, declaring, found, write
 
-from vfbench.data.avi_index import counts
-from vfbench.data.verify import require, verify
+from vfbench.data.avi_index import frame_counts
+from vfbench.data.verify import require_no_errors, verify
 
 av = pytest.importorskip("av")
 
@@ -50,7 +50,7 @@ def silent(content: bytes) -> bytes:
 def test_head_and_index_of_an_avi(
     tmp_path: Path, change: Callable[[bytes], bytes], told: tuple[int, int] | None
 ) -> None:
-    assert counts(write(tmp_path / "x.avi", change(avi()))) == told
+    assert frame_counts(write(tmp_path / "x.avi", change(avi()))) == told
 
 
 def test_the_index_is_that_of_the_pictures(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_the_index_is_that_of_the_pictures(tmp_path: Path) -> None:
             container.mux(sound.encode(heard))
             container.mux(pictured.encode(av.VideoFrame.from_ndarray(pictures(k, 1, 16, 32)[0], format="rgb24")))
         container.mux(pictured.encode())
-    assert counts(tmp_path / "x.avi") == (5, 5)
+    assert frame_counts(tmp_path / "x.avi") == (5, 5)
 
 
 # Frame rates
@@ -110,7 +110,7 @@ def test_a_variable_frame_rate_is_named(
     for deep, told in ((False, quick), (True, full)):
         report = verify("folder", tmp_path, full=deep, frames=1)
         assert found(report) == ({"rate": [(name, told)]} if told else {})
-        require(report)  # it is a warning
+        require_no_errors(report)  # it is a warning
 
 
 def test_frames_that_are_shown_in_another_order_are_none_out_of_time(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_frames_that_are_shown_in_another_order_are_none_out_of_time(tmp_path: P
 
 def test_a_frame_left_out_of_an_avi_is_found_by_its_packets(tmp_path: Path) -> None:
     timed(tmp_path / "x.avi", [*range(9), *range(10, 24)], rate=25)
-    assert counts(tmp_path / "x.avi") == (24, 24)  # one of them empty
+    assert frame_counts(tmp_path / "x.avi") == (24, 24)  # one of them empty
     assert found(verify("folder", tmp_path)) == {}
     told = found(verify("folder", tmp_path, full=True))
     assert told == {

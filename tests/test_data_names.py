@@ -11,10 +11,10 @@ from conftest import Command
 from datatrees import TEST, TRAIN, avi, found, ucf101, write, write_lists
 
 from vfbench.data import prepare
-from vfbench.data.verify import require, verify
+from vfbench.data.verify import require_no_errors, verify
 from vfbench.datasets._ucf101_lists import CLASSES, official_name
 from vfbench.errors import MissingData
-from vfbench.utils.progress import plain
+from vfbench.utils.progress import format_rate
 
 pytest.importorskip("av")
 
@@ -44,8 +44,10 @@ def test_a_partial_copy_of_sky_timelapse_is_an_error(tmp_path: Path, vfbench: Co
     assert found(verify("sky_timelapse", tmp_path)) == {"partial": [("sky_timelapse", "2 of 2,617 videos")]}
     done = vfbench("data", "verify", "sky_timelapse", "--data-root", tmp_path)
     assert done.code == 4
-    assert "-> get the rest: python -m vfbench data where sky_timelapse" in done.out
-    assert "1xWLiU-MBGN7MrsFHQm4_yXmfHBsMbJQo" in vfbench("data", "where", "sky_timelapse", "--data-root", tmp_path).out
+    assert "-> get the rest: python -m vfbench data status sky_timelapse" in done.out
+    assert (
+        "1xWLiU-MBGN7MrsFHQm4_yXmfHBsMbJQo" in vfbench("data", "status", "sky_timelapse", "--data-root", tmp_path).out
+    )
 
 
 def test_a_clip_in_two_folders_counts_once(tmp_path: Path) -> None:
@@ -64,7 +66,7 @@ def test_ucf101_without_lists_is_held_against_the_official_count(official: Path)
     report = verify("ucf101", official)
     assert found(report)["partial"] == [("ucf101", "2 of 13,320 videos")]
     with pytest.raises(MissingData, match="1 incomplete copy: fewer videos than the official one"):
-        require(report)
+        require_no_errors(report)
 
 
 def test_what_was_prepared_of_a_partial_copy_is_partial(
@@ -80,8 +82,8 @@ def test_lists_that_are_cut_off_are_told(official: Path, vfbench: Command) -> No
     assert found(verify("ucf101", official)) == {"lists": told}
     done = vfbench("data", "verify", "ucf101", "--data-root", official)
     assert done.code == 0
-    assert "-> get the lists again: python -m vfbench data where ucf101" in done.out
-    steps = vfbench("data", "where", "ucf101", "--data-root", official).out
+    assert "-> get the lists again: python -m vfbench data status ucf101" in done.out
+    steps = vfbench("data", "status", "ucf101", "--data-root", official).out
     assert "UCF101TrainTestSplits-RecognitionTask.zip" in steps
 
 
@@ -103,10 +105,10 @@ def test_the_official_lists_are_whole(real_data: Path, split_list: int) -> None:
 def test_a_folder_of_two_layouts_is_told_both_ways_to_name_clips(tmp_path: Path) -> None:
     write(tmp_path / "a.avi", avi())
     write_frames(tmp_path / "b", pictures(0, frames=16))
-    with pytest.raises(MissingData, match=r"by --list FILE, of a dataset by folder\(listing='FILE'\)"):
+    with pytest.raises(MissingData, match=r"--list FILE, or folder\(listing='FILE'\)"):
         verify("folder", tmp_path)
     (tmp_path / "list.txt").write_text("a.avi\n")
-    assert len(verify(f"folder(listing='{tmp_path}/list.txt')", tmp_path).items) == 1
+    assert len(verify(f"folder(listing='{tmp_path}/list.txt')", tmp_path).videos) == 1
 
 
 # Figures
@@ -132,7 +134,7 @@ def test_one_frame_folder_has_a_rate_of_its_frames(tmp_path: Path, capsys: pytes
     ("rate", "said"), [(0.0, "0"), (0.25, "0.25"), (12.34, "12.3"), (999.7, "1,000"), (1912.3, "1,912")]
 )
 def test_rates_are_plain_numbers(rate: float, said: str) -> None:
-    assert plain(rate) == said
+    assert format_rate(rate) == said
 
 
 def test_of_two_sizes_that_tie_none_is_that_of_most(tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_of_two_sizes_that_tie_none_is_that_of_most(tmp_path: Path) -> None:
         write(tmp_path / f"{seed}.avi", avi(height=height, seed=seed))
     report = verify("folder", tmp_path)
     assert found(report) == {"several": [("32x16", "2, such as 0.avi"), ("32x32", "2, such as 2.avi")]}
-    assert "warning: 4 of several sizes, none that of most" in report.text()
-    assert [case.others for case in report.findings[0].cases] == [("0.avi", "1.avi"), ("2.avi", "3.avi")]
+    assert "warning: 4 of several sizes, without a majority" in report.text()
+    assert [case.others for case in report.findings[0].examples] == [("0.avi", "1.avi"), ("2.avi", "3.avi")]
     write(tmp_path / "4.avi", avi(seed=4))
     assert found(verify("folder", tmp_path)) == {"resolution": [("2.avi", "32x32"), ("3.avi", "32x32")]}

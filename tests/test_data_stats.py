@@ -40,7 +40,7 @@ def test_the_files_hold_the_features_of_the_listed_clips(root: Path, tmp_path: P
         "clips.csv",
         *(f"{source}.safetensors" for source in SOURCES),
     }
-    listed = manifest.read(tmp_path / "out/clips.csv")
+    listed = manifest.read_manifest(tmp_path / "out/clips.csv")
     dataset = _dataset(root)
     for source in SOURCES:
         tensors, metadata = tensor_files.read_tensors(tmp_path / f"out/{source}.safetensors")
@@ -102,7 +102,9 @@ def test_other_clips_do_not_go_into_the_same_folder(root: Path, tmp_path: Path, 
     assert contents(tmp_path / "out") == first
 
 
-@pytest.mark.parametrize(("output", "said"), [("x.safetensors", "give a folder"), ("UCF-101/x", "which is only read")])
+@pytest.mark.parametrize(
+    ("output", "said"), [("x.safetensors", "give a folder"), ("UCF-101/x", "choose another --output")]
+)
 def test_a_place_that_will_not_do_is_refused(root: Path, vfbench: Command, output: str, said: str) -> None:
     before = contents(root)
     done = run(vfbench, root, root / output)

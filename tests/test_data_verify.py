@@ -19,7 +19,7 @@ from datatrees import CLASSES, FRAMES, TEST, TRAIN, avi, declaring, found, ucf10
 from vfbench.clips import ClipFile
 from vfbench.data import duplicates, inspect_video, parallel, prepare
 from vfbench.data.findings import KINDS
-from vfbench.data.verify import require, verify
+from vfbench.data.verify import require_no_errors, verify
 from vfbench.errors import BadEnvironment, MissingData, UserError
 
 pytest.importorskip("av")
@@ -43,8 +43,8 @@ def clip(root: Path, name: str) -> Path:
 def test_a_whole_dataset_passes(root: Path, full: bool) -> None:
     report = verify("ucf101", root, full=full)
     assert report.findings == ()
-    assert [one.decoded for one in report.seen] == [FRAMES * full] * 9
-    require(report)
+    assert [one.decoded for one in report.infos] == [FRAMES * full] * 9
+    require_no_errors(report)
     text = report.text()
     assert "6 of 6 listed videos, 3 classes of 2" in text
     assert "3 of 3 listed videos, 3 classes of 1" in text
@@ -116,9 +116,9 @@ def test_a_planted_fault_is_named_and_nothing_else(root: Path, fault: str) -> No
     assert case[0] in report.text()
     if KINDS[kind].level == "error":
         with pytest.raises(MissingData, match=f"1 {KINDS[kind].title}"):
-            require(report)
+            require_no_errors(report)
     else:
-        require(report)
+        require_no_errors(report)
 
 
 def test_text_called_avi_is_no_video(root: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_clip_in_the_folders_of_two_splits_leaks(tmp_path: Path) -> None:
     report = verify("ucf101", tmp_path)
     assert found(report) == {"shared": [(TRAIN[0], "in the folders of train and test, used for train")]}
     assert f"in folders of both splits, used as listed: 1 ({TRAIN[0]})" in report.text()
-    [used] = [item.entry.path for item in report.items if item.entry.name == TRAIN[0]]
+    [used] = [item.entry.path for item in report.videos if item.entry.name == TRAIN[0]]
     assert used == tmp_path / "ucf101/train" / TRAIN[0]
 
 
@@ -202,11 +202,11 @@ def test_links_are_told_without_reading(
         link(clip(root, name), clip(root, TRAIN[0]))
     hashed: list[ClipFile] = []
 
-    def contents(entries: Sequence[ClipFile]) -> Iterator[str]:
+    def content_hashes(entries: Sequence[ClipFile]) -> Iterator[str]:
         hashed.extend(entries)
-        return inspect_video.contents(entries)
+        return inspect_video.content_hashes(entries)
 
-    monkeypatch.setattr(duplicates, "contents", contents)
+    monkeypatch.setattr(duplicates, "content_hashes", content_hashes)
     told = found(verify("ucf101", root))
     assert told == {
         "links": [(TRAIN[0], f"also {TRAIN[1]}, {TEST[0]}")],
@@ -248,7 +248,7 @@ def test_fewer_frames_declared_than_there_are(root: Path) -> None:
     report = verify("ucf101", root)
     assert found(report) == {"count": [(TRAIN[4], "declared 18, indexed 20")]}
     with pytest.raises(MissingData, match="1 with another number of frames than declared"):
-        require(report)
+        require_no_errors(report)
 
 
 def test_a_genuine_clip_that_declares_fewer_frames(root: Path, real_data: Path) -> None:
@@ -280,8 +280,8 @@ def test_damage_within_is_found_by_decoding(tmp_path: Path, real_data: Path) -> 
 def test_processes_decode_and_one_file_that_fails_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parallel, "FEW", 2)
-    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    monkeypatch.setattr(parallel, "MIN_FOR_PROCESSES", 2)
+    monkeypatch.setattr(parallel, "available_cores", lambda: 2)
     for number in range(12):
         write(tmp_path / f"{number}.avi", avi(frames=16 + number))
     write(tmp_path / "7.avi", avi()[:3000])
@@ -289,7 +289,7 @@ def test_processes_decode_and_one_file_that_fails_stops_no_other(
     report = verify("folder", tmp_path, full=True)
     told = found(report)
     assert [name for kind in ("cut off", "no video") for name, _ in told[kind]] == ["7.avi", "9.avi"]
-    counts = {item.name: one.decoded for item, one in zip(report.items, report.seen, strict=True)}
+    counts = {item.name: one.decoded for item, one in zip(report.videos, report.infos, strict=True)}
     whole = [number for number in range(12) if number not in (7, 9)]
     assert {name: counts[name] for name in counts.keys() - {"7.avi", "9.avi"}} == {f"{n}.avi": 16 + n for n in whole}
 
@@ -301,10 +301,10 @@ def die(entry: ClipFile) -> None:
 
 
 def test_a_process_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "FEW", 2)
+    monkeypatch.setattr(parallel, "MIN_FOR_PROCESSES", 2)
     entries = [ClipFile(str(number), Path()) for number in range(8)]
     with pytest.raises(BadEnvironment, match="a process was killed after 0 of 8 videos"):
-        list(parallel.each(die, entries, processes=True, workers=2))
+        list(parallel.map_ordered(die, entries, processes=True, workers=2))
 
 
 def test_prepared_videos_are_held_against_the_lists_and_their_hashes(root: Path, tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_prepared_videos_are_held_against_the_lists_and_their_hashes(root: Path,
         "extra": [(f"{CLASSES[0]}/{extra.name}", "")],
     }
     assert "at 25 frames/s: 8" in report.text()
-    assert [one.decoded for one in report.seen] == [FRAMES] * 8
+    assert [one.decoded for one in report.infos] == [FRAMES] * 8
     shard = next(made.glob("shards/*.npy"))
     flip(shard, -1)
     [(fault, _)] = found(verify("ucf101", made, full=True))["damaged"]
@@ -344,7 +344,7 @@ def test_all_faults_at_once_are_all_named(root: Path) -> None:
     assert list(told) == sorted(told, key=list(KINDS).index)  # errors first
     assert report.errors == 5
     with pytest.raises(MissingData, match=r"1 missing.*1 empty.*1 no video.*1 cut off.*1 with another number"):
-        require(report)
+        require_no_errors(report)
 
 
 # Frame folders and arrays
@@ -373,8 +373,8 @@ def test_frame_folders(tmp_path: Path) -> None:
 
 def test_a_size_that_changes_far_into_a_frame_folder(tmp_path: Path) -> None:
     write_frames(tmp_path / "a/v", pictures(0, frames=24))
-    write_frames(tmp_path / "a/v", pictures(0, frames=inspect_video.BATCH, width=12), "1{:03}.png")
-    for image in sorted((tmp_path / "a/v").glob("00*"))[inspect_video.BATCH :]:
+    write_frames(tmp_path / "a/v", pictures(0, frames=inspect_video.FRAMES_AT_ONCE, width=12), "1{:03}.png")
+    for image in sorted((tmp_path / "a/v").glob("00*"))[inspect_video.FRAMES_AT_ONCE :]:
         image.unlink()  # so that the change falls between two batches
     assert found(verify("folder", tmp_path / "a", full=True))["sizes"] == [("v", "another size from frame 16 on")]
 
@@ -420,7 +420,7 @@ def test_the_command_says_all_and_then_fails(root: Path, tmp_path: Path, vfbench
     done = vfbench("data", "verify", "ucf101", "--data-root", root, "--full", "--output", file)
     assert done.code == 4
     assert "NOT whole: 1 error, no warnings (decoded 160 frames)" in done.out
-    assert "-> unpack the archive again, or: python -m vfbench data where ucf101" in done.out
+    assert "-> unpack the archive again, or: python -m vfbench data status ucf101" in done.out
     assert "error: ucf101 in" in done.err
     assert "1 missing" in done.err
     record: dict[str, Any] = json.loads(file.read_text())
@@ -437,7 +437,7 @@ def test_nothing_is_written_into_the_dataset(root: Path, vfbench: Command) -> No
     before = contents(root)
     done = vfbench("data", "verify", "ucf101", "--data-root", root, "--output", root / "UCF-101/found.json")
     assert (done.code, done.out) == (2, "")
-    assert "which is only read: choose another --output" in done.err
+    assert "choose another --output" in done.err
     assert contents(root) == before
 
 
@@ -446,7 +446,7 @@ def test_nor_beside_it_in_the_folder_that_was_named(root: Path, vfbench: Command
     before = contents(root)
     done = vfbench("data", "verify", *(word.format(root) for word in named), "--output", root / "found.json")
     assert (done.code, done.out) == (2, "")
-    assert f"found.json is within the dataset's own folder {root}, which is only read" in done.err
+    assert f"found.json lies in the dataset's folder {root}: choose another --output" in done.err
     assert contents(root) == before
 
 
@@ -454,7 +454,7 @@ def test_nor_beside_it_in_the_folder_that_was_named(root: Path, vfbench: Command
     ("dataset", "said"),
     [
         ("ucf102", "did you mean 'ucf101'?"),
-        ("shapes", "is made, not read from disk"),
+        ("shapes", "shapes is generated"),
         ("ucf101(split=2)", "did you mean 'split_list'?"),
         ("ucf101(split_list=4)", "split_list=4"),
     ],

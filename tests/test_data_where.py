@@ -1,4 +1,4 @@
-"""`vfbench data where`: what is here, and how to get what is not."""
+"""`vfbench data status`: what is here, and how to get what is not."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ pytest.importorskip("av")
 
 def test_without_a_folder_each_dataset_gets_its_steps(vfbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VFBENCH_DATA", raising=False)
-    done = vfbench("data", "where")
+    done = vfbench("data", "status")
     assert done.code == 0
-    for name in sources.names():
+    for name in sources.dataset_names():
         steps = getattr(plugins.module("dataset", name), "HOW_TO_GET", "")
         assert (f"{name}: not found: no folder is named" in done.out) == bool(steps)
         assert all(line in done.out for line in steps.splitlines())
@@ -27,7 +27,7 @@ def test_without_a_folder_each_dataset_gets_its_steps(vfbench: Command, monkeypa
 
 def test_what_is_found_is_told(tmp_path: Path, vfbench: Command) -> None:
     ucf101(tmp_path)
-    record = json.loads(vfbench("data", "where", "--data-root", tmp_path, "--json").out)
+    record = json.loads(vfbench("data", "status", "--data-root", tmp_path, "--json").out)
     assert [record[name]["found"] for name in ("ucf101", "sky_timelapse", "taichi_hd")] == [True, False, False]
     there = record["ucf101"]
     assert (there["looked_in"], there["said_by"]) == (str(tmp_path), "--data-root")
@@ -40,25 +40,25 @@ def test_it_says_who_named_the_folder(
     tmp_path: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch, variable: str, told: str
 ) -> None:
     monkeypatch.setenv(variable, str(ucf101(tmp_path)))
-    assert f"ucf101: found in {tmp_path} ({told})" in vfbench("data", "where", "ucf101").out
+    assert f"ucf101: found in {tmp_path} ({told})" in vfbench("data", "status", "ucf101").out
 
 
 def test_of_a_dataset_that_is_here_in_part_the_steps_are_told(tmp_path: Path, vfbench: Command) -> None:
     ucf101(tmp_path)
-    assert "crcv.ucf.edu" not in vfbench("data", "where", "ucf101", "--data-root", tmp_path).out
+    assert "crcv.ucf.edu" not in vfbench("data", "status", "ucf101", "--data-root", tmp_path).out
     (tmp_path / "UCF-101" / TRAIN[0]).unlink()
-    assert "crcv.ucf.edu" in vfbench("data", "where", "ucf101", "--data-root", tmp_path).out
+    assert "crcv.ucf.edu" in vfbench("data", "status", "ucf101", "--data-root", tmp_path).out
 
 
 def test_a_folder_that_holds_something_else_is_told_with_the_steps(tmp_path: Path, vfbench: Command) -> None:
     (tmp_path / "notes.txt").touch()
-    out = vfbench("data", "where", "ucf101", "--data-root", tmp_path).out
+    out = vfbench("data", "status", "ucf101", "--data-root", tmp_path).out
     assert f"ucf101: not found in {tmp_path} (--data-root)" in out
     assert "notes.txt" in out
     assert "crcv.ucf.edu" in out
 
 
 def test_a_mistyped_dataset_gets_the_nearest(vfbench: Command) -> None:
-    done = vfbench("data", "where", "ucf")
+    done = vfbench("data", "status", "ucf")
     assert done.code == 2
     assert "did you mean 'ucf101'?" in done.err

@@ -105,7 +105,7 @@ def windows(count: int) -> list[tuple[int, int | None, int]]:
 
 def used(name: str, path: Path) -> bool:
     with contextlib.suppress(UserError):
-        return video.chosen(path, name) == name
+        return video.choose_decoder(path, name) == name
     return False
 
 
@@ -153,18 +153,18 @@ def test_what_is_not_plain_is_said(name: str, real_data: Path) -> None:
         "nasa_13013.mp4": "it has several video streams",
         "h264_10bits.mp4": "its pixels are yuv420p10le",
         "h265_video.mp4": "it is hevc in mov",
-        "video_90.mov": "it is shown turned",
+        "video_90.mov": "it is rotated",
         "discard_first_keyframe.mp4": "its container hides some frames",
         "../ucf101/UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi": "it has B-frames in an AVI",
     }
     for file, reason in reasons.items():
-        with pytest.raises(UserError, match=rf"{file}: {name} is not known to read it right: {reason}.*decoder='auto'"):
-            video.chosen(real_data / "decoder" / file, name)
+        with pytest.raises(UserError, match=rf"{file}: {name} may misread this file: {reason}.*decoder='auto'"):
+            video.choose_decoder(real_data / "decoder" / file, name)
 
 
 def test_auto_is_pyav_everywhere(real_data: Path) -> None:
-    assert {video.chosen(path) for path in FILES} == {"pyav"}
-    assert video.version("pyav").startswith("pyav 1")
+    assert {video.choose_decoder(path) for path in FILES} == {"pyav"}
+    assert video.decoder_version("pyav").startswith("pyav 1")
 
 
 def test_a_decoder_that_is_unknown_or_not_installed_is_named(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,9 +172,9 @@ def test_a_decoder_that_is_unknown_or_not_installed_is_named(real_data: Path, mo
     with pytest.raises(UserError, match="no decoder called 'decrod': did you mean 'decord'"):
         video.decode(path, decoder="decrod")
     with pytest.raises(UserError, match="no decoder called 'auto'"):
-        video.version("auto")
+        video.decoder_version("auto")
     monkeypatch.setitem(sys.modules, "decord", None)
-    for call in (lambda: video.version("decord"), lambda: video.decode(path, decoder="decord")):
+    for call in (lambda: video.decoder_version("decord"), lambda: video.decode(path, decoder="decord")):
         with pytest.raises(BadEnvironment, match=r"decord cannot be loaded .*: pip install decord"):
             call()
 
@@ -184,8 +184,8 @@ def test_a_decoder_that_is_unknown_or_not_installed_is_named(real_data: Path, mo
 
 def first_decoded(path: Path, start: int) -> int:
     try:
-        return next(iter(pyav._frames(path, FrameRange(start, 1), None, jump=True)))[0]
-    except pyav._Unproven:
+        return next(iter(pyav._frames(path, FrameRange(start, 1), None, seek=True)))[0]
+    except pyav._UnsafeSeek:
         return 0
 
 

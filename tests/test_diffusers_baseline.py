@@ -21,13 +21,14 @@ from torch import Tensor
 
 from vfbench import plugins
 from vfbench.baselines import diffusers
-from vfbench.baselines._pipeline_sampler import Pipeline
+from vfbench.baselines._pipeline_sampler import PipelineSampler
 from vfbench.baselines._pipelines import to_clips
 from vfbench.clips import transform
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import BuildContext, ClipShape, Request
 from vfbench.pipeline.cost import measure
-from vfbench.pipeline.plan import RunOptions, plan
+from vfbench.pipeline.options import RunOptions
+from vfbench.pipeline.plan import plan
 
 library: Any = pytest.importorskip("diffusers", reason='needs pip install "vfbench[diffusers]"')
 from pipelines import FAMILIES, image_parts, motion_adapter, save  # noqa: E402  # they need the library
@@ -75,7 +76,7 @@ def requests(count: int = 3) -> list[Request]:
     return [Request(i, 100 + i, label, caption, source) for i, (label, caption, source) in enumerate(rows)]
 
 
-def make(saved: Folders, family: str = "modelscope", **options: Any) -> Pipeline:
+def make(saved: Folders, family: str = "modelscope", **options: Any) -> PipelineSampler:
     given = {"id": str(saved(family)), "steps": 2, **FAMILIES[family].options, **options}
     return diffusers.build(SETTING, **given)
 
@@ -247,8 +248,8 @@ def test_a_preset_has_options_that_its_pipeline_takes(saved: Folders, preset: st
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"id": None}, "which pipeline.*preset= one of modelscope, animatediff"),
-        ({"id": ""}, "which pipeline.*preset= one of modelscope, animatediff"),
+        ({"id": None}, "needs a pipeline.*preset= one of modelscope, animatediff"),
+        ({"id": ""}, "needs a pipeline.*preset= one of modelscope, animatediff"),
         ({"preset": "wam"}, "did you mean 'wan'"),
         ({"steps": 0}, r"diffusers\(steps=0\): steps must be at least 1"),
         ({"height": -1}, "height must be at least 1"),
@@ -262,7 +263,7 @@ def test_a_preset_has_options_that_its_pipeline_takes(saved: Folders, preset: st
         ({"pipeline": "LTXImageToVideoPipelin"}, "did you mean 'LTXImageToVideoPipeline'"),
         ({"pipeline": "UNet3DConditionModel"}, "no pipeline of diffusers called 'UNet3DConditionModel'"),
         ({"shift": 3.0}, "DDIMScheduler has no shift"),
-        ({"revision": "main"}, "revision='main' is of the hub"),
+        ({"revision": "main"}, "revision='main' needs a hub id"),
     ],
 )
 def test_options_without_sense_are_refused(saved: Folders, options: dict[str, Any], message: str) -> None:
@@ -276,9 +277,7 @@ def test_an_option_that_the_pipeline_lacks_is_refused(saved: Folders) -> None:
 
 
 def test_a_size_that_the_pipeline_cannot_make_is_named_with_the_nearest(saved: Folders) -> None:
-    message = (
-        r"LTXPipeline makes clips of 9x32x32 where 16x32x32 is asked for.*diffusers\(frames=9, height=32, width=32\)"
-    )
+    message = r"LTXPipeline makes clips of 9x32x32, not 16x32x32.*diffusers\(frames=9, height=32, width=32\)"
     with pytest.raises(UserError, match=message):
         make(saved, "ltx", frames=16).sample(requests(1))
 
@@ -295,7 +294,7 @@ def test_a_pipeline_that_draws_noise_of_its_own_is_refused(saved: Folders, monke
         return call(pipe, **arguments)
 
     monkeypatch.setattr(type(sampler.pipe), "__call__", careless)
-    with pytest.raises(UserError, match="draws random numbers of its own"), torch.random.fork_rng():
+    with pytest.raises(UserError, match="draws random numbers outside the generator"), torch.random.fork_rng():
         sampler.sample(requests(1))
 
 
@@ -336,12 +335,12 @@ def test_foreign_code_is_not_run(copy: Path, named: object) -> None:
 def test_a_component_of_another_library_is_not_run(copy: Path) -> None:
     index = json.loads((copy / "model_index.json").read_text())
     (copy / "model_index.json").write_text(json.dumps({**index, "vae": ["os", "AutoencoderKL"]}))
-    refused(copy, "its vae is of 'os'")
+    refused(copy, "vae is of 'os'")
 
 
 def test_a_component_with_code_is_not_opened(copy: Path) -> None:
     (copy / "vae" / "diffusers.py").write_text("raise AssertionError('it runs')")
-    refused(copy, "a pipeline with code of its own is not opened")
+    refused(copy, "a pipeline that contains code is not opened")
 
 
 @pytest.mark.parametrize("part", ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"])
@@ -386,7 +385,7 @@ def test_an_option_of_a_preset_that_does_not_fit_is_told_with_the_preset(saved: 
 
 def test_a_folder_without_a_pipeline_is_named(tmp_path: Path) -> None:
     refused(tmp_path, "holds no pipeline: it has no model_index.json")
-    refused(tmp_path / "none" / "here", "no such folder, and no id of the Hugging Face hub")
+    refused(tmp_path / "none" / "here", "no such folder, and no Hugging Face hub id")
 
 
 def test_the_fingerprint_is_of_the_bytes(saved: Folders, copy: Path) -> None:
@@ -426,7 +425,7 @@ def test_that_wan_lacks_the_negative_prompt_of_its_example_is_shown(vfbench: Com
     lacking = [name for name, fields in diffusers.PRESETS.items() if "Wan" in fields["id"] and "negative" not in fields]
     shown = " ".join(vfbench("show", "model", "diffusers").out.split())
     assert lacking == ["wan", "wan-480p"]
-    assert "The presets of Wan, `wan` and `wan-480p`, depart from the example" in shown
+    assert "The presets of Wan, `wan` and `wan-480p`, leave out one setting" in shown
     assert "a long negative prompt, and they have none" in shown
 
 
@@ -445,7 +444,7 @@ def test_every_form_of_pictures_is_the_same_clips() -> None:
 
 @pytest.mark.parametrize("pictures", [np.zeros((2, 4, 6, 8)), torch.zeros(2, 4, 5, 6, 8), np.zeros((6, 8, 3))])
 def test_what_is_no_clip_is_refused(pictures: Any) -> None:
-    with pytest.raises(ValueError, match="needed are RGB clips"):
+    with pytest.raises(ValueError, match="RGB clips are needed"):
         to_clips(pictures, "round")
 
 

@@ -13,8 +13,8 @@ import torch
 from helpers import randn
 from torch import Tensor
 
-from vfbench.diffusion.priors import Decomposed, Independent, Prior, batched
-from vfbench.diffusion.schedule import Parametrisation, Prediction, Schedule, clip, split, v_target
+from vfbench.diffusion.priors import Decomposed, Independent, NoisePrior, normal_per_batch
+from vfbench.diffusion.schedule import Parametrisation, Prediction, Schedule, clip_x0, to_prediction, v_target
 from vfbench.diffusion.solvers import SOLVERS, Denoiser, guided, solve
 from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape
@@ -44,7 +44,7 @@ def refused() -> Tensor:
 def affine(solver: str, steps: int, schedule: Schedule = COSINE) -> tuple[float, float]:
     """With a linear denoiser a deterministic solver is x = slope z + shift: both, from z = 0 and z = 1."""
     z = torch.tensor([0.0, 1.0], dtype=F64).view(2, 1, 1, 1, 1)
-    x = solve(gaussian(schedule), z, schedule, steps=steps, solver=solver, fresh=refused).flatten()
+    x = solve(gaussian(schedule), z, schedule, steps=steps, solver=solver, fresh_noise=refused).flatten()
     return float(x[1] - x[0]), float(x[0])
 
 
@@ -84,7 +84,7 @@ def test_an_unknown_schedule_offers_the_nearest() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 25, 333, 999, 1000])
 def test_the_grid_starts_at_the_noisiest_and_falls(count: int) -> None:
-    grid = COSINE.grid(count)
+    grid = COSINE.timesteps(count)
     assert (len(grid), grid[0]) == (count, 999)
     assert all(a > b for a, b in pairwise(grid))
     assert grid[-1] >= 0
@@ -100,15 +100,15 @@ def test_at_keeps_one_copy_a_device_and_the_same_values() -> None:
     schedule, t, like = Schedule("linear"), torch.tensor([0, 7, 999]), torch.zeros(3, 2)
     meta = t.to("meta"), like.to("meta")
     assert [schedule.at(*pair).shape for pair in (meta, (t, like), meta)] == [(3, 1)] * 3
-    kept = {device.type: table for device, table in schedule._on.items()}
+    kept = {device.type: table for device, table in schedule._tables.items()}
     assert kept["cpu"] is schedule.alpha_bar  # no copy where none is needed
     schedule.at(*meta)
-    assert {device.type: id(table) for device, table in schedule._on.items()} == {d: id(a) for d, a in kept.items()}
+    assert {device.type: id(table) for device, table in schedule._tables.items()} == {d: id(a) for d, a in kept.items()}
     for one in (schedule, copy.deepcopy(schedule)):
         assert torch.equal(one.at(t, like), one.alpha_bar[t].float()[:, None])
     fresh = Schedule("linear")
     with torch.inference_mode():
-        fresh._on[t.device] = fresh.alpha_bar.clone()  # as on another device: a copy, made while sampling
+        fresh._tables[t.device] = fresh.alpha_bar.clone()  # as on another device: a copy, made while sampling
     weight = torch.ones(3, 2, requires_grad=True)
     # A table that sampling brought to a device serves training, too.
     (gradient,) = torch.autograd.grad((fresh.at(t, like) * weight).sum(), weight)
@@ -126,14 +126,14 @@ def test_split_finds_x0_and_eps_for_noise_of_any_strength(kind: Parametrisation,
     noise = strength * (1 - signal**2).sqrt()
     norm = (signal**2 + noise**2).sqrt()
     output = eps if kind == "eps" else (signal * eps - noise * x0) / norm
-    found = split(output, signal * x0 + noise * eps, signal, noise, kind)
+    found = to_prediction(output, signal * x0 + noise * eps, signal, noise, kind)
     assert torch.allclose(found.x0, x0, rtol=0, atol=1e-10)
     assert torch.allclose(found.eps, eps, rtol=0, atol=1e-10)
 
 
 def test_v_without_any_noise_gives_the_clip_itself() -> None:
     z, output = randn(3, 4), randn(3, 4, seed=1)
-    found = split(output, 0.5 * z, torch.full((3, 1), 0.5), torch.zeros(3, 1), "v")
+    found = to_prediction(output, 0.5 * z, torch.full((3, 1), 0.5), torch.zeros(3, 1), "v")
     assert torch.allclose(found.x0, z)
     assert torch.equal(found.eps, output)
 
@@ -142,7 +142,7 @@ def test_v_without_any_noise_gives_the_clip_itself() -> None:
 def test_v_target_is_what_split_reads(t: int) -> None:
     x0, eps, a = randn(8, seed=1, dtype=F64), randn(8, seed=2, dtype=F64), COSINE.alpha_bar[t]
     z = a.sqrt() * x0 + (1 - a).sqrt() * eps
-    found = split(v_target(x0, eps, a), z, a.sqrt(), (1 - a).sqrt(), "v")
+    found = to_prediction(v_target(x0, eps, a), z, a.sqrt(), (1 - a).sqrt(), "v")
     assert torch.allclose(found.x0, x0, rtol=0, atol=1e-10)
     assert torch.allclose(found.eps, eps, rtol=0, atol=1e-10)
 
@@ -151,7 +151,7 @@ def test_clip_limits_x0_and_lets_the_noise_explain_the_rest() -> None:
     a = torch.tensor(0.36, dtype=F64)
     x0, eps = torch.tensor([-3.0, -0.5, 0.0, 1.0, 1.5], dtype=F64), randn(5, dtype=F64)
     z = 0.6 * x0 + 0.8 * eps
-    clipped = clip(Prediction(x0, eps), z, a)
+    clipped = clip_x0(Prediction(x0, eps), z, a)
     assert torch.equal(clipped.x0, x0.clamp(-1, 1))
     assert torch.allclose(0.6 * clipped.x0 + 0.8 * clipped.eps, z)
     inside = x0.abs() <= 1
@@ -173,7 +173,7 @@ A36 = torch.tensor(0.36, dtype=F64)
 @pytest.mark.parametrize("threshold", [None, 0.5, 0.9, 0.995])
 def test_thresholding_keeps_x0_in_range_and_explains_z(threshold: float | None) -> None:
     prediction, z = far_out()
-    found = clip(prediction, z, A36, threshold)
+    found = clip_x0(prediction, z, A36, threshold)
     assert found.x0.abs().max() <= 1
     assert torch.allclose(0.6 * found.x0 + 0.8 * found.eps, z)
     assert torch.equal(found.x0[0], prediction.x0[0])  # was in range
@@ -182,13 +182,13 @@ def test_thresholding_keeps_x0_in_range_and_explains_z(threshold: float | None) 
 
 def test_dynamic_thresholding_is_the_published_rule_clip_by_clip() -> None:
     prediction, z = far_out()
-    found = clip(prediction, z, A36, 0.9).x0
+    found = clip_x0(prediction, z, A36, 0.9).x0
     for x0, got in zip(prediction.x0.numpy(), found, strict=True):
         s = max(float(np.quantile(np.abs(x0), 0.9)), 1.0)
         assert torch.allclose(got, torch.from_numpy(np.clip(x0, -s, s) / s))
-    alone = torch.cat([clip(Prediction(x0[None], x0[None]), x0[None], A36, 0.9).x0 for x0 in prediction.x0])
+    alone = torch.cat([clip_x0(Prediction(x0[None], x0[None]), x0[None], A36, 0.9).x0 for x0 in prediction.x0])
     assert torch.equal(alone, found)
-    assert not torch.isclose(found[2], clip(prediction, z, A36).x0[2]).all()
+    assert not torch.isclose(found[2], clip_x0(prediction, z, A36).x0[2]).all()
 
 
 # Solvers.
@@ -206,7 +206,7 @@ def test_deterministic_solvers_carry_noise_to_the_data_distribution(
 
 def test_ddpm_samples_have_the_mean_and_variance_of_the_data() -> None:
     n, fresh = 20_000, standard_normal(0, 20_000, 1, 1, 1, 1)
-    x = solve(gaussian(COSINE), fresh(), COSINE, steps=500, solver="ddpm", fresh=fresh)
+    x = solve(gaussian(COSINE), fresh(), COSINE, steps=500, solver="ddpm", fresh_noise=fresh)
     # Five standard errors, and for the variance 1 % more for 500 steps instead of infinitely many.
     assert float(x.mean()) == pytest.approx(MEAN, abs=5 * STD / n**0.5)
     assert float(x.var()) == pytest.approx(STD**2, rel=5 * (2 / n) ** 0.5 + 0.01)
@@ -215,7 +215,7 @@ def test_ddpm_samples_have_the_mean_and_variance_of_the_data() -> None:
 def test_ddpm_is_not_deterministic_and_ddim_is_its_limit_without_noise() -> None:
     z = randn(4, 1, 1, 1, 1, dtype=F64)
     draws = [
-        solve(gaussian(COSINE), z, COSINE, steps=10, solver="ddpm", fresh=standard_normal(seed, 4, 1, 1, 1, 1))
+        solve(gaussian(COSINE), z, COSINE, steps=10, solver="ddpm", fresh_noise=standard_normal(seed, 4, 1, 1, 1, 1))
         for seed in (1, 1, 2)
     ]
     assert torch.equal(draws[0], draws[1])
@@ -237,7 +237,7 @@ def test_the_error_falls_with_the_order_of_the_solver(solver: str, order: int) -
 
 def _slope_to(solver: str, steps: int) -> float:
     """How a unit of noise arrives after three quarters of the steps: by a solver, or along the exact flow."""
-    grid = COSINE.grid(steps)
+    grid = COSINE.timesteps(steps)
     seen: dict[int, Tensor] = {}
     exact = gaussian(COSINE, mean=0.0)
 
@@ -249,7 +249,7 @@ def _slope_to(solver: str, steps: int) -> float:
     if solver == "exact":
         a, start = float(COSINE.alpha_bar[t]), float(COSINE.alpha_bar[grid[0]])
         return math.sqrt((a * STD**2 + 1 - a) / (start * STD**2 + 1 - start))
-    solve(denoise, torch.ones(1, dtype=F64), COSINE, steps=steps, solver=solver, fresh=refused)
+    solve(denoise, torch.ones(1, dtype=F64), COSINE, steps=steps, solver=solver, fresh_noise=refused)
     return float(seen[t])
 
 
@@ -261,7 +261,7 @@ def arrival(solver: str, steps: int, eta: float | None = None) -> tuple[float, f
         return torch.eye(steps + 2, dtype=F64)[next(calls)].view(-1, 1)
 
     z = torch.eye(steps + 2, dtype=F64)[1].view(-1, 1)  # row 0 without any noise, row 1 with that of the beginning
-    x = solve(gaussian(COSINE), z, COSINE, steps=steps, solver=solver, eta=eta, fresh=fresh).flatten()
+    x = solve(gaussian(COSINE), z, COSINE, steps=steps, solver=solver, eta=eta, fresh_noise=fresh).flatten()
     return float(x[0]), float(((x[1:] - x[0]) ** 2).sum())
 
 
@@ -286,7 +286,9 @@ def test_25_steps_of_the_default_solver_do_better_than_500_of_the_others() -> No
 def test_eta_leads_from_ddim_to_ddpm(eta: float, same: str) -> None:
     def solved(solver: str, eta: float | None) -> Tensor:
         fresh = standard_normal(1, 4, 1)
-        return solve(gaussian(COSINE), randn(4, 1, dtype=F64), COSINE, steps=9, solver=solver, eta=eta, fresh=fresh)
+        return solve(
+            gaussian(COSINE), randn(4, 1, dtype=F64), COSINE, steps=9, solver=solver, eta=eta, fresh_noise=fresh
+        )
 
     assert torch.equal(solved("ddim", eta), solved(same, None))
     assert not torch.isclose(solved("ddim", 0.5), solved(same, None)).any()
@@ -295,23 +297,23 @@ def test_eta_leads_from_ddim_to_ddpm(eta: float, same: str) -> None:
 @pytest.mark.parametrize(
     ("solver", "eta", "named"),
     [
-        ("ddim", -0.1, r"eta -0\.1: it must lie in \[0, 1\]"),
+        ("ddim", -0.1, r"eta -0\.1: choose a number in \[0, 1\]"),
         ("ddim", 1.5, r"eta 1\.5"),
         ("ddim", math.nan, "eta nan"),
-        ("dpm++2m", 0.5, r"solver dpm\+\+2m has none to choose, it solves an equation"),
-        ("ddpm", 0.5, "solver ddpm has none to choose, it is ddim at eta 1"),
+        ("dpm++2m", 0.5, r"solver dpm\+\+2m has no eta, it is deterministic"),
+        ("ddpm", 0.5, "solver ddpm has no eta, its eta is always 1"),
     ],
 )
 def test_an_eta_that_means_nothing_is_refused(solver: str, eta: float, named: str) -> None:
     with pytest.raises(UserError, match=named):
-        solve(gaussian(COSINE), torch.zeros(1), COSINE, steps=2, solver=solver, eta=eta, fresh=refused)
+        solve(gaussian(COSINE), torch.zeros(1), COSINE, steps=2, solver=solver, eta=eta, fresh_noise=refused)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_float32_and_float64_agree(solver: str) -> None:
     def solved(dtype: torch.dtype) -> Tensor:
         fresh, noise = standard_normal(3, 64, 1), randn(64, 1, dtype=F64).to(dtype)
-        x = solve(gaussian(COSINE), noise, COSINE, steps=50, solver=solver, fresh=lambda: fresh().to(dtype))
+        x = solve(gaussian(COSINE), noise, COSINE, steps=50, solver=solver, fresh_noise=lambda: fresh().to(dtype))
         assert x.dtype == dtype
         return x.double()
 
@@ -329,8 +331,8 @@ def test_each_step_calls_the_denoiser_once_on_the_grid(solver: str, steps: int) 
 
     z = randn(3, 2, dtype=F64)
     kept = z.clone()
-    x = solve(denoise, z, COSINE, steps=steps, solver=solver, fresh=standard_normal(0, 3, 2))
-    assert times == COSINE.grid(steps)
+    x = solve(denoise, z, COSINE, steps=steps, solver=solver, fresh_noise=standard_normal(0, 3, 2))
+    assert times == COSINE.timesteps(steps)
     assert torch.equal(z, kept)  # the caller's noise is not written to
     assert torch.isfinite(x).all()
 
@@ -338,15 +340,15 @@ def test_each_step_calls_the_denoiser_once_on_the_grid(solver: str, steps: int) 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_one_step_returns_what_the_denoiser_says(solver: str) -> None:
     z = randn(3, 2, dtype=F64)
-    x = solve(gaussian(COSINE), z, COSINE, steps=1, solver=solver, fresh=refused)
+    x = solve(gaussian(COSINE), z, COSINE, steps=1, solver=solver, fresh_noise=refused)
     assert torch.equal(x, gaussian(COSINE)(z, 999).x0)
 
 
-def ddpm_correlation(prior: Prior) -> Tensor:
+def ddpm_correlation(prior: NoisePrior) -> Tensor:
     """Between the frames of samples that start from decomposed noise and go on with fresh noise of `prior`."""
-    shape, normal = ClipShape(4, 1, 1), batched(8000, torch.Generator().manual_seed(0))
+    shape, normal = ClipShape(4, 1, 1), normal_per_batch(8000, torch.Generator().manual_seed(0))
     noise = Decomposed(4).noise(normal, shape)
-    x = solve(gaussian(COSINE), noise, COSINE, steps=20, solver="ddpm", fresh=lambda: prior.noise(normal, shape))
+    x = solve(gaussian(COSINE), noise, COSINE, steps=20, solver="ddpm", fresh_noise=lambda: prior.noise(normal, shape))
     return torch.corrcoef(x.transpose(1, 2).reshape(-1, 4).T)
 
 
@@ -361,13 +363,13 @@ def test_ddpm_keeps_the_correlation_of_the_prior_it_draws_from() -> None:
 
 def test_an_unknown_solver_offers_the_nearest() -> None:
     with pytest.raises(UserError, match=r"did you mean 'dpm\+\+2m'"):
-        solve(gaussian(COSINE), torch.zeros(1), COSINE, steps=2, solver="dpm++2", fresh=refused)
+        solve(gaussian(COSINE), torch.zeros(1), COSINE, steps=2, solver="dpm++2", fresh_noise=refused)
 
 
 @pytest.mark.parametrize("steps", [-1, 0, 1001])
 def test_steps_out_of_range_are_refused_naming_them(steps: int) -> None:
     with pytest.raises(UserError, match=f"{steps}: choose 1 to 1000"):
-        solve(gaussian(COSINE), torch.zeros(1), COSINE, steps=steps, solver="ddim", fresh=refused)
+        solve(gaussian(COSINE), torch.zeros(1), COSINE, steps=steps, solver="ddim", fresh_noise=refused)
 
 
 # Guidance.

@@ -25,10 +25,10 @@ import vfbench
 from vfbench import errors, plugins
 from vfbench.cli import app, config
 from vfbench.datasets import shapes
-from vfbench.diffusion.priors import per_clip
+from vfbench.diffusion.priors import normal_per_clip
 from vfbench.interfaces import BuildContext, ClipShape, Request
 from vfbench.pipeline.eval_setup import CLIPS
-from vfbench.pipeline.plan import RunOptions
+from vfbench.pipeline.options import RunOptions
 from vfbench.plugins import Kind
 from vfbench.training.trainer import Trainer
 
@@ -80,7 +80,7 @@ def said(text: str) -> Iterator[list[str]]:
 
 def parse(given: list[str]) -> None:
     """Let the command line read its arguments, without doing anything; raises what a user would see."""
-    words = config.normal(given)
+    words = config.normalise_arguments(given)
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has commands
     verb, *rest = words if words[:1] != ["--config"] else words[2:]
     if "--help" not in rest:
@@ -282,8 +282,8 @@ def test_the_trainable_model_slides_its_noise_and_keeps_the_contract(package: Pa
     data = plugins.load("dataset", "shapes(frames=4, height=16, width=16)")
     module = plugins.module("model", "my_package.slide")
     for preset, speed in {"tiny": 1, "fast": 3}.items():
-        prior = module.create(data, preset).prior
-        noise = prior.noise(per_clip([1, 2], torch.device("cpu")), data.shape)
+        prior = module.create(data, preset).noise_prior
+        noise = prior.noise(normal_per_clip([1, 2], torch.device("cpu")), data.shape)
         assert torch.equal(noise[:, 2], noise[:, 0].roll(2 * speed, dims=-1))
         assert not torch.equal(noise[:, 2], noise[:, 0])
     model = module.create(data)
@@ -299,7 +299,7 @@ def test_the_trainable_model_trains_and_runs_as_the_page_says(
     package: Path, tmp_path: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page's own commands, short: two steps of training without a sheet of samples, and a few clips."""
-    monkeypatch.setattr(Trainer, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
     monkeypatch.chdir(tmp_path)
     (block,) = (block for block in code(CONTRIBUTING, "sh") if "my_package.slide" in block)
     train, run = (shlex.split(line)[3:] for line in block.splitlines())
@@ -336,17 +336,17 @@ def test_the_examples_run_together(package: Path, tmp_path: Path) -> None:
         smoke=True,
         output=tmp_path / "run",
     )
-    assert (result["model_spec"], result["dataset"]) == ("wash(dusk=0.8)", "ramps")
-    assert result["scores"].keys() == {"fvd", "mean_shift"}
-    assert result["scores"]["mean_shift"]["value"] > result["scores"]["mean_shift"]["floor"]
+    assert (result.model_spec, result.dataset) == ("wash(dusk=0.8)", "ramps")
+    assert result.scores.keys() == {"fvd", "mean_shift"}
+    assert result.scores["mean_shift"].value > result.scores["mean_shift"].floor
 
 
 def test_the_model_runs_on_shapes_as_the_page_says(package: Path, tmp_path: Path) -> None:
     result = vfbench.benchmark(
         model="my_package.wash", dataset="shapes", device="cpu", smoke=True, output=tmp_path / "run"
     )
-    assert result["model"] == "my_package.wash"
-    assert not result["protocol"]["comparable"]
+    assert result.model == "my_package.wash"
+    assert not result.protocol.comparable
     assert (tmp_path / "run" / "results.json").is_file()
 
 

@@ -13,24 +13,24 @@ from conftest import Command
 from vfbench import plugins
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import MissingData
-from vfbench.pipeline.plan import RunOptions, plan
-from vfbench.plugins import Spec
+from vfbench.pipeline.options import RunOptions
+from vfbench.pipeline.plan import plan
 from vfbench.training import budget
-from vfbench.training.budget import RECIPES, gpu_hours, recipe, require_trained
+from vfbench.training.budget import RECIPES, gpu_hours, recipe, training_advice
 from vfbench.training.match_flops import describe
-from vfbench.training.train import prepare
+from vfbench.training.train import prepare_training
 
 LARGER = "shapes(height=64, width=64)"
 
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network is loaded, and no real clip read or chosen."""
+    """No clip is read or made."""
 
     def never(*_: object) -> None:
         raise AssertionError("this is work")
 
-    monkeypatch.setattr("vfbench.pipeline.plan.prepare", never)
+    monkeypatch.setattr("vfbench.pipeline.plan.measure", never)
     monkeypatch.setattr(Shapes, "clips", never)
 
 
@@ -42,8 +42,9 @@ def command(err: str) -> dict[str, str]:
 
 
 def refused(model: str = "vdm", dataset: str = LARGER, root: str | None = None, *, smoke: bool = False) -> str:
-    with pytest.raises(MissingData) as error:
-        require_trained(plugins.parse(model), plugins.parse(dataset), root, None, smoke=smoke)
+    options = RunOptions(model=model, dataset=dataset, data_root=root, smoke=smoke, device="cpu")
+    with pytest.raises(MissingData) as error, training_advice(model, dataset, root, None, smoke=smoke):
+        plan(options)
     return str(error.value)
 
 
@@ -52,7 +53,7 @@ def test_a_run_without_a_checkpoint_ends_before_any_work(vfbench: Command, tmp_p
     output = tmp_path / "run"
     done = vfbench("run", "--model", "vdm", "--dataset", LARGER, "--device", "cpu", "--output", output)
     assert (done.code, done.out) == (4, "")
-    assert "no checkpoint of 'vdm' for shapes at 16x64x64: none comes with vfbench" in done.err
+    assert "no checkpoint of 'vdm' for shapes at 16x64x64: vfbench ships none" in done.err
     assert not output.exists()
     flags = command(done.err)
     assert flags == {
@@ -68,7 +69,7 @@ def test_a_run_without_a_checkpoint_ends_before_any_work(vfbench: Command, tmp_p
 
 def test_the_command_names_a_model_that_can_be_made_for_these_clips() -> None:
     flags = command(refused())
-    model, data = prepare(flags["--model"], flags["--dataset"], flags["--preset"])
+    model, data = prepare_training(flags["--model"], flags["--dataset"], flags["--preset"])
     assert (model.config.preset, str(data.shape)) == ("small", "16x64x64")
 
 
@@ -77,16 +78,16 @@ def test_the_price_is_what_is_counted_at_the_rate_that_is_said() -> None:
     hours = size.training_flops * 100_000 * 64 / 100e12 / 3600
     assert f"about {hours:,.1f} GPU-hours at 100 TFLOP/s a GPU" in message
     assert f"{size.training_flops / 1e9:,.1f} GFLOP a clip and step, counted" in message
-    assert "is our assumption" in message
+    assert "is an assumption" in message
 
 
 def test_hours_follow_from_flops_steps_and_clips() -> None:
     flops = 10**12
     assert gpu_hours(flops, 1000, 36) == pytest.approx(0.1)
     assert gpu_hours(flops, 2000, 72) == pytest.approx(0.4)
-    assert budget.told_hours(flops, 1000, 36) == "about 0.1 GPU-hours at 100 TFLOP/s a GPU"
-    assert budget.told_hours(flops, 1, 1) == "less than 0.1 GPU-hours at 100 TFLOP/s a GPU"
-    assert budget.told_hours(flops, 10**6, 360) == "about 1,000.0 GPU-hours at 100 TFLOP/s a GPU"
+    assert budget.format_gpu_hours(flops, 1000, 36) == "about 0.1 GPU-hours at 100 TFLOP/s a GPU"
+    assert budget.format_gpu_hours(flops, 1, 1) == "less than 0.1 GPU-hours at 100 TFLOP/s a GPU"
+    assert budget.format_gpu_hours(flops, 10**6, 360) == "about 1,000.0 GPU-hours at 100 TFLOP/s a GPU"
 
 
 def test_a_smoke_run_asks_for_a_training_of_a_few_steps() -> None:
@@ -110,19 +111,18 @@ def test_the_preset_is_made_for_clips_as_large(model: str, dataset: str, preset:
 
 def test_where_no_preset_fits_it_says_so() -> None:
     message = refused("vdit", "shapes(height=18, width=18)")
-    assert "None of its presets takes clips of that shape: see python -m vfbench show model vdit" in message
+    assert "None of its presets fits clips of that shape: see python -m vfbench show model vdit" in message
     assert "vfbench train" not in message
 
 
-def test_options_that_say_what_is_learnt_are_in_the_command_and_those_of_sampling_are_not() -> None:
+def test_options_of_sampling_are_not_in_the_command() -> None:
     assert command(refused("videofusion(steps=50, guidance=2.0)"))["--model"] == "videofusion"
-    assert command(refused("videofusion(lam=0.3, steps=50)"))["--model"] == "videofusion(lam=0.3)"
 
 
 def test_an_option_that_a_run_does_not_take_is_said_first(vfbench: Command) -> None:
     done = vfbench("run", "--model", "videofusion(lam=0.3)", "--dataset", LARGER)
     assert done.code == 2
-    assert "option lam of model videofusion is chosen when it is trained" in done.err
+    assert "option lam of model videofusion is for training" in done.err
 
 
 # The dataset.
@@ -183,8 +183,9 @@ def test_the_main_job_tells_what_it_needs_where_nothing_is_there(vfbench: Comman
         ("diffusers", LARGER),
     ],
 )
-def test_a_model_that_has_what_it_needs_is_let_pass(model: str, dataset: str) -> None:
-    require_trained(plugins.parse(model), plugins.parse(dataset), None, None, smoke=False)
+def test_an_error_of_a_model_that_has_what_it_needs_stays_as_it_is(model: str, dataset: str) -> None:
+    with pytest.raises(MissingData, match=r"^no clips$"), training_advice(model, dataset, None, None):
+        raise MissingData("no clips")
 
 
 def test_a_checkpoint_that_is_given_is_looked_at_instead(checkpoints: Path) -> None:
@@ -200,7 +201,8 @@ def test_a_model_of_others_may_bring_its_weights(tmp_path: Path, monkeypatch: py
         "from vfbench.baselines.vdm import create\ndef build(setting): raise NotImplementedError\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    require_trained(Spec("brings.model"), Spec("shapes", {"height": 64}), None, None, smoke=False)
+    with pytest.raises(MissingData, match=r"^no weights$"), training_advice("brings.model", LARGER, None, None):
+        raise MissingData("no weights")
 
 
 # The recipes.
@@ -212,4 +214,4 @@ def test_every_preset_has_a_recipe_and_a_larger_one_no_shorter(model: str) -> No
         assert recipe(preset) is RECIPES[re.split("-", preset)[0]]
     steps = [recipe(name).steps for name in ("tiny", "small", "base", "paper")]
     assert steps == sorted(steps)
-    assert recipe("theirs") is budget.OTHER
+    assert recipe("theirs") is budget.DEFAULT_RECIPE

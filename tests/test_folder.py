@@ -27,7 +27,7 @@ from vfbench import clips as folders
 from vfbench import video
 from vfbench.clips import transform
 from vfbench.datasets import folder, ucf101
-from vfbench.datasets._video_dataset import Videos
+from vfbench.datasets._video_dataset import VideoDataset
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Dataset
 
@@ -40,9 +40,9 @@ def kinds(tmp_path: Path) -> dict[str, folders.ClipFolder]:
     return all_kinds(tmp_path)
 
 
-def make(root: Path, **options: Any) -> Videos:
+def make(root: Path, **options: Any) -> VideoDataset:
     dataset = folder.build(root=str(root), **{"frames": 4, "height": 8, "width": 8, **options})
-    assert isinstance(dataset, Videos)
+    assert isinstance(dataset, VideoDataset)
     return dataset
 
 
@@ -91,7 +91,7 @@ def test_folders_train_and_test_are_the_splits(classed: Path, tmp_path: Path) ->
         "beside train and test, not scored: val; train: not scored, no layout reads them: readme.txt"
     )
     check_dataset(dataset)
-    with pytest.raises(UserError, match=r"listing=.*splits of its own \(train, test\).*--data-root .*split/train"):
+    with pytest.raises(UserError, match=r"listing=.*split folders \(train, test\).*--data-root .*split/train"):
         make(root, listing="list.txt")
     shutil.rmtree(root / "train")
     assert (make(root).size("train"), make(root).size("test")) == (0, 3)
@@ -113,7 +113,7 @@ def test_every_window_is_a_clip(kinds: Mapping[str, folders.ClipFolder], kind: s
     dataset = make(kinds[kind].root, frames=10, drop_first=1, start="every")
     assert (dataset.size("train"), dataset.size("test")) == (4, 0)
     assert dataset.videos("train", range(4)) == [0, 0, 1, 1]
-    whole = [folders.clip(kinds[kind], number, frames=FRAMES)[..., 1:9] for number in (0, 1)]
+    whole = [folders.read_clip(kinds[kind], number, frames=FRAMES)[..., 1:9] for number in (0, 1)]
     for index, clip in enumerate(dataset.clips("train", range(4))):
         first = 1 + index % 2
         assert torch.equal(clip, whole[index // 2][first : first + 10])
@@ -157,9 +157,9 @@ def test_each_split_has_windows_of_its_own(classed: Path, tmp_path: Path) -> Non
 def test_clips_keep_their_size_where_nothing_is_resampled(kinds: Mapping[str, folders.ClipFolder]) -> None:
     dataset = make(kinds["frames"].root, height=None, width=None, geometry="native")
     assert dataset.shape == ClipShape(4, HEIGHT, WIDTH)
-    assert torch.equal(dataset.clips("train", [1])[0], folders.clip(kinds["frames"], 1, frames=4))
+    assert torch.equal(dataset.clips("train", [1])[0], folders.read_clip(kinds["frames"], 1, frames=4))
     write_frames(kinds["frames"].root / "w", pictures(height=30, width=20))
-    with pytest.raises(MissingData, match=r"frames/w has 20x30 pixels .*makes no 10x8 of them"):
+    with pytest.raises(MissingData, match=r"frames/w has 20x30 pixels .*does not resize to 10x8"):
         make(kinds["frames"].root, height=None, width=None, geometry="native").clips("train", [2])
 
 
@@ -176,6 +176,7 @@ def test_only_listed_clips_are_in_the_dataset(classed: Path, tmp_path: Path) -> 
     assert dataset.fingerprint != make(classed).fingerprint
 
 
+@pytest.mark.pitfall("which real clips")
 def test_fingerprint_follows_all_that_changes_a_clip(classed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = [make(classed).fingerprint]
     seen += [make(classed, **option).fingerprint for option in ({"stride": 2}, {"start": "hashed"}, {"drop_first": 1})]
@@ -183,9 +184,11 @@ def test_fingerprint_follows_all_that_changes_a_clip(classed: Path, monkeypatch:
     seen += [make(classed, **{name: value}).fingerprint for name, value in others.items()]
     write_frames(classed / "_/d", pictures(1))
     seen.append(make(classed).fingerprint)
-    monkeypatch.setattr(folders, "decoder", lambda found, decoder: "another decoder")
+    shutil.rmtree(classed / "_")
     seen.append(make(classed).fingerprint)
-    assert len(set(seen)) == len(seen) == 10
+    monkeypatch.setattr(folders, "decoder_versions", lambda found, decoder: "another decoder")
+    seen.append(make(classed).fingerprint)
+    assert len(set(seen)) == len(seen) == 11
 
 
 def test_what_a_dataset_cannot_be_is_refused(classed: Path, tmp_path: Path) -> None:
@@ -201,7 +204,7 @@ def test_what_a_dataset_cannot_be_is_refused(classed: Path, tmp_path: Path) -> N
     for start in ("every", "chunks"):
         with pytest.raises(MissingData, match=r"4 of 4 train videos .* than the 13 .*: ApplyEyeMakeup/a \(12\), _/d"):
             make(classed, frames=13, start=start)
-    with pytest.raises(MissingData, match=r"folder: which one.*--data-root DIR"):
+    with pytest.raises(MissingData, match=r"folder: no folder given.*--data-root DIR"):
         folder.build()
     np.save(tmp_path / "f.npy", np.zeros((2, 5), np.float32))
     with pytest.raises(MissingData, match=r"holds features \(f\.npy\), needed: clips"):

@@ -41,9 +41,9 @@ def test_array_files_hold_clips(tmp_path: Path, name: str) -> None:
     SAVERS[name](tmp_path / name, stack())
     found = folders.detect(tmp_path)
     assert (found.kind, names(found)) == ("arrays", [f"{name}[{i}]" for i in range(3)])
-    clips = folders.clips(found, [2, 0], frames=3, stride=4)
+    clips = folders.read_clips(found, [2, 0], frames=3, stride=4)
     assert torch.equal(clips, torch.from_numpy(stack()[[2, 0], 0:12:4]).permute(0, 1, 4, 2, 3))
-    assert isinstance(arrays.rows(tmp_path / name), np.memmap) is (name != "packed.npz")
+    assert isinstance(arrays.open_clips(tmp_path / name), np.memmap) is (name != "packed.npz")
     notes = {"packed.npz": "packed.npz is compressed: it is read into", "several.npz": "several.npz: not read: labels"}
     assert [note[:41] for note in found.notes] == ([notes[name]] if name in notes else [])
 
@@ -53,14 +53,14 @@ def test_several_array_files_are_read_one_after_another(tmp_path: Path) -> None:
         np.save(tmp_path / f"part{i}.npy", np.full((2, 3, 4, 4, 3), i, np.uint8))
     found = folders.detect(tmp_path)
     assert names(found) == ["part2.npy[0]", "part2.npy[1]", "part10.npy[0]", "part10.npy[1]"]
-    assert folders.clips(found, [1, 2], frames=3).amax((1, 2, 3, 4)).tolist() == [2, 10]
+    assert folders.read_clips(found, [1, 2], frames=3).amax((1, 2, 3, 4)).tolist() == [2, 10]
 
 
 def test_an_array_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
     for value in (7, 9):
         np.savez_compressed(tmp_path / "a.npz", np.full((1, 3, 4, 4, 3), value, np.uint8))
         os.utime(tmp_path / "a.npz", ns=(value, value))
-        assert folders.clips(folders.detect(tmp_path), [0], frames=3).max() == value
+        assert folders.read_clips(folders.detect(tmp_path), [0], frames=3).max() == value
 
 
 def test_a_file_that_cannot_be_mapped_is_read_once_for_all_threads(
@@ -79,7 +79,7 @@ def test_a_file_that_cannot_be_mapped_is_read_once_for_all_threads(
 
     monkeypatch.setattr(np, "load", slow)
     with ThreadPoolExecutor(8) as pool:
-        clips = list(pool.map(lambda i: folders.clip(found, i % 3, frames=3), range(8)))
+        clips = list(pool.map(lambda i: folders.read_clip(found, i % 3, frames=3), range(8)))
     assert len(loads) == 1
     assert torch.equal(clips[4], torch.from_numpy(stack()[1, :3]).permute(0, 3, 1, 2))
 
@@ -100,7 +100,7 @@ ZEROS = np.zeros
         (np.float32(5), "float32 () is empty"),
         (np.linspace(-1, 1, 2 * 4 * 3 * 3 * 3, dtype=np.float32).reshape(2, 4, 3, 3, 3)[::-1],
          "float32 (2, 4, 3, 3, 3), 0.0046"),
-        (np.full((2, 4, 3, 3, 3), 0.5), "float64 (2, 4, 3, 3, 3), 0.5 to 0.5 in the first; .*bring them to 0..1 and "
+        (np.full((2, 4, 3, 3, 3), 0.5), "float64 (2, 4, 3, 3, 3), 0.5 to 0.5 in the first; .*scale them to 0..1 and "
          "save vfbench.video.to_uint8(x)"),
         (ZEROS((2, 4, 8, 9, 3), np.int64), "int64 (2, 4, 8, 9, 3); needed"),
         (ZEROS((2, 4), np.int64), "int64 (2, 4); needed"),
@@ -108,6 +108,7 @@ ZEROS = np.zeros
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.pitfall("floats as bytes")
 def test_other_arrays_are_refused_with_type_and_shape(
     tmp_path: Path, array: np.ndarray, message: str, suffix: str
 ) -> None:
@@ -122,7 +123,7 @@ def test_the_array_that_is_meant_must_be_plain(tmp_path: Path) -> None:
     one = ZEROS((2, 4, 8, 9, 3), np.uint8)
     for held in ({"left": one, "right": one}, {"clips": one, "arr_0": one}):
         np.savez(tmp_path / "a.npz", **held)  # type: ignore[arg-type]  # the stubs take a name for allow_pickle
-        with pytest.raises(MissingData, match=r"a\.npz: holds .*: which one is meant\? Keep one, or call"):
+        with pytest.raises(MissingData, match=r"a\.npz holds .*: keep one array, or name it one of clips"):
             folders.detect(tmp_path)
     np.savez(tmp_path / "a.npz")
     with pytest.raises(MissingData, match="holds no array"):
@@ -140,7 +141,7 @@ def test_damaged_array_files_are_named_and_nothing_is_unpickled(tmp_path: Path) 
             bad.parent.mkdir(exist_ok=True)
             bad.write_bytes(content)
             with pytest.raises(MissingData, match=rf"bad\{path.suffix}: no readable \{path.suffix} file"):
-                folders.clips(folders.detect(bad), [2], frames=1)
+                folders.read_clips(folders.detect(bad), [2], frames=1)
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(MissingData, match=r"objects\.npy: object \(1,\); needed"):
         folders.detect(tmp_path / "objects.npy")
@@ -156,18 +157,18 @@ def test_features_are_read_from_all_their_formats(tmp_path: Path) -> None:
     save_file({"anything": values.half()}, tmp_path / "f10.safetensors")
     found = folders.detect(tmp_path)
     assert (found.kind, len(found), found.entries[-1].name) == ("features", 9, "f10.safetensors[2]")
-    assert torch.equal(folders.features(found), torch.cat([values, values, values.half().float()]))
+    assert torch.equal(folders.read_features(found), torch.cat([values, values, values.half().float()]))
     np.save(tmp_path / "double.npy", values.double().numpy() + 1e-12)
-    assert torch.equal(folders.features(folders.detect(tmp_path / "double.npy")), values.double() + 1e-12)
+    assert torch.equal(folders.read_features(folders.detect(tmp_path / "double.npy")), values.double() + 1e-12)
 
 
 def test_features_that_are_none_or_no_clips_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", np.array([[1.0], [np.nan], [np.inf]]))
     found = folders.detect(tmp_path)
     with pytest.raises(MissingData, match=r"f\.npy: row 1 holds NaN or infinity \(2 such rows\)"):
-        folders.features(found)
+        folders.read_features(found)
     with pytest.raises(UserError, match=r"f\.npy holds features, not clips"):
-        folders.clips(found, [0], frames=1)
+        folders.read_clips(found, [0], frames=1)
     np.save(tmp_path / "g.npy", ZEROS((2, 5), np.float32))
     with pytest.raises(MissingData, match=r"features of different width \(1 in f\.npy, 5 in g\.npy\)"):
         folders.detect(tmp_path)
@@ -175,7 +176,7 @@ def test_features_that_are_none_or_no_clips_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"holds array clips \(f\.npy\) and feature rows \(g\.npy\)"):
         folders.detect(tmp_path)
     with pytest.raises(UserError, match="holds arrays, not features"):
-        folders.features(folders.detect(tmp_path / "f.npy"))
+        folders.read_features(folders.detect(tmp_path / "f.npy"))
     save_file({"clips": torch.zeros(2, 4, 8, 8, 3, dtype=torch.uint8)}, tmp_path / "c.safetensors")
-    with pytest.raises(MissingData, match=r"c\.safetensors: clips stand in \.npy or \.npz files"):
+    with pytest.raises(MissingData, match=r"c\.safetensors: clips are read from \.npy or \.npz files"):
         folders.detect(tmp_path / "c.safetensors")

@@ -18,13 +18,14 @@ from helpers import CPU, tiny_dataset
 from torch import Tensor
 
 from vfbench.baselines import folder
-from vfbench.baselines.folder import Answers
-from vfbench.clips.caption_file import told
+from vfbench.baselines.folder import FolderSampler
+from vfbench.clips.caption_file import read_captions
 from vfbench.datasets import shapes
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import BuildContext, Request, derive_seed
 from vfbench.pipeline import requests as generate
-from vfbench.pipeline.plan import RunOptions, plan
+from vfbench.pipeline.options import RunOptions
+from vfbench.pipeline.plan import plan
 
 DATA = tiny_dataset(4, 16)
 PROMPTS = ("a cat", "a dog", "a cat", "a fox", "a cat")
@@ -61,7 +62,7 @@ def table(root: Path, lines: Mapping[str, object]) -> str:
 BY_PROMPT = {"c5": "a cat", "c1": "a dog", "c0": "a cat", "c2": "a fox", "c4": "a cat"}
 
 
-def make(place: Path, requests: Sequence[Request] = (), **options: Any) -> Answers:
+def make(place: Path, requests: Sequence[Request] = (), **options: Any) -> FolderSampler:
     given = {"root": str(place), **options}
     return folder.build(Foretold(DATA, CPU, requests=requests), **given)
 
@@ -112,7 +113,7 @@ def test_a_clip_is_repeated_only_when_it_is_said(clips: Path, capsys: pytest.Cap
     lines = {"c5": "a cat", "c1": "a dog", "c0": "a cat", "c2": "a fox"}
     sampler = make(clips, asked(), prompts=table(clips, lines), reuse=True)
     assert torch.equal(sampler.sample(asked()), pictures()[[5, 1, 0, 2, 5]])
-    assert "warning: 1 of 5 requests get a clip that others got" in capsys.readouterr().err
+    assert "warning: 1 of 5 requests get the clip of another" in capsys.readouterr().err
     with pytest.raises(MissingData, match=r"no clip for 1 of 1 requests: 0 \(a cow\)"):
         sampler.sample([Request(0, 0, 0, "a cow")])
 
@@ -139,7 +140,7 @@ def test_a_file_that_does_not_fit_the_folder_is_named(clips: Path, lines: dict[s
     [{}, {"prompts": "a.tsv", "seeds": "b.tsv"}, {"prompts": "a.tsv", "root": None}],
 )
 def test_which_clips_answer_what_must_be_said_once(clips: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="which clips answer which requests"):
+    with pytest.raises(UserError, match="folder needs clips and one file"):
         make(clips, **options)
 
 
@@ -174,7 +175,7 @@ def test_the_fingerprint_is_of_the_clips_and_of_what_is_said_of_them(clips: Path
 
 def test_a_file_is_read_line_by_line(tmp_path: Path) -> None:
     path = write_list(tmp_path / "p.tsv", "\ufeffb.mp4\ta cat", "", "a.mp4 \t two  dogs ", "b.mp4\ta cat")
-    assert list(told(path, "prompt").items()) == [("b.mp4", "a cat"), ("a.mp4", "two  dogs")]
+    assert list(read_captions(path, "prompt").items()) == [("b.mp4", "a cat"), ("a.mp4", "two  dogs")]
 
 
 @pytest.mark.parametrize(
@@ -187,14 +188,14 @@ def test_a_file_is_read_line_by_line(tmp_path: Path) -> None:
 )
 def test_a_line_that_says_nothing_or_two_things_is_named(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(MissingData, match=message):
-        told(write_list(tmp_path / "p.tsv", "a.mp4\t17", line), "seed")
+        read_captions(write_list(tmp_path / "p.tsv", "a.mp4\t17", line), "seed")
 
 
 def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "none.tsv", tmp_path / "bytes.tsv"):
         (tmp_path / "bytes.tsv").write_bytes(b"\xff\xfe\xfa")
         with pytest.raises(MissingData, match=f"{path.name}: cannot be read as UTF-8 text"):
-            told(path, "prompt")
+            read_captions(path, "prompt")
 
 
 # The whole way.

@@ -39,11 +39,12 @@ def test_the_manifest_does_not_care_where_and_when(kinds: Mapping[str, clips.Cli
 
 @pytest.mark.parametrize("large", [False, True])
 @KINDS
+@pytest.mark.pitfall("which real clips")
 def test_the_manifest_follows_all_that_was_replaced(
     kinds: Mapping[str, clips.ClipFolder], kind: str, large: bool
 ) -> None:
     # As if these were: a video in three places, a frame folder by three frames.
-    depth = clips.Depth(100, 16) if large else clips.DEEP
+    depth = clips.HashDepth(100, 16) if large else clips.DEEP_HASH
     root, path = kinds[kind].root, kinds[kind].entries[-1].path
     seen = [clips.content_hash(kinds[kind], depth)]
     files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -80,6 +81,7 @@ def test_clips_stored_alike_do_not_mismatch(kinds: Mapping[str, clips.ClipFolder
             assert clips.mismatches(real, fake) == []
 
 
+@pytest.mark.pitfall("compression and JPEG quality")
 def test_every_mismatch_is_told(kinds: Mapping[str, clips.ClipFolder], tmp_path: Path) -> None:
     for quality, name in ((75, "coarse"), (95, "fine")):
         for i in range(2):
@@ -108,4 +110,4 @@ def test_a_gif_differs_in_compression_and_rate(kinds: Mapping[str, clips.ClipFol
 def test_features_do_not_tell_how_clips_were_stored(kinds: Mapping[str, clips.ClipFolder], tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", np.zeros((2, 5), np.float32))
     (told,) = clips.mismatches(kinds["videos"], clips.detect(tmp_path / "f.npy"))
-    assert told.endswith("f.npy: features do not tell how their clips were stored")
+    assert told.endswith("f.npy: features do not record how their clips were stored")

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from vfbench import plugins
 from vfbench.datasets.shapes import Shapes
-from vfbench.diffusion.frame_embedding import LEARNT, FrameEmbedding, kept
+from vfbench.diffusion.frame_embedding import LEARNT, FrameEmbedding, keep_embedding
 from vfbench.diffusion.model import DiffusionModel, embedding_options
-from vfbench.diffusion.priors import Normal, per_clip
+from vfbench.diffusion.priors import Normal, normal_per_clip
 from vfbench.diffusion.solvers import solve
 from vfbench.errors import MissingData
 from vfbench.interfaces import Conditioning, Sampler
 from vfbench.models import videofusion
 from vfbench.models.videofusion import VideoFusion
-from vfbench.nets.frame_encoder import scaled
+from vfbench.nets.frame_encoder import normalise_vectors
 from vfbench.pipeline.cost import measure
 from vfbench.training import train as training
 from vfbench.training.train import TrainOptions, train
@@ -52,7 +52,7 @@ def fusion(**options: Any) -> VideoFusion:
 
 
 def normals(*seeds: int) -> Normal:
-    return per_clip(seeds, CPU)
+    return normal_per_clip(seeds, CPU)
 
 
 def reached(loss: Tensor, module: nn.Module) -> list[bool]:
@@ -85,14 +85,14 @@ def _without(model: DiffusionModel) -> Any:
 @every_model
 def test_a_base_frame_changes_what_the_others_are_denoised_to(name: str) -> None:
     model = embedded(name)
-    (picture, *_), frames = model.pictures(), model.config.shape.frames
+    (picture, *_), frames = model.embedding_frames(), model.config.shape.frames
     assert picture == frames // 2 - 1
     x = clips_of(model, 1)
-    said, known = torch.zeros(1, *model.unconditioned(1).shape[1:]), torch.tensor([True])
+    said, known = torch.zeros(1, *model.null_conditioning(1).shape[1:]), torch.tensor([True])
     z = clips_of(model, 1, seed=1)
     seen = []
     for shown in (x, x.flip(4)):
-        added, _ = part(model).shown(shown[:, [picture]], known)
+        added, _ = part(model).encode_frames(shown[:, [picture]], known)
         seen.append(model.predict(z, TIMES[:1], said + added[:, 0]).x0)
     assert ((seen[0] - seen[1]).abs().amax((0, 2, 3, 4)) > 1e-6).all()
 
@@ -115,7 +115,7 @@ def test_who_learns_from_which_term(name: str) -> None:
 
 def test_only_clips_of_which_nothing_is_said_lose_the_embedding_and_half_of_those() -> None:
     modes: list[Conditioning] = ["text", "class", *NOTHING * 2000]
-    known = kept(modes, part(fusion()).draw(len(modes), torch.Generator().manual_seed(0))["chance"])
+    known = keep_embedding(modes, part(fusion()).draw(len(modes), torch.Generator().manual_seed(0))["chance"])
     assert known[:2].all()
     assert 0.45 < float(known[2:].float().mean()) < 0.55
 
@@ -123,11 +123,11 @@ def test_only_clips_of_which_nothing_is_said_lose_the_embedding_and_half_of_thos
 def test_what_is_not_known_has_a_vector_of_its_own() -> None:
     model = fusion()
     frames, known = clips_of(model)[:, :1], torch.tensor([True, False])
-    added, embeddings = part(model).shown(frames, known)
+    added, embeddings = part(model).encode_frames(frames, known)
     assert torch.equal(added[1, 0], part(model).projection.unknown)
     assert torch.allclose(added[0, 0], part(model).projection.layer(embeddings[0, 0]))
     said = model.condition([0], [""], ["none"])
-    assert torch.equal(model.unconditioned(2), (said + added[1]).expand(2, -1))
+    assert torch.equal(model.null_conditioning(2), (said + added[1]).expand(2, -1))
 
 
 def test_each_image_is_shown_with_its_own_embedding() -> None:
@@ -140,7 +140,7 @@ def test_each_image_is_shown_with_its_own_embedding() -> None:
         )
     losses_of(model)
     x, said = clips_of(model), model.condition([1, 1], [CAPTION] * 2, ["text", "class"])
-    added, _ = part(model).shown(x[:, [1, 0, 1, 3]], torch.tensor([True, True]))
+    added, _ = part(model).encode_frames(x[:, [1, 0, 1, 3]], torch.tensor([True, True]))
     wanted = (said[:, None] + added).detach()
     (of_base, of_images), (of_residual,) = conditions["base"], conditions["residual"]
     assert torch.equal(of_base, of_residual)
@@ -169,7 +169,7 @@ def embedding() -> FrameEmbedding:
 
 
 def test_the_loss_of_the_prior_is_that_of_the_clean_embedding(embedding: FrameEmbedding) -> None:
-    clean, said = scaled(randn(3, SIZE)), torch.zeros(3, 16)
+    clean, said = normalise_vectors(randn(3, SIZE)), torch.zeros(3, 16)
     for answer, wanted in ((clean, 0.0), (torch.zeros_like(clean), 1.0), (-clean, 4.0)):  # of entries of size 1
         embedding.prior = Told(answer)  # type: ignore[assignment]  # stands in
         assert float(embedding.loss(clean, said, embedding.draw(3, torch.Generator()))) == pytest.approx(wanted)
@@ -180,9 +180,9 @@ def test_an_embedding_is_drawn_in_a_few_steps_and_has_the_length_of_a_real_one(e
     answer = randn(2, SIZE)
     told = Told(3 * answer)
     embedding.prior = told  # type: ignore[assignment]  # stands in
-    added = embedding.drawn(torch.zeros(2, 16), normals(1, 2))
+    added = embedding.sample_conditioning(torch.zeros(2, 16), normals(1, 2))
     assert told.asked == EMBEDDING["steps"]
-    assert torch.allclose(added, embedding.projection(scaled(answer), torch.tensor([True, True])), atol=1e-5)
+    assert torch.allclose(added, embedding.projection(normalise_vectors(answer), torch.tensor([True, True])), atol=1e-5)
 
 
 @torch.no_grad()
@@ -191,12 +191,12 @@ def test_an_embedding_is_a_function_of_its_own_request(name: str) -> None:
     model = embedded(name)
     labels, captions = [3, 4, 4], [CAPTION] * 3
     modes: list[Conditioning] = ["text", "class", "class"]
-    together = model.conditioned(labels, captions, modes, normals(7, 8, 9))
+    together = model.conditioning_vectors(labels, captions, modes, normals(7, 8, 9))
     for i, seed in enumerate((7, 8, 9)):
-        alone = model.conditioned(labels[i : i + 1], captions[:1], modes[i : i + 1], normals(seed))
+        alone = model.conditioning_vectors(labels[i : i + 1], captions[:1], modes[i : i + 1], normals(seed))
         assert torch.allclose(alone[0], together[i], atol=1e-5)
     assert not torch.isclose(together[1], together[2]).all()  # of one class, but drawn apart
-    assert not torch.isclose(model.conditioned([3], [""], ["none"], normals(7)), together[0]).all()
+    assert not torch.isclose(model.conditioning_vectors([3], [""], ["none"], normals(7)), together[0]).all()
 
 
 @torch.no_grad()
@@ -221,10 +221,10 @@ def test_no_other_frame_teaches_the_base_generator() -> None:
 @pytest.mark.parametrize("solver", ["ddim", "dpm++2m"])
 def test_the_base_noise_and_the_embedding_make_the_base_frame(solver: str) -> None:
     model = fusion()
-    condition = model.conditioned([1, 2], [CAPTION] * 2, ["text", "class"], normals(1, 2))
+    condition = model.conditioning_vectors([1, 2], [CAPTION] * 2, ["text", "class"], normals(1, 2))
     calls: list[torch.Size] = []
     model.base.register_forward_pre_hook(lambda _, arguments: calls.append(arguments[0].shape))
-    base, m = randn(2, 1, 3, 8, 8, seed=1), model.prior.base
+    base, m = randn(2, 1, 3, 8, 8, seed=1), model.noise_prior.base
     clips = [_made(model, base, randn(2, 4, 3, 8, 8, seed=seed), condition, solver) for seed in (2, 3)]
     assert torch.equal(clips[0][:, m], clips[1][:, m])  # bit for bit
     assert not torch.isclose(clips[0][:, m + 1], clips[1][:, m + 1]).all()
@@ -232,9 +232,9 @@ def test_the_base_noise_and_the_embedding_make_the_base_frame(solver: str) -> No
 
 
 def _made(model: VideoFusion, base: Tensor, residual: Tensor, condition: Tensor, solver: str) -> Tensor:
-    z = model.prior.combine(base, residual)
+    z = model.noise_prior.combine(base, residual)
     denoise = denoiser_of(model, condition)
-    return solve(denoise, z, model.schedule, steps=4, solver=solver, fresh=lambda: torch.zeros_like(z))
+    return solve(denoise, z, model.schedule, steps=4, solver=solver, fresh_noise=lambda: torch.zeros_like(z))
 
 
 # Sampling.
@@ -313,7 +313,7 @@ class OneClip(Shapes):
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets: they take longer than a tiny training."""
-    monkeypatch.setattr(Trainer, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
 
 
 ENCODERS: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -358,7 +358,7 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(quiet: None, tmp_path:
 def test_the_command_runs_a_checkpoint_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vfbench: Command) -> None:
     sizes = {"base": {**NO_TIME, "patch": 4}, "residual": {**UNET, "patch": 4}, "embedding": EMBEDDING}
     monkeypatch.setitem(videofusion.PRESETS, "minute", {**videofusion.PRESETS["tiny"], **sizes})
-    model, data = training.prepare("videofusion", "shapes", "minute")
+    model, data = training.prepare_training("videofusion", "shapes", "minute")
     model.save(tmp_path / "model")
     asked = ["--model", "videofusion", "--dataset", "shapes", "--smoke", "--device", "cpu", "--steps", 2]
     done = vfbench("run", *asked, "--checkpoint", tmp_path / "model", "--output", tmp_path / "run")

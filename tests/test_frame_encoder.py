@@ -18,7 +18,7 @@ from vfbench.diffusion.model import embedding_options
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape
 from vfbench.models import videofusion
-from vfbench.nets.frame_encoder import ClipEncoder, FrameEncoder, find, scaled
+from vfbench.nets.frame_encoder import CLIPEncoder, FrameEncoder, find_clip, normalise_vectors
 from vfbench.utils import tensor_files
 from vfbench.utils.files import file_sha256
 
@@ -49,7 +49,7 @@ def test_a_learnt_encoder_takes_frames_of_any_size(height: int, width: int) -> N
 
 
 def test_vectors_of_half_precision_are_scaled_in_full() -> None:
-    found = scaled(randn(4, 300).bfloat16())
+    found = normalise_vectors(randn(4, 300).bfloat16())
     assert found.dtype == torch.float32
     assert lengths_of(found) == pytest.approx([300**0.5] * 4)
 
@@ -58,7 +58,7 @@ def test_vectors_of_half_precision_are_scaled_in_full() -> None:
 
 
 def test_clip_says_what_transformers_says(clip: Path) -> None:
-    encoder = ClipEncoder(str(clip), find(str(clip)).sha256)
+    encoder = CLIPEncoder(str(clip), find_clip(str(clip)).sha256)
     side = TINY_CLIP["image_size"]
     frames = randn(2, 3, side, side).clamp(-1, 1)
     mean, std = (
@@ -69,7 +69,7 @@ def test_clip_says_what_transformers_says(clip: Path) -> None:
     with torch.no_grad():
         wanted = theirs((frames / 2 + 0.5 - mean) / std).image_embeds
     found = encoder(frames)
-    assert torch.allclose(found, scaled(wanted), atol=1e-5)
+    assert torch.allclose(found, normalise_vectors(wanted), atol=1e-5)
     assert lengths_of(found) == pytest.approx([TINY_CLIP["projection_dim"] ** 0.5] * 2)
     assert not found.requires_grad
     assert encoder(randn(2, 3, 8, 20)).shape == found.shape  # squashed to its square
@@ -80,7 +80,7 @@ def test_the_image_half_of_a_whole_clip_is_taken(tmp_path: Path) -> None:
     text = {"vocab_size": 9, "hidden_size": 16, "num_attention_heads": 1, "num_hidden_layers": 1, **ends}
     config = CLIPConfig(text_config=text, vision_config=TINY_CLIP, projection_dim=TINY_CLIP["projection_dim"])
     CLIPModel(config).save_pretrained(tmp_path)
-    encoder = ClipEncoder(str(tmp_path), find(str(tmp_path)).sha256)
+    encoder = CLIPEncoder(str(tmp_path), find_clip(str(tmp_path)).sha256)
     assert encoder(randn(1, 3, 8, 8)).shape == (1, TINY_CLIP["projection_dim"])
 
 
@@ -102,8 +102,8 @@ def test_its_work_in_a_training_step_is_counted(clip: Path, tmp_path: Path) -> N
 
 
 def test_another_clip_than_at_the_beginning_is_refused(clip: Path) -> None:
-    encoder = ClipEncoder(str(clip), "0" * 64)
-    with pytest.raises(MissingData, match=r"model\.safetensors is another CLIP than .* expected 0{64}"):
+    encoder = CLIPEncoder(str(clip), "0" * 64)
+    with pytest.raises(MissingData, match=r"model\.safetensors is not the CLIP that .* expected 0{64}"):
         encoder(randn(1, 3, 8, 8))
 
 
@@ -117,10 +117,10 @@ def _without_a_tensor(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (lambda folder: (folder / "config.json").unlink(), r"holds no CLIP model: config\.json is not there"),
-        (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors is not there"),
+        (lambda folder: (folder / "config.json").unlink(), r"holds no CLIP model: config\.json is missing"),
+        (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors is missing"),
         (lambda folder: (folder / "config.json").write_text("{"), r"config\.json does not describe a CLIP model"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 20), "no CLIP model that can be read"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 20), "no readable CLIP model"),
         (_without_a_tensor, r"does not fit CLIP: 'visual_projection\.weight' is missing"),
     ],
     ids=["no config", "no weights", "damaged config", "damaged weights", "no projection"],
@@ -128,7 +128,7 @@ def _without_a_tensor(folder: Path) -> None:
 def test_a_damaged_clip_is_named(clip: Path, damage: Callable[[Path], object], named: str) -> None:
     damage(clip)
     with pytest.raises(MissingData, match=named) as caught:
-        ClipEncoder(str(clip), find(str(clip)).sha256)(randn(1, 3, 8, 8))
+        CLIPEncoder(str(clip), find_clip(str(clip)).sha256)(randn(1, 3, 8, 8))
     assert str(clip) in str(caught.value)
 
 

@@ -32,7 +32,7 @@ def cosines(clips: int, *, seed: int, low: float = 0.8) -> np.ndarray:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame of `DIM` numbers stands for one of 2048."""
-    monkeypatch.setattr(fid, "WIDEST", DIM)
+    monkeypatch.setattr(fid, "FRAME_DIM", DIM)
 
 
 @pytest.mark.parametrize("name", ["fid", "fid(frames=3)", "clip_consistency"])
@@ -138,7 +138,7 @@ def test_features_of_another_number_of_frames_are_refused(width: int, frames: in
 
 def test_the_frames_of_inception_are_taken_apart() -> None:
     x = np.random.default_rng(0).standard_normal((4, 2 * 2048))
-    np.testing.assert_array_equal(FID(frames=2)._apart(x), x.reshape(8, 2048))
+    np.testing.assert_array_equal(FID(frames=2)._split_frames(x), x.reshape(8, 2048))
 
 
 @pytest.mark.parametrize("option", ["frames=0", "ddof=2"])
@@ -174,7 +174,7 @@ def test_consistency_compares_two_models_on_the_same_requests() -> None:
     ("values", "message"),
     [
         (np.full((20, 2), 0.5), "have 2 columns: give one consistency per clip"),
-        (np.full((20, 1), 93.0), "reach 93, but a cosine lies in -1..1"),
+        (np.full((20, 1), 93.0), "reach 93, outside -1..1"),
         (np.full((20, 1), np.nan), "hold NaN or infinity in 20 of 20 rows"),
         (np.full((1, 1), 0.9), "have 1 rows, and at least 2"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.linalg
 from samples import FAKE, REAL, gaussian, with_moments
 
 from vfbench.errors import UserError
@@ -76,6 +77,17 @@ def test_fewer_clips_than_features() -> None:
     z = gaussian(9, 60, seed=3)
     assert frechet_distance(z + 0.5, z) == pytest.approx(60 * 0.25, rel=1e-10)
     assert 0 <= frechet_distance(z, z) < 1e-10
+
+
+@pytest.mark.pitfall("a matrix root that spoils the distance")
+@pytest.mark.parametrize("spectrum", [np.ones(100), np.logspace(3, -12, 100), np.r_[np.ones(5), np.zeros(95)]])
+@pytest.mark.parametrize("count", [4, 32, 150])
+def test_no_spectrum_spoils_it(spectrum: np.ndarray, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(scipy.linalg, "sqrtm")
+    real = gaussian(count, 100, seed=1) * spectrum
+    assert frechet_distance(real + 0.5, real) == pytest.approx(100 * 0.25, rel=1e-6)
+    moments = (real.mean(axis=0) ** 2).sum() + real.var(axis=0, ddof=1).sum()
+    assert frechet_distance(1.5 * real, real) == pytest.approx(0.25 * moments, rel=1e-6)
 
 
 def test_it_is_one_row_a_clip() -> None:

@@ -20,7 +20,8 @@ from vfbench.errors import BadEnvironment
 from vfbench.interfaces import BuildContext, Clips, Features, Request
 from vfbench.pipeline import job
 from vfbench.pipeline.features import FeatureCollector
-from vfbench.pipeline.plan import RunOptions, plan
+from vfbench.pipeline.options import RunOptions
+from vfbench.pipeline.plan import plan
 from vfbench.utils.memory import AdaptiveBatches
 from vfbench.utils.tensor_files import read_tensors
 
@@ -43,7 +44,7 @@ def run(folder: Path) -> dict[str, Any]:
     result = vfbench.benchmark(
         model="noise", num_samples=70, smoke=True, device="cpu", batch_size=16, keep_clips=True, output=folder
     )
-    return lasting(result)
+    return lasting(result.to_json())
 
 
 def small(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ def test_a_model_comes_back_as_it_went(model: str, fake: FakeHub, tmp_path: Path
     hub.push(tmp_path / "here", NAME)
     before = clips(model, tmp_path / "here")
     shutil.rmtree(tmp_path / "here")
-    assert torch.equal(before, clips(model, hub.checkpoint(f"hub:{NAME}")))
+    assert torch.equal(before, clips(model, hub.resolve_checkpoint(f"hub:{NAME}")))
     assert torch.equal(before, clips(model, hub.pull(NAME, output=tmp_path / "there")))
 
 
@@ -138,20 +138,20 @@ def test_a_revision_is_a_branch_of_its_own(fake: FakeHub, saved: Path) -> None:
     hub.push(saved, NAME)
     tiny_vdm(perturbed=False).save(saved)
     hub.push(saved, NAME, revision="v2")
-    recorded = {at: hub.config(hub.checkpoint(f"hub:{NAME}{at}")).sha256 for at in ("", "@v2")}
-    assert recorded["@v2"] == hub.config(saved).sha256 != recorded[""]
+    recorded = {at: hub.read_config(hub.resolve_checkpoint(f"hub:{NAME}{at}")).sha256 for at in ("", "@v2")}
+    assert recorded["@v2"] == hub.read_config(saved).sha256 != recorded[""]
     assert hub.pull(f"{NAME}@v2") == hub.pull(NAME, revision="v2")
 
 
 def test_a_folder_stays_as_it_is(tmp_path: Path) -> None:
-    assert hub.checkpoint("runs/mine") == Path("runs/mine")
-    assert hub.checkpoint(tmp_path) == tmp_path
+    assert hub.resolve_checkpoint("runs/mine") == Path("runs/mine")
+    assert hub.resolve_checkpoint(tmp_path) == tmp_path
 
 
 @pytest.mark.parametrize("name", ["", "videos", "a/b/c", "../x", "someone/", "a/b@", "a/.b", "a b/c"])
 def test_what_is_no_name_is_refused_before_anything_is_asked(name: str) -> None:
-    with pytest.raises(UserError, match=r"is no name of the hub: write owner/name"):
-        hub.checkpoint(f"hub:{name}")
+    with pytest.raises(UserError, match=r"is not a hub name: write owner/name"):
+        hub.resolve_checkpoint(f"hub:{name}")
 
 
 def test_two_revisions_are_refused() -> None:
@@ -167,7 +167,7 @@ def test_private_is_asked_for_and_a_public_repository_is_refused(fake: FakeHub, 
     assert fake.private["someone/secret"]
     hub.push(saved, NAME)
     (fake.folder(NAME) / hub.CARD).write_text("the old one")
-    with pytest.raises(UserError, match=f"'{NAME}' is public already"):
+    with pytest.raises(UserError, match=f"'{NAME}' is public: "):
         hub.push(saved, NAME, private=True)
     assert (fake.folder(NAME) / hub.CARD).read_text() == "the old one"
 
@@ -186,7 +186,7 @@ def test_a_configuration_that_is_not_that_of_the_weights_goes_nowhere(fake: Fake
     changed = files.read_json(saved / checkpoint.CONFIG)
     changed["options"]["schedule"] = "linear"
     files.write_json(saved / checkpoint.CONFIG, changed)
-    with pytest.raises(MissingData, match=r"config\.json is not what its weights were saved with"):
+    with pytest.raises(MissingData, match=r"config\.json has changed since its weights were saved"):
         hub.push(saved, NAME)
     assert fake.private == {}
 
@@ -285,7 +285,7 @@ def test_what_the_hubs_own_cache_holds_is_found_offline(
     shutil.copytree(saved, place / "snapshots" / commit)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    assert hub.checkpoint(f"hub:{NAME}") == place / "snapshots" / commit
+    assert hub.resolve_checkpoint(f"hub:{NAME}") == place / "snapshots" / commit
 
 
 # The commands.
@@ -295,7 +295,7 @@ def test_a_configuration_that_names_a_folder_of_ours_is_not_pushed(fake: FakeHub
     config = json.loads((saved / "config.json").read_text())
     config["options"]["embedding"] = {"encoder": str(tmp_path)}
     (saved / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"names the folder .*: nobody else has it"):
+    with pytest.raises(UserError, match=r"names the local folder .*: train with the hub id"):
         hub.push(saved, NAME)
 
 
@@ -323,5 +323,5 @@ def test_a_checkpoint_without_a_card_goes_with_a_warning(fake: FakeHub, saved: P
 def test_the_next_command_of_files_of_others_says_where_they_are(saved: Path) -> None:
     content = json.loads((saved / "config.json").read_text())
     files.write_json(saved / "config.json", {**content, "dataset": "ucf101"})
-    found = model_card.command(hub.config(saved), "x")
+    found = model_card.command(hub.read_config(saved), "x")
     assert found[3:] == ["--dataset", "ucf101(frames=4, height=8, width=8)", "--data-root", "DATA", "--checkpoint", "x"]

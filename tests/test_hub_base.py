@@ -13,11 +13,11 @@ import torch
 from helpers import UNET, clips_of, embed, perturb, randn, requests, setting, tiny_dataset
 from torch import Tensor
 
-from vfbench.diffusion.schedule import Prediction, Schedule, clip
+from vfbench.diffusion.schedule import Prediction, Schedule, clip_x0
 from vfbench.diffusion.solvers import solve
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.models import _hub_base, videofusion
-from vfbench.models._hub_base import ADDED, HubBase, levels, nearest
+from vfbench.models._hub_base import CONDITIONING_PREFIX, HubBase, nearest_timesteps, scheduler_alpha_bar
 from vfbench.models.videofusion import VideoFusion
 from vfbench.training.train import TrainOptions, train
 from vfbench.training.trainer import Trainer
@@ -38,7 +38,7 @@ BLOCKS = {
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """R of the preset `tiny` is smaller still, and a training makes no sample sheets."""
     monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], "residual": UNET})
-    monkeypatch.setattr(Trainer, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
 
 
 def hub_model(**options: Any) -> Any:
@@ -72,9 +72,9 @@ def answer(model: Any, z: Tensor, t: Tensor) -> Tensor:
 
 
 def test_the_default_of_the_hub_is_our_linear_schedule() -> None:
-    theirs = levels({"prediction_type": "epsilon"})
+    theirs = scheduler_alpha_bar({"prediction_type": "epsilon"})
     assert torch.allclose(theirs, Schedule("linear").alpha_bar, rtol=1e-4, atol=0)
-    assert nearest(Schedule("linear").alpha_bar, theirs).tolist() == list(range(1000))
+    assert nearest_timesteps(Schedule("linear").alpha_bar, theirs).tolist() == list(range(1000))
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_the_default_of_the_hub_is_our_linear_schedule() -> None:
 )
 @pytest.mark.parametrize("name", ["cosine", "linear"])
 def test_a_time_becomes_the_one_of_nearest_signal_to_noise(name: str, fields: dict[str, Any]) -> None:
-    theirs = levels({"prediction_type": "epsilon", **fields})
+    theirs = scheduler_alpha_bar({"prediction_type": "epsilon", **fields})
     assert len(theirs) == fields.get("num_train_timesteps", 4 if "trained_betas" in fields else 1000)
     ours = Schedule(name).alpha_bar
-    found = nearest(ours, theirs)
+    found = nearest_timesteps(ours, theirs)
     assert (found.diff() >= 0).all()
 
     for t in (0, 123, 500, 999):
@@ -114,7 +114,7 @@ def test_it_answers_as_on_the_hub_whatever_the_condition(tmp_path: Path, part: b
         assert torch.allclose(found, answer(hub, frame, TIMES), atol=1e-6)
     shifted = created(tmp_path, schedule="cosine")
     level = torch.logit(Schedule("cosine").alpha_bar[300])
-    theirs = int((torch.logit(levels({"prediction_type": "epsilon"})) - level).abs().argmin())
+    theirs = int((torch.logit(scheduler_alpha_bar({"prediction_type": "epsilon"})) - level).abs().argmin())
     found = shifted.base(frame[:1], TIMES[:1], embed(shifted, batch=1))
     assert theirs != 300
     assert torch.allclose(found, answer(hub, frame[:1], torch.tensor([theirs])), atol=1e-6)
@@ -125,12 +125,12 @@ def test_an_oracle_in_its_own_parametrisation_has_no_loss(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     model = created(on_disk(tmp_path, scheduler=diffusers.DDPMScheduler(prediction_type=name)))
-    assert model.base_kind == KINDS[name]
+    assert model.base_parametrisation == KINDS[name]
     x, noise = clips_of(model).clamp(-1, 1), clips_of(model, seed=1)
     alpha_bar = model.schedule.at(TIMES, x)
     z = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
     truth = {"eps": noise, "v": alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x, "x0": x}[KINDS[name]]
-    m = model.prior.base
+    m = model.noise_prior.base
     monkeypatch.setattr(model.base.network, "forward", lambda *_, **__: (truth[:, m],))
     found, base = model.denoise_base(z, TIMES, embed(model))
     assert torch.allclose(found.x0, x[:, m, None], atol=1e-5)
@@ -141,7 +141,7 @@ def test_an_oracle_in_its_own_parametrisation_has_no_loss(
 @pytest.mark.parametrize("name", KINDS)
 def test_the_loss_is_the_error_of_what_it_predicts(tmp_path: Path, name: str) -> None:
     model = created(on_disk(tmp_path, scheduler=diffusers.DDPMScheduler(prediction_type=name)))
-    x, noise, m = clips_of(model), clips_of(model, seed=1), model.prior.base
+    x, noise, m = clips_of(model), clips_of(model, seed=1), model.noise_prior.base
     alpha_bar = model.schedule.at(TIMES, x)
     z = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
     truth = {"eps": noise, "v": alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x, "x0": x}[KINDS[name]]
@@ -165,10 +165,10 @@ def test_alone_it_makes_the_pictures_that_diffusers_make(tmp_path: Path, name: s
 
     def denoise(z: Tensor, t: int) -> Prediction:
         times = torch.full((len(z),), t)
-        return clip(model._denoise_image(z, times, embed(model)), z, model.schedule.at(times, z))
+        return clip_x0(model._denoise_image(z, times, embed(model)), z, model.schedule.at(times, z))
 
-    ours = solve(denoise, start, model.schedule, steps=4, solver="ddim", fresh=lambda: start)
-    assert model.schedule.grid(4) == scheduler.timesteps.tolist()
+    ours = solve(denoise, start, model.schedule, steps=4, solver="ddim", fresh_noise=lambda: start)
+    assert model.schedule.timesteps(4) == scheduler.timesteps.tolist()
     assert torch.allclose(ours[:, 0], theirs, atol=1e-4)
 
 
@@ -189,7 +189,7 @@ def test_the_condition_enters_through_a_layer_that_learns(tmp_path: Path) -> Non
 def groups(model: VideoFusion) -> list[list[str]]:
     """The names of the parameters in each group of the optimiser, in order."""
     names = {id(p): name for name, p in model.named_parameters()}
-    return [[names[id(p)] for p in group["params"]] for group in model.groups(1e-3)]
+    return [[names[id(p)] for p in group["params"]] for group in model.parameter_groups(1e-3)]
 
 
 def moved(model: VideoFusion, folder: Path) -> set[str]:
@@ -213,7 +213,9 @@ def test_only_what_came_from_the_hub_learns_at_the_rate_of_the_base_generator(tm
     others, base = groups(model)
     hubs = [f"base.network.{name}" for name, _ in hub_model().named_parameters()]
     assert base == [name for name, _ in model.base.named_parameters("base") if name in hubs]
-    assert {name for name in others if name.startswith("base.")} == {f"{ADDED}{name}" for name in ("weight", "bias")}
+    assert {name for name in others if name.startswith("base.")} == {
+        f"{CONDITIONING_PREFIX}{name}" for name in ("weight", "bias")
+    }
     assert {name.split(".")[0] for name in others} == {"base", "condition", "residual"}
     assert set(groups(model)[0]) | set(base) == {name for name, _ in model.named_parameters()}
 
@@ -322,10 +324,10 @@ def _edit(path: Path, **fields: Any) -> None:
     ("file", "fields", "named"),
     [
         ("unet", {"_class_name": "UNet2DConditionModel"}, "describes a 'UNet2DConditionModel'"),
-        ("unet", {"in_channels": 4}, "in_channels 4: a base generator reads and predicts the 3 of RGB"),
+        ("unet", {"in_channels": 4}, "in_channels 4: a base generator needs the 3 of RGB"),
         ("unet", {"out_channels": 6}, "out_channels 6"),
         ("unet", {"sample_size": 32}, "images of 32x32, the dataset has 8x8"),
-        ("unet", {"class_embed_type": "timestep"}, "class_embed_type 'timestep': a base generator has a table"),
+        ("unet", {"class_embed_type": "timestep"}, "class_embed_type 'timestep': a base generator needs a class table"),
         ("scheduler", {"prediction_type": "flow"}, "prediction_type 'flow': known are epsilon"),
     ],
 )
@@ -379,6 +381,6 @@ def test_without_diffusers_the_message_says_how_to_install_it(monkeypatch: pytes
     created(on_disk(tmp_path / "hub")).save(tmp_path / "model")
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(BadEnvironment, match=r"pip install 'vfbench\[diffusers\]'"):
-        _hub_base.levels({})
+        _hub_base.scheduler_alpha_bar({})
     with pytest.raises(BadEnvironment, match="needs diffusers"):
         videofusion.build(setting(tmp_path / "model"))

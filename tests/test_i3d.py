@@ -16,8 +16,8 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics import _i3d, _i3d_network
 from vfbench.metrics._i3d import I3DExtractor, build
-from vfbench.metrics._i3d_network import I3D, Folded, Mixed, Pool, Unit, padding
-from vfbench.weights import Filled, i3d
+from vfbench.metrics._i3d_network import I3D, FoldedI3D, Mixed, Pool, Unit, same_padding
+from vfbench.weights import WeightInfo, i3d
 
 CPU = torch.device("cpu")
 EPSILONS = (1e-3, 1e-5)
@@ -68,13 +68,13 @@ def network(weights: Mapping[str, Tensor], bn_eps: float = 1e-3) -> I3D:
 
 
 @pytest.fixture(scope="module")
-def quick(weights: Mapping[str, Tensor]) -> Mapping[float, Folded]:
-    return {bn_eps: network(weights, bn_eps).folded() for bn_eps in EPSILONS}
+def quick(weights: Mapping[str, Tensor]) -> Mapping[float, FoldedI3D]:
+    return {bn_eps: network(weights, bn_eps).fold() for bn_eps in EPSILONS}
 
 
-def extractor(folded: Folded, resize: str = "squash", bn_eps: float = 1e-3, dtype: str = "float32") -> I3DExtractor:
+def extractor(folded: FoldedI3D, resize: str = "squash", bn_eps: float = 1e-3, dtype: str = "float32") -> I3DExtractor:
     return I3DExtractor(
-        folded, Filled("0" * 64, weight_status="nonstandard"), CPU, resize=resize, bn_eps=bn_eps, dtype=dtype
+        folded, WeightInfo("0" * 64, weight_status="nonstandard"), CPU, resize=resize, bn_eps=bn_eps, dtype=dtype
     )
 
 
@@ -111,19 +111,19 @@ QUICK = (("squash", 1e-3), ("crop", 1e-5), ("tf1", 1e-3))  # a second each; the 
     ("resize", "bn_eps"), [pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow]) for case in GOLDEN]
 )
 def test_logits_are_those_of_the_published_networks(
-    resize: str, bn_eps: float, quick: Mapping[float, Folded], noise: Clips
+    resize: str, bn_eps: float, quick: Mapping[float, FoldedI3D], noise: Clips
 ) -> None:
     logits = logits_of(extractor(quick[bn_eps], resize, bn_eps), noise)
     assert [case for case, golden in GOLDEN.items() if matches(logits, golden)] == [(resize, bn_eps)]
 
 
 def test_the_network_as_published_and_folded_are_one_function(
-    weights: Mapping[str, Tensor], quick: Mapping[float, Folded], noise: Clips
+    weights: Mapping[str, Tensor], quick: Mapping[float, FoldedI3D], noise: Clips
 ) -> None:
     made = extractor(quick[1e-3])
     nine = noise[:, :9]
     with torch.inference_mode():
-        plain = network(weights)(made.prepared(nine))
+        plain = network(weights)(made.network_input(nine))
     folded = made(nine, asked(nine), ["logits", "pool"])
     assert matches(plain["logits"], NINE_FRAMES)
     assert matches(folded["logits"], NINE_FRAMES)
@@ -133,9 +133,9 @@ def test_the_network_as_published_and_folded_are_one_function(
 
 
 def test_padding_alike_on_both_sides_does_not_match(
-    quick: Mapping[float, Folded], noise: Clips, monkeypatch: pytest.MonkeyPatch
+    quick: Mapping[float, FoldedI3D], noise: Clips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_i3d_network, "padding", lambda size, kernel, stride: [(k // 2, k // 2) for k in kernel])
+    monkeypatch.setattr(_i3d_network, "same_padding", lambda size, kernel, stride: [(k // 2, k // 2) for k in kernel])
     assert not matches(logits_of(extractor(quick[1e-3]), noise), SQUASH_3)
 
 
@@ -145,13 +145,13 @@ def test_longer_clips_are_one_function_too(frames: int, weights: Mapping[str, Te
     plain = network(weights)
     x = torch.rand(1, 3, frames, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():
-        slow, quick = plain(x), plain.folded()(x)
+        slow, quick = plain(x), plain.fold()(x)
     for name in ("logits", "pool"):
         assert torch.allclose(quick[name], slow[name], rtol=1e-4, atol=1e-5 * float(slow[name].abs().max()))
 
 
 @pytest.mark.slow
-def test_bfloat16_is_near_and_another_number(quick: Mapping[float, Folded], noise: Clips) -> None:
+def test_bfloat16_is_near_and_another_number(quick: Mapping[float, FoldedI3D], noise: Clips) -> None:
     full, half = (logits_of(extractor(quick[1e-3], dtype=dtype), noise) for dtype in ("float32", "bfloat16"))
     assert 1e-4 < float((half - full).norm() / full.norm()) < 0.03
 
@@ -160,12 +160,12 @@ def test_bfloat16_is_near_and_another_number(quick: Mapping[float, Folded], nois
 
 
 def test_padding_is_that_of_tensorflow() -> None:
-    assert padding((16, 224, 224), (7, 7, 7), (2, 2, 2)) == [(2, 3)] * 3
-    assert padding((9, 112, 113), (1, 3, 3), (1, 2, 2)) == [(0, 0), (0, 1), (1, 1)]
-    assert padding((5, 6, 7), (3, 3, 3), (1, 1, 1)) == [(1, 1)] * 3
+    assert same_padding((16, 224, 224), (7, 7, 7), (2, 2, 2)) == [(2, 3)] * 3
+    assert same_padding((9, 112, 113), (1, 3, 3), (1, 2, 2)) == [(0, 0), (0, 1), (1, 1)]
+    assert same_padding((5, 6, 7), (3, 3, 3), (1, 1, 1)) == [(1, 1)] * 3
     for size in range(2, 20):
         for kernel, stride in ((1, 1), (3, 1), (3, 2), (2, 2), (7, 2)):
-            [(before, behind)] = padding((size,), (kernel,), (stride,))
+            [(before, behind)] = same_padding((size,), (kernel,), (stride,))
             assert (size + before + behind - kernel) // stride + 1 == math.ceil(size / stride)
             assert 0 <= behind - before <= 1
 
@@ -192,7 +192,7 @@ def test_a_quick_layer_does_what_the_plain_one_does(name: str, size: tuple[int, 
             value.copy_(torch.rand(value.shape, generator=generator) + (0.1 if "var" in key else -0.3))
     x = torch.rand(2, 3, *size, generator=generator)  # never below 0, as after a ReLU
     with torch.inference_mode():
-        assert torch.allclose(_i3d_network._quick(layer)(x), layer(x), rtol=1e-5, atol=1e-6)
+        assert torch.allclose(_i3d_network._fold(layer)(x), layer(x), rtol=1e-5, atol=1e-6)
 
 
 def test_it_has_the_tensors_of_the_published_file() -> None:
@@ -217,7 +217,7 @@ class Coarse(nn.Module):
 
 @pytest.fixture(scope="module")
 def coarse(weights: Mapping[str, Tensor]) -> I3DExtractor:
-    folded = network(weights).folded()
+    folded = network(weights).fold()
     folded.trunk = Coarse()  # type: ignore[assignment]
     return extractor(folded)
 
@@ -226,20 +226,22 @@ def test_it_keeps_the_contract(coarse: I3DExtractor, monkeypatch: pytest.MonkeyP
     clips = torch.randint(0, 256, (5, 12, 3, 20, 30), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
     check_extractor(coarse, clips, asked(clips))
     whole = logits_of(coarse, clips)
-    monkeypatch.setattr(_i3d, "FRAMES_ELSEWHERE", 5)  # not even one clip
+    monkeypatch.setattr(_i3d, "DEFAULT_FRAMES_PER_PASS", 5)  # not even one clip
     assert torch.allclose(logits_of(coarse, clips), whole, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.pitfall("padded short clips")
 def test_too_few_frames_are_refused(coarse: I3DExtractor) -> None:
     clips = torch.zeros(2, 8, 3, 32, 32, dtype=torch.uint8)
-    with pytest.raises(UserError, match="clips have 8 frames, and I3D reads no fewer than 9"):
+    with pytest.raises(UserError, match="clips have 8 frames, and I3D needs at least 9"):
         logits_of(coarse, clips)
 
 
+@pytest.mark.pitfall("the epsilon of batch norm")
 def test_whatever_moves_a_feature_moves_the_fingerprint(coarse: I3DExtractor) -> None:
     options = [{}, {"resize": "crop"}, {"resize": "tf1"}, {"bn_eps": 1e-5}, {"dtype": "bfloat16"}]
     prints = [extractor(coarse.network, **option).fingerprint for option in options]  # type: ignore[arg-type]
-    other = I3DExtractor(coarse.network, Filled("1" * 64, weight_status="verified"), CPU)
+    other = I3DExtractor(coarse.network, WeightInfo("1" * 64, weight_status="verified"), CPU)
     assert len({*prints, other.fingerprint}) == 6
     assert prints[0] == extractor(coarse.network).fingerprint
     assert (other.weight_status, extractor(coarse.network).weight_status) == ("verified", "nonstandard")
@@ -267,6 +269,6 @@ def test_random_weights_try_the_path_and_are_not_proven() -> None:
 
 
 @pytest.mark.slow
-def test_the_real_network_keeps_the_contract(quick: Mapping[float, Folded]) -> None:
+def test_the_real_network_keeps_the_contract(quick: Mapping[float, FoldedI3D]) -> None:
     clips = torch.randint(0, 256, (3, 16, 3, 32, 32), generator=torch.Generator().manual_seed(4), dtype=torch.uint8)
     check_extractor(extractor(quick[1e-3]), clips, asked(clips))

@@ -18,7 +18,7 @@ from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics import _inception
 from vfbench.metrics._inception import DIM, SIDE, InceptionExtractor, create
-from vfbench.weights import Filled
+from vfbench.weights import WeightInfo
 
 CPU = torch.device("cpu")
 
@@ -37,7 +37,7 @@ class Glance(nn.Module):
 
 
 def glancing(digest: str = "0" * 64, **options: Any) -> InceptionExtractor:
-    return InceptionExtractor(Glance(), Filled(digest, weight_status="nonstandard"), CPU, **options)
+    return InceptionExtractor(Glance(), WeightInfo(digest, weight_status="nonstandard"), CPU, **options)
 
 
 def some_clips(count: int = 3, frames: int = 4, height: int = 24, width: int = 30) -> Clips:
@@ -100,15 +100,15 @@ def test_missing_weights_name_the_command(tmp_path: Path, monkeypatch: pytest.Mo
 def test_half_pixel_is_the_input_of_pytorch_fid() -> None:
     frames = some_clips()[:, 0]
     theirs = 2 * F.interpolate(frames.float() / 255, (SIDE, SIDE), mode="bilinear", align_corners=False) - 1
-    torch.testing.assert_close(glancing().prepared(frames), theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(glancing().network_input(frames), theirs, atol=1e-6, rtol=0)
 
 
 def test_tf1_is_the_input_of_torch_fidelity() -> None:
     extractor = glancing(resize="tf1")
     same_size = some_clips(1, 1, SIDE, SIDE)[0]
-    torch.testing.assert_close(extractor.prepared(same_size), (same_size.float() - 128) / 128)
+    torch.testing.assert_close(extractor.network_input(same_size), (same_size.float() - 128) / 128)
     ramp = torch.arange(0, 250, 10, dtype=torch.uint8).expand(1, 3, 25, 25)
-    found = extractor.prepared(ramp)[0, 0, 0] * 128 + 128
+    found = extractor.network_input(ramp)[0, 0, 0] * 128 + 128
     expected = (torch.arange(SIDE) * (25 / SIDE)).clamp(max=24) * 10  # read at i * in / out, and no half pixel
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 
@@ -155,14 +155,14 @@ def test_all_frames_lie_side_by_side() -> None:
 
 
 def test_another_number_of_frames_is_refused() -> None:
-    with pytest.raises(UserError, match=r"4 frames, and .* told 16: use inception\(frames='all', count=4\)"):
+    with pytest.raises(UserError, match=r"4 frames, but .* count=16: use inception\(frames='all', count=4\)"):
         features(glancing(frames="all"), some_clips())
 
 
 def test_passes_are_small_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     extractor = glancing(frames="all", count=4)
     whole = features(extractor, some_clips())
-    monkeypatch.setattr(_inception, "BATCH", 5)
+    monkeypatch.setattr(_inception, "BATCH_SIZE", 5)
     torch.testing.assert_close(features(extractor, some_clips()), whole)
     assert extractor.network.sizes == [12, 5, 5, 2]
 

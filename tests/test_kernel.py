@@ -13,7 +13,7 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Groups
 from vfbench.metrics import kvd
 from vfbench.metrics._mmd import kernel_difference, kernel_distance, kernel_sums, polynomial_kernel, subset_distances
-from vfbench.metrics._uncertainty import of_leave_outs
+from vfbench.metrics._uncertainty import influence_from_jackknife
 
 # Golden values, made with the reference code of the named repositories (numpy 2.4.6).
 
@@ -65,7 +65,7 @@ def test_two_and_three_clips_by_hand() -> None:
 
 def test_blocks_do_not_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = kernel_distance(FAKE, REAL)
-    monkeypatch.setattr("vfbench.metrics._mmd_sums.BLOCK", 7)
+    monkeypatch.setattr("vfbench.metrics._mmd_sums.BLOCK_ROWS", 7)
     assert kernel_distance(FAKE, REAL) == pytest.approx(whole, rel=1e-12)
 
 
@@ -106,12 +106,12 @@ def summed(kernel: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndar
 def test_error_is_the_jackknife_of_clusters_with_what_pairs_bring_counted_once(
     estimator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vfbench.metrics._mmd_sums.BLOCK", 4)
+    monkeypatch.setattr("vfbench.metrics._mmd_sums.BLOCK_ROWS", 4)
     x, y, i, j = CLUSTERED
     distance = partial(by_definition, estimator=estimator)
     left_x = [distance(x[i != out], y, i[i != out], j) for out in range(5)]
     left_y = [distance(x, y[j != out], i, j[j != out]) for out in range(8)]
-    jackknife = of_leave_outs(distance(*CLUSTERED), np.array(left_x), np.array(left_y)).error ** 2
+    jackknife = influence_from_jackknife(distance(*CLUSTERED), np.array(left_x), np.array(left_y)).error ** 2
     skipped = {"biased": (0, 0), "unbiased": (14, 15), "independent": ((np.bincount(i) ** 2).sum(), 7 * 4 + 1)}
     n, m = (len(each) ** 2 - skip for each, skip in zip((x, y), skipped[estimator], strict=True))
     pairs = second_order(summed(polynomial_kernel(x, x), i, i), True) / n**2

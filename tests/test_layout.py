@@ -151,7 +151,7 @@ def test_the_checker_catches(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("vfbench.diffusion.model", "from vfbench.nets.embedding import Condition"),
+        ("vfbench.diffusion.model", "from vfbench.nets.embedding import ConditioningEmbedding"),
         ("vfbench.metrics.fvd", "from vfbench.metrics._frechet import frechet_distance"),
         ("vfbench.metrics.fvd", "from ._frechet import frechet_distance"),
         ("vfbench.baselines.vdm", "import torch, vfbench.errors"),

@@ -22,7 +22,7 @@ from vfbench import clips
 from vfbench.clips.inventory import Inventory
 from vfbench.clips.manifest import Manifest
 from vfbench.datasets import folder, sky_timelapse, taichi_hd, ucf101
-from vfbench.datasets._ucf101_lists import CLASSES, SPELLED
+from vfbench.datasets._ucf101_lists import CLASSES, FILE_SPELLING
 from vfbench.errors import MissingData
 from vfbench.interfaces import Dataset, Split
 from vfbench.pipeline import real_clips
@@ -46,7 +46,9 @@ def fresh(*names: str) -> Iterator[Path]:
 
 def told(inventory: Inventory) -> Told:
     """Split, name and label of every video, in the order that clips are counted by."""
-    return {split: {entry.name: entry.group for entry in found.entries} for split, found in inventory.splits.items()}
+    return {
+        split: {entry.name: entry.class_name for entry in found.entries} for split, found in inventory.splits.items()
+    }
 
 
 # UCF101
@@ -56,7 +58,9 @@ def told(inventory: Inventory) -> Told:
 def ucf101_videos(draw: st.DrawFn, least: int = 1) -> dict[str, str]:
     """Official names with the split that each is listed in."""
     keys = draw(st.lists(st.tuples(actions, numbers, numbers), min_size=least, max_size=8, unique=True))
-    names = [f"{action}/v_{SPELLED.get(action, action)}_g{group:02}_c{clip:02}.avi" for action, group, clip in keys]
+    names = [
+        f"{action}/v_{FILE_SPELLING.get(action, action)}_g{group:02}_c{clip:02}.avi" for action, group, clip in keys
+    ]
     return {name: draw(st.sampled_from(SPLITS)) for name in names}
 
 
@@ -117,7 +121,7 @@ def test_ucf101_is_the_same_in_every_layout(
         found = told(inventory)[split]
         assert sorted(found) == sorted(expected)
         assert all(found[name] == name.split("/")[0] for name in expected)
-        assert list(found) == sorted(expected, key=clips.natural)  # whatever the order of lists and disk
+        assert list(found) == sorted(expected, key=clips.natural_key)  # whatever the order of lists and disk
     assert inventory.classes == CLASSES
     assert (inventory.extra, [inventory.missing(split) for split in inventory.listed if inventory.missing(split)]) == (
         (),
@@ -293,7 +297,7 @@ def test_an_archive_beside_a_partial_copy_is_named_with_its_command(tmp_path: Pa
     touch(tmp_path / "it's here", "UCF101.rar", "UCF-101/YoYo/v_YoYo_g01_c01.avi", "holiday.zip")
     note = ucf101.find(str(tmp_path / "it's here")).note
     quoted = f"'{tmp_path}/it'\"'\"'s here"
-    assert f"UCF101.rar is not unpacked, or not to its end: unrar x {quoted}/UCF101.rar' {quoted}'/" in note
+    assert f"UCF101.rar is not unpacked, or only in part: unrar x {quoted}/UCF101.rar' {quoted}'/" in note
     assert "no clips of 100 of 101 classes: ApplyEyeMakeup" in note
     assert "holiday" not in note
 
@@ -303,7 +307,7 @@ def test_lists_without_videos_are_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"holds no clips \(ucfTrainTestlist\)(?s:.*)UCF101\.rar"):
         ucf101.find(str(tmp_path))
     touch(tmp_path, "UCF101.rar")
-    with pytest.raises(MissingData, match=r"UCF101\.rar is not unpacked, or not to its end: unrar x"):
+    with pytest.raises(MissingData, match=r"UCF101\.rar is not unpacked, or only in part: unrar x"):
         ucf101.find(str(tmp_path))
 
 
@@ -314,7 +318,7 @@ def test_videos_of_no_list_are_extra(tmp_path: Path) -> None:
     inventory = ucf101.find(str(tmp_path))
     assert told(inventory) == {"train": {"YoYo/v_YoYo_g01_c01.avi": "YoYo"}, "test": {}}
     assert inventory.extra == ("YoYo/v_YoYo_g02_c01.avi", "YoYo/-copy (1).avi")
-    assert "not read, named otherwise: 1 (YoYo/-copy (1).avi)" in inventory.note
+    assert "not read, other names: 1 (YoYo/-copy (1).avi)" in inventory.note
 
 
 def test_videos_of_which_no_list_knows_one_are_refused(tmp_path: Path) -> None:
@@ -424,7 +428,7 @@ def test_odd_names_survive_in_a_folder(stems: list[str], shuffle: random.Random)
 )
 def test_names_that_a_shell_would_read_are_names(tmp_path: Path, name: str) -> None:
     assert list(told(folder.find(str(touch(tmp_path, name))))["train"]) == [name]
-    with pytest.raises(MissingData, match="holds no clip named as those of the dataset"):
+    with pytest.raises(MissingData, match="holds no clip with the dataset's names"):
         ucf101.find(str(tmp_path))
 
 
@@ -438,5 +442,5 @@ def test_names_that_are_no_text_are_names(tmp_path: Path) -> None:
     shutil.move(tmp_path / "\udcff\udcfe.avi", tmp_path / "UCF-101")
     inventory = ucf101.find(str(tmp_path))
     assert inventory.extra == ("\udcff\udcfe.avi",)
-    assert r"not read, named otherwise: 1 (\udcff\udcfe.avi)" in inventory.note
+    assert r"not read, other names: 1 (\udcff\udcfe.avi)" in inventory.note
     assert len(inventory.splits["train"]) == 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vfbench.diffusion.long_video import LongVideoPlan
-from vfbench.diffusion.priors import Decomposed, Mixed, Sharing
+from vfbench.diffusion.priors import Decomposed, Mixed, SharedNoisePrior
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.diffusion.schedule import Prediction
 from vfbench.diffusion.solvers import SOLVERS
@@ -42,13 +42,13 @@ def test_windows_cover_all_frames_and_count_each_once(length: int, more: int, da
     assert window_starts[-1] + length >= length + more > window_starts[-1] + overlap  # none too few, none too many
     total = torch.zeros(window_starts[-1] + length, 1, 1, 1, dtype=torch.float64)
     for start in window_starts:
-        weights = windows.weights(start)
+        weights = windows.blend_weights(start)
         assert (weights > 0).all()
         total[start : start + length] += weights
     assert torch.allclose(total, torch.ones_like(total))
 
 
-def correlation(prior: Sharing, windows: LongVideoPlan, count: int = 4000) -> Tensor:
+def correlation(prior: SharedNoisePrior, windows: LongVideoPlan, count: int = 4000) -> Tensor:
     """Between the frames of drawn noise, and their variances on the diagonal."""
     shape = ClipShape(windows.length, 1, 1)
     noise = windows.noise(prior, shape, [Request(i, i, 0, "") for i in range(count)], CPU)()
@@ -118,7 +118,7 @@ def test_shared_frames_need_one_lambda_in_both_windows(prior: Decomposed, possib
     if possible is None:
         assert list(LongVideoPlan.of(prior, 16, 40, 8).window_starts) == [0, 8, 16, 24]
         return
-    with pytest.raises(UserError, match=f"overlap 8: .*the same lambda.* choose of {possible}$"):
+    with pytest.raises(UserError, match=f"overlap 8: .*the same lambda.* choose one of {possible}$"):
         LongVideoPlan.of(prior, 16, 40, 8)
     for overlap in map(int, possible.split(", ")):
         LongVideoPlan.of(prior, 16, 40, overlap)
@@ -170,7 +170,7 @@ def test_512_frames(checkpoint: Path) -> None:
 def test_long_clips_answer_a_dataset_of_long_clips(checkpoint: Path) -> None:
     long = BuildContext(tiny_dataset(9), CPU, checkpoint=checkpoint)
     assert videofusion.build(long, frames=9).shape == tiny_dataset(9).shape
-    with pytest.raises(MissingData, match="shapes at 4x8x8, but shapes at 9x8x8"):
+    with pytest.raises(MissingData, match="shapes at 4x8x8, this run uses shapes at 9x8x8"):
         videofusion.build(long)
-    with pytest.raises(MissingData, match="shapes at 4x8x8, but shapes at 9x16x16"):
+    with pytest.raises(MissingData, match="shapes at 4x8x8, this run uses shapes at 9x16x16"):
         videofusion.build(BuildContext(tiny_dataset(9, 16), CPU, checkpoint=checkpoint), frames=9)

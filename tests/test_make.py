@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vfbench import clips as folders
 from vfbench import plugins, video
-from vfbench.clips.caption_file import told
+from vfbench.clips.caption_file import read_captions
 from vfbench.interfaces import BuildContext, derive_seed
 from vfbench.pipeline import requests
 from vfbench.video.encode import write_frames, write_mp4
@@ -61,7 +61,7 @@ def sampled(folder: Path, count: int, **options: Any) -> Tensor:
 
 def read(folder: Path) -> Tensor:
     found = folders.detect(folder / "clips")
-    clips: Tensor = folders.clips(found, range(len(found)), frames=folders.count(found.entries[0]))
+    clips: Tensor = folders.read_clips(found, range(len(found)), frames=folders.count_frames(found.entries[0]))
     return clips
 
 
@@ -86,7 +86,7 @@ def test_mp4_and_png_lose_nothing(shape: tuple[int, ...], tmp_path: Path) -> Non
     assert torch.equal(video.decode(tmp_path / "a:b.mp4"), clip)
     assert video.header(tmp_path / "a:b.mp4").rate == 25
     write_frames(tmp_path / "frames" / "0", clip)
-    assert torch.equal(folders.clips(folders.detect(tmp_path / "frames"), [0], frames=len(clip))[0], clip)
+    assert torch.equal(folders.read_clips(folders.detect(tmp_path / "frames"), [0], frames=len(clip))[0], clip)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a:b.mp4", "frames"]
 
 
@@ -98,15 +98,15 @@ def test_what_is_read_back_is_what_the_model_made(form: str, checkpoint: Path, v
     assert (read(made).int() - sampled(checkpoint, 3).int()).abs().max() <= 1  # batches of two and one
     names = [entry.name for entry in folders.detect(made / "clips").entries]
     asked = requests.make_requests(tiny_dataset(), "test", 3, 0)
-    assert told(made / "prompts.tsv", "prompt") == {n: r.prompt for n, r in zip(names, asked, strict=True)}
-    assert told(made / "seeds.tsv", "seed") == {n: str(r.seed) for n, r in zip(names, asked, strict=True)}
+    assert read_captions(made / "prompts.tsv", "prompt") == {n: r.prompt for n, r in zip(names, asked, strict=True)}
+    assert read_captions(made / "seeds.tsv", "seed") == {n: str(r.seed) for n, r in zip(names, asked, strict=True)}
     assert [clip["name"] for clip in record(made)["clips"]] == names
     assert "score --real 'shapes(frames=4, height=8, width=8)' --fake made/clips --prompts made/prompts.tsv" in done.err
 
 
 def test_webp_is_to_look_at_and_says_so(checkpoint: Path, vfbench: Command) -> None:
     done = vfbench(*tiny(checkpoint, "-n", 2, "--output", "made", "--format", "webp"))
-    assert "note: WebP is to look at" in done.err
+    assert "--format mp4, npy or png-folder" in done.err
     assert "next:" not in done.err
     assert shown("made/clips/000001.webp") == ((8, 8), 4)
 
@@ -129,7 +129,7 @@ def test_the_same_command_makes_the_same_files(checkpoint: Path, vfbench: Comman
 
 def test_a_prompt_is_of_all_clips_and_their_seeds_differ(checkpoint: Path, vfbench: Command) -> None:
     vfbench(*tiny(checkpoint, "-n", 2, "--prompt", CAPTION, "--output", "made"))
-    assert set(told(Path("made/prompts.tsv"), "prompt").values()) == {CAPTION}
+    assert set(read_captions(Path("made/prompts.tsv"), "prompt").values()) == {CAPTION}
     assert not Path("made/seeds.tsv").exists()  # no run asks for these
     found = record(Path("made"))
     assert [(clip["asked"], clip["seed"]) for clip in found["clips"]] == [(CAPTION, derive_seed(0, i)) for i in (0, 1)]
@@ -140,14 +140,16 @@ def test_a_class_is_asked_for_by_its_name(checkpoint: Path, vfbench: Command) ->
     for name in ("circle grows", "square grows"):
         done = vfbench(*tiny(checkpoint, "-n", 2, "--label", name, "--output", name))
         assert done.code == 0, done.err
-        assert set(told(Path(name, "classes.tsv"), "class").values()) == {name}
+        assert set(read_captions(Path(name, "classes.tsv"), "class").values()) == {name}
         assert not Path(name, "prompts.tsv").exists()
         assert record(Path(name))["conditioning"] == "class"
     assert not torch.equal(read(Path("circle grows")), read(Path("square grows")))
 
 
 def test_fixed_base_noise_is_the_first_ones(checkpoint: Path, vfbench: Command) -> None:
-    vfbench(*tiny(checkpoint, "-n", 3, "--prompt", CAPTION, "--fix", "base", "--solver", "ddim", "--output", "made"))
+    vfbench(
+        *tiny(checkpoint, "-n", 3, "--prompt", CAPTION, "--share-base-noise", "--solver", "ddim", "--output", "made")
+    )
     clips = read(Path("made"))
     assert all(torch.equal(clip[1], clips[0][1]) for clip in clips)  # the base frame of four
     assert not torch.equal(clips[1][0], clips[0][0])
@@ -157,7 +159,7 @@ def test_fixed_base_noise_is_the_first_ones(checkpoint: Path, vfbench: Command) 
 
 
 def test_fixed_content_is_asked_for_alike_where_nothing_is_said(checkpoint: Path, vfbench: Command) -> None:
-    vfbench(*tiny(checkpoint, "-n", 3, "--fix", "base", "--output", "made"))
+    vfbench(*tiny(checkpoint, "-n", 3, "--share-base-noise", "--output", "made"))
     assert len({clip["asked"] for clip in record(Path("made"))["clips"]}) == 1
 
 
@@ -204,14 +206,17 @@ def test_a_control_shows_its_real_clips(vfbench: Command) -> None:
         (["--prompt", CAPTION, "--model", "videofusion(condition='none')"], 2, "takes neither prompt nor class"),
         (["-n", "0"], 2, "--num-samples 0: at least 1"),
         (["--batch-size", "0"], 2, "--batch-size 0: at least 1"),
-        (["--batch-size", "few"], 2, "--batch-size few: a whole number, or auto"),
+        (["--batch-size", "few"], 2, "--batch-size few is invalid: give a whole number or auto"),
         (["--format", "gif"], 2, "'gif' is not one of 'mp4'"),
-        (["--fix", "all"], 2, "'all' is not 'base'|--fix"),
         (["--frames", "2"], 2, "frames 2: this model makes clips of 4 frames or longer"),
         (["--eta", "0.5"], 2, "eta 0.5: solver dpm"),
         (["--threshold", "2"], 2, "threshold 2.0"),
-        (["--fix", "base", "--threshold", "0.9"], 2, "--fix base with threshold 0.9: .* leave the threshold out"),
-        (["--fix", "base", "--model", "videofusion(threshold=0.99)"], 2, "--fix base with threshold 0.99"),
+        (
+            ["--share-base-noise", "--threshold", "0.9"],
+            2,
+            "--share-base-noise with threshold 0.9: .* leave the threshold out",
+        ),
+        (["--share-base-noise", "--model", "videofusion(threshold=0.99)"], 2, "--share-base-noise with threshold 0.99"),
         (["--checkpoint", "nowhere"], 4, "nowhere"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
@@ -231,9 +236,9 @@ def test_a_control_takes_no_class(vfbench: Command) -> None:
 
 
 def test_a_model_whose_frames_share_nothing_has_no_base_to_fix(of_vdm: Path, vfbench: Command) -> None:
-    done = vfbench(*tiny(of_vdm, "--model", "vdm", "--fix", "base", "--output", "made"))
+    done = vfbench(*tiny(of_vdm, "--model", "vdm", "--share-base-noise", "--output", "made"))
     assert done.code == 2
-    assert "--fix base: vdm: no noise is common to all its frames; choose a model with such: videofusion" in done.err
+    assert "--share-base-noise: vdm: its frames share no noise; choose a model whose frames do: videofusion" in done.err
 
 
 @pytest.mark.parametrize("there", ["folder", "file"])

@@ -16,7 +16,7 @@ from conftest import Command, results
 
 from vfbench import plugins
 from vfbench.clips import manifest
-from vfbench.clips.manifest import Manifest, Row
+from vfbench.clips.manifest import Manifest, ManifestRow
 from vfbench.clips.transform import clip_starts, name_hash
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Dataset, Place
@@ -79,6 +79,7 @@ def test_the_list_of_a_dataset_is_pinned(tmp_path: Path) -> None:
     assert real_clips.draw(data, protocol(data)).sha256 == PINNED
 
 
+@pytest.mark.pitfall("which real clips")
 def test_a_draw_follows_names_and_seed_alone(root: Path, tmp_path: Path) -> None:
     data = build(root)
     everything = drawn_names(data, n_real=8)
@@ -107,7 +108,7 @@ def test_a_list_says_where_clips_come_from(root: Path) -> None:
     assert len(real) == 4
     assert len(holdout) == 2
     assert not {place.video for place in real} & {place.video for place in holdout}
-    clips, captions = real_clips.shown(data, real)
+    clips, captions = real_clips.preview_clips(data, real)
     for clip, place in zip(clips, real, strict=True):
         first = NAMES.index(place.video.removesuffix(".avi"))
         greys = [(first + 10 * (place.start + 2 * k)) % 256 // 2 for k in range(4)]
@@ -127,7 +128,7 @@ def test_a_dataset_without_videos_has_a_list_of_numbers() -> None:
     fields = {"start": "zero", "geometry": "native", "filter": "none", "antialias": False, "frames": 16}
     real = real_clips.draw(data, protocol(data, height=32, width=32, **fields)).places(0, "real")
     assert real == [Place("train", str(i), 0, 1, (0, 0, 32, 32)) for i in real_clips.choose(1 << 20, 4, 0)]
-    clips, captions = real_clips.shown(data, real)
+    clips, captions = real_clips.preview_clips(data, real)
     assert torch.equal(clips, data.clips("train", [int(place.video) for place in real]))
     assert captions[0] == data.captions("train", [int(real[0].video)])[0]
     with pytest.raises(MissingData, match="shapes has no train clip 1048576"):
@@ -137,15 +138,15 @@ def test_a_dataset_without_videos_has_a_list_of_numbers() -> None:
 # Files.
 
 
-def some(*names: str, draw: int = 0) -> list[Row]:
-    return [Row(draw, "real", Place("train", name, i, 1, (0, 0, 8, 8))) for i, name in enumerate(names)]
+def some(*names: str, draw: int = 0) -> list[ManifestRow]:
+    return [ManifestRow(draw, "real", Place("train", name, i, 1, (0, 0, 8, 8))) for i, name in enumerate(names)]
 
 
 def test_a_list_survives_its_file(root: Path, tmp_path: Path) -> None:
     data = build(root)
     written = real_clips.draw(data, protocol(data, n_real=6))
     written.write(tmp_path / "m.csv")
-    assert manifest.read(tmp_path / "m.csv") == written
+    assert manifest.read_manifest(tmp_path / "m.csv") == written
     assert hashlib.sha256((tmp_path / "m.csv").read_bytes()).hexdigest() == written.sha256
 
 
@@ -153,13 +154,13 @@ def test_a_list_survives_its_file(root: Path, tmp_path: Path) -> None:
 def test_any_name_survives_its_file(name: str, tmp_path: Path) -> None:
     written = Manifest(tuple(some(name, "z")))
     written.write(tmp_path / "m.csv")
-    assert manifest.read(tmp_path / "m.csv") == written
+    assert manifest.read_manifest(tmp_path / "m.csv") == written
 
 
 def test_what_spreadsheets_add_does_no_harm(tmp_path: Path) -> None:
     written = Manifest(tuple(some("a", "b")))
     (tmp_path / "m.csv").write_bytes(b"\xef\xbb\xbf" + written.text.replace("\n", "\r\n").encode())
-    assert manifest.read(tmp_path / "m.csv") == written
+    assert manifest.read_manifest(tmp_path / "m.csv") == written
 
 
 HEADER = ",".join(manifest.COLUMNS)
@@ -171,31 +172,31 @@ GOOD = "0,real,train,a.avi,3,1,0,0,8,8"
     [
         ([], "its first line is ''"),
         (["a,b"], "its first line is 'a,b'"),
-        ([HEADER], "real clips in its draws: none; needed: as many in each"),
+        ([HEADER], "real clips in its draws: none; needed: draws 0, 1"),
         ([HEADER, GOOD, "0,real,train,a.avi,3"], "clip 2: 5 columns, not 10"),
         ([HEADER, GOOD.replace("real", "fake")], "clip 1: role is 'fake', not one of real, spare"),
         ([HEADER, GOOD.replace("train", "val")], "clip 1: split is 'val'"),
-        ([HEADER, GOOD.replace("3", "x")], "clip 1: 'x' is no whole number"),
+        ([HEADER, GOOD.replace("3", "x")], "clip 1: 'x' is not a whole number"),
         ([HEADER, GOOD.replace("3", "-3")], "a number is too small"),
         ([HEADER, GOOD.replace("8,8", "8,0")], "a number is too small"),
-        ([HEADER, GOOD, GOOD], "a.avi from 3 on stands there twice"),
-        (["x" * 200_000], "no list of clips"),
-        ([HEADER, f'"{"x" * 200_000}"'], "no list of clips .field larger than field limit"),
+        ([HEADER, GOOD, GOOD], "a.avi from frame 3 is listed twice"),
+        (["x" * 200_000], "not a manifest"),
+        ([HEADER, f'"{"x" * 200_000}"'], "not a manifest .field larger than field limit"),
         ([HEADER, GOOD.replace("0,real", "2000000000,real")], "real clips in its draws: 1 in 2000000000; needed"),
-        ([HEADER, GOOD, GOOD.replace("real", "spare")], "a.avi: a video is both scored and spare"),
+        ([HEADER, GOOD, GOOD.replace("real", "spare")], "a.avi: a video is both real and spare"),
         ([HEADER, GOOD, GOOD.replace("0,real", "2,real")], "real clips in its draws: 1 in 0, 1 in 2; needed"),
     ],
 )
 def test_what_is_no_list_is_refused(lines: Sequence[str], message: str, tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("\n".join(lines))
     with pytest.raises(MissingData, match=message) as raised:
-        manifest.read(tmp_path / "m.csv")
+        manifest.read_manifest(tmp_path / "m.csv")
     assert f"--manifest {tmp_path / 'm.csv'}" in str(raised.value)
 
 
 def test_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"none\.csv: No such file"):
-        manifest.read(tmp_path / "none.csv")
+        manifest.read_manifest(tmp_path / "none.csv")
 
 
 # Repeating a choice.
@@ -225,6 +226,7 @@ def test_another_crop_is_followed(root: Path) -> None:
 COMMAND = ("run", "--model", "noise", "--smoke", "--device", "cpu", "--num-real", 5)
 
 
+@pytest.mark.pitfall("which real clips")
 def test_a_list_repeats_its_run(root: Path, tmp_path: Path, vfbench: Command) -> None:
     spec = "folder(frames=16,height=16,width=16,start='hashed')"
     command = (*COMMAND, "--dataset", spec, "--data-root", root)
@@ -263,8 +265,8 @@ def test_a_list_repeats_its_run(root: Path, tmp_path: Path, vfbench: Command) ->
 def test_spare_clips_follow_names_whatever_the_order_of_the_videos(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where all clips are needed, to tell which of them are spare."""
     data, other = build(root), build(root)
-    backwards = {split: replace(found, entries=found.entries[::-1]) for split, found in other._found.items()}
-    monkeypatch.setattr(other, "_found", backwards)
+    backwards = {split: replace(found, entries=found.entries[::-1]) for split, found in other._folders.items()}
+    monkeypatch.setattr(other, "_folders", backwards)
     for fields in ({"n_real": 4, "n_fake": 4}, {"n_real": 4, "n_fake": 4, "selection": "sorted"}):
         rules = protocol(data, **fields)
         name_hash = real_clips.draw(data, rules)
@@ -280,7 +282,9 @@ def test_leaving_out_short_videos_counts_only_where_there_are_any(root: Path) ->
     assert left.size("train") == 6
     assert "left out: 2 of 8 train videos have fewer frames than the 25" in left.note
     assert left.fingerprint != build(root, frames=25).fingerprint
-    with pytest.raises(MissingData, match=r"2 of 8 train videos have fewer .*: j\.avi \(24\), k\.avi \(23\); take"):
+    with pytest.raises(
+        MissingData, match=r"2 of 8 train videos have fewer .*: j\.avi \(24\), k\.avi \(23\); say folder"
+    ):
         build(root, frames=25, start="every")
     empty = build(root, frames=99, short="skip")
     assert empty.size("train") == 0
@@ -297,11 +301,11 @@ def test_nothing_is_written_among_the_videos(
     smoke = ("--smoke",) if command[0] == "run" else ()
     done = vfbench(*command, *spec, *smoke, "--output", root / "runs" / "a")
     assert done.code == 2
-    assert f"{root / 'runs' / 'a'} is within the dataset's own folder" in done.err
+    assert f"{root / 'runs' / 'a'} lies in the dataset's folder" in done.err
     np.save(tmp_path / "fake.npy", np.full((8, 16, 16, 16, 3), 9, np.uint8))
     real = f"folder(root={str(root)!r},frames=16,height=16,width=16)"
     scored = ("--real", real, "--fake", tmp_path / "fake.npy", "--smoke", "--metrics", "kvd", "--device", "cpu")
     done = vfbench("score", *scored, "--output", root / "runs")
     assert done.code == 2
-    assert f"{root / 'runs'} is within the dataset's own folder" in done.err
+    assert f"{root / 'runs'} lies in the dataset's folder" in done.err
     assert sorted(root.iterdir()) == before

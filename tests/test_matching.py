@@ -166,14 +166,14 @@ def test_what_cannot_be_reached_is_told_with_what_can(factor: float, tolerance: 
 
 
 def test_a_model_without_widths_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(widths, "steps", lambda options: {})
+    monkeypatch.setattr(widths, "width_multiples", lambda options: {})
     with pytest.raises(UserError, match="preset 'tiny' of vdm has no `channels`, `width` or `hidden`"):
         match("vdm", "tiny", DATA, describe("vdm", "tiny", DATA))
 
 
 def test_widths_are_found_at_any_depth_and_heads_are_kept_in_mind() -> None:
     options = {"lam": 0.5, "a": {"channels": [8, 16], "patch": 2, "b": {"width": 32, "heads": 4, "hidden": 64}}}
-    assert widths.steps(options) == {
+    assert widths.width_multiples(options) == {
         ("a", "channels", 0): 8,
         ("a", "channels", 1): 8,
         ("a", "b", "width"): 32,
@@ -189,7 +189,7 @@ def test_single_steps_come_nearer_than_one_factor_alone(wanted: int) -> None:
         return math.log(sum(width**2 for width in widths) / wanted)
 
     in_proportion = min(abs(error((8 * n, 16 * n))) for n in range(1, 100))
-    a, b = widths.nearest(before, {("a",): 8, ("b",): 16}, error, 1e-6)
+    a, b = widths.search(before, {("a",): 8, ("b",): 16}, error, 1e-6)
     assert a % 8 == b % 16 == 0
     assert abs(error((a, b))) < in_proportion
 
@@ -218,7 +218,7 @@ def test_the_models_of_the_study_at_equal_compute_cost_the_same() -> None:
 
 def test_options_of_a_model_are_its_own_and_stay() -> None:
     found = describe("pyoco", "tiny", DATA, {"alpha": 2})
-    assert (found.options["alpha"], found.given) == (2.0, {"alpha": 2})
+    assert (found.options["alpha"], found.user_options) == (2.0, {"alpha": 2})
     assert create(found, DATA).config.options["alpha"] == 2.0
     matched = create(match("pyoco", "tiny", DATA, found, options={"alpha": 2}), DATA)
     assert (matched.config.options["alpha"], matched.config.preset) == (2.0, "tiny at the FLOPs of pyoco tiny")
@@ -248,7 +248,7 @@ def test_a_model_whose_loss_looks_at_values_is_named(monkeypatch: pytest.MonkeyP
         raise RuntimeError("Tensor.item() cannot be called on meta tensors")
 
     monkeypatch.setattr(cost, "training_flops", looks)
-    with pytest.raises(UserError, match="vdm tiny: its loss looks at values, so that it cannot be counted"):
+    with pytest.raises(UserError, match="vdm tiny: training FLOPs cannot be counted"):
         describe("vdm", "tiny", DATA).training_flops  # noqa: B018
 
 
@@ -266,7 +266,7 @@ def test_a_reference_is_a_model_and_perhaps_its_preset(
 ) -> None:
     found = match_flops.reference(text, DATA, "tiny")
     assert (found.model, found.preset) == (model, preset)
-    assert found == describe(model, preset, DATA, found.given)
+    assert found == describe(model, preset, DATA, found.user_options)
     assert {name: found.options[name] for name in options} == options
 
 
@@ -318,7 +318,9 @@ def test_a_pretrained_part_is_counted_and_is_in_what_is_created(images: Path) ->
 def test_a_pretrained_part_has_its_widths_and_is_not_scaled(images: Path) -> None:
     data = tiny_dataset()
     given = {"base_from": str(images), "base_init": "finetune"}
-    with pytest.raises(UserError, match=r"begins with .*images, whose widths are what they are.*leave out base_from"):
+    with pytest.raises(
+        UserError, match=r"has a pretrained part, .*images, whose widths cannot be scaled: leave out base_from"
+    ):
         match("videofusion", "tiny", data, describe("vdm", "tiny", data), options=given)
 
 
@@ -333,7 +335,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("no_steps", "takes no option 'steps'"), ("no_model", "makes a Own: only a DiffusionModel")]
+    ("name", "said"), [("no_steps", "takes no option 'steps'"), ("no_model", "creates a Own: only a DiffusionModel")]
 )
 def test_a_model_of_others_that_cannot_be_counted_says_why(
     name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -368,9 +370,9 @@ def test_a_preset_made_for_one_shape_has_clips_of_that_shape() -> None:
     declared = {name: tuple(options["clips"]) for name, options in presets.items() if "clips" in options}
     assert declared
     for name, clips in declared.items():
-        shape = match_flops.clips_for("videofusion", name).shape
+        shape = match_flops.dataset_for("videofusion", name).shape
         assert (shape.frames, shape.height, shape.width) == clips
-    assert match_flops.clips_for("vdm", "tiny").shape == shapes.build().shape
-    assert match_flops.clips_for("vdm", "tiny", "shapes(height=8)").shape.height == 8
+    assert match_flops.dataset_for("vdm", "tiny").shape == shapes.build().shape
+    assert match_flops.dataset_for("vdm", "tiny", "shapes(height=8)").shape.height == 8
     with pytest.raises(UserError, match="'noise' has no presets"):
-        match_flops.clips_for("noise", "tiny")
+        match_flops.dataset_for("noise", "tiny")

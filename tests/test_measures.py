@@ -10,7 +10,7 @@ import pytest
 from clipfiles import FRAMES, HEIGHT, WIDTH, all_kinds, pictures, write_video
 
 from vfbench import video
-from vfbench.clips import ClipFile, ClipFolder, detect, measure, measures
+from vfbench.clips import ClipFile, ClipFolder, detect, measure, measure_all
 from vfbench.errors import MissingData, UserError
 from vfbench.utils.files import read_json
 
@@ -46,17 +46,17 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def counts(entries: Sequence[ClipFile]) -> list[int]:
-    return [count for count, _, _ in measures(entries)]
+    return [count for count, _, _ in measure_all(entries)]
 
 
 @pytest.mark.parametrize("kind", ["videos", "frames", "arrays"])
 def test_every_kind_is_measured(kinds: Mapping[str, ClipFolder], kind: str) -> None:
-    assert measures(kinds[kind].entries) == [(FRAMES, HEIGHT, WIDTH)] * 2
+    assert measure_all(kinds[kind].entries) == [(FRAMES, HEIGHT, WIDTH)] * 2
 
 
 def test_genuine_files_are_measured(real_data: Path) -> None:
     found = detect(real_data / "ucf101/UCF-101")
-    assert measures(found.entries) == [(n, 240, 320) for n in (164, 107, 141, 240, 251)]
+    assert measure_all(found.entries) == [(n, 240, 320) for n in (164, 107, 141, 240, 251)]
     turned = ClipFile("video_90.mov", real_data / "decoder/video_90.mov")
     assert measure(turned)[1:] == (568, 320)
 
@@ -77,7 +77,7 @@ def test_videos_are_looked_at_once(
 ) -> None:
     assert counts(clips[:2]) == [5, 6]
     told = capsys.readouterr()
-    assert "videos looked at: 2/2 videos" in told.err
+    assert "measured: 2/2 videos" in told.err
     assert told.out == ""
     assert counts(clips[::-1]) == [7, 6, 5]
     assert looked == ["5.mkv", "6.mkv", "7.mkv"]
@@ -122,4 +122,4 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
 ) -> None:
     (tmp_path / "cache").touch()
     assert counts(clips) == [5, 6, 7]
-    assert "what was found out is not kept" in capsys.readouterr().err
+    assert "results are not cached" in capsys.readouterr().err

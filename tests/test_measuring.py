@@ -15,23 +15,24 @@ from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Request, Score
 from vfbench.pipeline import features, real_clips
 from vfbench.pipeline import scores as scores_
-from vfbench.pipeline.eval_setup import EvalOptions, EvalSetup, prepare
+from vfbench.pipeline.eval_setup import EvalSetup, prepare
 from vfbench.pipeline.features import FeatureCollector, real_features
-from vfbench.pipeline.plan import RunOptions, plan, require_clips, scored
-from vfbench.pipeline.scores import averaged, scores
+from vfbench.pipeline.options import EvalOptions, RunOptions
+from vfbench.pipeline.plan import plan, require_clips, scored_frames
+from vfbench.pipeline.scores import mean_score, scores
 from vfbench.plugins import Spec
-from vfbench.protocol.protocol import JUDGED
+from vfbench.protocol.protocol import JUDGE_MEASURES
 
 CPU = torch.device("cpu")
 SHAPES, UCF101 = Spec("shapes"), Spec("ucf101")
-RANDOM = EvalOptions(protocol="strict", n_fake=64, n_real=64, weights="random")
+RANDOM = EvalOptions(protocol="strict", num_real=64, weights="random")
 
 
 # What is loaded.
 
 
-def measuring(**options: Any) -> EvalSetup:
-    return prepare(SHAPES, CPU, EvalOptions(**options))
+def measuring(n_fake: int | None = None, n_real: int | None = None, **options: Any) -> EvalSetup:
+    return prepare(SHAPES, CPU, EvalOptions(num_real=n_real, **options), n_fake)
 
 
 def test_only_the_networks_that_are_needed_are_loaded_and_the_id_stays(loads: list[str]) -> None:
@@ -52,9 +53,10 @@ def test_a_metric_of_ones_own_choice_reads_what_its_file_says(loads: list[str]) 
     assert more.protocol.id != measuring(protocol="strict", n_real=64).protocol.id
 
 
+@pytest.mark.pitfall("variants of the Inception Score")
 def test_a_metric_with_other_options_is_another_measure() -> None:
     plain, other = (measuring(metrics=[text]).protocol for text in ("fvd", "fvd(ddof=0)"))
-    assert plain.measures["fvd"].metric == JUDGED["fvd"]["metric"]
+    assert plain.measures["fvd"].metric == JUDGE_MEASURES["fvd"]["metric"]
     assert (other.measures["fvd"].metric, other.measures["fvd"].source) == ("fvd(ddof=0)", "shapes_judge.features")
     assert plain.id != other.id
 
@@ -119,6 +121,7 @@ def test_numbers_of_clips_are_the_protocols_unless_asked_for(loads: list[str]) -
     assert measuring(n_fake=64).protocol.name == "shapes"
 
 
+@pytest.mark.pitfall("more clips than there are")
 def test_more_real_clips_than_there_are_and_too_few_for_any_score_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingData, match=r"shapes has 1,048,576 real clips here.*2,097,152 are needed.*--num-real"):
         measuring(n_real=1 << 21)
@@ -153,14 +156,14 @@ def test_a_model_of_another_size_is_refused(loads: list[str]) -> None:
 
 def test_the_scored_frames_are_those_of_the_protocol() -> None:
     protocol = measuring().protocol.model_copy(update={"drop_first": 2, "fake_stride": 3, "frames": 4})
-    assert list(range(30))[scored(protocol)] == [2, 5, 8, 11]
+    assert list(range(30))[scored_frames(protocol)] == [2, 5, 8, 11]
     with pytest.raises(UserError, match="scores 12x32x32"):
         require_clips("any", ClipShape(11, 32, 32), protocol)
 
 
 def test_only_the_scored_frames_reach_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     planned = plan(RunOptions(model="noise", num_samples=64, num_real=64, device="cpu"))
-    assert planned.wanted.frames == slice(0, 16, 1)
+    assert planned.collector.frames == slice(0, 16, 1)
 
 
 def test_bytes_are_cut_off_where_the_protocol_does_it(loads: list[str], checkpoints: Any) -> None:
@@ -205,6 +208,7 @@ def test_the_first_are_the_first_by_name_whatever_their_split(monkeypatch: pytes
     names = {"train": ["b_2", "a_1"], "test": ["a_0", "c_0"]}
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 2)
     monkeypatch.setattr(shapes.Shapes, "names", lambda _, split: names[split], raising=False)
+    monkeypatch.setattr(shapes.Shapes, "keys", lambda *_: pytest.fail("not drawn by hash"), raising=False)
     both = made.protocol.model_copy(update={"selection": "sorted", "split": "both"})
     assert real_clips.select(made.dataset, both, 3, 0) == [2, 1, 0]
 
@@ -266,7 +270,7 @@ def test_the_floor_is_not_that_of_the_first_clips_where_all_are_needed(monkeypat
     assert holdout != sorted(holdout)
 
 
-def test_each_draw_is_scored_on_its_own_part_and_averaged() -> None:
+def test_each_draw_is_scored_on_its_own_part_and_mean_score() -> None:
     rng = np.random.default_rng(0)
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     protocol = made.protocol.model_copy(update={"repeats": 2})
@@ -277,9 +281,9 @@ def test_each_draw_is_scored_on_its_own_part_and_averaged() -> None:
     alone = [
         made.metrics["fvd"].score(f.numpy(), r.numpy(), seed=i) for i, (f, r) in enumerate(zip(fake, real, strict=True))
     ]
-    assert together["value"] == pytest.approx(np.mean([score.value for score in alone]))
-    assert together["error"] == pytest.approx(np.sqrt(np.mean([score.error**2 for score in alone])))
-    assert together["note"].startswith("mean of 2 draws, standard deviation ")
+    assert together.value == pytest.approx(np.mean([score.value for score in alone]))
+    assert together.error == pytest.approx(np.sqrt(np.mean([score.error**2 for score in alone])))
+    assert together.note.startswith("mean of 2 draws, standard deviation ")
 
 
 def test_prompts_of_one_real_clip_widen_the_error() -> None:
@@ -289,7 +293,7 @@ def test_prompts_of_one_real_clip_widen_the_error() -> None:
     fake = torch.from_numpy(rng.normal(size=(8, 3)).repeat(8, axis=0))
     reals = [features.Real({source: torch.from_numpy(rng.normal(size=(64, 3)))}, None, np.arange(64))]
     errors = [
-        scores(made.protocol, made.metrics, {source: fake}, reals, sources)["fvd"]["error"]
+        scores(made.protocol, made.metrics, {source: fake}, reals, sources)["fvd"].error
         for sources in (range(64), [i // 8 for i in range(64)])
     ]
     assert errors[1] > 1.5 * errors[0]
@@ -298,13 +302,13 @@ def test_prompts_of_one_real_clip_widen_the_error() -> None:
 def test_a_score_that_is_no_number_is_refused() -> None:
     made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
     with pytest.raises(UserError, match="FVD is nan: the features are too large"):
-        scores_.told(made.metrics["fvd"], Score(float("nan"), 0.0, 0.0, 0.0, 64, 64))
+        scores_.score_record(made.metrics["fvd"], Score(float("nan"), 0.0, 0.0, 0.0, 64, 64))
 
 
 def test_an_average_has_a_limit_only_where_every_draw_has_one() -> None:
     score = Score(2.0, 1.0, 3.0, 0.5, 10, 10, "", 0.5, 1.5, 0.25, 5.0)
-    whole = averaged([score, score])
+    whole = mean_score([score, score])
     assert (whole.value, whole.limit, whole.limit_error, whole.slope) == (2.0, 1.5, 0.25, 5.0)
-    part = averaged([score, Score(4.0, 3.0, 5.0, 0.5, 10, 10, error=0.5)])
+    part = mean_score([score, Score(4.0, 3.0, 5.0, 0.5, 10, 10, error=0.5)])
     assert (part.value, part.limit) == (3.0, None)
-    assert averaged([score]) is score
+    assert mean_score([score]) is score

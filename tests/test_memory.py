@@ -51,16 +51,16 @@ def taken(things: Sequence[Any], room: int) -> None:
     ],
 )
 def test_what_tells_of_full_memory(error: Exception, said: str) -> None:
-    assert memory.full(error) == said
+    assert memory.exhausted_memory(error) == said
 
     def work(batch: Sequence[int]) -> None:
         raise error
 
-    with pytest.raises(BadEnvironment, match=f"it does not fit into {said}: end what"):
+    with pytest.raises(BadEnvironment, match=f"it does not fit into {said}: end other"):
         list(AdaptiveBatches().each([1], work, lambda _: "it"))
     with (
-        pytest.raises(BadEnvironment, match=f"the whole does not fit into {said}: end what"),
-        memory.needed("the whole"),
+        pytest.raises(BadEnvironment, match=f"the whole does not fit into {said}: end other"),
+        memory.require_memory("the whole"),
     ):
         raise error
 
@@ -81,7 +81,7 @@ def test_another_error_is_no_lack_of_memory(error: Exception) -> None:
 
     with pytest.raises(type(error), match=re.escape(str(error))):
         list(AdaptiveBatches(4).each(range(8), work, str))
-    with pytest.raises(type(error), match=re.escape(str(error))), memory.needed("the whole"):
+    with pytest.raises(type(error), match=re.escape(str(error))), memory.require_memory("the whole"):
         raise error
 
 
@@ -113,7 +113,7 @@ def full(*_: Any, **__: Any) -> None:
 
 
 def test_full_memory_is_not_taken_for_a_damaged_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    resume.write(tmp_path, {}, 1, 0.0, {})
+    resume.save_state(tmp_path, {}, 1, 0.0, {})
     monkeypatch.setattr(torch, "load", full)
     with pytest.raises(BadEnvironment, match=f"training.pt does not fit into {MACHINE}"):
         resume.load_state(tmp_path, {}, {})
@@ -121,7 +121,7 @@ def test_full_memory_is_not_taken_for_a_damaged_training(tmp_path: Path, monkeyp
 
 def test_full_memory_is_not_taken_for_a_wrong_configuration(tmp_path: Path) -> None:
     said = f"the vdm of {tmp_path} does not fit into {MACHINE}"
-    with pytest.raises(BadEnvironment, match=said), checkpoint.describing(tmp_path, "vdm"):
+    with pytest.raises(BadEnvironment, match=said), checkpoint.config_errors(tmp_path, "vdm"):
         full()
 
 
@@ -129,7 +129,7 @@ def test_every_command_tells_full_memory(vfbench: Command, monkeypatch: pytest.M
     monkeypatch.setattr("vfbench.training.build.matching.describe", full)
     done = vfbench("train", "--model", "vdm", "--dataset", "shapes")
     assert (done.code, done.err.count("\n")) == (BadEnvironment.exit_code, 1)
-    assert done.err.startswith(f"error: this command does not fit into {MACHINE}: end what else runs there")
+    assert done.err.startswith(f"error: this command does not fit into {MACHINE}: end other programs")
 
 
 # In earnest.
@@ -142,7 +142,7 @@ def test_a_machine_that_grants_no_more_makes_and_teaches_the_same_in_smaller_par
     done = subprocess.run(command, env={**os.environ, **limited.ENVIRONMENT}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"256 clips do not fit into {MACHINE}: batches of 128 from here on" in done.stderr
-    assert f"step 1 does not fit into {MACHINE}: each batch in 2 parts from here on" in done.stderr
+    assert f"step 1 does not fit into {MACHINE}: continuing with --accumulate 2" in done.stderr
     made = torch.load(tmp_path / "made.pt", weights_only=True)
     close_clips(*made["clips"])
     little, expected = made["weights"]

@@ -18,7 +18,7 @@ from vfbench.training.train import TrainOptions
 from vfbench.utils import checkpoint
 
 TRAINED = TrainOptions(steps=1000, batch_size=32, lr=3e-4, seed=7)
-OPTIONS: dict[str, Any] = {**asdict(TRAINED), **TRAINED.of_the_weights(), "crop": None}
+OPTIONS: dict[str, Any] = {**asdict(TRAINED), **TRAINED.weight_options(), "crop": None}
 
 
 def card(folder: Path, model: DiffusionModel, *, half: bool = False, **given: Any) -> str:
@@ -52,16 +52,18 @@ def test_the_card_says_what_was_passed_in_and_what_the_file_holds(tmp_path: Path
     assert (of(text, "seed"), of(text, "precision")) == ("7", "float32")
     assert of(text, "`model.safetensors`") == f"SHA-256 `{'ab' * 32}`"
     assert of(text, "a clip") == "4 frames of 8x8 pixels, RGB"
-    assert of(text, "is told").startswith(f"one of {len(data.classes)} classes, or a caption of {len(data.words)} ")
+    assert of(text, "conditioning").startswith(
+        f"one of {len(data.classes)} classes, or a caption of {len(data.words)} "
+    )
     assert of(text, "`network`") == "channels [8, 16], blocks 1, patch 2, attention [1], embedding 16"
-    assert "Its training is not done: 250 of 1,000 steps." in text
+    assert "Its training is not finished: 250 of 1,000 steps." in text
     assert "VDM" in text.splitlines()[text.splitlines().index("# vdm, trained on shapes") + 2]
 
 
 def test_a_training_that_is_done_is_not_called_unfinished(tmp_path: Path) -> None:
     text = card(tmp_path, tiny_vdm(), step=1000)
     assert of(text, "steps") == "1,000"
-    assert "not done" not in text
+    assert "not finished" not in text
 
 
 def test_the_type_of_the_weights_is_that_of_the_file(tmp_path: Path) -> None:
@@ -79,10 +81,10 @@ def test_no_score_is_named_and_the_command_that_measures_one_is(tmp_path: Path) 
 
 def test_settings_that_were_not_given_or_say_nothing_of_the_weights_are_left_out(tmp_path: Path) -> None:
     text = card(tmp_path, tiny_vdm(), options={"flip": True, "magic": 3})
-    assert of(text, "clips drawn") == "`flip` True"
-    assert of(text, "also") == "`magic` 3"
+    assert of(text, "clip sampling") == "`flip` True"
+    assert of(text, "other options") == "`magic` 3"
     assert "save_every" not in text
-    assert "| clips drawn |" not in card(tmp_path, tiny_vdm())
+    assert "| clip sampling |" not in card(tmp_path, tiny_vdm())
 
 
 # The hub's own words.
@@ -126,16 +128,16 @@ def test_the_terms_of_files_of_others_bind_the_weights(dataset: str, tmp_path: P
     licence, text = _licence(tmp_path, known(dataset=dataset))
     assert licence == "other"
     assert f"The weights were made from the videos of `{dataset}`, whose own terms bind" in text
-    assert f"python -m vfbench data where {dataset}" in text
+    assert f"python -m vfbench data status {dataset}" in text
     assert "--data-root DATA" in (tmp_path / hub.CARD).read_text()
 
 
 def test_the_terms_of_weights_of_others_bind_as_well(tmp_path: Path) -> None:
     options = {**tiny_videofusion().config.options, "base_sha256": "cd" * 32}
     licence, text = _licence(tmp_path, known(options=options))
-    assert (licence, "`" + "cd" * 32 + "`" in text, "data where" in text) == ("other", True, False)
+    assert (licence, "`" + "cd" * 32 + "`" in text, "data status" in text) == ("other", True, False)
     licence, text = _licence(tmp_path, known(), init_from="ef" * 32)
-    assert (licence, "began with (`" + "ef" * 32 in text) == ("other", True)
+    assert (licence, "the initial weights (`" + "ef" * 32 in text) == ("other", True)
     options = {**tiny_vdm().config.options, "embedding": {"encoder": "owner/clip", "sha256": "ab" * 32}}
     licence, text = _licence(tmp_path, known(options=options))
     assert (licence, "a CLIP (SHA-256 of its weights `" + "ab" * 32 in text) == ("other", True)
@@ -182,4 +184,4 @@ def test_a_card_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.Monk
     [(0, "0 "), (999, "999 "), (999.6, "1 k"), (8.153e9, "8.15 G"), (1.5e21, "1.5 Z"), (1e30, "1e+06 Y")],
 )
 def test_a_number_has_three_digits_and_a_prefix(value: float, text: str) -> None:
-    assert model_card._metric(value) == text
+    assert model_card._si_format(value) == text

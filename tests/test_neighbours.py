@@ -14,7 +14,7 @@ from vfbench.metrics._prdc import density as dense
 from vfbench.metrics._prdc import precision as precise
 from vfbench.metrics._prdc import recall as recalled
 from vfbench.metrics._prdc_metric import Measure, NeighbourMetric
-from vfbench.metrics._uncertainty import Influence, of_leave_outs
+from vfbench.metrics._uncertainty import Influence, influence_from_jackknife
 
 MEASURES = [precise, recalled, dense, covered]
 # On a line: the real balls of k = 1 reach 1 around 0, 1 around 1 and 4 around 5.
@@ -57,7 +57,7 @@ def by_definition(fake: np.ndarray, real: np.ndarray, k: int) -> dict[Measure, f
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("measure", MEASURES)
 def test_they_are_what_the_papers_define(measure: Measure, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vfbench.metrics._prdc.ROWS", 7)
+    monkeypatch.setattr("vfbench.metrics._prdc.CHUNK_ROWS", 7)
     fake, real = gaussian(30, 4, seed=1, scale=0.8, shift=0.4), gaussian(40, 4, seed=2)
     assert value_of(measure, fake, real, k) == pytest.approx(by_definition(fake, real, k)[measure])
 
@@ -69,7 +69,7 @@ def test_jackknife_is_that_of_leaving_out_each_block(measure: Measure) -> None:
     left_fake = [by_definition(fake[fake_blocks != out], real, 2)[measure] for out in range(5)]
     left_real = [by_definition(fake, real[real_blocks != out], 2)[measure] for out in range(6)]
     found = measure(fake, real, 2, fake_blocks, real_blocks)
-    expected = of_leave_outs(found.value, np.array(left_fake), np.array(left_real))
+    expected = influence_from_jackknife(found.value, np.array(left_fake), np.array(left_real))
     np.testing.assert_allclose(found.fake, expected.fake, atol=1e-12)
     np.testing.assert_allclose(found.real, expected.real, atol=1e-12)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vfbench.errors import UserError
 from vfbench.interfaces import Conditioning
-from vfbench.nets.embedding import LENGTH, Caption, Condition, sinusoidal
+from vfbench.nets.embedding import MAX_WORDS, CaptionEncoder, ConditioningEmbedding, sinusoidal
 from vfbench.nets.unet import Attention, FrameConvolution, Layer, ResidualBlock, UNet, UNetConfig
 
 WORDS = ("a", "blue", "circle", "red")
@@ -167,15 +167,15 @@ def test_times_have_different_bounded_codes() -> None:
 # Words.
 
 
-def caption_encoder() -> Caption:
-    encoder = Caption(WORDS, 16)
+def caption_encoder() -> CaptionEncoder:
+    encoder = CaptionEncoder(WORDS, 16)
     perturb(encoder)
     return encoder
 
 
 def test_tokens_are_word_numbers_then_zeros() -> None:
     tokens = caption_encoder().tokens(["a RED circle", "blue"])
-    assert tokens.shape == (2, LENGTH)
+    assert tokens.shape == (2, MAX_WORDS)
     assert tokens[:, :4].tolist() == [[1, 4, 3, 0], [2, 0, 0, 0]]
     assert not tokens[:, 4:].any()
 
@@ -192,7 +192,7 @@ def test_places_after_the_last_word_are_not_read() -> None:
     encoder = caption_encoder()
     tokens = encoder.tokens(["a red circle"])
     before = encoder(tokens)
-    encoder.place[3:] += randn(LENGTH - 3, 16)
+    encoder.place[3:] += randn(MAX_WORDS - 3, 16)
     assert torch.allclose(encoder(tokens), before, atol=1e-5)
     encoder.place[2] += randn(16)
     assert not torch.isclose(encoder(tokens), before).all()
@@ -215,7 +215,7 @@ def test_training_and_inference_encode_alike() -> None:
 
 @torch.no_grad()
 def test_conditions_are_chosen_clip_by_clip() -> None:
-    condition = Condition(5, WORDS, 16)
+    condition = ConditioningEmbedding(5, WORDS, 16)
     perturb(condition)
     labels, captions = [1, 1, 1], ["a red circle"] * 3
     mixed = condition(labels, captions, ["none", "class", "text"])
@@ -236,13 +236,13 @@ def test_conditions_are_chosen_clip_by_clip() -> None:
 def test_what_a_model_was_not_told_of_is_refused(
     classes: int, words: tuple[str, ...], label: int, mode: Conditioning, said: str
 ) -> None:
-    condition = Condition(classes, words, 16)
+    condition = ConditioningEmbedding(classes, words, 16)
     with pytest.raises(UserError, match=said):
         condition([0, label], [" ".join(words[:1])] * 2, ["none", mode])
 
 
 def test_labels_that_nobody_reads_may_be_any() -> None:
-    condition = Condition(0, WORDS, 16)
+    condition = ConditioningEmbedding(0, WORDS, 16)
     asked = condition([999, 999], [WORDS[0]] * 2, ["none", "text"])
     assert torch.equal(asked[0], condition.null)
     assert not torch.equal(asked[1], condition.null)

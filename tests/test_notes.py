@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from resultfiles import PROTOCOL, inception, record, score
-
-from vfbench.report.table import build
+from resultfiles import PROTOCOL, build, inception, record, score
 
 
 def test_caption_and_notes_say_what_a_reader_must_know() -> None:

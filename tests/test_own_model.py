@@ -56,11 +56,11 @@ def own(answer: str = "None", parts: str = "") -> str:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("build = 3", "of the setting, its options keyword-only (3 is not a callable object); see CONTRIBUTING.md"),
-        ("def build(): ...", "of the setting, its options keyword-only (too many positional arguments)"),
-        ("def build(setting, foo): ...", "keyword-only (missing a required argument: 'foo')"),
+        ("build = 3", "a BuildContext and keyword-only options (3 is not a callable object); see CONTRIBUTING.md"),
+        ("def build(): ...", "a BuildContext and keyword-only options (too many positional arguments)"),
+        ("def build(setting, foo): ...", "keyword-only options (missing a required argument: 'foo')"),
         ("def build(setting, *, steps: Nothing): ...", "an annotation of build cannot be read: name 'Nothing'"),
-        ("def build(setting, *, steps: int): ...", "model mm.own needs its option steps: write mm.own(steps=...)"),
+        ("def build(setting, *, steps: int): ...", "model mm.own needs option steps: write mm.own(steps=...)"),
         ("def build(setting): ...", "no sampler: it has no `sample` ('NoneType' object has no attribute 'sample')"),
         ("def build(setting): return 5", "model 'mm.own': what build returned is no sampler: it has no `sample`"),
         (own(parts="conditioning = 'audio'"), "no conditioning called 'audio': known: class, none, text"),
@@ -92,7 +92,7 @@ def test_a_file_in_the_current_folder_needs_a_package(ran: Callable[..., Done]) 
     done = ran("", "m_ok")
     assert done.code == 2
     assert "no model called 'm_ok'" in done.err
-    assert "; a module of your own is named with its package: package.m_ok" in done.err
+    assert "your own module with its package: package.m_ok" in done.err
     assert "m_ok" not in sys.modules
 
 

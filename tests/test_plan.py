@@ -11,7 +11,8 @@ from vfbench.baselines.noise import Noise
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Conditioning
-from vfbench.pipeline.plan import RunOptions, plan, require_conditioning
+from vfbench.pipeline.options import RunOptions
+from vfbench.pipeline.plan import plan, require_conditioning
 from vfbench.utils import files, tensor_files
 from vfbench.utils.files import file_sha256
 
@@ -82,7 +83,7 @@ def test_a_run_of_another_configuration_of_the_same_weights_is_another_run(tmp_p
     files.write_json(tmp_path / "config.json", {**content, "options": {**content["options"], "lam": 0.1}})
     after = plan(asked)
     assert before.sampler.weights == after.sampler.weights
-    assert before.specification["id"] != after.specification["id"]
+    assert before.specification.id != after.specification.id
 
 
 def test_an_empty_checkpoint_is_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,11 +92,11 @@ def test_what_cannot_be_read_is_refused_with_an_example(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("x(form=one)", "form=one is neither a number, a list nor a word in quotes"),
+        ("x(form=one)", "form=one is neither a number, a list nor a quoted string"),
         ("x(lam=[0.1, nan])", r"lam=\[0.1, nan\] is neither"),
-        ("x(a=1, b=2, a=3)", "a stands there twice"),
+        ("x(a=1, b=2, a=3)", "a is given twice"),
         ("x(5)", "options need names"),
-        ("x(a=1", "brackets that are not closed"),
+        ("x(a=1", "unbalanced brackets"),
     ],
 )
 def test_what_cannot_be_read_is_told_with_the_reason(text: str, reason: str) -> None:
@@ -294,10 +294,10 @@ def test_a_broken_file_warns_and_the_others_are_listed(
 @pytest.mark.parametrize(
     ("kind", "build", "said"),
     [
-        ("model", "def build(): ...", "a function of the setting, its options keyword-only (too many"),
-        ("extractor", "def build(): ...", "a function of the device, its options keyword-only (too many"),
-        ("dataset", "def build(root): ...", "a function of keyword-only options alone (missing a required argument"),
-        ("metric", "build = 3", "a function of keyword-only options alone (3 is not"),
+        ("model", "def build(): ...", "a BuildContext and keyword-only options (too many"),
+        ("extractor", "def build(): ...", "a device and keyword-only options (too many"),
+        ("dataset", "def build(root): ...", "keyword-only options alone (missing a required argument"),
+        ("metric", "build = 3", "keyword-only options alone (3 is not"),
     ],
 )
 def test_a_build_that_cannot_be_called_is_refused_with_the_way_it_must_be(
@@ -307,19 +307,19 @@ def test_a_build_that_cannot_be_called_is_refused_with_the_way_it_must_be(
     (tmp_path / f"odd_{kind}" / "odd.py").write_text(build)
     monkeypatch.syspath_prepend(tmp_path)
     name = f"odd_{kind}.odd"
-    with pytest.raises(UserError, match=rf"{kind} '{name}' \(.*odd\.py\): build must be {re.escape(said)}"):
+    with pytest.raises(UserError, match=rf"{kind} '{name}' \(.*odd\.py\): build must take {re.escape(said)}"):
         plugins.options(kind, name)
 
 
 @pytest.mark.parametrize("kind", ["model", "dataset", "metric"])
 def test_a_module_without_a_package_is_told_of_the_dot(kind: Kind, third_party: str, tmp_path: Path) -> None:
     (tmp_path / "lonely.py").write_text(PLUGIN)
-    with pytest.raises(UserError, match=r"; a module of your own is named with its package: package\.lonely$"):
+    with pytest.raises(UserError, match=r"your own module with its package: package\.lonely$"):
         plugins.load(kind, "lonely")
     for other in ("json", "third_party_package", "nowhere"):  # Python's own, a package, and nothing
         with pytest.raises(UserError, match=f"no {kind} called '{other}'") as told:
             plugins.load(kind, other)
-        assert "of your own" not in str(told.value)
+        assert "your own" not in str(told.value)
 
 
 # What is there.

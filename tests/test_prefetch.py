@@ -12,13 +12,13 @@ from itertools import count
 import pytest
 
 from vfbench.utils import device
-from vfbench.utils.prefetch import InTurn, ahead
+from vfbench.utils.prefetch import SharedIterator, prefetch
 
 PATIENCE = 30.0  # seconds until a test that hangs fails
 
 
 def threads() -> int:
-    return sum(thread.name.startswith("ahead") for thread in threading.enumerate())
+    return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +29,8 @@ def _none_left() -> None:
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("depth", [1, 2, 7])
 def test_all_come_in_their_order(workers: int, depth: int) -> None:
-    assert list(ahead(str, range(20), workers=workers, depth=depth)) == [str(i) for i in range(20)]
-    assert list(ahead(str, [], workers=workers, depth=depth)) == []
+    assert list(prefetch(str, range(20), workers=workers, depth=depth)) == [str(i) for i in range(20)]
+    assert list(prefetch(str, [], workers=workers, depth=depth)) == []
     assert threads() == 0
 
 
@@ -44,7 +44,7 @@ def test_a_slow_one_is_waited_for() -> None:
             others.set()
         return step
 
-    assert list(ahead(make, range(4), workers=2, depth=3)) == [0, 1, 2, 3]
+    assert list(prefetch(make, range(4), workers=2, depth=3)) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -56,7 +56,7 @@ def test_no_more_than_depth_are_begun_ahead(depth: int) -> None:
         last[0] = max(last[0], next(begun))
         return step
 
-    with closing(ahead(make, range(50), workers=4, depth=depth)) as made:
+    with closing(prefetch(make, range(50), workers=4, depth=depth)) as made:
         assert last == [-1]  # nothing before it is asked for
         for step in made:
             assert last[0] <= step + depth
@@ -70,7 +70,7 @@ def test_the_next_are_made_while_one_is_looked_at() -> None:
             together.wait(PATIENCE)  # passes only when all three are under way
         return step
 
-    with closing(ahead(make, range(4), workers=3, depth=3)) as made:
+    with closing(prefetch(make, range(4), workers=3, depth=3)) as made:
         assert next(made) == 0
         for wanted in (1, 2, 3):
             assert next(made) == wanted
@@ -83,7 +83,7 @@ def test_an_error_comes_in_its_place(workers: int) -> None:
             raise ValueError(f"step {step}")
         return step
 
-    made = ahead(make, range(9), workers=workers, depth=4)
+    made = prefetch(make, range(9), workers=workers, depth=4)
     assert [next(made) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match=r"^step 3$"):
         next(made)
@@ -99,7 +99,7 @@ def test_a_consumer_that_stops_leaves_no_thread_and_begins_no_more(error: type[B
         return step
 
     def consume() -> None:
-        with closing(ahead(make, count(), workers=2, depth=4)) as made:
+        with closing(prefetch(make, count(), workers=2, depth=4)) as made:
             assert next(made) == 0
             assert threads() > 0
             raise error
@@ -113,7 +113,7 @@ def test_a_consumer_that_stops_leaves_no_thread_and_begins_no_more(error: type[B
 @pytest.mark.parametrize(("workers", "depth"), [(-1, 1), (1, 0)])
 def test_bounds_that_make_no_sense_are_refused(workers: int, depth: int) -> None:
     with pytest.raises(ValueError, match=f"workers={workers}, depth={depth}"):
-        ahead(str, range(2), workers=workers, depth=depth)
+        prefetch(str, range(2), workers=workers, depth=depth)
 
 
 # Parts of one iterator.
@@ -122,13 +122,13 @@ def test_bounds_that_make_no_sense_are_refused(workers: int, depth: int) -> None
 @pytest.mark.parametrize("workers", [0, 1, 4])
 @pytest.mark.parametrize("size", [1, 3, 50])
 def test_parts_are_taken_in_turn(workers: int, size: int) -> None:
-    parts = InTurn(iter(range(20)))
-    taken = ahead(lambda i: parts.take(i * size, size), range(-(-20 // size)), workers=workers, depth=9)
+    parts = SharedIterator(iter(range(20)))
+    taken = prefetch(lambda i: parts.take(i * size, size), range(-(-20 // size)), workers=workers, depth=9)
     assert list(taken) == [list(range(20))[i : i + size] for i in range(0, 20, size)]
 
 
 def test_a_later_part_waits_for_those_before_it() -> None:
-    parts, later = InTurn(iter("abcdef")), threading.Event()
+    parts, later = SharedIterator(iter("abcdef")), threading.Event()
 
     def last() -> list[str]:
         later.set()
@@ -146,7 +146,7 @@ def test_what_an_iterator_raises_all_later_parts_raise() -> None:
         yield from range(3)
         raise ValueError("broken")
 
-    parts = InTurn(items())
+    parts = SharedIterator(items())
     assert parts.take(0, 2) == [0, 1]
     for first in (2, 4, 8):  # not only the next
         with pytest.raises(ValueError, match="broken"):
@@ -158,9 +158,9 @@ def test_what_an_iterator_raises_all_later_parts_raise() -> None:
 
 def test_cores_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {5, 7, 9} if process == 0 else set(), raising=False)
-    assert device.cores() == 3
+    assert device.available_cores() == 3
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert device.cores() == 6
+    assert device.available_cores() == 6
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert device.cores() == 1
+    assert device.available_cores() == 1

@@ -99,7 +99,7 @@ def test_a_shard_holds_all_frames_of_its_videos(raw_ucf101: Path, prepared_ucf10
     for split, videos in VIDEOS.items():
         for (name, count, height, width), entry in zip(videos, index["videos"][split], strict=True):
             assert entry == [name, name.split("/")[0], count, height, width, 0, row, 25.0]
-            whole = clips.read(clips.ClipFile(name, raw_ucf101 / "UCF-101" / name), range(count))
+            whole = clips.read_frames(clips.ClipFile(name, raw_ucf101 / "UCF-101" / name), range(count))
             assert torch.equal(frames[row : row + count], cut.fit(whole, name))
             row += count
     assert len(frames) == row
@@ -136,7 +136,7 @@ def test_a_video_is_decoded_once_from_one_opening(
 
     monkeypatch.setattr(pyav, "_frames", counted)
     monkeypatch.setattr(writing, "BYTES_AT_ONCE", 1)
-    monkeypatch.setattr(writing, "GROUP", 2)
+    monkeypatch.setattr(writing, "GROUP_FRAMES", 2)
     prepare(SPEC, tmp_path / "out", data_root=raw_ucf101, workers=3)
     assert len(opened) == len(NAMES)
     assert len(decoded) == 20 + 9 + 14 + 11 + 17
@@ -158,7 +158,7 @@ def test_any_number_of_workers_makes_the_same_bytes(
 ) -> None:
     for name, workers, piece in (("one", 1, 1 << 27), ("four", 4, 1 << 27), ("pieces", 3, 6 * 3 * 16 * 24)):
         monkeypatch.setattr(writing, "BYTES_AT_ONCE", piece)  # the third decodes few frames at a time
-        monkeypatch.setattr(writing, "GROUP", 3)
+        monkeypatch.setattr(writing, "GROUP_FRAMES", 3)
         prepare(SPEC, tmp_path / name, data_root=raw_ucf101, workers=workers)
     one, four, pieces = (contents(tmp_path / name / "shards") for name in ("one", "four", "pieces"))
     assert len(one) == 2 * 4

@@ -36,7 +36,7 @@ def test_an_interruption_at_any_shard_costs_that_shard_alone(
             prepare(SPEC, parts, data_root=raw_ucf101)
     assert [path.name for path in shards(parts)] == [f"{i:06d}.npy" for i in range(stopped)]
     with pytest.raises(
-        MissingData, match=r"not prepared to its end; go on with\n  python -m vfbench data prepare 'ucf101"
+        MissingData, match=r"is only partly prepared; resume with\n  python -m vfbench data prepare 'ucf101"
     ):
         load(parts)
     kept = {path.name: path.stat().st_mtime_ns for path in shards(parts)}
@@ -48,7 +48,7 @@ def test_an_interruption_at_any_shard_costs_that_shard_alone(
 
 def _press_in_shard(patch: pytest.MonkeyPatch, number: int) -> None:
     """Press Ctrl-C when half of a shard has been written, and leave what a killed process would."""
-    write = writing._write
+    write = writing._write_shard
 
     def pressed(shard: Any, sides: Any, made: Any, progress: Any, faults: Any) -> str:
         if shard.path.name != f"{number:06d}.npy":
@@ -56,14 +56,14 @@ def _press_in_shard(patch: pytest.MonkeyPatch, number: int) -> None:
         shard.path.with_name(f".{shard.path.name}.1.tmp").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    patch.setattr(writing, "_write", pressed)
+    patch.setattr(writing, "_write_shard", pressed)
 
 
 def test_the_same_command_again_does_nothing(
     monkeypatch: pytest.MonkeyPatch, prepared_ucf101: Path, raw_ucf101: Path
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in shards(prepared_ucf101)}
-    monkeypatch.setattr(writing, "make", None)
+    monkeypatch.setattr(writing, "write_shards", None)
     prepare(SPEC, prepared_ucf101, data_root=raw_ucf101)
     assert {path: path.stat().st_mtime_ns for path in shards(prepared_ucf101)} == before
 
@@ -93,13 +93,13 @@ def test_a_changed_file_is_noticed_and_its_shard_alone_made_again(
 def test_files_that_change_meanwhile_are_noticed(
     monkeypatch: pytest.MonkeyPatch, own_ucf101: Path, tmp_path: Path
 ) -> None:
-    make = writing.make
+    make = writing.write_shards
 
     def meddled(*arguments: Any) -> None:
         make(*arguments)
         write_video(own_ucf101 / "UCF-101" / NAMES[3], pictures(7, 11, 20, 30))
 
-    monkeypatch.setattr(writing, "make", meddled)
+    monkeypatch.setattr(writing, "write_shards", meddled)
     with pytest.raises(MissingData, match="files of split test changed while they were prepared"):
         prepare(SPEC, tmp_path / "out", data_root=own_ucf101)
     assert not (tmp_path / "out" / "prepared.json").exists()
@@ -123,11 +123,11 @@ def test_ctrl_c_tells_the_command_that_goes_on(
 @pytest.mark.parametrize("place", [-1, 1000, 129, 40])
 def test_a_flipped_byte_is_found(small_shards: None, raw_ucf101: Path, tmp_path: Path, place: int) -> None:
     out = prepare(SPEC, tmp_path / "out", data_root=raw_ucf101)
-    assert prepared.damaged(out) == []
+    assert prepared.damaged_shards(out) == []
     flip(shards(out)[2], place)
-    assert prepared.damaged(out) == [f"{shards(out)[2]}: its bytes have changed since it was prepared"]
+    assert prepared.damaged_shards(out) == [f"{shards(out)[2]}: its bytes have changed since it was prepared"]
     prepare(SPEC, out, data_root=raw_ucf101)
-    assert prepared.damaged(out) == []
+    assert prepared.damaged_shards(out) == []
 
 
 def test_no_clip_comes_from_a_shard_that_is_not_whole(
@@ -148,8 +148,8 @@ def test_a_flipped_byte_of_the_index_is_found(prepared_ucf101: Path, tmp_path: P
     out = Path(shutil.copytree(prepared_ucf101, tmp_path / "out"))
     text = (out / "prepared.json").read_text()
     (out / "prepared.json").write_text(text.replace('"ApplyEyeMakeup"', '"ApplyEyeMakeuq"', 1))
-    for read in (load, prepared.damaged):
-        with pytest.raises(MissingData, match=r"prepared\.json is damaged, it does not match its own hash"):
+    for read in (load, prepared.damaged_shards):
+        with pytest.raises(MissingData, match=r"prepared\.json is damaged: its content does not match its hash"):
             read(out)
     (out / "prepared.json").write_text(text.replace('"format": 2', '"format": 1'))
     with pytest.raises(MissingData, match="has format 1, known: 2"):
@@ -160,7 +160,7 @@ def test_a_shard_that_is_cut_off_is_named(prepared_ucf101: Path, tmp_path: Path)
     out = Path(shutil.copytree(prepared_ucf101, tmp_path / "out"))
     (path,) = shards(out)
     os.truncate(path, path.stat().st_size - 1)
-    assert prepared.damaged(out) == [f"{path}: cut off, 13,759 of 13,760 bytes"]
+    assert prepared.damaged_shards(out) == [f"{path}: cut off, 13,759 of 13,760 bytes"]
     with pytest.raises(MissingData, match=r"000000\.npy: cut off"):
         load(out)
 
@@ -177,12 +177,12 @@ def test_a_shard_that_is_cut_off_is_named(prepared_ucf101: Path, tmp_path: Path)
 def test_a_shard_of_another_shape_is_named(tmp_path: Path, array: np.ndarray, said: str) -> None:
     np.save(tmp_path / "000000.npy", array)
     with pytest.raises(MissingData, match=rf"000000\.npy: {said} in .* needed: uint8 \(N, 3, H, W\)"):
-        clips.arrays.shard(tmp_path / "000000.npy")
+        clips.arrays.open_shard(tmp_path / "000000.npy")
 
 
 def test_what_is_no_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"nothing")
     with pytest.raises(MissingData, match=r"a\.npy: no readable shard"):
-        clips.arrays.shard(tmp_path / "a.npy")
+        clips.arrays.open_shard(tmp_path / "a.npy")
     with pytest.raises(MissingData, match=r"b\.npy: No such file"):
-        clips.arrays.shard(tmp_path / "b.npy")
+        clips.arrays.open_shard(tmp_path / "b.npy")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vfbench import plugins
 from vfbench.data.prepare import prepare
-from vfbench.datasets._video_dataset import Videos
+from vfbench.datasets._video_dataset import VideoDataset
 from vfbench.errors import MissingData, UserError
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
@@ -33,9 +33,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def load(root: Path, **options: Any) -> Videos:
+def load(root: Path, **options: Any) -> VideoDataset:
     dataset = plugins.load("dataset", plugins.parse(SPEC).merged({"root": str(root), **options}))
-    assert isinstance(dataset, Videos)
+    assert isinstance(dataset, VideoDataset)
     return dataset
 
 
@@ -100,7 +100,7 @@ def test_clips_of_a_video_that_has_several_are_drawn_from_all_of_it(root: Path) 
 def test_resized_clips_are_those_of_the_cut(root: Path) -> None:
     small = load(root, height=4, width=4)
     whole = load(root).draw("train", [0, 1], [3, 4])
-    expected = torch.stack([small._cut.fit(clip, "clip") for clip in whole])
+    expected = torch.stack([small._transform.fit(clip, "clip") for clip in whole])
     assert torch.equal(small.draw("train", [0, 1], [3, 4]), expected)
 
 

@@ -61,7 +61,7 @@ def test_no_frame_is_left_out_where_a_head_declares_another_number(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, declared: int, piece: int
 ) -> None:
     monkeypatch.setattr(writing, "BYTES_AT_ONCE", piece)
-    monkeypatch.setattr(writing, "GROUP", 5)
+    monkeypatch.setattr(writing, "GROUP_FRAMES", 5)
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips/a.avi").write_bytes(avi())
     (tmp_path / "clips/b.avi").write_bytes(declaring(avi(seed=1), declared))
@@ -98,21 +98,21 @@ def test_other_videos_are_refused(prepared_ucf101: Path) -> None:
 
 
 def test_another_dataset_is_refused(prepared_ucf101: Path) -> None:
-    with pytest.raises(MissingData, match="was prepared of ucf101, not of sky_timelapse"):
+    with pytest.raises(MissingData, match="was prepared from ucf101, not from sky_timelapse"):
         load(prepared_ucf101, "sky_timelapse")
 
 
 @pytest.mark.parametrize("inside", [".", "out", "UCF-101/out"])
 def test_the_dataset_is_not_written_to(own_ucf101: Path, inside: str) -> None:
     before = contents(own_ucf101)
-    with pytest.raises(UserError, match="is within the dataset's own folder"):
+    with pytest.raises(UserError, match=r"lies in the dataset's folder .* another --output"):
         prepare(SPEC, own_ucf101 / inside, data_root=own_ucf101)
     assert contents(own_ucf101) == before
 
 
 def test_the_dataset_is_not_written_to_through_a_link_either(own_ucf101: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(own_ucf101)
-    with pytest.raises(UserError, match="is within the dataset's own folder"):
+    with pytest.raises(UserError, match=r"lies in the dataset's folder .* another --output"):
         prepare(SPEC, tmp_path / "link" / "out", data_root=own_ucf101)
 
 
@@ -125,18 +125,18 @@ def test_a_folder_of_other_files_is_left_alone(raw_ucf101: Path, tmp_path: Path)
 
 def test_what_was_prepared_otherwise_is_left_alone(prepared_ucf101: Path, raw_ucf101: Path) -> None:
     before = contents(prepared_ucf101)
-    with pytest.raises(UserError, match=r"was prepared otherwise .*fitted 8x8 .* there, 16x16 .* asked for"):
+    with pytest.raises(UserError, match=r"was prepared with fitted 8x8 .*, not 16x16 .*: choose another --output"):
         prepare("ucf101(height=16, width=16)", prepared_ucf101, data_root=raw_ucf101)
     assert contents(prepared_ucf101) == before
 
 
 def test_what_is_prepared_is_not_prepared_again(prepared_ucf101: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is prepared already, as 8x8"):
+    with pytest.raises(UserError, match="is already prepared, as 8x8"):
         prepare(SPEC, tmp_path / "out", data_root=prepared_ucf101)
 
 
 def test_a_dataset_without_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="shapes has no video files to prepare"):
+    with pytest.raises(UserError, match="shapes has no video files"):
         prepare("shapes", tmp_path / "out")
 
 
@@ -149,5 +149,5 @@ def test_a_full_disk_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch, ra
 
 
 def test_a_folder_in_use_is_refused(raw_ucf101: Path, tmp_path: Path) -> None:
-    with files.held(tmp_path / "out"), pytest.raises(BadEnvironment, match="is in use by another run"):
+    with files.locked_folder(tmp_path / "out"), pytest.raises(BadEnvironment, match="is in use by another run"):
         prepare(SPEC, tmp_path / "out", data_root=raw_ucf101)

@@ -30,7 +30,7 @@ from helpers import (
 from torch import Tensor
 
 from vfbench.baselines import vdm
-from vfbench.cli.config import weighted
+from vfbench.cli.config import parse_weights
 from vfbench.datasets import folder as folder_dataset
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import MissingData, UserError
@@ -54,7 +54,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(vdm.PRESETS, "tiny-image", {**vdm.PRESETS["tiny-image"], "network": NO_TIME})
     sizes = {"base": NO_TIME, "residual": UNET}
     monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **sizes})
-    monkeypatch.setattr(Trainer, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def trained(model: VideoFusion, folder: Path, **options: Any) -> dict[str, Tenso
 
 def test_a_frozen_base_generator_stays_as_it_was_and_so_does_what_it_reads(images: Path, tmp_path: Path) -> None:
     model = created(images, "frozen")
-    (group,) = model.groups(1e-3)
+    (group,) = model.parameter_groups(1e-3)
     assert [id(p) for p in group["params"]] == [id(p) for p in model.residual.parameters()]
     # Gradients that no step uses would add up from step to step, and weigh in the clipping of those that are used.
     assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"residual"}
@@ -145,10 +145,10 @@ def test_a_frozen_base_generator_stays_as_it_was_and_so_does_what_it_reads(image
 
 
 def test_a_pretrained_base_generator_learns_at_its_own_rate(images: Path, tmp_path: Path) -> None:
-    others, base = created(images).groups(1e-3)
+    others, base = created(images).parameter_groups(1e-3)
     assert (others["lr"], base["lr"]) == (1e-3, pytest.approx(1e-4))  # a tenth unless told otherwise
     model = created(images, base_lr=0.01)
-    others, base = model.groups(1e-3)
+    others, base = model.parameter_groups(1e-3)
     assert base["lr"] == pytest.approx(1e-5)
     assert [id(p) for p in others["params"]] == [id(p) for p in model.residual.parameters()]
     assert [id(p) for p in base["params"]] == [id(p) for p in [*model.base.parameters(), *model.condition.parameters()]]
@@ -192,12 +192,14 @@ def _resumed(images: Path, tmp_path: Path, init: str) -> None:
 
 
 def test_an_image_model_is_trained_as_the_message_says(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"makes clips of 4 frames, a base generator images: train it with\n") as caught:
+    with pytest.raises(
+        UserError, match=r"makes clips of 4 frames, a base generator makes images: train one with\n"
+    ) as caught:
         created(saved(tiny_vdm(), tmp_path / "clips"))
     words = iter(shlex.split(str(caught.value).splitlines()[1].removeprefix("  python -m vfbench train ")))
     flags = dict(zip(words, words, strict=True))
     assert flags.keys() == {"--model", "--preset", "--dataset", "--output"}
-    model, data = training.prepare(flags["--model"], flags["--dataset"], flags["--preset"])
+    model, data = training.prepare_training(flags["--model"], flags["--dataset"], flags["--preset"])
     assert data.shape == tiny_dataset(1).shape
     train(model, data, TWO, tmp_path / "model")
     assert created(tmp_path / "model").config.options["base"] == vdm.PRESETS["tiny-image"]["network"]
@@ -229,13 +231,13 @@ def test_images_are_refused_naming_the_model_that_learns_them() -> None:
         ("finetune", False, {}, "base init 'finetune' needs base_from"),
         ("frozen", False, {}, "base init 'frozen' needs base_from"),
         ("scratch", True, {}, "base init 'scratch' does not read"),
-        ("frozen", True, {"base_lr": 0.1}, "none for a frozen"),
-        ("finetune", True, {"base_lr": 0.0}, r"base_lr 0\.0: a finite number above 0"),
-        ("finetune", True, {"base_lr": math.inf}, "base_lr inf: a finite number above 0"),
+        ("frozen", True, {"base_lr": 0.1}, r"base_lr 0\.1: a frozen base generator does not learn"),
+        ("finetune", True, {"base_lr": 0.0}, r"base_lr 0\.0: choose a finite number above 0"),
+        ("finetune", True, {"base_lr": math.inf}, "base_lr inf: choose a finite number above 0"),
         ("finetune", True, {"base_lr": math.nan}, "base_lr nan"),
         ("freeze", True, {}, "did you mean 'frozen'"),
         ("finetune", True, {"preset": "tiny-one"}, "preset tiny-one has one network"),
-        ("frozen", True, {"images": 2}, "images 2: a frozen base generator learns nothing from them"),
+        ("frozen", True, {"images": 2}, "images 2: a frozen base generator does not learn"),
         ("finetune", True, {"parametrisation": "epz"}, "no parametrisation called 'epz': did you mean 'eps'"),
     ],
 )
@@ -250,9 +252,9 @@ def test_options_that_contradict_each_other_are_refused(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"parametrisation": "eps"}, r"parametrisation eps, preset tiny here has v: .*\(parametrisation='eps'\)\"$"),
-        ({"schedule": "linear"}, r"schedule linear, preset tiny here has cosine: .*\(schedule='linear'\)\"$"),
-        ({"network": {**NO_TIME, "embedding": 32}}, "embedding 32, preset tiny here has 16"),
+        ({"parametrisation": "eps"}, r"parametrisation eps, preset tiny has v: .*\(parametrisation='eps'\)\"$"),
+        ({"schedule": "linear"}, r"schedule linear, preset tiny has cosine: .*\(schedule='linear'\)\"$"),
+        ({"network": {**NO_TIME, "embedding": 32}}, "embedding 32, preset tiny has 16"),
     ],
     ids=str,
 )
@@ -287,16 +289,22 @@ def test_an_image_model_of_another_size_is_refused(images: Path, side: tuple[str
     shape = {"frames": 1, "height": 8, "width": 8} | dict([side])
     _edit(images, shape=shape)
     made = f"{shape['height']}x{shape['width']}"
-    flags = re.escape(f"--dataset 'shapes(frames=1, height=8, width=8)', which may begin with it: --init-from {images}")
+    flags = re.escape(
+        f"--dataset 'shapes(frames=1, height=8, width=8)', which may start from this one: --init-from {images}"
+    )
     with pytest.raises(UserError, match=f"images makes images of {made}, the dataset has 8x8: train one with {flags}$"):
         created(images)
 
 
 def test_an_image_model_of_another_size_is_trained_on_as_the_message_says(tmp_path: Path) -> None:
-    train(*training.prepare("vdm", "shapes(frames=1, height=16, width=16)", "tiny-image"), TWO, tmp_path / "large")
+    train(
+        *training.prepare_training("vdm", "shapes(frames=1, height=16, width=16)", "tiny-image"),
+        TWO,
+        tmp_path / "large",
+    )
     with pytest.raises(UserError, match=f"--init-from {tmp_path / 'large'}$"):
         created(tmp_path / "large")
-    model, data = training.prepare("vdm", "shapes(frames=1, height=8, width=8)", "tiny-image")
+    model, data = training.prepare_training("vdm", "shapes(frames=1, height=8, width=8)", "tiny-image")
     train(model, data, replace(TWO, init_from=tmp_path / "large"), tmp_path / "small")
     assert created(tmp_path / "small").config.options["base"] == model.config.options["network"]
 
@@ -325,8 +333,8 @@ def test_a_frozen_base_generator_is_shown_nothing_that_it_was_never_told(
         trained(created(images, "frozen"), tmp_path / "run", conditions=conditions)
     assert not (tmp_path / "run" / "config.json").exists()
     said = str(caught.value).partition("--conditions ")[2].partition(", or ")[0]
-    assert weighted(said, "--conditions") == {way: weight for way, weight in told.items() if weight}
-    trained(created(images, "frozen"), tmp_path / "mended", steps=1, conditions=weighted(said, "--conditions"))
+    assert parse_weights(said, "--conditions") == {way: weight for way, weight in told.items() if weight}
+    trained(created(images, "frozen"), tmp_path / "mended", steps=1, conditions=parse_weights(said, "--conditions"))
     trained(created(images), tmp_path / "finetuned", steps=1, conditions=conditions)
 
 
@@ -338,7 +346,7 @@ def test_a_frozen_base_generator_may_be_shown_less_and_whatever_is_not_recorded(
 
 def test_a_checkpoint_of_a_model_without_image_network_is_refused(images: Path) -> None:
     _edit(images, model="vdit")
-    with pytest.raises(UserError, match="checkpoint of 'vdit': a base generator is one of vdm, pyoco"):
+    with pytest.raises(UserError, match="checkpoint of 'vdit': choose one of vdm, pyoco"):
         created(images)
 
 
@@ -351,7 +359,7 @@ def test_damaged_weights_are_refused_naming_the_file(images: Path) -> None:
 
 def test_a_configuration_that_was_changed_after_the_training_is_refused(images: Path) -> None:
     _edit(images, preset="other")
-    with pytest.raises(MissingData, match=r"not what its weights were saved with \(preset was .*, and is other\)"):
+    with pytest.raises(MissingData, match=r"has changed since its weights were saved \(preset was .*, is other\)"):
         created(images)
 
 
@@ -384,7 +392,7 @@ def test_an_image_model_hands_on_the_embedding_that_it_reads(reads: None, tmp_pa
 
 def test_an_image_model_that_reads_none_answers_as_it_did(reads: None, images: Path) -> None:
     model, frame = created(images), clips_of(created(images))[:, :1]
-    added, _ = model.frame_embedding.shown(frame, torch.tensor([True, False]))  # type: ignore[union-attr]  # it has one
+    added, _ = model.frame_embedding.encode_frames(frame, torch.tensor([True, False]))  # type: ignore[union-attr]  # it has one
     assert not added.any()  # until the projection has learnt
 
 
@@ -394,7 +402,7 @@ def test_another_embedding_than_the_image_models_is_refused(
 ) -> None:
     options = {} if changed is None else {"embedding": {**EMBEDDED["embedding"], **changed}}
     monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **options})
-    with pytest.raises(UserError, match=r"was trained with the embedding .*'size': 8.* preset tiny here has"):
+    with pytest.raises(UserError, match=r"was trained with the embedding .*'size': 8.* preset tiny has"):
         created(saved(tiny_vdm(1, network=NO_TIME, **EMBEDDED), tmp_path))
 
 
@@ -422,7 +430,7 @@ def test_nor_can_one_of_the_hub(reads: None, tmp_path: Path) -> None:
         created(tmp_path, "frozen", schedule="linear")
     assert created(tmp_path, "frozen", schedule="linear", embedding="none").frame_embedding is None
     model = created(tmp_path, schedule="linear")  # fine-tuned it learns to read one, which is new here
-    others, _ = model.groups(1.0)
+    others, _ = model.parameter_groups(1.0)
     at_full_rate = {id(p) for p in others["params"]}
     new = [p for name, p in model.named_parameters() if name.startswith("frame_embedding.")]
     assert new
@@ -431,7 +439,7 @@ def test_nor_can_one_of_the_hub(reads: None, tmp_path: Path) -> None:
 
 def rates(model: VideoFusion) -> dict[str, float]:
     """The rate of each part that learns, where that of R is 1; the embedding's parts one by one."""
-    of_tensor = {id(p): group["lr"] for group in model.groups(1.0) for p in group["params"]}
+    of_tensor = {id(p): group["lr"] for group in model.parameter_groups(1.0) for p in group["params"]}
     named = [(name.partition(".layers")[0], p) for name, p in model.named_parameters() if id(p) in of_tensor]
     parts = {(re.findall(r"^frame_embedding\.\w+|^\w+", name)[0], of_tensor[id(p)]) for name, p in named}
     assert len(dict(parts)) == len(parts)  # one rate a part

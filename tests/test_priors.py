@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vfbench.diffusion.priors import (
-    LARGEST,
+    MAX_ALPHA,
     Decomposed,
     Independent,
     Mixed,
+    NoisePrior,
     Normal,
-    Prior,
     Progressive,
-    Sharing,
-    batched,
-    per_clip,
+    SharedNoisePrior,
+    normal_per_batch,
+    normal_per_clip,
 )
 from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape
@@ -36,7 +36,7 @@ quick = settings(max_examples=40, deadline=None, derandomize=True, database=None
 unit = st.floats(0, 1)
 
 
-def mixing(prior: Prior, frames: int) -> Tensor:
+def mixing(prior: NoisePrior, frames: int) -> Tensor:
     """(normals, frames): how much of each independent normal is in one pixel of each frame."""
     drawn: list[tuple[int, ...]] = []
 
@@ -51,7 +51,7 @@ def mixing(prior: Prior, frames: int) -> Tensor:
     return noise[:, :, 0, 0, 0]
 
 
-def covariance(prior: Prior, frames: int) -> Tensor:
+def covariance(prior: NoisePrior, frames: int) -> Tensor:
     """(frames, frames), exact."""
     rows = mixing(prior, frames)
     return rows.T @ rows
@@ -107,15 +107,15 @@ def test_lambda_0_is_independent_noise_on_every_schedule(frames: int, schedule: 
 @pytest.mark.parametrize("base", PLACES)
 def test_lambda_1_shares_everything(base: str) -> None:
     shape, seeds = ClipShape(4, 2, 2), [3, 4]
-    shared = Decomposed(4, 1.0, base=base).noise(per_clip(seeds, CPU), shape)
+    shared = Decomposed(4, 1.0, base=base).noise(normal_per_clip(seeds, CPU), shape)
     assert torch.equal(shared, shared[:, :1].expand_as(shared))
 
 
 def test_the_base_frame_has_the_base_noise_and_lambda_0_nothing_of_it() -> None:
     shape, seeds = ClipShape(4, 2, 2), [3, 4]
-    normal = per_clip(seeds, CPU)
+    normal = normal_per_clip(seeds, CPU)
     base, residual = normal((1, 3, 2, 2)), normal((4, 3, 2, 2))
-    apart = Decomposed(4, 0.0).noise(per_clip(seeds, CPU), shape)
+    apart = Decomposed(4, 0.0).noise(normal_per_clip(seeds, CPU), shape)
     assert torch.equal(apart[:, 1], base[:, 0])
     assert torch.equal(apart[:, [0, 2, 3]], residual[:, [0, 2, 3]])
 
@@ -151,9 +151,9 @@ def test_a_list_says_the_lambda_of_each_frame() -> None:
         (1.1, {}, r"lambda 1\.1"),
         (math.nan, {"schedule": "linear"}, "lambda nan"),
         ([0.5, 1.0, 1.5, 0.5], {}, r"lambda 1\.5 of frame 2"),
-        ([0.5, 1.0, 0.5], {}, "3 values for a clip of 4 frames"),
-        ([0.5, 0.5, 0.5, 0.5], {}, r"lambda 0\.5 of frame 1: that is the base frame"),
-        ([0.5, 1.0, 0.5, 0.5], {"schedule": "linear"}, "lambda schedule 'linear': a list says"),
+        ([0.5, 1.0, 0.5], {}, "3 values, the clip 4 frames"),
+        ([0.5, 0.5, 0.5, 0.5], {}, r"lambda 0\.5 of frame 1: it is the base frame"),
+        ([0.5, 1.0, 0.5, 0.5], {"schedule": "linear"}, "lambda schedule 'linear': .* not a list"),
         (0.5, {"schedule": "cosinus"}, "did you mean 'cosine'"),
         (0.5, {"base": "midle"}, "did you mean 'middle'"),
         (0.5, {"base": 4}, "base frame 4: a clip of 4 frames has 0 to 3"),
@@ -178,13 +178,13 @@ def test_what_does_not_fit_is_refused_naming_it(lam: float | list[float], option
         (Mixed(0.0), False),
     ],
 )
-def test_frames_share_noise_where_more_than_one_has_some_of_the_base(prior: Sharing, shares: bool) -> None:
+def test_frames_share_noise_where_more_than_one_has_some_of_the_base(prior: SharedNoisePrior, shares: bool) -> None:
     frames = len(prior.lam) if isinstance(prior, Decomposed) else 4
-    assert prior.shares == shares == bool(covariance(prior, frames).fill_diagonal_(0.0).any())
+    assert prior.shares_noise == shares == bool(covariance(prior, frames).fill_diagonal_(0.0).any())
 
 
 def test_a_prior_that_does_not_say_how_it_shares_cannot_be_made() -> None:
-    class Silent(Sharing):
+    class Silent(SharedNoisePrior):
         pass
 
     with pytest.raises(TypeError, match=r"abstract method '?combine"):
@@ -192,7 +192,9 @@ def test_a_prior_that_does_not_say_how_it_shares_cannot_be_made() -> None:
 
 
 def test_a_seed_fixes_the_base_noise_whatever_the_length() -> None:
-    long, short = (Decomposed(frames).noise(per_clip([5, 6], CPU), ClipShape(frames, 4, 4)) for frames in (16, 4))
+    long, short = (
+        Decomposed(frames).noise(normal_per_clip([5, 6], CPU), ClipShape(frames, 4, 4)) for frames in (16, 4)
+    )
     assert torch.equal(long[:, 7], short[:, 1])
     assert not torch.equal(long[0, 7], long[1, 7])
 
@@ -204,7 +206,7 @@ def test_the_default_draws_as_it_always_has() -> None:
     half = torch.tensor(0.5).sqrt()
     expected = half * base + half * residual
     expected[1] = base[0]
-    assert torch.equal(Decomposed(4).noise(per_clip([9], CPU), ClipShape(4, 2, 2))[0], expected)
+    assert torch.equal(Decomposed(4).noise(normal_per_clip([9], CPU), ClipShape(4, 2, 2))[0], expected)
 
 
 # PYoCo's noise.
@@ -249,7 +251,7 @@ def test_an_alpha_out_of_range_is_refused(prior: type[Mixed] | type[Progressive]
 
 @pytest.mark.parametrize("prior", [Mixed, Progressive])
 def test_the_largest_alpha_has_noise_of_unit_variance(prior: type[Mixed] | type[Progressive]) -> None:
-    noise = prior(LARGEST).noise(per_clip([3], CPU), ClipShape(8, 32, 32))
+    noise = prior(MAX_ALPHA).noise(normal_per_clip([3], CPU), ClipShape(8, 32, 32))
     assert float(noise.var()) == pytest.approx(1, abs=5 * (2 / 3072) ** 0.5)
 
 
@@ -260,7 +262,7 @@ def test_alpha_may_be_a_whole_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # All priors.
 
-PRIORS: dict[str, Prior] = {
+PRIORS: dict[str, NoisePrior] = {
     "independent": Independent(),
     "mixed": Mixed(),
     "progressive": Progressive(),
@@ -271,7 +273,7 @@ PRIORS: dict[str, Prior] = {
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_drawn_noise_has_the_exact_covariance(name: str) -> None:
-    normal: Normal = batched(8000, torch.Generator().manual_seed(0))
+    normal: Normal = normal_per_batch(8000, torch.Generator().manual_seed(0))
     draws = PRIORS[name].noise(normal, ClipShape(4, 1, 1)).transpose(1, 2).reshape(-1, 4).double()
     expected = covariance(PRIORS[name], 4)
     error = ((1 + expected**2) / len(draws)) ** 0.5  # of a covariance of unit normals
@@ -301,7 +303,7 @@ def test_a_clips_noise_is_the_same_in_any_batch_and_order(name: str) -> None:
     shape, prior = ClipShape(4, 3, 5), PRIORS[name]
 
     def two_draws(seeds: Sequence[int]) -> Tensor:
-        normal = per_clip(seeds, CPU)
+        normal = normal_per_clip(seeds, CPU)
         return torch.stack([prior.noise(normal, shape), prior.noise(normal, shape)], dim=1)
 
     together = two_draws([11, 12, 13])

@@ -27,7 +27,7 @@ PRESETS = ("tiny", "tiny-progressive")
 
 def tiny(preset: str = "tiny", **options: Any) -> PYoCo:
     """A PYoCo whose step takes milliseconds."""
-    config = ModelConfig.of("pyoco", preset, pyoco.PRESETS, tiny_dataset())
+    config = ModelConfig.from_preset("pyoco", preset, pyoco.PRESETS, tiny_dataset())
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return PYoCo(replace(config, options={**config.options, "network": UNET, **options}))
@@ -48,17 +48,17 @@ def test_presets_have_the_prior_and_alpha_that_the_paper_recommends(
 ) -> None:
     for name in (preset, preset.replace("tiny", "small")):
         with torch.device("meta"):
-            found = pyoco.create(tiny_dataset(), name).prior
+            found = pyoco.create(tiny_dataset(), name).noise_prior
         assert isinstance(found, prior)
         assert found.alpha == alpha
 
 
 def test_alpha_is_a_parameter_that_the_checkpoint_remembers(tmp_path: Path) -> None:
     model = pyoco.create(tiny_dataset(), "tiny-progressive", alpha=0.7)
-    assert isinstance(model.prior, Progressive)
-    assert model.prior.alpha == 0.7
+    assert isinstance(model.noise_prior, Progressive)
+    assert model.noise_prior.alpha == 0.7
     model.save(tmp_path)
-    loaded = pyoco.build(setting(tmp_path)).model.prior
+    loaded = pyoco.build(setting(tmp_path)).model.noise_prior
     assert isinstance(loaded, Progressive)
     assert loaded.alpha == 0.7
 
@@ -136,10 +136,10 @@ def test_an_oracle_has_no_loss_and_finds_the_clip(monkeypatch: pytest.MonkeyPatc
 
 
 def test_resuming_under_another_alpha_is_refused_naming_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Trainer, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
     options = TrainOptions(steps=1, batch_size=2)
     train(tiny(), tiny_dataset(), options, tmp_path)
-    with pytest.raises(UserError, match=r"--model with alpha 1\.0 there, 0\.5 now"):
+    with pytest.raises(UserError, match=r"--model with alpha 1\.0 saved, 0\.5 now"):
         train(tiny(alpha=0.5), tiny_dataset(), options, tmp_path, resume=True)
 
 

@@ -3,67 +3,65 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from vfbench import plugins
 from vfbench.datasets import shapes
-from vfbench.report import table
+from vfbench.report import results
+from vfbench.report.results import ScoreRecord
 from vfbench.utils import checkpoint
 from vfbench.utils.files import file_sha256
 
 ROOT = Path(__file__).parent.parent
 MODELS = ("videofusion", "vdm")
-RECORDS = {path.stem: table.load([path])[0] for path in sorted((ROOT / "results" / "records").glob("*.json"))}
+RECORDS = {path.stem: results.load([path])[0] for path in sorted((ROOT / "results" / "records").glob("*.json"))}
 
 
-def worse(score: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether `score` is worse than `other` by more than both intervals explain."""
-    if score["better"] == "lower":
-        return bool(score["low"] > other["high"])
-    return bool(score["high"] < other["low"])
+def worse(score: ScoreRecord, other: ScoreRecord) -> bool:
+    """True where `score` is worse than `other` by more than both intervals explain."""
+    return score.low > other.high if score.better == "lower" else score.high < other.low
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("metric", ["fvd", "kvd", "is", "clipsim"])
 def test_models_beat_noise_on_every_metric(model: str, metric: str) -> None:
-    assert worse(RECORDS["noise"]["scores"][metric], RECORDS[model]["scores"][metric])
+    assert worse(RECORDS["noise"].scores[metric], RECORDS[model].scores[metric])
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("metric", ["fvd", "kvd"])
 def test_models_beat_frozen_clips_where_motion_counts(model: str, metric: str) -> None:
-    assert worse(RECORDS["frozen"]["scores"][metric], RECORDS[model]["scores"][metric])
+    assert worse(RECORDS["frozen"].scores[metric], RECORDS[model].scores[metric])
 
 
 def test_real_clips_are_as_good_as_the_floor() -> None:
-    for name, score in RECORDS["real"]["scores"].items():
-        slack = score["high"] - score["low"]
-        assert abs(score["value"] - score["floor"]) <= slack, name
+    for name, score in RECORDS["real"].scores.items():
+        slack = score.high - score.low
+        assert abs(score.value - score.floor) <= slack, name
 
 
 def test_the_records_share_a_protocol_and_come_from_the_shipped_weights() -> None:
-    assert len({record["protocol"]["id"] for record in RECORDS.values()}) == 1
+    assert len({record.protocol.id for record in RECORDS.values()}) == 1
     for name in MODELS:
         folder = checkpoint.shipped("shapes", name)
         assert folder is not None
-        assert RECORDS[name]["weights"] == file_sha256(folder / "model.safetensors")
+        assert RECORDS[name].weights == file_sha256(folder / "model.safetensors")
     judge = plugins.load("extractor", "shapes_judge", torch.device("cpu"))
     for record in RECORDS.values():
-        assert record["protocol"]["extractors"] == {"shapes_judge": judge.fingerprint}
-        assert record["protocol"]["data_fingerprint"] == shapes.build().fingerprint
+        assert record.protocol.extractors == {"shapes_judge": judge.fingerprint}
+        assert record.protocol.to_json()["data_fingerprint"] == shapes.build().fingerprint
 
 
 def test_the_shipped_models_are_small_and_cost_the_same_a_clip() -> None:
-    costs = [RECORDS[name]["cost"] for name in MODELS]
-    assert all(1e6 < cost["parameters"] < 4e6 for cost in costs)
-    assert costs[0]["flops_per_clip"] == pytest.approx(costs[1]["flops_per_clip"], rel=0.02)
+    costs = [cost for name in MODELS if (cost := RECORDS[name].cost)]
+    assert all(1e6 < cost.parameters < 4e6 for cost in costs)
+    assert costs[0].flops_per_clip == pytest.approx(costs[1].flops_per_clip, rel=0.02)
     folders = [checkpoint.shipped("shapes", name) for name in MODELS]
     assert sum((folder / "model.safetensors").stat().st_size for folder in folders if folder) < 12e6
 
 
 def test_the_baseline_of_the_gate_is_the_record() -> None:
-    baseline = table.load([ROOT / "results" / "baselines" / "ci.json"])[0]
-    assert baseline["scores"] == RECORDS["videofusion"]["scores"]
+    baseline = results.load([ROOT / "results" / "baselines" / "ci.json"])[0]
+    assert baseline.scores == RECORDS["videofusion"].scores

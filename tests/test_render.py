@@ -11,10 +11,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from resultfiles import OTHER, SMOKE_RUN, inception, record, score
+from resultfiles import OTHER, SMOKE_RUN, build, inception, record, score
 
 from vfbench.report.render import to_csv, to_frame, to_latex, to_markdown
-from vfbench.report.table import Table, build
+from vfbench.report.table import Table
 
 
 def table_of_everything() -> Table:

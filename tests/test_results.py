@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import jsonschema
 import pytest
 from resultfiles import PROTOCOL, record, score
 
 from vfbench.errors import MissingData
-from vfbench.report.results import differences, load
+from vfbench.report.results import ProtocolRecord, Result, differences, load
+
+ROOT = Path(__file__).parent.parent
+SCHEMA = json.loads((ROOT / "vfbench/report/result.schema.json").read_text())
 
 
 def write(folder: Path, content: str) -> Path:
@@ -21,14 +26,14 @@ def write(folder: Path, content: str) -> Path:
 def test_load_reads_a_folder_and_a_file_and_each_only_once(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", json.dumps(record("vdm")))
     other = write(tmp_path / "b", json.dumps(record("pyoco"))) / "results.json"
-    assert [r["model"] for r in load([folder, str(other), folder / "results.json"])] == ["vdm", "pyoco"]
+    assert [r.model for r in load([folder, str(other), folder / "results.json"])] == ["vdm", "pyoco"]
 
 
 def test_load_fills_in_where_the_record_was_found(tmp_path: Path) -> None:
     bare = record("vdm")
     del bare["run_dir"]
     folder = write(tmp_path / "a", json.dumps(bare))
-    assert load([folder])[0]["run_dir"] == str(folder)
+    assert load([folder])[0].run_dir == str(folder)
 
 
 @pytest.mark.parametrize(
@@ -37,10 +42,10 @@ def test_load_fills_in_where_the_record_was_found(tmp_path: Path) -> None:
         ("{", "not valid JSON"),
         ("[]", "not a JSON object"),
         (json.dumps(record("vdm") | {"schema": 2}), "schema 2, expected 1"),
-        (json.dumps(record("vdm") | {"model": None}), "'model' is missing"),
-        (json.dumps(record("vdm") | {"protocol": {}}), "no 'id'"),
-        (json.dumps(record("vdm", fvd=1, extra={"kvd": {"better": "lower"}})), "score 'kvd' has no 'floor'"),
-        (json.dumps(record("vdm", extra={"kvd": score(1, better="up")})), "score 'kvd' does not say"),
+        (json.dumps(record("vdm") | {"model": None}), "model: "),
+        (json.dumps(record("vdm") | {"protocol": {}}), "protocol.id: "),
+        (json.dumps(record("vdm", fvd=1, extra={"kvd": {"better": "lower"}})), "scores.kvd."),
+        (json.dumps(record("vdm", extra={"kvd": score(1, better="up")})), "scores.kvd.better: "),
     ],
 )
 def test_load_names_a_damaged_file_and_the_command_that_makes_one(tmp_path: Path, content: str, problem: str) -> None:
@@ -60,8 +65,34 @@ def test_load_names_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_differences_stop_after_a_few_fields() -> None:
-    many = {f"f{i}": i for i in range(6)}
-    assert differences(many, {"f0": 0}) == (
+    many = ProtocolRecord.model_validate({"id": "x", **{f"f{i}": i for i in range(6)}})
+    assert differences(many, ProtocolRecord.model_validate({"id": "y", "f0": 0})) == (
         "f1 1 vs absent, f2 2 vs absent, f3 3 vs absent, f4 4 vs absent, and 1 more"
     )
-    assert differences(PROTOCOL, PROTOCOL | {"name": "x", "id": "y"}) == "no recorded field"
+    renamed = ProtocolRecord.model_validate(PROTOCOL | {"name": "x", "id": "y"})
+    assert differences(ProtocolRecord.model_validate(PROTOCOL), renamed) == "no recorded field"
+
+
+RECORDS = sorted(path for path in (ROOT / "results").rglob("*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_record_of_the_repository_fits_the_schema_and_is_written_as_it_was_read(path: Path) -> None:
+    content = json.loads(path.read_text())
+    jsonschema.validate(content, SCHEMA)
+    assert load([path])[0].to_json() == content
+
+
+def test_the_published_schema_is_that_of_the_type() -> None:
+    """Write it anew with: python benchmarks/result_schema.py"""
+    assert Result.model_json_schema() == SCHEMA
+
+
+def test_a_number_that_is_not_finite_is_null_in_the_file_and_nan_when_read() -> None:
+    infinite = score(1.0, high=math.inf, error=math.nan, limit=None)
+    result = Result.model_validate(record("vdm") | {"scores": {"fvd": infinite}})
+    written = result.to_json()["scores"]["fvd"]
+    assert (written["high"], written["error"], written["limit"]) == (None, None, None)
+    again = Result.model_validate(json.loads(json.dumps(result.to_json()))).scores["fvd"]
+    assert math.isnan(again.high)
+    assert again.limit is None

@@ -22,16 +22,18 @@ from vfbench.datasets import shapes
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import Clips, Request, Score
+from vfbench.metrics import fvd
 from vfbench.pipeline import features as features_
 from vfbench.pipeline import real_clips as selection
-from vfbench.pipeline import scores as scores_
-from vfbench.pipeline.cost import Cost
+from vfbench.pipeline.cost import ClipCost
 from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.job import run as start
-from vfbench.pipeline.plan import RunOptions, plan
+from vfbench.pipeline.options import RunOptions
+from vfbench.pipeline.plan import plan
 from vfbench.pipeline.real_clips import choose
 from vfbench.pipeline.requests import make_requests
 from vfbench.pipeline.sample import sample
+from vfbench.report.results import ScoreRecord
 from vfbench.utils.progress import Progress
 from vfbench.utils.tensor_files import read_tensors, write_tensors
 
@@ -58,7 +60,7 @@ COST = {"parameters", "flops_per_clip", "evaluations", "calls", "seconds_per_cli
 
 def run(folder: Path, **options: Any) -> dict[str, Any]:
     given = {"model": "noise", "num_samples": COUNT, "smoke": True, "device": "cpu", "batch_size": BATCH, **options}
-    return package.benchmark(output=folder, **given)
+    return package.benchmark(output=folder, **given).to_json()
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,7 @@ def untimed(folder: Path) -> dict[str, tuple[dict[str, bytes], dict[str, str]]]:
 # What a run leaves.
 
 
+@pytest.mark.pitfall("numbers that cannot be made again")
 def test_a_result_says_all_that_is_needed_to_trust_it(finished: Path) -> None:
     result = results(finished)
     assert result.keys() == KEYS
@@ -112,6 +115,7 @@ def test_a_result_says_all_that_is_needed_to_trust_it(finished: Path) -> None:
         assert (score["n_real"], score["n_fake"]) == (64, COUNT)
         assert score["low"] <= score["value"] <= score["high"]
     assert re.fullmatch(r"[0-9a-f]{12}", result["protocol"]["id"])
+    assert result["protocol"]["data_fingerprint"] == shapes.build().fingerprint
     assert result["protocol"]["comparable"] is False
 
 
@@ -133,7 +137,7 @@ def test_a_chunk_knows_its_run_and_its_requests(finished: Path) -> None:
 def test_the_run_id_follows_what_moves_the_numbers_and_nothing_else(tmp_path: Path) -> None:
     def run_id(**options: Any) -> str:
         given = {"model": "noise", "num_samples": 8, "smoke": True, "device": "cpu", **options}
-        return str(plan(RunOptions(output=tmp_path / "x", **given)).specification["id"])
+        return str(plan(RunOptions(output=tmp_path / "x", **given)).specification.id)
 
     usual = run_id()
     assert run_id(batch_size=3, keep_clips=True) == usual
@@ -142,10 +146,10 @@ def test_the_run_id_follows_what_moves_the_numbers_and_nothing_else(tmp_path: Pa
 
 
 def test_a_default_that_is_typed_is_the_same_run(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vfbench.pipeline.plan.measure", lambda *_: Cost(0, 0, 0, {}, 0.0))  # it takes its time
+    monkeypatch.setattr("vfbench.pipeline.plan.measure", lambda *_: ClipCost(0, 0, 0, {}, 0.0))  # it takes its time
     given: dict[str, Any] = {"checkpoint": checkpoints / "vdm", "num_samples": 4, "smoke": True, "device": "cpu"}
     plans = [plan(RunOptions(model=model, **given)) for model in ("vdm", "vdm(steps=25)", "vdm(steps=24)")]
-    same, typed, other = (p.specification["id"] for p in plans)
+    same, typed, other = (p.specification.id for p in plans)
     assert same == typed != other
 
 
@@ -351,7 +355,10 @@ def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, 
     return seen
 
 
-def test_real_features_are_made_once(counted: list[tuple[str, int]], tmp_path: Path) -> None:
+@pytest.mark.pitfall("stale features of real clips")
+def test_real_features_are_made_once(
+    counted: list[tuple[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = run(tmp_path / "1", num_samples=8)
     made = [("train", 64), ("train", 8)]  # to score against, and for the floor
     assert counted == made
@@ -361,6 +368,9 @@ def test_real_features_are_made_once(counted: list[tuple[str, int]], tmp_path: P
     assert lasting(first) == lasting(second)
     run(tmp_path / "4", num_samples=8, metrics=["is"])  # needs other outputs
     assert len(counted) == 4
+    monkeypatch.setattr(shapes, "VERSION", 2)  # other real clips under the same name
+    run(tmp_path / "5", num_samples=8)
+    assert len(counted) == 6
 
 
 @pytest.mark.parametrize("harm", [damaged, truncated, replaced_by_another_run])
@@ -399,13 +409,14 @@ def test_both_splits_can_be_laid_end_to_end(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_number_that_is_none_is_null() -> None:
-    score = scores_.plain(Score(1.0, float("nan"), float("inf"), 0.0, 4, 8))
-    assert (score["value"], score["low"], score["high"], score["n_real"]) == (1.0, None, None, 4)
+    record = ScoreRecord.of(fvd.build(), Score(1.0, float("nan"), float("inf"), 0.0, 4, 8)).to_json()
+    assert (record["value"], record["low"], record["high"], record["n_real"]) == (1.0, None, None, 4)
 
 
 # Which clips.
 
 
+@pytest.mark.pitfall("which real clips")
 def test_choose_is_pinned() -> None:
     assert choose(1 << 20, 5, 0) == [976998, 123578, 559226, 383648, 663813]
     assert choose(10, 3, 1) == choose(10, 3, 1)
@@ -413,6 +424,7 @@ def test_choose_is_pinned() -> None:
 
 
 @pytest.mark.parametrize(("size", "count"), [(100, 7), (100, 99), (2000, 1999), (5, 5), (5, 9), (5, 0)])
+@pytest.mark.pitfall("more clips than there are")
 def test_choose_repeats_nothing(size: int, count: int) -> None:
     chosen = choose(size, count, 3)
     assert len(chosen) == len(set(chosen)) == min(size, count)
@@ -424,6 +436,7 @@ def test_choose_comes_to_an_end_where_hashes_repeat(monkeypatch: pytest.MonkeyPa
     assert choose(5, 3, 0) == [0, 2, 4]
 
 
+@pytest.mark.pitfall("numbers that cannot be made again")
 def test_a_longer_run_begins_like_a_shorter_one() -> None:
     data = shapes.build()
     longer = make_requests(data, "test", 20, seed=5)
@@ -448,10 +461,10 @@ def test_requests_need_a_clip_to_take_after(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.usefixtures("few_real")
 def test_python_gets_what_is_written(tmp_path: Path) -> None:
     result = package.benchmark(model="noise", num_samples=64, metrics=["fvd"], device="cpu", output=str(tmp_path / "r"))
-    assert result == results(tmp_path / "r")
-    assert result["protocol"]["comparable"] is True
-    assert list(result["scores"]) == ["fvd"]
-    assert result["scores"]["fvd"]["value"] > 5 * result["scores"]["fvd"]["floor"]
+    assert result.to_json() == results(tmp_path / "r")
+    assert result.protocol.comparable is True
+    assert list(result.scores) == ["fvd"]
+    assert result.scores["fvd"].value > 5 * result.scores["fvd"].floor
 
 
 def test_python_gets_its_mistakes_as_errors(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vfbench import plugins
 from vfbench.baselines import vdm
-from vfbench.diffusion.priors import Decomposed, Independent, Mixed, Normal, Progressive, per_clip
+from vfbench.diffusion.priors import Decomposed, Independent, Mixed, Normal, Progressive, normal_per_clip
 from vfbench.diffusion.sampler import DiffusionSampler, builder
 from vfbench.diffusion.solvers import SOLVERS
 from vfbench.errors import UserError
@@ -40,21 +40,21 @@ def sampler(folder: Path, **options: Any) -> DiffusionSampler:
         ({"steps": 0}, "--steps 0: choose 1 to 1000"),
         ({"steps": 1001}, "--steps 1001: choose 1 to 1000"),
         ({"solver": "ddmp"}, "no solver called 'ddmp': did you mean 'ddpm'"),
-        ({"eta": 0.5}, r"eta 0\.5: solver dpm\+\+2m has none"),
-        ({"solver": "ddim", "eta": 1.1}, r"eta 1\.1: it must lie in \[0, 1\]"),
+        ({"eta": 0.5}, r"eta 0\.5: solver dpm\+\+2m has no eta"),
+        ({"solver": "ddim", "eta": 1.1}, r"eta 1\.1: choose a number in \[0, 1\]"),
         ({"guidance": float("inf")}, "guidance inf: choose a finite number"),
         ({"guidance": float("nan")}, "guidance nan"),
-        ({"guidance": 3.0, "condition": "none"}, r"guidance 3\.0 leads away .* change nothing; leave it out"),
+        ({"guidance": 3.0, "condition": "none"}, r"guidance 3\.0 has no effect .*: leave it out"),
         ({"threshold": 0.0}, r"threshold 0\.0: .* between 0 and 1"),
         ({"threshold": 1.0}, r"threshold 1\.0"),
         ({"threshold": float("nan")}, "threshold nan"),
         ({"condition": "txt"}, "did you mean 'text'"),
         ({"frames": 3}, "frames 3: this model makes clips of 4 frames or longer"),
-        ({"frames": 20_000}, "frames 20000: a clip has to fit into the memory; up to 10,000"),
+        ({"frames": 20_000}, "frames 20000: choose at most 10,000"),
         ({"overlap": 1}, "overlap 1: a clip of 4 frames is a single window"),
         ({"frames": 9, "overlap": -1}, "overlap -1: windows of 4 frames may share 0 to 2"),
         ({"frames": 9, "overlap": 3}, "overlap 3: windows of 4 frames may share 0 to 2"),
-        ({"frames": 9, "overlap": 2}, "overlap 2: .* same lambda .* choose of 0, 1$"),
+        ({"frames": 9, "overlap": 2}, "overlap 2: .* same lambda .* choose one of 0, 1$"),
     ],
     ids=str,
 )
@@ -159,10 +159,10 @@ def test_it_has_the_shared_part_of_one_clip_and_the_own_part_of_the_other(
 ) -> None:
     model = sampler(checkpoint)
     shape, cpu = model.shape, model.device
-    draw = model.windows.noise(prior, shape, [Request(0, 7, 0, "", base=9)], cpu)
-    seventh, ninth = per_clip([7], cpu), per_clip([9], cpu)
+    draw = model.window_plan.noise(prior, shape, [Request(0, 7, 0, "", base=9)], cpu)
+    seventh, ninth = normal_per_clip([7], cpu), normal_per_clip([9], cpu)
     for _ in range(3):  # to begin with, and whenever a solver asks for more
-        expected = prior.combine(prior.parts(ninth, shape)[0], prior.parts(seventh, shape)[1])
+        expected = prior.combine(prior.draw_parts(ninth, shape)[0], prior.draw_parts(seventh, shape)[1])
         assert torch.equal(draw(), expected)
 
 
@@ -171,12 +171,12 @@ def test_what_is_left_to_chance_in_the_condition_belongs_to_the_base(
 ) -> None:
     draws: list[Tensor] = []
 
-    def conditioned(model: VideoFusion, labels: Any, captions: Any, modes: Any, normal: Normal) -> Tensor:
+    def conditioning_vectors(model: VideoFusion, labels: Any, captions: Any, modes: Any, normal: Normal) -> Tensor:
         draws.append(normal((4,)))
         vectors: Tensor = model.condition(labels, captions, modes)
         return vectors
 
-    monkeypatch.setattr(VideoFusion, "conditioned", conditioned)
+    monkeypatch.setattr(VideoFusion, "conditioning_vectors", conditioning_vectors)
     first, second = requests(4, 5)
     sampler(checkpoint).sample([first, second, replace(second, base=first.seed)])
     assert torch.equal(draws[0][2], draws[0][0])
@@ -191,12 +191,12 @@ def test_what_is_left_to_chance_in_the_condition_belongs_to_the_base(
 def test_a_model_whose_frames_share_nothing_refuses_it(tmp_path: Path, prior: Any) -> None:
     tiny_vdm().save(tmp_path)
     model = vdm.build(setting(tmp_path), steps=2)
-    model.model.prior = prior
+    model.model.noise_prior = prior
     assert not model.shares_base
     assert sampler_of_videofusion_shares(tmp_path / "other")
-    with pytest.raises(UserError, match="no noise is common to all its frames; choose a model with such: videofusion"):
+    with pytest.raises(UserError, match=r"its frames share no noise; choose .*: videofusion"):
         model.sample(moved(requests(4), 1))
-    with pytest.raises(UserError, match="frames 8 of this model: no noise is common to all its frames"):
+    with pytest.raises(UserError, match=r"frames 8: .*its frames share no noise"):
         DiffusionSampler(model.model, "none", model.device, sampling=replace(model.sampling, frames=8))
 
 

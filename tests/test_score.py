@@ -19,9 +19,10 @@ from vfbench import clips
 from vfbench.datasets import shapes
 from vfbench.errors import UserError
 from vfbench.pipeline.job import run
-from vfbench.pipeline.plan import RunOptions, plan
-from vfbench.report.results import SCORED
-from vfbench.scoring import score
+from vfbench.pipeline.options import RunOptions
+from vfbench.pipeline.plan import plan
+from vfbench.report.results import SCORED_FILE
+from vfbench.scoring.job import score
 from vfbench.utils.tensor_files import read_tensors
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
@@ -94,7 +95,7 @@ def test_the_frames_that_enter_are_those_of_the_protocol(tmp_path: Path, monkeyp
     long = drawn(8, frames=32)
     thin = looked(saved(tmp_path / "long" / "a.npy", long), protocol="thin", output="thin")
     assert "16 of each fake clip, from frame 1 on, 2 apart" in thin.describe()
-    found = score(thin)["scores"]
+    found = score(thin).to_json()["scores"]
     expected = scored(saved(tmp_path / "cut" / "a.npy", long[:, 1::2]), output="cut")["scores"]
     assert found["fvd"]["value"] == expected["fvd"]["value"]
 
@@ -117,8 +118,8 @@ def test_the_result_says_what_was_scored(tmp_path: Path) -> None:
     assert "not scored, no layout reads them: grid.txt" in text
     assert "shapes, train, at 16x32x32" in text
     assert "8 fake against 64 real ones" in text
-    assert scoring.folder == Path(f"runs/score-theirs-{scoring.specification['id'][:8]}")
-    result = score(scoring)
+    assert scoring.folder == Path(f"runs/score-theirs-{scoring.specification.id[:8]}")
+    result = score(scoring).to_json()
     assert result == results(scoring.folder)
     assert (result["model"], result["model_spec"]) == ("theirs", str(tmp_path / "theirs"))
     assert (result["cost"], result["seed"], result["weights"]) == (None, None, "unknown")
@@ -163,7 +164,7 @@ def test_draws_of_clips_are_made_where_there_are_enough(tmp_path: Path, monkeypa
     assert "one draw of 15 clips: 2 draws of 8, as twice has it, need 16" in one["note"]
     assert one["protocol"]["id"] != two["protocol"]["id"]
     mixed, ordered = (
-        read_tensors(Path(name) / SCORED)[0]["fake.shapes_judge.features"].tolist() for name in ("two", "one")
+        read_tensors(Path(name) / SCORED_FILE)[0]["fake.shapes_judge.features"].tolist() for name in ("two", "one")
     )
     kept = [row for row in mixed if row in ordered]
     assert len(kept) == 15

@@ -16,7 +16,8 @@ from vfbench import clips as folders
 from vfbench.errors import MissingData
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics._shapes_judge import ShapesJudgeExtractor
-from vfbench.scoring import clips, score
+from vfbench.scoring import clips
+from vfbench.scoring.job import score
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -72,7 +73,7 @@ def test_a_clip_that_cannot_be_decoded_is_named_and_mending_it_loses_no_other(
 def test_an_interrupted_score_loses_one_piece(tmp_path: Path, seen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clips, "CACHE_CHUNK", 4)
     scoring = looked(saved(tmp_path / "fake.npy", drawn(12)), output="mine")
-    read = folders.clips
+    read = folders.read_clips
 
     def stopped(found: folders.ClipFolder, indices: Sequence[int], **options: Any) -> Clips:
         if list(indices) == [8, 9, 10, 11]:
@@ -80,7 +81,7 @@ def test_an_interrupted_score_loses_one_piece(tmp_path: Path, seen: list[int], m
         return read(found, indices, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(folders, "clips", stopped)
+        patch.setattr(folders, "read_clips", stopped)
         with pytest.raises(KeyboardInterrupt):
             score(scoring)
     assert seen == [4, 4]

@@ -15,8 +15,7 @@ from scoring import drawn, looked, saved, scored
 
 from vfbench.errors import MissingData, UserError
 from vfbench.metrics import fvd, kvd
-from vfbench.report import table
-from vfbench.scoring import score
+from vfbench.scoring.job import score
 
 pytest.importorskip("av")  # without it no clip can be made, nor read
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -88,13 +87,13 @@ def test_features_are_scored_by_the_metrics_that_read_them(tmp_path: Path, vfben
         assert (found["n_real"], found["n_fake"]) == (len(REAL), len(FAKE))
     assert result["protocol"]["comparable"] is False
     assert "not comparable" in Path("mine/tables/table.md").read_text()
-    assert table.load(["mine"])[0]["fake"]["layout"] == "features"
+    assert result["fake"]["layout"] == "features"
 
 
 def test_features_are_scored_as_a_protocol_has_it(tmp_path: Path) -> None:
     given = {"real": str(saved(tmp_path / "real.npy", REAL)), "metrics": ["fvd"], "smoke": False}
     fake = saved(tmp_path / "fake.npy", FAKE)
-    one, other = (score(looked(fake, protocol=name, **given)) for name in (None, "stylegan-v"))
+    one, other = (score(looked(fake, protocol=name, **given)).to_json() for name in (None, "stylegan-v"))
     assert one["scores"]["fvd"]["value"] == pytest.approx(fvd.build(ddof=1).score(FAKE, REAL).value)
     assert other["scores"]["fvd"]["value"] == pytest.approx(fvd.build(ddof=0).score(FAKE, REAL).value)
     assert one["protocol"]["id"] != other["protocol"]["id"]

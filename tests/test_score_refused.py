@@ -61,7 +61,7 @@ def two_layouts(root: Path) -> None:
         (of_another_size, r'48x48 pixels .* scores 32x32.*--real "shapes\(height=48, width=48\)"'),
         (of_no_square, r"48x32 pixels .* scores 32x32"),
         (alone, "holds 1 clip: a score needs at least 2"),
-        (floats, r"float32 .* in the first.*bring them to 0\.\.1"),
+        (floats, r"float32 .* in the first.*scale them to 0\.\.1"),
         (cut_to_bits, "all bytes of these clips are 0 or 1"),
         (rows, "holds features and --real shapes is a dataset"),
         (two_layouts, "which are the clips"),

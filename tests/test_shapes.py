@@ -15,13 +15,13 @@ from vfbench.datasets.shapes import (
     CLASSES,
     COLOURS,
     MOTIONS,
-    RANGES,
     SHAPES,
     SIZES,
+    SPLIT_RANGES,
     TEXTURES,
     Scene,
     Shapes,
-    describe,
+    make_scene,
     render,
 )
 from vfbench.errors import UserError
@@ -60,7 +60,7 @@ def sha256(clip: Tensor) -> str:
 def clip_of(motion: str, kind: str = "circle", *, texture: str = "stripes", frames: int = FRAMES) -> Tensor:
     """(T, 3, 64, 64) of a small red shape in the middle."""
     named = {"motion": MOTIONS.index(motion), "shape": SHAPES.index(kind), "texture": TEXTURES.index(texture)}
-    colours = {"colour": list(COLOURS).index("red"), "ground": list(COLOURS).index("blue"), "size": 0}
+    colours = {"colour": list(COLOURS).index("red"), "background": list(COLOURS).index("blue"), "size": 0}
     attributes = {name: torch.tensor([value]) for name, value in {**named, **colours}.items()}
     return render(Scene(**attributes, jitter=torch.tensor([[128, 128, 0]])), ClipShape(frames, 64, 64))[0]
 
@@ -149,7 +149,7 @@ def test_a_gpu_renders_the_same_bytes(data: Shapes) -> None:
 
 
 def test_train_and_test_share_no_index(data: Shapes) -> None:
-    train, test = RANGES["train"], RANGES["test"]
+    train, test = SPLIT_RANGES["train"], SPLIT_RANGES["test"]
     assert train.stop <= test.start
     assert (data.size("train"), data.size("test")) == (len(train), len(test))
 
@@ -160,7 +160,9 @@ def test_different_indices_are_different_clips() -> None:
     assert len({sha256(clip) for clip in clips}) == 128
 
 
-@pytest.mark.parametrize(("split", "first"), [("train", 0), ("train", 30 * 777), ("test", -RANGES["test"].start % 30)])
+@pytest.mark.parametrize(
+    ("split", "first"), [("train", 0), ("train", 30 * 777), ("test", -SPLIT_RANGES["test"].start % 30)]
+)
 def test_every_aligned_block_of_30_holds_every_class_once(data: Shapes, split: Split, first: int) -> None:
     assert sorted(data.labels(split, range(first, first + 30))) == list(range(30))
 
@@ -171,16 +173,16 @@ def test_blocks_have_different_orders(data: Shapes) -> None:
 
 
 def test_every_attribute_value_occurs_about_equally_often() -> None:
-    scene = describe(torch.arange(6000))
-    for name, count in {"colour": 8, "ground": 8, "size": 2, "texture": 4, "motion": 10, "shape": 3}.items():
+    scene = make_scene(torch.arange(6000))
+    for name, count in {"colour": 8, "background": 8, "size": 2, "texture": 4, "motion": 10, "shape": 3}.items():
         frequency = getattr(scene, name).bincount(minlength=count) / 6000
         assert len(frequency) == count
         assert (frequency * count - 1).abs().max() < 0.15, name
 
 
 def test_shape_and_ground_never_share_a_colour() -> None:
-    scene = describe(torch.arange(20_000))
-    assert not (scene.colour == scene.ground).any()
+    scene = make_scene(torch.arange(20_000))
+    assert not (scene.colour == scene.background).any()
 
 
 # The words.
@@ -189,13 +191,13 @@ def test_shape_and_ground_never_share_a_colour() -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_captions_name_every_attribute_and_labels_agree(data: Shapes, split: Split) -> None:
     indices = range(200)
-    scene = describe(torch.tensor([RANGES[split][i] for i in indices]))
+    scene = make_scene(torch.tensor([SPLIT_RANGES[split][i] for i in indices]))
     for i, (caption, label) in enumerate(zip(data.captions(split, indices), data.labels(split, indices), strict=True)):
         parsed = GRAMMAR.fullmatch(caption)
         assert parsed, caption
         size, colour, shape, motion, ground, texture = parsed.groups()
         assert list(SIZES)[scene.size[i]] == size
-        assert [list(COLOURS)[c[i]] for c in (scene.colour, scene.ground)] == [colour, ground]
+        assert [list(COLOURS)[c[i]] for c in (scene.colour, scene.background)] == [colour, ground]
         assert (SHAPES[scene.shape[i]], TEXTURES[scene.texture[i]]) == (shape, texture)
         assert MOTIONS[scene.motion[i]] == motion
         assert CLASSES[label] == f"{shape} {motion}"
@@ -278,9 +280,9 @@ def test_the_background_is_textured_and_does_not_move(texture: str) -> None:
     assert clip[0, :, -16:].float().std(dim=(1, 2)).max() > 5
 
 
-@pytest.mark.parametrize("name", ["motion", "shape", "colour", "size", "texture", "ground", "jitter"])
+@pytest.mark.parametrize("name", ["motion", "shape", "colour", "size", "texture", "background", "jitter"])
 def test_every_attribute_shows(name: str) -> None:
-    scene = describe(torch.tensor([0, 0]))
+    scene = make_scene(torch.tensor([0, 0]))
     value = getattr(scene, name).clone()
     value[1] = (value[1] + (128 if name == "jitter" else 1)) % {"size": 2, "shape": 3, "texture": 4, "jitter": 256}.get(
         name, 8

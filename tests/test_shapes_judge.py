@@ -82,6 +82,7 @@ def test_words_it_does_not_know_are_named(judge: Extractor) -> None:
         judge(clips, [Request(0, 0, 0, "apply eye makeup")], ["similarity"])
 
 
+@pytest.mark.pitfall("floats as bytes")
 def test_zeros_and_ones_are_refused(judge: Extractor) -> None:
     with pytest.raises(UserError, match="multiply floats"):
         judge(torch.ones(1, 16, 3, 32, 32, dtype=torch.uint8), [Request(0, 0, 0, "")], ["features"])

@@ -12,7 +12,7 @@ from contract import check_dataset
 from vfbench import plugins
 from vfbench.clips.inventory import Inventory
 from vfbench.datasets import sky_timelapse
-from vfbench.datasets._video_dataset import Videos
+from vfbench.datasets._video_dataset import VideoDataset
 from vfbench.datasets.sky_timelapse import build, find
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Dataset
@@ -32,9 +32,9 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def make(root: Path, **options: Any) -> Videos:
+def make(root: Path, **options: Any) -> VideoDataset:
     dataset = build(root=str(root), **{"frames": 4, "height": 8, "width": 8, **options})
-    assert isinstance(dataset, Videos)
+    assert isinstance(dataset, VideoDataset)
     return dataset
 
 
@@ -106,8 +106,8 @@ def test_what_is_odd_is_in_the_notes(root: Path) -> None:
     inventory = find(str(root))
     for part in (
         "empty folders, no clips: 1 (sky_train/emptyempty0)",
-        f"frame folders whose numbers leave some out: 1 (sky_test/{C}/{C}_1)",
-        "not read, named otherwise: 1 (sky_train/odd name $(x))",
+        f"frame folders with gaps in their numbers: 1 (sky_test/{C}/{C}_1)",
+        "not read, other names: 1 (sky_train/odd name $(x))",
         "ignored: .hidden, __MACOSX",
         "z6Yr7KDZhm0 is here (1 clips), which others had to remove",
     ):
@@ -132,7 +132,7 @@ def test_png_beside_jpeg_and_two_of_one_name_are_refused(root: Path) -> None:
         (("readme.txt",), "holds no clips (readme.txt)"),
         (("sky_timelapse.zip",), "unzip {root}/sky_timelapse.zip -d {root}"),
         (("a b/sky.rar",), "unrar x '{root}/a b/sky.rar' '{root}/a b'/"),
-        (("clips/a.mp4",), "holds no clip named as those of the dataset, but clips/a.mp4"),
+        (("clips/a.mp4",), "holds no clip with the dataset's names, but clips/a.mp4"),
         (("__MACOSX/a_1/1.jpg",), "holds no clips (__MACOSX)"),
     ],
 )
@@ -154,9 +154,9 @@ def test_a_root_of_another_dataset_is_told_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_root_that_is_not_there_or_not_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    with pytest.raises(MissingData, match="No such file or directory; needed: a folder"):
+    with pytest.raises(MissingData, match="No such file or directory; give a folder"):
         find(str(tmp_path / "nowhere"))
-    with pytest.raises(MissingData, match="Not a directory; needed: a folder"):
+    with pytest.raises(MissingData, match="Not a directory; give a folder"):
         find(str(touch(tmp_path, "file") / "file"))
     monkeypatch.delenv("VFBENCH_DATA", raising=False)
     with pytest.raises(MissingData, match=r"no --data-root given and VFBENCH_DATA not set(?s:.*)--data-root DIR"):
@@ -164,7 +164,7 @@ def test_a_root_that_is_not_there_or_not_given(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("VFBENCH_DATA", str(root.parent))
     assert len(find().splits["train"]) == 3
     (tmp_path / "Sky-Timelapse").mkdir()
-    with pytest.raises(MissingData, match=r"which is meant, .*Sky-Timelapse or .*sky_timelapse\?"):
+    with pytest.raises(MissingData, match=r"Sky-Timelapse and .*sky_timelapse match; choose one, such as --data-root"):
         find()
 
 
@@ -189,7 +189,7 @@ def test_a_folder_that_may_not_be_read_is_named(root: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(MissingData, match=f"sky_train/{A}: Permission denied; give a folder or file of clips"):
         find(str(root))
-    with pytest.raises(MissingData, match=rf"{A}: Permission denied; needed: a folder(?s:.*)--data-root DIR"):
+    with pytest.raises(MissingData, match=rf"{A}: Permission denied; give a folder(?s:.*)--data-root DIR"):
         find(str(root / "sky_train" / A))
 
 
@@ -209,7 +209,7 @@ def test_short_clips_are_left_out_and_counted(root: Path) -> None:
     check_dataset(dataset)
     with pytest.raises(MissingData, match=rf"{A}/{A}_2 has 2 frames, needs 4 .*take it out"):
         make(root, short="refuse").clips("train", [1])
-    with pytest.raises(MissingData, match=rf"1 of 3 train videos .*{A}_2 \(2\); take them out"):
+    with pytest.raises(MissingData, match=rf"1 of 3 train videos .*{A}_2 \(2\); say sky_timelapse\(short='skip'\)"):
         make(root, short="refuse", start="every")
     with pytest.raises(UserError, match=r"sky_timelapse\(short='some'\)"):
         make(root, short="some")

@@ -12,40 +12,48 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Groups
 from vfbench.metrics import _extrapolate
 from vfbench.metrics._frechet import frechet_distance
-from vfbench.metrics._two_sample import checked, clusters, floor, members, remarks, shuffled
-from vfbench.metrics._uncertainty import Influence, around, blocks, bootstrap_error, compared, of_leave_outs, of_rows
+from vfbench.metrics._two_sample import cluster_labels, cluster_rows, floor, sample_notes, shuffle_clusters, validate
+from vfbench.metrics._uncertainty import (
+    Influence,
+    assign_blocks,
+    bootstrap_error,
+    comparison,
+    influence_from_jackknife,
+    influence_from_rows,
+    interval_95,
+)
 
 # Samples.
 
 
 def test_arrays_that_are_no_samples_are_refused() -> None:
     with pytest.raises(UserError, match=r"have shape \(4,\): give one row per clip"):
-        checked(np.zeros(4), "features")
+        validate(np.zeros(4), "features")
     with pytest.raises(UserError, match="have 1 rows, and at least 2"):
-        checked(np.zeros((1, 3)), "features")
+        validate(np.zeros((1, 3)), "features")
 
 
 def test_without_groups_each_clip_is_its_own() -> None:
-    fake, real = clusters(None, 3, 4, "FVD")
+    fake, real = cluster_labels(None, 3, 4, "FVD")
     assert (fake.tolist(), real.tolist()) == ([0, 1, 2], [0, 1, 2, 3])
 
 
 def test_groups_are_numbered_from_zero_whatever_their_numbers() -> None:
-    fake, real = clusters(Groups(np.array([70, -1, 70]), np.array([5, 5, 9])), 3, 3, "FVD")
+    fake, real = cluster_labels(Groups(np.array([70, -1, 70]), np.array([5, 5, 9])), 3, 3, "FVD")
     assert (fake.tolist(), real.tolist()) == ([1, 0, 1], [0, 0, 1])
-    assert [rows.tolist() for rows in members(fake)] == [[1], [0, 2]]
+    assert [rows.tolist() for rows in cluster_rows(fake)] == [[1], [0, 2]]
 
 
 def test_groups_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="FVD: groups of generated clips are 2 numbers for 3 clips"):
-        clusters(Groups(np.arange(2), np.arange(3)), 3, 3, "FVD")
+        cluster_labels(Groups(np.arange(2), np.arange(3)), 3, 3, "FVD")
     with pytest.raises(UserError, match="FVD: groups of real clips put all 3 clips into one"):
-        clusters(Groups(np.arange(3), np.zeros(3, int)), 3, 3, "FVD")
+        cluster_labels(Groups(np.arange(3), np.zeros(3, int)), 3, 3, "FVD")
 
 
 def test_shuffling_keeps_clusters_together_and_mixes_them() -> None:
     labels = np.arange(40) % 10
-    order = shuffled(labels, np.random.default_rng(0))
+    order = shuffle_clusters(labels, np.random.default_rng(0))
     assert sorted(order.tolist()) == list(range(40))
     assert np.count_nonzero(np.diff(labels[order])) == 9
     assert labels[order].tolist() != sorted(labels.tolist())
@@ -54,11 +62,11 @@ def test_shuffling_keeps_clusters_together_and_mixes_them() -> None:
 def test_what_is_odd_about_the_samples_is_said() -> None:
     fake, real = gaussian(40, 3, seed=1), gaussian(50, 3, seed=2)
     every = np.arange(40), np.arange(50)
-    assert remarks(fake, real, *every) == []
+    assert sample_notes(fake, real, *every) == []
     fake[:, 1] = 7
-    assert remarks(fake, real, *every) == ["1 of 3 values are the same for all generated clips"]
-    assert remarks(fake, real * 0, *every)[1] == "all 50 real clips have the same values"
-    few = remarks(real, fake[:, :1] * [[1.0, 2, 3]] + real[:40], np.arange(50) // 5, np.arange(40))
+    assert sample_notes(fake, real, *every) == ["1 of 3 values are the same for all generated clips"]
+    assert sample_notes(fake, real * 0, *every)[1] == "all 50 real clips have the same values"
+    few = sample_notes(real, fake[:, :1] * [[1.0, 2, 3]] + real[:40], np.arange(50) // 5, np.arange(40))
     assert few == [
         "50 generated clips are 10 independent ones",
         "the error rests on 10 independent generated clips, and is rough",
@@ -105,7 +113,7 @@ def test_three_real_clips_have_no_floor() -> None:
 
 
 def test_interval_is_symmetric_about_the_value() -> None:
-    assert around(2.0, 1.0) == (2.0 - 1.96, 2.0 + 1.96)
+    assert interval_95(2.0, 1.0) == (2.0 - 1.96, 2.0 + 1.96)
 
 
 def test_bootstrap_error_of_a_mean_is_the_textbook_one() -> None:
@@ -137,10 +145,10 @@ def test_the_three_ways_to_an_error_agree_on_a_mean_of_clusters() -> None:
         return float(x.mean() - y.mean())
 
     own = fake.ravel() - fake.mean(), real.mean() - real.ravel()
-    by_rows = of_rows(difference(fake, real), *own, labels, np.arange(200)).error
+    by_rows = influence_from_rows(difference(fake, real), *own, labels, np.arange(200)).error
     left_fake = np.array([difference(fake[labels != out], real) for out in range(100)])
     left_real = np.array([difference(fake, np.delete(real, out, axis=0)) for out in range(200)])
-    by_leaving = of_leave_outs(difference(fake, real), left_fake, left_real).error
+    by_leaving = influence_from_jackknife(difference(fake, real), left_fake, left_real).error
     by_drawing = bootstrap_error(difference, (fake, real), (labels, np.arange(200)), repeats=800, seed=0)
     means = fake.reshape(100, 3).mean(axis=1)
     assert by_rows == pytest.approx(np.sqrt(means.var(ddof=1) / 100 + real.var(ddof=1) / 200))
@@ -150,11 +158,11 @@ def test_the_three_ways_to_an_error_agree_on_a_mean_of_clusters() -> None:
 
 def test_blocks_hold_whole_clusters_of_about_equal_number() -> None:
     labels = np.arange(90) // 2
-    found = blocks(labels, 8, np.random.default_rng(0))
+    found = assign_blocks(labels, 8, np.random.default_rng(0))
     assert set(found.tolist()) == set(range(8))
     assert all(len(set(found[labels == cluster].tolist())) == 1 for cluster in range(45))
     assert max(np.bincount(found)) <= 12
-    assert blocks(labels, 100, np.random.default_rng(0)).max() == 44
+    assert assign_blocks(labels, 100, np.random.default_rng(0)).max() == 44
 
 
 # Limits.
@@ -201,25 +209,25 @@ def test_limit_cuts_between_clusters() -> None:
 
 def test_without_a_limit_it_is_said_what_it_takes() -> None:
     labels = np.arange(320) % 40
-    assert _extrapolate.missing(320, labels) == []
-    assert _extrapolate.missing(321, np.arange(400), labels) == ["no limit: that takes N >= 321"]
-    assert _extrapolate.missing(100, labels, labels % 31) == ["no limit: that takes 32 independent clips"]
+    assert _extrapolate.no_limit_notes(320, labels) == []
+    assert _extrapolate.no_limit_notes(321, np.arange(400), labels) == ["no limit: that takes N >= 321"]
+    assert _extrapolate.no_limit_notes(100, labels, labels % 31) == ["no limit: that takes 32 independent clips"]
 
 
 # Paired tests.
 
 
 def test_p_value_and_interval_of_a_difference() -> None:
-    found = compared(1.96, 1.0, "a note", "another")
+    found = comparison(1.96, 1.0, "a note", "another")
     assert found.p_value == pytest.approx(0.05, abs=1e-4)
     assert (found.low, found.high) == (0, 3.92)
     assert found.note == "a note; another"
-    assert compared(-1.96, 1.0).p_value == found.p_value
+    assert comparison(-1.96, 1.0).p_value == found.p_value
 
 
 def test_without_any_spread_only_no_difference_is_no_difference() -> None:
-    assert compared(0.0, 0.0).p_value == 1
-    assert compared(1e-9, 0.0).p_value == 0
+    assert comparison(0.0, 0.0).p_value == 1
+    assert comparison(1e-9, 0.0).p_value == 0
 
 
 def test_influences_are_subtracted_cluster_by_cluster() -> None:

@@ -15,17 +15,23 @@ import torch
 from conftest import contents, flip
 
 from vfbench.errors import BadEnvironment, MissingData, UserError
-from vfbench.pipeline.folder import RunFolder
+from vfbench.pipeline.folder import RunFolder, Specification
 from vfbench.utils import files, tensor_files
+from vfbench.utils.environment import Environment
 from vfbench.utils.files import require_space, require_writable, write_text
 from vfbench.utils.tensor_files import read_tensors, write_tensors
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2], dtype=torch.uint8)}
 
 
-def specification(run_id: str = "r1", n_fake: int = 64) -> dict[str, Any]:
+def specification(n_fake: int = 64, chunk_size: int = 4, **determines: Any) -> Specification:
     protocol = {"id": f"of {n_fake}", "n_fake": n_fake, "frames": 16}
-    return {"id": run_id, "chunk_size": 4, "determines": {"model": "vdm", "seed": 0, "protocol": protocol}}
+    return Specification(
+        determines={"model": "vdm", "seed": 0, "protocol": protocol, **determines},
+        options={},
+        environment=Environment(),
+        chunk_size=chunk_size,
+    )
 
 
 RUN = specification()
@@ -90,7 +96,7 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path: Path, monkeypatch
     write_text(text, "old")
     monkeypatch.setattr(Path, "write_bytes", full)
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(BadEnvironment, match=r"x\.safetensors \(No space left on device\).* same command again"):
+    with pytest.raises(BadEnvironment, match=r"x\.safetensors \(No space left on device\).* repeat the command"):
         write_tensors(path, {"a": torch.zeros(9)})
     with pytest.raises(BadEnvironment, match=r"t\.md \(No space left"):
         write_text(text, "new")
@@ -111,8 +117,8 @@ def test_json_has_one_form_and_no_nan() -> None:
 def test_a_run_finds_its_folder_as_it_left_it(tmp_path: Path) -> None:
     with RunFolder.hold(tmp_path / "a" / "run", RUN) as folder:
         (folder.chunk_path(0)).write_bytes(b"chunk")
-    with RunFolder.hold(tmp_path / "a" / "run", {**RUN, "chunk_size": 9}) as folder:
-        assert (folder.chunk_size, folder.run_id) == (4, "r1")
+    with RunFolder.hold(tmp_path / "a" / "run", specification(chunk_size=9)) as folder:
+        assert (folder.chunk_size, folder.run_id) == (4, RUN.id)
         assert folder.chunk_path(0).read_bytes() == b"chunk"
 
 
@@ -136,7 +142,7 @@ def test_a_run_does_not_go_into_a_checkpoint(name: str, tmp_path: Path) -> None:
 def test_an_empty_folder_stays_where_nothing_came_of_it(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     for name in ("theirs", "ours"):
-        with files.held(tmp_path / name):
+        with files.locked_folder(tmp_path / name):
             assert (tmp_path / name).is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
     assert not list((tmp_path / "theirs").iterdir())
@@ -147,7 +153,7 @@ def test_another_run_is_refused_naming_what_differs_and_left_as_it_is(tmp_path: 
         (folder.chunk_path(0)).write_bytes(b"chunk")
     before = contents(tmp_path)
     with pytest.raises(UserError, match=r"another run \(protocol: n_fake: 64 there, 256 asked for\)") as caught:
-        RunFolder.hold(tmp_path, specification("r2", 256)).__enter__()
+        RunFolder.hold(tmp_path, specification(256)).__enter__()
     assert caught.value.exit_code == 2
     assert contents(tmp_path) == before
     with RunFolder.hold(tmp_path, RUN):  # the refusal does not keep the lock

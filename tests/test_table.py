@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
-from resultfiles import OTHER, SMOKE_RUN, best, labels, record
+from resultfiles import OTHER, SMOKE_RUN, best, build, labels, record
 
 from vfbench.errors import UserError
 from vfbench.report.render import to_latex, to_markdown
 from vfbench.report.results import NOT_COMPARABLE
-from vfbench.report.table import build
 
 
+@pytest.mark.pitfall("a table of unlike protocols")
 def test_protocols_are_not_mixed_and_the_refusal_explains_itself() -> None:
     with pytest.raises(UserError) as caught:
         build([record("vdm"), record("pyoco", protocol=OTHER), record("latte")])

@@ -11,7 +11,7 @@ from contract import check_dataset
 from vfbench import plugins
 from vfbench.clips.inventory import Inventory
 from vfbench.datasets import taichi_hd
-from vfbench.datasets._video_dataset import Videos
+from vfbench.datasets._video_dataset import VideoDataset
 from vfbench.datasets.taichi_hd import build, find
 from vfbench.errors import MissingData
 from vfbench.interfaces import Dataset
@@ -28,9 +28,9 @@ def write_metadata(place: Path, rows: list[tuple[str, int, int, str]] = ROWS) ->
     return place
 
 
-def make(root: Path, **options: Any) -> Videos:
+def make(root: Path, **options: Any) -> VideoDataset:
     dataset = build(root=str(root), **{"frames": 4, "height": 8, "width": 8, **options})
-    assert isinstance(dataset, Videos)
+    assert isinstance(dataset, VideoDataset)
     return dataset
 
 
@@ -153,7 +153,7 @@ def test_genuine_clips(real_data: Path) -> None:
     )
     assert dataset.names("test") == ["L82WHgYRq6I#000021#000479.mp4"]
     assert "(280)" in dataset.note
-    assert "L82WHgYRq6I#000021#000479.mp4 says 10 frames a second, its source had 25" in dataset.note
+    assert "L82WHgYRq6I#000021#000479.mp4 has 10 frames a second, its source had 25" in dataset.note
     assert dataset.inventory.copy == "cut from YouTube, 2 of 3,334 clips, 256x256"
 
 

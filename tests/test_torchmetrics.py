@@ -17,7 +17,7 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Request
 from vfbench.metrics import _inception
 from vfbench.torchmetrics import ClipSim, FrechetVideoDistance, KernelVideoDistance, VideoInceptionScore, VideoMetric
-from vfbench.weights import Filled
+from vfbench.weights import WeightInfo
 
 DATA = shapes.build()
 REAL, FAKE = DATA.clips("train", range(96)), DATA.clips("test", range(64))
@@ -51,6 +51,7 @@ def features() -> dict[str, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize(("name", "output"), [("fvd", "features"), ("kvd", "features"), ("is", "logits")])
+@pytest.mark.pitfall("a mean over batches")
 def test_batches_do_not_matter_and_the_number_is_that_of_the_library(
     name: str, output: str, features: dict[str, dict[str, Tensor]]
 ) -> None:
@@ -70,7 +71,7 @@ def test_clipsim_reads_the_prompts_and_needs_no_real_clips(features: dict[str, d
     metric = judged()["clipsim"]
     metric.update(FAKE, prompts=CAPTIONS)
     assert value(metric) == pytest.approx(float(features["fake"]["similarity"].double().mean()), rel=1e-4)
-    with pytest.raises(UserError, match="3 prompts came with 64 clips"):
+    with pytest.raises(UserError, match="3 prompts for 64 clips"):
         metric.update(FAKE, prompts=CAPTIONS[:3])
 
 
@@ -165,7 +166,7 @@ def test_too_few_clips_in_all_processes_do_not_keep_them_from_going_on() -> None
     there.real = [torch.empty(0, 2)]
     together(here, there)
     for ask in (here.compute, here.score):
-        with pytest.raises(UserError, match="has seen 50 generated clips, and needs at least 64"):
+        with pytest.raises(UserError, match="has 50 generated clips, and needs at least 64"):
             ask()
         assert [len(part) for part in here.fake] == [20]
     here.update(FAKE[:20])
@@ -175,12 +176,13 @@ def test_too_few_clips_in_all_processes_do_not_keep_them_from_going_on() -> None
 @pytest.mark.parametrize(
     ("fakes", "reals", "said"),
     [
-        (63, 96, r"has seen 63 generated clips, and needs at least 64: call update\(clips\)"),
-        (64, 63, r"has seen 63 real clips, and needs at least 64: call update\(clips, real=True\)"),
-        (64, 0, "has seen 0 real clips"),
-        (0, 96, "has seen 0 generated clips"),
+        (63, 96, r"has 63 generated clips, and needs at least 64: call update\(clips\)"),
+        (64, 63, r"has 63 real clips, and needs at least 64: call update\(clips, real=True\)"),
+        (64, 0, "has 0 real clips"),
+        (0, 96, "has 0 generated clips"),
     ],
 )
+@pytest.mark.pitfall("a handful of clips")
 def test_too_few_clips_for_the_metric_are_refused(fakes: int, reals: int, said: str) -> None:
     metric = FrechetVideoDistance(**JUDGE)
     if fakes:
@@ -192,11 +194,17 @@ def test_too_few_clips_for_the_metric_are_refused(fakes: int, reals: int, said: 
             ask()
 
 
-def test_reset_forgets() -> None:
+@pytest.mark.pitfall("a score that changes by being asked for")
+def test_asking_changes_nothing_and_reset_forgets() -> None:
     metric = FrechetVideoDistance(**JUDGE)
     metric.update(FAKE)
+    metric.update(REAL, real=True)
+    first = value(metric)
+    assert value(metric) == first
+    metric.update(REAL[:32], real=True)
+    assert value(metric) != first
     metric.reset()
-    with pytest.raises(UserError, match="has seen 0 generated clips"):
+    with pytest.raises(UserError, match="has 0 generated clips"):
         metric.score()
 
 
@@ -213,7 +221,7 @@ def test_a_frame_drawn_by_the_number_of_a_clip_does_not_depend_on_the_batches(re
     whole, apart = (VideoMetric("fid", "inception", "features") for _ in range(2))
     for metric in (whole, apart):
         metric._extractor = _inception.InceptionExtractor(
-            Colours(), Filled("0" * 64, weight_status="unpublished"), torch.device("cpu")
+            Colours(), WeightInfo("0" * 64, weight_status="unpublished"), torch.device("cpu")
         )
     whole.update(REAL[:8], real=real)
     for number, clip in enumerate(torch.split(REAL[:8], 1)):
@@ -235,7 +243,7 @@ class Colours(torch.nn.Module):
 
 def test_random_weights_are_warned_of_once() -> None:
     metric = FrechetVideoDistance(extractor="inception(weights='random', frames='middle')", output="features")
-    with pytest.warns(UserWarning, match=r"NOT the published weights: inception\(.*random.* compare with nothing"):
+    with pytest.warns(UserWarning, match=r"NOT the published weights: inception\(.*random.*"):
         assert metric.extractor.weight_status == "nonstandard"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -263,7 +271,7 @@ def test_it_can_be_drawn() -> None:
 def test_clips_of_another_size_are_refused() -> None:
     metric = FrechetVideoDistance(**JUDGE)
     metric.update(REAL, real=True)
-    with pytest.raises(UserError, match=r"clips of shape .* came after some of"):
+    with pytest.raises(UserError, match=r"clips of shape .* after clips of"):
         metric.update(FAKE[:, :8])
     metric.reset()
     metric.update(FAKE[:, :8])

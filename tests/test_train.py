@@ -28,8 +28,8 @@ from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import BadEnvironment, Interrupted, MissingData, UserError
 from vfbench.interfaces import BuildContext, Clips, Dataset, Split
 from vfbench.models import videofusion
-from vfbench.training.distributed import Team
-from vfbench.training.train import TrainOptions, prepare, train
+from vfbench.training.distributed import ProcessGroup
+from vfbench.training.train import TrainOptions, prepare_training, train
 from vfbench.training.trainer import Trainer, lr_factor
 from vfbench.utils import tensor_files as weights
 
@@ -52,7 +52,7 @@ class Nothing(Shapes):
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets and no counting of FLOPs: they take longer than a tiny training."""
-    monkeypatch.setattr(Trainer, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
     monkeypatch.setattr(Trainer, "_flops", 1)
 
 
@@ -195,7 +195,9 @@ def test_the_seed_chooses_the_batches(quiet: None, tmp_path: Path) -> None:
 
 
 def test_initial_weights_follow_from_the_seed_alone() -> None:
-    (first, data), (again, _), (other, _) = (prepare("vdm", "shapes(frames=4)", "tiny", seed=s) for s in (1, 1, 2))
+    (first, data), (again, _), (other, _) = (
+        prepare_training("vdm", "shapes(frames=4)", "tiny", seed=s) for s in (1, 1, 2)
+    )
     assert str(data.shape) == "4x32x32"
     assert_same(dict(first.state_dict()), dict(again.state_dict()))
     assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
@@ -225,7 +227,7 @@ def trained_on(dataset: Dataset, output: Path, **options: Any) -> bytes:
 def test_the_number_of_workers_does_not_change_the_weights(quiet: None, videos: Path, tmp_path: Path) -> None:
     weights = {trained_on(real(videos), tmp_path / str(workers), workers=workers) for workers in (0, 1, 3)}
     assert len(weights) == 1
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_crop_and_flip_change_the_weights(quiet: None, videos: Path, tmp_path: Path) -> None:
@@ -246,8 +248,8 @@ def test_a_run_on_real_videos_goes_on_as_if_never_stopped(
         _stop_after(patch, 3)
         with pytest.raises(Interrupted):
             trained_on(real(videos), parts, workers=3)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
-    with pytest.raises(UserError, match=r"another training \(--flip there, --no-flip now\)"):
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+    with pytest.raises(UserError, match=r"other settings \(--flip saved, --no-flip now\)"):
         train(tiny_vdm(), real(videos), replace(OPTIONS, flip=False), parts, resume=True)
     train(tiny_vdm(), real(videos), replace(OPTIONS, workers=1), parts, resume=True)
     assert_same(states(whole), states(parts))
@@ -257,7 +259,7 @@ def test_what_was_prepared_is_trained_on_as_it_was_cropped(quiet: None, videos: 
     out = preparing.prepare("folder(height=8, width=8)", tmp_path / "prepared", data_root=videos)
     centre = trained_on(real(videos), tmp_path / "centre", crop="centre")
     assert trained_on(real(out), tmp_path / "a") == trained_on(real(out), tmp_path / "b", crop="centre") == centre
-    with pytest.raises(UserError, match="--crop random: folder was prepared, and cropped"):
+    with pytest.raises(UserError, match="--crop random: folder was prepared"):
         trained_on(real(out), tmp_path / "c", crop="random")
 
 
@@ -278,7 +280,7 @@ def test_a_run_goes_on_from_files_to_what_was_prepared_of_them_and_back(
 
 @pytest.mark.parametrize("option", [{"crop": "random"}, {"flip": False}], ids=str)
 def test_clips_that_are_not_cut_from_videos_take_no_crop(tmp_path: Path, option: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=f"--{next(iter(option))}: shapes has no videos to draw clips from"):
+    with pytest.raises(UserError, match=f"--{next(iter(option))}: shapes has no videos to crop"):
         train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, **option), tmp_path)
 
 
@@ -347,9 +349,9 @@ def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"lr": 0.5}, r"\(--lr 0\.01 there, 0\.5 now\)"),
-        ({"steps": 7}, "--steps 60 there, 7 now"),
-        ({"seed": 3}, "--seed 0 there, 3 now"),
+        ({"lr": 0.5}, r"\(--lr 0\.01 saved, 0\.5 now\)"),
+        ({"steps": 7}, "--steps 60 saved, 7 now"),
+        ({"seed": 3}, "--seed 0 saved, 3 now"),
     ],
     ids=str,
 )
@@ -363,9 +365,9 @@ def test_resuming_with_another_option_is_refused_naming_it(
 
 def test_resuming_another_model_or_other_data_is_refused_naming_it(trained: tuple[Path, VDM]) -> None:
     options = replace(OPTIONS, steps=STEPS)
-    with pytest.raises(UserError, match=r"\(--model with parametrisation v there, eps now\)"):
+    with pytest.raises(UserError, match=r"\(--model with parametrisation v saved, eps now\)"):
         train(tiny_vdm(parametrisation="eps"), tiny_dataset(), options, trained[0], resume=True)
-    with pytest.raises(UserError, match=r"\(--dataset or --data-root with the clips \w+ there, \w+ now\)"):
+    with pytest.raises(UserError, match=r"\(--dataset or --data-root with the clips \w+ saved, \w+ now\)"):
         train(tiny_vdm(), tiny_dataset(frames=5), options, trained[0], resume=True)
 
 
@@ -412,7 +414,7 @@ def test_a_dataset_without_clips_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_be_trained_is_refused_naming_those_that_can() -> None:
     with pytest.raises(UserError, match=r"'noise' cannot be trained; these can: pyoco, vdit, vdm, videofusion"):
-        prepare("noise", "shapes", "tiny")
+        prepare_training("noise", "shapes", "tiny")
 
 
 # The parts.
@@ -448,11 +450,11 @@ def test_every_step_has_clipped_gradients_and_its_own_rate(
 
 
 def test_a_batch_shows_real_clips_in_range_with_their_own_words(tmp_path: Path) -> None:
-    run = Trainer(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=200), tmp_path, Team("cpu"))
-    clips, labels, captions, modes, *_ = next(run.batches)
+    run = Trainer(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=200), tmp_path, ProcessGroup("cpu"))
+    clips, labels, captions, conditioning, *_ = next(run.batches)
     assert (clips.shape, clips.dtype) == ((200, 4, 3, 8, 8), torch.uint8)
     assert clips.float().std() > 32
     names = run.dataset.classes
     assert all(names[label].split()[0] in caption for label, caption in zip(labels, captions, strict=True))
-    shares = {mode: sum(m == mode for m in modes) / 200 for mode in ("text", "class", "none")}
+    shares = {mode: sum(m == mode for m in conditioning) / 200 for mode in ("text", "class", "none")}
     assert shares == pytest.approx({"text": 0.8, "class": 0.1, "none": 0.1}, abs=0.1)

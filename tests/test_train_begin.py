@@ -26,7 +26,7 @@ from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import Clips
 from vfbench.training import match_flops, resume
 from vfbench.training import model_card as modelcard
-from vfbench.training.train import TrainOptions, prepare, train
+from vfbench.training.train import TrainOptions, prepare_training, train
 from vfbench.training.trainer import Trainer, lr_factor
 from vfbench.utils import tensor_files
 from vfbench.utils.files import file_sha256
@@ -38,7 +38,7 @@ SMALL = "shapes(frames=4, height=8, width=8)"
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No sample sheets: they take longer than a tiny training. And an empty folder to work in."""
-    monkeypatch.setattr(Trainer, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
     monkeypatch.chdir(tmp_path)
 
 
@@ -46,9 +46,9 @@ def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_options_of_a_name_reach_the_model() -> None:
-    model, _ = prepare("pyoco(alpha=3)", SMALL, "tiny")
+    model, _ = prepare_training("pyoco(alpha=3)", SMALL, "tiny")
     assert model.config.options["alpha"] == 3.0
-    model, _ = prepare("videofusion(lam=[0, 1, 0.5, 0.25])", SMALL, "tiny", options={"base_frame": 1})
+    model, _ = prepare_training("videofusion(lam=[0, 1, 0.5, 0.25])", SMALL, "tiny", options={"base_frame": 1})
     assert (model.config.options["lam"], model.config.options["base_frame"]) == ([0.0, 1.0, 0.5, 0.25], 1)
 
 
@@ -62,7 +62,7 @@ def test_options_of_a_name_reach_the_model() -> None:
         ("videofusion(base_from=1)", "option base_from=1 of model videofusion must be str or None"),
         ("videofusion(base_init=1)", "option base_init=1 of model videofusion must be str"),
         ("videofusion(base_init='frozen')", "base init 'frozen' needs base_from"),
-        ("videofusion(steps=50)", "option steps of model videofusion is of sampling, not of training"),
+        ("videofusion(steps=50)", "option steps of model videofusion is for sampling, not for training"),
         ("pyoco(alpha=-1)", "alpha -1"),
     ],
 )
@@ -82,21 +82,21 @@ def test_wrong_options_end_with_2_before_any_clip_is_read(
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--steps", 0], "--steps 0: at least 1"),
-        (["--steps", -2], "--steps -2: at least 1"),
-        (["--batch-size", 0], "--batch-size 0: at least 1"),
-        (["--accumulate", 0], "--accumulate 0: at least 1"),
+        (["--steps", 0], "--steps 0: must be at least 1"),
+        (["--steps", -2], "--steps -2: must be at least 1"),
+        (["--batch-size", 0], "--batch-size 0: must be at least 1"),
+        (["--accumulate", 0], "--accumulate 0: must be at least 1"),
         (["--batch-size", 4, "--accumulate", 3], "--batch-size 4: --accumulate 3 needs a multiple of 3"),
-        (["--lr", 0], "--lr 0.0: more than 0"),
-        (["--lr", "nan"], "--lr nan: more than 0, and finite"),
-        (["--clip-norm", -1], "--clip-norm -1.0: more than 0"),
-        (["--weight-decay", -1], "--weight-decay -1.0: at least 0"),
-        (["--warmup", -1], "--warmup -1: at least 0"),
-        (["--warmup", 51, "--steps", 50], "--warmup 51: the learning rate would not be reached in --steps 50"),
-        (["--ema", 1], "--ema 1.0: at least 0 and less than 1"),
-        (["--workers", -1], "--workers -1: at least 0"),
-        (["--save-every", 0], "--save-every 0: at least 1"),
-        (["--sample-every", 0], "--sample-every 0: at least 1"),
+        (["--lr", 0], "--lr 0.0: must be above 0"),
+        (["--lr", "nan"], "--lr nan: must be above 0"),
+        (["--clip-norm", -1], "--clip-norm -1.0: must be above 0"),
+        (["--weight-decay", -1], "--weight-decay -1.0: must be at least 0"),
+        (["--warmup", -1], "--warmup -1: must be at least 0"),
+        (["--warmup", 51, "--steps", 50], "--warmup 51: longer than --steps 50"),
+        (["--ema", 1], "--ema 1.0: must be at least 0 and less than 1"),
+        (["--workers", -1], "--workers -1: must be at least 0"),
+        (["--save-every", 0], "--save-every 0: must be at least 1"),
+        (["--sample-every", 0], "--sample-every 0: must be at least 1"),
         (["--crop", "center"], "no --crop called 'center': did you mean 'centre'"),
         (["--base-init", "frozen"], "--base-init frozen: vdm has no option base_init"),
         (["--match-flops", "vdmm"], "did you mean 'vdm'"),
@@ -119,7 +119,7 @@ def test_options_are_checked_in_python_too() -> None:
 def test_a_short_training_warms_up_for_a_tenth_of_it() -> None:
     short, long = (TrainOptions(steps=steps) for steps in (50, 5000))
     assert (short.warmup_steps, long.warmup_steps) == (5, 200)
-    assert short.of_the_weights()["warmup"] == 5
+    assert short.weight_options()["warmup"] == 5
     assert max(lr_factor(step, short) for step in range(50)) > 0.95
 
 
@@ -129,7 +129,7 @@ def test_no_warm_up_begins_at_the_full_rate() -> None:
 
 def test_clips_that_do_not_fit_the_network_are_refused() -> None:
     with pytest.raises(UserError, match=r"does not fit shapes: clips of 4x10x10 cannot be cut"):
-        prepare("vdit", "shapes(frames=4, height=10, width=10)", "tiny")
+        prepare_training("vdit", "shapes(frames=4, height=10, width=10)", "tiny")
 
 
 def test_flags_and_options_of_the_base_generator_are_the_same(vfbench: Command, tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_flags_and_options_of_the_base_generator_are_the_same(vfbench: Command, 
 
 
 def test_a_matched_preset_costs_what_the_reference_does(capsys: pytest.CaptureFixture[str]) -> None:
-    model, data = prepare("vdit", SMALL, "tiny", match_flops="vdm", seed=1)
-    (again, _), (other, _) = (prepare("vdit", SMALL, "tiny", match_flops="vdm", seed=seed) for seed in (1, 2))
+    model, data = prepare_training("vdit", SMALL, "tiny", match_flops="vdm", seed=1)
+    (again, _), (other, _) = (prepare_training("vdit", SMALL, "tiny", match_flops="vdm", seed=seed) for seed in (1, 2))
     assert model.config.preset == "tiny at the FLOPs of vdm tiny"
     first, second, third = (dict(each.state_dict()) for each in (model, again, other))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -154,7 +154,7 @@ def test_a_matched_preset_costs_what_the_reference_does(capsys: pytest.CaptureFi
     before, after, reference = capsys.readouterr().err.splitlines()[:3]
     wanted = match_flops.describe("vdm", "tiny", data)
     made, learnt = (f"{flops / 1e9:,.2f}" for flops in (wanted.flops_per_clip, wanted.training_flops))
-    cost = f"{made} GFLOP to make a clip, {learnt} to learn from one, {wanted.parameters:,} parameters"
+    cost = f"{made} GFLOP to sample a clip, {learnt} to train on one, {wanted.parameters:,} parameters"
     assert reference == f"vdm tiny  {cost}"
     assert before.startswith("preset    ")
     assert after.startswith("matched   ")
@@ -170,7 +170,7 @@ def test_a_matched_training_is_recorded_and_goes_on_with_its_reference_alone(vfb
     assert vfbench(*start, "--match-flops", "vdm", "--resume").code == 0
     done = vfbench(*start, "--resume")
     assert done.code == 2
-    assert "(--match-flops vdm:tiny there, none now): give what it began with again" in done.err
+    assert "(--match-flops vdm:tiny saved, none now): give the saved ones again" in done.err
 
 
 # The weights of another training.
@@ -209,7 +209,7 @@ def test_where_the_weights_came_from_is_recorded(donor: Path, tmp_path: Path) ->
     before = contents(tmp_path / "run")
     train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, init_from=moved), tmp_path / "run", resume=True)
     assert contents(tmp_path / "run") == before
-    with pytest.raises(UserError, match=rf"\(--init-from {digest} there, none now\)"):
+    with pytest.raises(UserError, match=rf"\(--init-from {digest} saved, none now\)"):
         train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path / "run", resume=True)
 
 
@@ -252,18 +252,18 @@ def test_another_model_and_tensors_that_do_not_fit_are_named(donor: Path, tmp_pa
 @pytest.mark.parametrize(
     ("before", "after", "named"),
     [
-        ("videofusion(lam_schedule='cosine')", "videofusion", "--model with lam_schedule cosine there, none now"),
-        ("vdm", "vdm(embedding='learnt')", "--model with embedding none there, learnt now"),
-        ("vdm(embedding='learnt')", "vdm", "--model with embedding learnt there, none now"),
+        ("videofusion(lam_schedule='cosine')", "videofusion", "--model with lam_schedule cosine saved, none now"),
+        ("vdm", "vdm(embedding='learnt')", "--model with embedding none saved, learnt now"),
+        ("vdm(embedding='learnt')", "vdm", "--model with embedding learnt saved, none now"),
     ],
 )
 def test_a_training_goes_on_with_the_options_it_began_with(
     before: str, after: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Trainer, "_flops", 1)
-    train(*prepare(before, SMALL, "tiny"), OPTIONS, tmp_path)
+    train(*prepare_training(before, SMALL, "tiny"), OPTIONS, tmp_path)
     with pytest.raises(UserError, match=named):
-        train(*prepare(after, SMALL, "tiny"), OPTIONS, tmp_path, resume=True)
+        train(*prepare_training(after, SMALL, "tiny"), OPTIONS, tmp_path, resume=True)
 
 
 LEARNT = {"encoder": "learnt", "size": 64, "sha256": ""}
@@ -285,45 +285,45 @@ def other(**config: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("there", "now", "told"),
+    ("saved", "current", "expected"),
     [
         (record(), record(), []),
         (
             other(conditions={"text": 0.0, "class": 0.9, "none": 0.1}),
             other(conditions={"text": 0.8, "class": 0.1, "none": 0.1}),
-            ["--conditions class=0.9,none=0.1 there, text=0.8,class=0.1,none=0.1 now"],
+            ["--conditions class=0.9,none=0.1 saved, text=0.8,class=0.1,none=0.1 now"],
         ),
         (
             other(preset="tiny at the FLOPs of vdm small"),
             other(preset="tiny"),
-            ["--match-flops vdm:small there, none now"],
+            ["--match-flops vdm:small saved, none now"],
         ),
         (
             record(),
             {**record(), "config": {**record()["config"], "options": {"network": {"width": 8}, "embedding": LEARNT}}},
-            ["--model with embedding none there, learnt now"],
+            ["--model with embedding none saved, learnt now"],
         ),
-        (record(), record(lr=0.01), ["--lr 0.001 there, 0.01 now"]),
+        (record(), record(lr=0.01), ["--lr 0.001 saved, 0.01 now"]),
         (
             record(batch_size=4, ema=0.9),
             record(batch_size=8, ema=0.5),
-            ["--batch-size 4 there, 8 now", "--ema 0.9 there, 0.5 now"],
+            ["--batch-size 4 saved, 8 now", "--ema 0.9 saved, 0.5 now"],
         ),
-        (record(flip=True), record(flip=False), ["--flip there, --no-flip now"]),
-        (record(crop="random", flip=True), other(dataset="ucf101"), ["--dataset shapes there, ucf101 now"]),
+        (record(flip=True), record(flip=False), ["--flip saved, --no-flip now"]),
+        (record(crop="random", flip=True), other(dataset="ucf101"), ["--dataset shapes saved, ucf101 now"]),
         (
             record(),
             other(model="vdit", preset="small", options={"network": {"heads": 2}}),
-            ["--model vdm there, vdit now"],
+            ["--model vdm saved, vdit now"],
         ),
-        (record(), other(dataset="ucf101", shape={"frames": 8}, classes=["b"]), ["--dataset shapes there, ucf101 now"]),
-        (record(), other(shape={"frames": 8}), ["--dataset with frames 4 there, 8 now"]),
-        (record(), other(classes=["b"]), ["--dataset or --data-root with the clips aa there, bb now"]),
+        (record(), other(dataset="ucf101", shape={"frames": 8}, classes=["b"]), ["--dataset shapes saved, ucf101 now"]),
+        (record(), other(shape={"frames": 8}), ["--dataset with frames 4 saved, 8 now"]),
+        (record(), other(classes=["b"]), ["--dataset or --data-root with the clips aa saved, bb now"]),
     ],
     ids=str,
 )
-def test_what_has_changed_is_told_in_flags(there: dict[str, Any], now: dict[str, Any], told: list[str]) -> None:
-    assert resume.told(there, now) == told
+def test_what_has_changed_is_told_in_flags(saved: dict[str, Any], current: dict[str, Any], expected: list[str]) -> None:
+    assert resume.differences(saved, current) == expected
 
 
 def test_another_base_generator_is_told_in_flags() -> None:
@@ -331,22 +331,22 @@ def test_another_base_generator_is_told_in_flags() -> None:
         {"config": {"options": options}, "options": {}}
         for options in ({"base_init": "scratch"}, {"base_init": "finetune", "base_sha256": "aa"})
     )
-    assert resume.told(scratch, finetune) == [
-        "--base-init scratch there, finetune now",
-        "--base-from none there, aa now",
+    assert resume.differences(scratch, finetune) == [
+        "--base-init scratch saved, finetune now",
+        "--base-from none saved, aa now",
     ]
 
 
 def test_every_option_of_the_weights_is_told_as_a_flag_there_is() -> None:
     flags = {flag for option in get_command(app).commands["train"].params for flag in option.opts}  # type: ignore[attr-defined]
-    told = [resume.told({"options": {}}, {"options": {name: 1}}) for name in OPTIONS.of_the_weights()]
-    assert {line.split()[0] for (line,) in told} <= flags
-    assert len(told) > 5
+    changes = [resume.differences({"options": {}}, {"options": {name: 1}}) for name in OPTIONS.weight_options()]
+    assert {line.split()[0] for (line,) in changes} <= flags
+    assert len(changes) > 5
 
 
 def test_a_warm_up_that_follows_from_the_steps_is_not_told_beside_them() -> None:
-    there, now = ({"options": TrainOptions(steps=steps).of_the_weights()} for steps in (50, 100))
-    assert resume.told(there, now) == ["--steps 50 there, 100 now"]
+    saved, current = ({"options": TrainOptions(steps=steps).weight_options()} for steps in (50, 100))
+    assert resume.differences(saved, current) == ["--steps 50 saved, 100 now"]
 
 
 def test_a_model_whose_flops_cannot_be_counted_is_trained_all_the_same(
@@ -363,21 +363,21 @@ def test_a_model_whose_flops_cannot_be_counted_is_trained_all_the_same(
 @pytest.mark.parametrize(
     ("processes", "options", "mend"),
     [
-        (1, {"accumulate": 6}, "give the same command with --checkpoint-activations"),
+        (1, {"accumulate": 6}, "repeat the command with --checkpoint-activations"),
         (1, {"accumulate": 6, "checkpoint_activations": True}, "choose a smaller --preset"),
         (
             2,
             {"accumulate": 1},
-            r"give the same command with --accumulate 3 \(the same .* parts\) or --checkpoint-activations",
+            r"repeat the command with --accumulate 3 or --checkpoint-activations",
         ),
-        (2, {"accumulate": 3}, "give the same command with --checkpoint-activations"),
+        (2, {"accumulate": 3}, "repeat the command with --checkpoint-activations"),
     ],
 )
 def test_a_gpu_that_is_too_small_for_a_step_is_said(
     processes: int, options: dict[str, Any], mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_small(run: Trainer) -> None:
-        run.team.count = processes
+        run.processes.world_size = processes
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Trainer, "advance", too_small)
@@ -387,7 +387,7 @@ def test_a_gpu_that_is_too_small_for_a_step_is_said(
 
 def test_an_empty_reference_is_not_taken_for_none() -> None:
     with pytest.raises(UserError, match="reference ''"):
-        prepare("vdm", SMALL, "tiny", match_flops="")
+        prepare_training("vdm", SMALL, "tiny", match_flops="")
 
 
 def test_a_model_that_only_its_own_function_can_build_is_trained_and_counted(tmp_path: Path) -> None:
@@ -396,7 +396,7 @@ def test_a_model_that_only_its_own_function_can_build_is_trained_and_counted(tmp
     counted = re.search(r"\| compute \| (\S+ \S+)", (tmp_path / "README.md").read_text())
     assert counted is not None
     expected = cost.training_flops(tiny_vdm()) * OPTIONS.batch_size * OPTIONS.steps
-    assert counted[1] == f"{modelcard._metric(expected)}FLOP,"
+    assert counted[1] == f"{modelcard._si_format(expected)}FLOP,"
 
 
 def test_a_card_that_fails_leaves_a_training_that_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,7 +412,7 @@ def test_a_card_that_fails_leaves_a_training_that_can_go_on(tmp_path: Path, monk
 
 
 def test_the_seconds_of_a_log_go_on_when_it_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    resume.write(tmp_path, {}, 5, 1000.0, {})
+    resume.save_state(tmp_path, {}, 5, 1000.0, {})
     assert resume.load_state(tmp_path, {}, {}) == (5, 1000.0)
     options = replace(OPTIONS, steps=50, batch_size=1)
     train(tiny_vdm(), tiny_dataset(), options, tmp_path / "run", stop=lambda: True)
@@ -427,14 +427,18 @@ def test_the_seconds_of_a_log_go_on_when_it_is_resumed(tmp_path: Path, monkeypat
     ("options", "begun", "said"),
     [
         ({}, None, ""),
-        ({}, "aa", ", without the training of the first weights"),
+        ({}, "aa", ", without the training of the initial weights"),
         ({"base_sha256": "bb"}, None, ", without the training of the pretrained base generator"),
-        ({"base_sha256": "bb"}, "aa", ", without the training of the first weights and the pretrained base generator"),
+        (
+            {"base_sha256": "bb"},
+            "aa",
+            ", without the training of the initial weights and the pretrained base generator",
+        ),
     ],
 )
 def test_a_card_says_which_compute_it_does_not_know(options: dict[str, str], begun: str | None, said: str) -> None:
     config = tiny_vdm().config
     config = replace(config, options={**config.options, **options})
     given = {"batch_size": 2, "steps": 4, "init_from": begun}
-    rows = dict(modelcard._training(config, tiny_dataset(), given, 4, 8_000))
+    rows = dict(modelcard._training_rows(config, tiny_dataset(), given, 4, 8_000))
     assert rows["compute"] == f"8 kFLOP, forward and backward: 1 kFLOP a clip{said}"

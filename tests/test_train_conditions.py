@@ -18,7 +18,7 @@ from vfbench.datasets.shapes import Shapes
 from vfbench.errors import UserError
 from vfbench.interfaces import BuildContext
 from vfbench.training.batches import TrainingBatches
-from vfbench.training.options import conditions
+from vfbench.training.options import conditioning_probs
 from vfbench.training.train import TrainOptions, train
 
 OPTIONS = TrainOptions(steps=2, batch_size=4, warmup=1, save_every=100, sample_every=2)
@@ -50,15 +50,15 @@ def silent(*lacking: str) -> Shapes:
 def test_clips_are_shown_with_what_the_dataset_says(
     lacking: list[str], given: dict[str, float] | None, expected: dict[str, float]
 ) -> None:
-    assert conditions(silent(*lacking), replace(OPTIONS, conditions=given)) == pytest.approx(expected)
+    assert conditioning_probs(silent(*lacking), replace(OPTIONS, conditions=given)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ({"caption": 1.0}, "no --conditions called 'caption'"),
-        ({"text": -1.0}, r"--conditions text=-1\.0: at least 0"),
-        ({"text": float("nan")}, "--conditions text=nan: at least 0, and finite"),
+        ({"text": -1.0}, r"--conditions text=-1\.0: must be at least 0"),
+        ({"text": float("nan")}, "--conditions text=nan: must be at least 0, and finite"),
         ({"text": 0.0}, "--conditions: give one of text, class and none a weight above 0"),
         ({}, "--conditions: give one of text, class and none a weight above 0"),
     ],
@@ -70,18 +70,18 @@ def test_weights_that_make_no_sense_are_refused(given: dict[str, float], said: s
 
 @pytest.mark.parametrize(("way", "lacking", "things"), [("text", "words", "captions"), ("class", "classes", "classes")])
 def test_what_the_dataset_does_not_say_cannot_be_shown(way: str, lacking: str, things: str) -> None:
-    with pytest.raises(UserError, match=f"--conditions {way}=1: shapes has no {things}; leave {way} out"):
-        conditions(silent(lacking), replace(OPTIONS, conditions={way: 1.0}))
+    with pytest.raises(UserError, match=f"--conditions {way}=1: shapes has no {things}; leave out {way}"):
+        conditioning_probs(silent(lacking), replace(OPTIONS, conditions={way: 1.0}))
 
 
 def test_each_is_shown_as_often_as_asked_and_other_draws_stay() -> None:
     def batch(given: dict[str, float] | None) -> Any:
         data, options = tiny_dataset(), replace(OPTIONS, batch_size=400, conditions=given)
-        shown = conditions(data, options)
+        shown = conditioning_probs(data, options)
         return TrainingBatches(data, options, {}, shown, lambda count, generator: {}, slice(0, 400), CPU)(0)
 
     default, mine = batch(None), batch({"class": 3.0, "none": 1.0})
-    assert [mine.modes.count(way) / 400 for way in ("text", "class", "none")] == pytest.approx(
+    assert [mine.conditioning.count(way) / 400 for way in ("text", "class", "none")] == pytest.approx(
         [0, 0.75, 0.25], abs=0.08
     )
     assert torch.equal(mine.clips, default.clips)
@@ -99,7 +99,7 @@ def test_a_dataset_that_says_little_is_trained_on_and_its_samples_are_asked_for_
     assert (tmp_path / "samples" / "step_000002.png").is_file()
     card = (tmp_path / "README.md").read_text()
     way, weights = ("none", "`none` 1") if "classes" in lacking else ("class", "`class` 0.9, `none` 0.1")
-    assert f"| shown with | {weights} |" in card
+    assert f"| conditioning probabilities | {weights} |" in card
     assert "text-to-video" not in card
     assert vdm.build(BuildContext(data, CPU, checkpoint=tmp_path)).conditioning == way
 
@@ -123,7 +123,7 @@ def test_the_flag_reaches_the_record_and_a_change_is_noticed(vfbench: Command, t
     assert spec["config"]["conditions"] == pytest.approx({"text": 0.0, "class": 0.9, "none": 0.1})
     done = vfbench(*command, "--steps", 1, "--resume")
     assert done.code == 2
-    assert "(--conditions class=0.9,none=0.1 there, text=0.8,class=0.1,none=0.1 now)" in done.err
+    assert "(--conditions class=0.9,none=0.1 saved, text=0.8,class=0.1,none=0.1 now)" in done.err
 
 
 @pytest.mark.parametrize("text", ["class", "class=most", "class=1,class=2", ","])
@@ -153,11 +153,11 @@ def test_a_model_is_asked_as_it_was_trained(shown: str, way: str, told: dict[str
 @pytest.mark.parametrize(
     ("shown", "options", "said"),
     [
-        ("class_none", {"condition": "text"}, "'text': the .* class or none alone; choose condition='class', or train"),
-        ("none", {"condition": "class"}, "condition='class': the training clips .* shown with none alone"),
-        ("text", {"condition": "none"}, "condition='none': the training clips .* shown with text alone"),
-        ("text", {"guidance": 3.0}, r"guidance 3\.0 .* has seen none: .*--conditions text=0\.9,none=0\.1"),
-        ("none", {"guidance": 3.0}, r"guidance 3\.0 .* condition='none' asks for just that"),
+        ("class_none", {"condition": "text"}, "'text': this .* class or none only; choose condition='class', or train"),
+        ("none", {"condition": "class"}, "condition='class': this model was trained with none only"),
+        ("text", {"condition": "none"}, "condition='none': this model was trained with text only"),
+        ("text", {"guidance": 3.0}, r"guidance 3\.0 needs .*--conditions text=0\.9,none=0\.1"),
+        ("none", {"guidance": 3.0}, r"guidance 3\.0 has no effect with condition='none'"),
     ],
 )
 def test_what_no_clip_has_taught_is_not_asked(
@@ -174,7 +174,7 @@ def test_a_frame_nobody_left_out_is_no_way_to_guide_away_from(tmp_path: Path) ->
     train(model, data, replace(OPTIONS, steps=1, sample_every=100, conditions=taught), tmp_path)
     assert model.frame_embedding is not None
     assert not model.frame_embedding.projection.unknown.any()
-    with pytest.raises(UserError, match=r"guidance 3\.0 .* has seen none"):
+    with pytest.raises(UserError, match=r"guidance 3\.0 needs .*--conditions"):
         vdm.build(BuildContext(data, CPU, checkpoint=tmp_path), guidance=3.0)
 
 

@@ -36,7 +36,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trainer, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
 
 
 def run(folder: Path, model: VDM | None = None, *, resume: bool = False, **options: Any) -> bytes:
@@ -56,8 +56,8 @@ def spoilt(model: VDM, step: int, added: Callable[[Tensor], Tensor]) -> VDM:
     """The model, from one step on with a term of its weights in its loss."""
     honest, steps = model.losses, count(1)
 
-    def losses(x: Tensor, noise: Tensor, t: Tensor, condition: Tensor) -> dict[str, Tensor]:
-        terms = honest(x, noise, t, condition)
+    def losses(x: Tensor, noise: Tensor, t: Tensor, cond: Tensor) -> dict[str, Tensor]:
+        terms = honest(x, noise, t, cond)
         if next(steps) < step:
             return terms
         return {name: loss + added(model.network.head.weight) for name, loss in terms.items()}
@@ -78,7 +78,7 @@ def endless(weight: Tensor) -> Tensor:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_infinite_gradient_is_not_stepped_on_and_the_save_goes_on(quiet: None, tmp_path: Path, dtype: str) -> None:
     folder, model = tmp_path / "run", spoilt(tiny_vdm(), 4, steep)
-    with pytest.raises(UserError, match=r"^step 4 is not finite .*'network': 0\.\d+\}, norm of the gradients inf\): "):
+    with pytest.raises(UserError, match=r"^step 4 is not finite, .*'network': 0\.\d+\}, gradient norm inf\): "):
         run(folder, model, dtype=dtype)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert torch.load(folder / "training.pt", weights_only=True)["step"] == 2
@@ -96,22 +96,22 @@ def test_a_step_that_is_not_made_leaves_the_weights_of_the_last_one(quiet: None,
 @pytest.mark.parametrize(
     ("dtype", "mend"),
     [
-        ("float32", "give the same command with a lower --lr$"),
-        ("bfloat16", "give the same command with a lower --lr or --dtype float32$"),
+        ("float32", "repeat the command with a lower --lr$"),
+        ("bfloat16", "repeat the command with a lower --lr or --dtype float32$"),
     ],
 )
 def test_a_loss_that_is_not_finite_is_refused_and_not_saved(quiet: None, tmp_path: Path, dtype: str, mend: str) -> None:
-    with pytest.raises(UserError, match=rf"^step 1 is not finite and was not made \(loss .*'network': inf.*{mend}"):
+    with pytest.raises(UserError, match=rf"^step 1 is not finite, training stopped \(loss .*'network': inf.*{mend}"):
         run(tmp_path, spoilt(tiny_vdm(), 1, endless), dtype=dtype, save_every=1)
     assert contents(tmp_path) == {}
     run(tmp_path, lr=1e-3)  # as it says
 
 
 def test_what_diverges_can_begin_anew_from_its_save(quiet: None, tmp_path: Path) -> None:
-    said = rf"begin anew from the weights of step 2 with --init-from {tmp_path}/run, another --output and a lower --lr;"
-    with pytest.raises(UserError, match=f"step 3 .*{said} .* go on from that step with --resume$"):
+    said = rf"from the weights of step 2 with --init-from {tmp_path}/run, another --output and a lower --lr;"
+    with pytest.raises(UserError, match=f"step 3 .*{said} .* continue from that step with --resume$"):
         run(tmp_path / "run", spoilt(tiny_vdm(), 3, endless))
-    with pytest.raises(UserError, match="go on from that step"):  # taken up, and not saved again
+    with pytest.raises(UserError, match="continue from that step"):  # taken up, and not saved again
         run(tmp_path / "run", spoilt(tiny_vdm(), 1, endless), resume=True)
     run(tmp_path / "other", lr=1e-3, init_from=tmp_path / "run")
 
@@ -124,7 +124,7 @@ def test_a_model_that_makes_no_numbers_leaves_its_training_without_a_sheet(
 
     monkeypatch.setattr(DiffusionSampler, "sample", broken)
     run(tmp_path)
-    assert "no samples of step_000004: to_uint8 got NaN or infinity; take a lower --lr" in capsys.readouterr().err
+    assert "no samples of step_000004: to_uint8 got NaN or infinity; use a lower --lr" in capsys.readouterr().err
 
 
 # A disk that is full.
@@ -141,7 +141,7 @@ def test_a_disk_that_is_full_is_told_and_its_weights_can_be_begun_with(
         with pytest.raises(BadEnvironment, match=r"cannot write .*training\.pt \(.*unexpected pos"):
             run(tmp_path / "full")
     with pytest.raises(
-        MissingData, match=r"nothing to resume .*: begin from the weights there, --init-from .*/full and "
+        MissingData, match=r"nothing to resume .*: start from the weights in it with --init-from .*/full and "
     ):
         run(tmp_path / "full", resume=True)
     run(tmp_path / "other", init_from=tmp_path / "full")
@@ -189,7 +189,7 @@ def test_a_training_goes_on_without_a_sheet_where_no_clip_fits(
     assert not (tmp_path / "without" / "samples").exists()
     told = capsys.readouterr().err
     for step in (2, 4):
-        assert f"no samples of step_00000{step}: no memory is left for a single clip; training goes on" in told
+        assert f"no samples of step_00000{step}: out of memory for a single clip; training continues" in told
 
 
 # A model that cannot be written.
@@ -207,7 +207,7 @@ def large() -> VDM:
 def test_what_does_not_fit_half_precision_is_named_and_nothing_is_lost(
     quiet: None, tmp_path: Path, save_every: int
 ) -> None:
-    said = r"'condition\.caption\.word\.weight' holds 70000, .*: go on with --resume and without --half"
+    said = r"'condition\.caption\.word\.weight' holds 70000, .*: continue with --resume and without --half"
     with pytest.raises(UserError, match=said):
         run(tmp_path / "half", large(), half=True, save_every=save_every)
     found = torch.load(tmp_path / "half" / "training.pt", weights_only=True)
@@ -219,7 +219,7 @@ def test_what_does_not_fit_half_precision_is_named_and_nothing_is_lost(
 def test_what_is_stopped_between_model_and_state_goes_on(
     quiet: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    honest = state.write
+    honest = state.save_state
 
     def killed(folder: Path, parts: Any, at: int, *rest: Any) -> None:
         if at == step:
@@ -227,7 +227,7 @@ def test_what_is_stopped_between_model_and_state_goes_on(
         honest(folder, parts, at, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr("vfbench.training.trainer.write", killed)
+        patched.setattr("vfbench.training.trainer.save_state", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run", save_every=1)
     assert torch.load(tmp_path / "run" / "training.pt", weights_only=True)["step"] == step - 1

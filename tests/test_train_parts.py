@@ -27,8 +27,8 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Dataset
 from vfbench.nets.recompute import Recomputing
 from vfbench.training.batches import Batch, TrainingBatches
-from vfbench.training.distributed import Team
-from vfbench.training.options import conditions, drawn
+from vfbench.training.distributed import ProcessGroup
+from vfbench.training.options import conditioning_probs, crop_options
 from vfbench.training.precision import recompute
 from vfbench.training.train import TrainOptions, train
 from vfbench.training.trainer import Trainer, more_parts
@@ -42,13 +42,13 @@ HALVES = (slice(0, 4), slice(4, 8))
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets and no counting of FLOPs: they take longer than a tiny training."""
-    monkeypatch.setattr(Trainer, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
     monkeypatch.setattr(Trainer, "_flops", 1)
 
 
 def tiny_vdit() -> VDiT:
     sizes = {"width": 16, "hidden": 32, "heads": 2, "depth": 2, "patch": 4, "embedding": 16}
-    config = ModelConfig.of("vdit", "tiny", vdit.PRESETS, tiny_dataset())
+    config = ModelConfig.from_preset("vdit", "tiny", vdit.PRESETS, tiny_dataset())
     torch.manual_seed(0)
     model = VDiT(replace(config, options={**config.options, "network": sizes}))
     perturb(model)
@@ -97,7 +97,9 @@ def real(root: Path) -> Dataset:
 def batches(data: Dataset, share: slice, model: DiffusionModel | None = None, **options: Any) -> list[Batch]:
     wanted = replace(OPTIONS, batch_size=8, **options)
     draw = (model or tiny_vdm()).draw
-    batch = TrainingBatches(data, wanted, drawn(data, wanted), conditions(data, wanted), draw, share, CPU)(3)
+    batch = TrainingBatches(
+        data, wanted, crop_options(data, wanted), conditioning_probs(data, wanted), draw, share, CPU
+    )(3)
     return batch.parts(wanted.accumulate)
 
 
@@ -108,7 +110,7 @@ def test_shares_and_parts_of_a_batch_are_the_batch(tmp_path: Path, kind: str) ->
     parts = [part for share in HALVES for part in batches(data, share, accumulate=2)]
     assert [len(part.clips) for part in parts] == [2, 2, 2, 2]
     assert torch.equal(torch.cat([part.clips for part in parts]), whole.clips)
-    for name in ("labels", "captions", "modes"):
+    for name in ("labels", "captions", "conditioning"):
         assert [each for part in parts for each in getattr(part, name)] == getattr(whole, name)
 
 
@@ -120,10 +122,10 @@ def embedded() -> DiffusionModel:
 def test_parts_meet_the_times_and_noise_of_the_whole(create: Callable[[], DiffusionModel]) -> None:
     (whole,) = batches(tiny_dataset(), slice(0, 8), create())
     parts = [part for share in HALVES for part in batches(tiny_dataset(), share, create(), accumulate=2)]
-    assert whole.drawn.keys() >= {"t", "noise"}
-    for name, value in whole.drawn.items():
+    assert whole.draws.keys() >= {"t", "noise"}
+    for name, value in whole.draws.items():
         assert len(value) == 8
-        assert torch.equal(torch.cat([part.drawn[name] for part in parts]), value)
+        assert torch.equal(torch.cat([part.draws[name] for part in parts]), value)
 
 
 def test_what_is_drawn_follows_from_the_generator_and_not_from_weights() -> None:
@@ -135,13 +137,13 @@ def test_what_is_drawn_follows_from_the_generator_and_not_from_weights() -> None
 @pytest.mark.parametrize("rows", [1, 10])
 def test_a_draw_without_a_row_for_each_clip_is_refused(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DiffusionModel, "draw", lambda model, count, generator: {"noise": torch.zeros(rows, 3)})
-    with pytest.raises(ValueError, match=rf"draw\(8, \.\.\.\) gave \({rows}, 3\) as 'noise': a row a clip"):
+    with pytest.raises(ValueError, match=rf"draw\(8, \.\.\.\) gave shape \({rows}, 3\) for 'noise': needs 8 rows"):
         batches(tiny_dataset(), slice(0, 8))
 
 
 def test_a_batch_that_does_not_split_into_equal_parts_is_refused() -> None:
     (whole,) = batches(tiny_dataset(), slice(0, 8))
-    with pytest.raises(ValueError, match="8 clips are not 3 equal parts"):
+    with pytest.raises(ValueError, match="cannot split 8 clips into 3 equal parts"):
         whole.parts(3)
 
 
@@ -169,21 +171,23 @@ class Full:
         return terms
 
 
-_LEARN = Trainer._learn
+_LEARN = Trainer._backward
 
 
 def test_a_step_that_does_not_fit_is_made_in_smaller_parts_and_teaches_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected, memory = learnt(tmp_path / "parts", accumulate=4), Full(room=1)
-    monkeypatch.setattr(Trainer, "_learn", lambda run, part, count, *, last: memory.learn(run, part, count, last=last))
+    monkeypatch.setattr(
+        Trainer, "_backward", lambda run, part, count, *, last: memory.learn(run, part, count, last=last)
+    )
     found = learnt(tmp_path / "whole")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert memory.tried[:6] == [4, 2, 1, 1, 1, 1]
     assert set(memory.tried[2:]) == {1}  # from here on
     told = capsys.readouterr().err
-    assert "step 1 does not fit into the memory of the GPU: each batch in 2 parts from here on" in told
-    assert "each batch in 4 parts from here on" in told
+    assert "step 1 does not fit into the memory of the GPU: continuing with --accumulate 2" in told
+    assert "continuing with --accumulate 4" in told
 
 
 @pytest.mark.parametrize(("parts", "clips", "more"), [(1, 8, 2), (1, 9, 3), (2, 12, 4), (4, 6, 6), (3, 7, 7)])
@@ -213,12 +217,12 @@ def test_a_batch_that_does_not_split_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_does_not_split_over_the_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    team = Team("cpu")
-    monkeypatch.setattr(team, "count", 3)
-    monkeypatch.setattr(team, "rank", 2)
-    assert team.share(12, 2) == slice(8, 12)
+    processes = ProcessGroup("cpu")
+    monkeypatch.setattr(processes, "world_size", 3)
+    monkeypatch.setattr(processes, "rank", 2)
+    assert processes.share(12, 2) == slice(8, 12)
     with pytest.raises(UserError, match="--batch-size 16: 3 processes with --accumulate 2 needs a multiple of 6"):
-        team.share(16, 2)
+        processes.share(16, 2)
 
 
 # Less memory.
@@ -284,23 +288,23 @@ from pathlib import Path
 
 sys.path.insert(0, {tests!r})
 from test_train_faults import spoilt, steep
-from test_train_parts import OPTIONS, Run, tiny_dataset, tiny_vdm
+from test_train_parts import OPTIONS, Trainer, tiny_dataset, tiny_vdm
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import MissingData, UserError
-from vfbench.train import train
-from vfbench.training.team import Team
+from vfbench.training.distributed import ProcessGroup
+from vfbench.training.train import train
 
-Run.show = lambda run: None
+Trainer.write_preview = lambda run: None
 output = Path(sys.argv[1])
 
 
-@atexit.register  # before that of a team, and so called after it
+@atexit.register  # registered before the handler of a process group, and so called after it
 def tell_threads():
     threads = sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
     (output / f"threads.{{rank}}").write_text(" ".join(threads))
 
 
-rank = Team("cpu").rank
+rank = ProcessGroup("cpu").rank
 
 
 class Broken(Shapes):
@@ -362,7 +366,7 @@ def test_what_fails_in_one_process_ends_all(together: Path) -> None:
         **{f"{name}.{r}": told[f"{name}.0"] for name in ("whole", "steep") for r in "01"},
     }
     assert "whole holds a training run already" in told["whole.0"]
-    assert re.search(r"step 2 is not finite .*norm of the gradients (inf|nan)\): .* of step 1 ", told["steep.0"])
+    assert re.search(r"step 2 is not finite, .*gradient norm (inf|nan)\): .* of step 1 ", told["steep.0"])
     state = torch.load(together / "steep" / "training.pt", weights_only=True)
     assert state["step"] == 1
     assert all(tensor.isfinite().all() for tensor in state["model"].values())
@@ -370,7 +374,7 @@ def test_what_fails_in_one_process_ends_all(together: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux tells the threads of a process")
-def test_no_thread_of_the_team_outlives_it(together: Path) -> None:
+def test_no_thread_of_the_process_group_outlives_it(together: Path) -> None:
     for rank in "01":
         threads = (together / f"threads.{rank}").read_text()
         assert threads

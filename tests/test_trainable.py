@@ -23,7 +23,7 @@ from vfbench import plugins
 from vfbench.datasets import shapes
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
-from vfbench.diffusion.sampler import DiffusionSampler, Sampling
+from vfbench.diffusion.sampler import DiffusionSampler, SamplingOptions
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Dataset, Request, Split
 from vfbench.training import match_flops
@@ -109,7 +109,7 @@ def learnt(model: DiffusionModel, seed: int = 0) -> tuple[float, dict[str, Tenso
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets: they take longer than a tiny training."""
-    monkeypatch.setattr(Trainer, "show", lambda run: None)
+    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
 
 
 def test_the_models_of_the_benchmark_are_found() -> None:
@@ -136,7 +136,7 @@ def test_every_weight_learns_and_is_in_one_group(case: Example) -> None:
     draws = [learnt(model, seed)[1] for seed in range(3)]  # some weights are for what is left out at random
     reached = {name for gradients in draws for name, g in gradients.items() if g is not None and g.any()}
     assert [name for name in draws[0] if name not in reached] == []
-    grouped = [id(p) for group in model.groups(1e-3) for p in group["params"]]
+    grouped = [id(p) for group in model.parameter_groups(1e-3) for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
 
 
@@ -270,7 +270,7 @@ def test_saved_and_loaded_it_makes_the_same_clips(tmp_path: Path, case: Example,
     state, kept = model.state_dict(), loaded.model.state_dict()
     assert state.keys() == kept.keys()
     assert [name for name in state if not torch.equal(state[name], kept[name])] == []
-    expected = DiffusionSampler(model.eval(), "none", CPU, sampling=Sampling(steps=3)).sample(requests(4, 5))
+    expected = DiffusionSampler(model.eval(), "none", CPU, sampling=SamplingOptions(steps=3)).sample(requests(4, 5))
     assert torch.equal(loaded.sample(requests(4, 5)), expected)
     loaded.model.save(tmp_path / "b", half=half)
     for name in ("config.json", "model.safetensors"):
@@ -315,13 +315,14 @@ def my_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Exa
 
 
 @every_file
+@pytest.mark.pitfall("numbers that cannot be made again")
 def test_the_command_runs_its_checkpoint(
     quiet: None, tmp_path: Path, vfbench: Command, my_package: Callable[[Example], str], case: Example
 ) -> None:
     data = shapes.build()
     train(small(case, data), data, replace(OPTIONS, steps=2), tmp_path / "model")
     given = ["--dataset", "shapes", "--smoke", "--num-samples", 8, "--num-real", 8, "--metrics", "fvd,clipsim"]
-    given += ["--device", "cpu", "--steps", 2, "--checkpoint", tmp_path / "model"]
+    given += ["--device", "cpu", "--steps", 2, "--seed", 5, "--checkpoint", tmp_path / "model"]
     found = []
     for name in (case.name, my_package(case)):
         done = vfbench("run", "--model", name, *given, "--output", tmp_path / f"run {name}")
@@ -331,5 +332,7 @@ def test_the_command_runs_its_checkpoint(
     assert found[0]["scores"] == found[1]["scores"]
     assert found[0]["scores"].keys() == {"fvd", "clipsim"}
     assert found[0]["weights"] == file_sha256(tmp_path / "model" / "model.safetensors")
+    assert found[0]["seed"] == 5
+    assert "steps=2" in found[0]["model_spec"]
     steps = [found[0]["cost"]["calls"][network] for network in small(case).networks()]
     assert steps == [2] * len(steps)

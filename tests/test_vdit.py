@@ -27,7 +27,7 @@ NETWORK = {"width": 32, "hidden": 64, "heads": 2, "depth": 2, "patch": 4, "embed
 
 
 def tiny_vdit(*, perturbed: bool = True, **options: Any) -> VDiT:
-    config = ModelConfig.of("vdit", "tiny", vdit.PRESETS, tiny_dataset())
+    config = ModelConfig.from_preset("vdit", "tiny", vdit.PRESETS, tiny_dataset())
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = VDiT(replace(config, options={**config.options, "network": NETWORK, **options}))
@@ -41,7 +41,7 @@ def tiny_vdit(*, perturbed: bool = True, **options: Any) -> VDiT:
 
 def test_it_differs_from_vdm_in_the_network_alone() -> None:
     model, other = tiny_vdit(perturbed=False), tiny_vdm(perturbed=False)
-    assert isinstance(model.prior, Independent)
+    assert isinstance(model.noise_prior, Independent)
     mine, theirs = ({k: v for k, v in m.config.options.items() if k != "network"} for m in (model, other))
     assert mine == theirs
     x, noise = clips_of(model), clips_of(model, seed=1)  # both networks say nothing yet

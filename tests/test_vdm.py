@@ -30,7 +30,7 @@ class Oracle(nn.Module):
 def with_oracle(model: VDM, x: Tensor, noise: Tensor) -> Tensor:
     """Replace the network by one that knows the noise; returns z_t."""
     alpha_bar = model.schedule.at(TIMES, x)
-    answer = noise if model.kind == "eps" else v_target(x, noise, alpha_bar)
+    answer = noise if model.parametrisation == "eps" else v_target(x, noise, alpha_bar)
     model.network = Oracle(answer)  # type: ignore[assignment]
     return alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
 
@@ -68,8 +68,8 @@ def test_a_model_that_lacks_one_of_the_three_methods_cannot_be_made(lacking: str
 
 def test_its_noise_is_independent_and_it_has_one_group() -> None:
     model = tiny_vdm()
-    assert isinstance(model.prior, Independent)
-    (group,) = model.groups(2e-3)
+    assert isinstance(model.noise_prior, Independent)
+    (group,) = model.parameter_groups(2e-3)
     assert group["lr"] == 2e-3
     assert [id(p) for p in group["params"]] == [id(p) for p in model.parameters()]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vfbench import video
 from vfbench.errors import MissingData
-from vfbench.video.rotation import upright
+from vfbench.video.rotation import apply_matrix
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_a_rotated_video_is_shown_upright(real_data: Path) -> None:
 def test_display_matrix(matrix: tuple[int, int, int, int], shown: list[list[int]]) -> None:
     image = np.repeat(np.arange(6, dtype=np.uint8).reshape(2, 3, 1), 3, axis=2)
     a, b, c, d = (65536 * x for x in matrix)
-    assert upright(image, (a, b, 0, c, d, 0, 0, 0, 1 << 30))[..., 0].tolist() == shown
+    assert apply_matrix(image, (a, b, 0, c, d, 0, 0, 0, 1 << 30))[..., 0].tolist() == shown
 
 
 # Decoding: what is refused
@@ -183,7 +183,7 @@ def test_a_broken_file_is_named(real_data: Path, name: str) -> None:
         video.count_frames(real_data / "broken" / name)
 
 
-@pytest.mark.parametrize("read", [video.decode, video.count_frames, video.header, video.check_whole])
+@pytest.mark.parametrize("read", [video.decode, video.count_frames, video.header, video.check_complete])
 def test_what_is_no_file_is_named(read: Callable[[Path], object], tmp_path: Path) -> None:
     (tmp_path / "folder.mp4").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")  # which would be waited for

@@ -33,7 +33,7 @@ def made(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("group", "sizes"), [(1, [1] * 20), (7, [7, 7, 6]), (10, [10, 10]), (20, [20]), (99, [20])])
 def test_the_groups_are_the_file(made: Path, group: int, sizes: list[int]) -> None:
-    groups = list(video.frames(made, group=group))
+    groups = list(video.frame_groups(made, group=group))
     assert [len(part) for part in groups] == sizes
     assert torch.equal(torch.cat(groups), video.decode(made))
     assert all(part.is_contiguous(memory_format=torch.channels_last) for part in groups)
@@ -41,7 +41,9 @@ def test_the_groups_are_the_file(made: Path, group: int, sizes: list[int]) -> No
 
 def test_the_groups_of_real_files_are_the_files(real_data: Path) -> None:
     for name in ("odd/fifteen_frames.mp4", "decoder/video_90.mov", "decoder/discard_first_keyframe.mp4"):
-        assert torch.equal(torch.cat(list(video.frames(real_data / name, group=8))), video.decode(real_data / name))
+        assert torch.equal(
+            torch.cat(list(video.frame_groups(real_data / name, group=8))), video.decode(real_data / name)
+        )
 
 
 def test_a_file_is_opened_and_decoded_once(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +55,7 @@ def test_a_file_is_opened_and_decoded_once(made: Path, monkeypatch: pytest.Monke
         return real(*arguments, **options)
 
     monkeypatch.setattr(av, "open", counted)
-    assert len(list(video.frames(made, group=3))) == 7
+    assert len(list(video.frame_groups(made, group=3))) == 7
     assert len(opened) == 1  # the head of an AVI is read by other means
 
 
@@ -61,7 +63,7 @@ def test_a_file_is_opened_and_decoded_once(made: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("declared", [1, 10, 19, 21, 50])
 def test_another_number_than_declared_is_named_before_the_last_group(made: Path, group: int, declared: int) -> None:
     made.write_bytes(declaring(made.read_bytes(), declared))
-    groups = video.frames(made, group=group)
+    groups = video.frame_groups(made, group=group)
     for _ in range((declared - 1) // group if declared < 20 else 20 // group):
         assert len(next(groups)) == group
     with pytest.raises(MissingData, match=rf"x\.avi: needs all .* declared {declared}, decoded 20 \(another number"):
@@ -74,11 +76,11 @@ def test_a_file_without_frames_is_named(real_data: Path, tmp_path: Path) -> None
         container.start_encoding()
     for path in (tmp_path / "empty.avi", real_data / "broken/zero_byte.avi"):
         with pytest.raises(MissingData, match=path.name):
-            list(video.frames(path, group=4))
+            list(video.frame_groups(path, group=4))
 
 
 def test_damage_is_named_where_it_is(real_data: Path) -> None:
-    groups = video.frames(real_data / "decoder/corrupted.mp4", group=8)
+    groups = video.frame_groups(real_data / "decoder/corrupted.mp4", group=8)
     assert [len(next(groups)) for _ in range(3)] == [8, 8, 8]
     with pytest.raises(MissingData, match=r"corrupted\.mp4: .* declared 50, decoded 28 \(Invalid data"):
         next(groups)
@@ -88,7 +90,7 @@ def test_damage_is_named_where_it_is(real_data: Path) -> None:
 def test_other_decoders_give_groups(real_data: Path, decoder: str) -> None:
     pytest.importorskip(decoder)
     path = real_data / "odd/fifteen_frames.mp4"
-    groups = list(video.frames(path, group=8, decoder=decoder))
+    groups = list(video.frame_groups(path, group=8, decoder=decoder))
     assert [len(part) for part in groups] == [8, 7]
     assert int((torch.cat(groups).int() - video.decode(path).int()).abs().max()) <= 2
 
@@ -125,23 +127,23 @@ def test_the_bits_of_a_time(ticks: int, bits: int) -> None:
         content = b"\0\0\1\xb0\3" + layer(ticks, version=version, aspect=aspect, control=control)
         assert mpeg4.time_bits(content) == bits, (version, aspect, control)
         assert mpeg4.time_bits(layer(7) + content) == bits  # the last one counts
-        assert mpeg4.one_frame(content + frame(0, bits), 9) == bits
+        assert mpeg4.coded_frame_bits(content + frame(0, bits), 9) == bits
 
 
 def test_a_layer_that_is_not_understood_proves_nothing() -> None:
     assert mpeg4.time_bits(b"", 5) == mpeg4.time_bits(b"\0\0\1\xb0\3", 5) == 5
     assert mpeg4.time_bits(layer(25, shape=1), 5) == mpeg4.time_bits(layer(25)[:6], 5) == 0
-    assert mpeg4.one_frame(frame(0, 5), 0) == 0
+    assert mpeg4.coded_frame_bits(frame(0, 5), 0) == 0
 
 
 @pytest.mark.parametrize("bits", [5, 15])
 @pytest.mark.parametrize("seconds", [0, 1, 3])
 def test_what_a_frame_says(bits: int, seconds: int) -> None:
-    assert [mpeg4.one_frame(frame(kind, bits, seconds=seconds), bits) for kind in range(4)] == [bits, bits, 0, 0]
-    assert mpeg4.one_frame(frame(1, bits, seconds=seconds, coded=0), bits) == 0
-    assert mpeg4.one_frame(frame(1, bits, seconds=seconds) * 2, bits) == 0
-    assert mpeg4.one_frame(frame(1, bits, seconds=seconds)[4:], bits) == 0
-    assert mpeg4.one_frame(frame(1, bits, seconds=seconds)[:5], bits) == 0
+    assert [mpeg4.coded_frame_bits(frame(kind, bits, seconds=seconds), bits) for kind in range(4)] == [bits, bits, 0, 0]
+    assert mpeg4.coded_frame_bits(frame(1, bits, seconds=seconds, coded=0), bits) == 0
+    assert mpeg4.coded_frame_bits(frame(1, bits, seconds=seconds) * 2, bits) == 0
+    assert mpeg4.coded_frame_bits(frame(1, bits, seconds=seconds)[4:], bits) == 0
+    assert mpeg4.coded_frame_bits(frame(1, bits, seconds=seconds)[:5], bits) == 0
 
 
 @pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001), Fraction(15)])
@@ -161,5 +163,5 @@ def test_what_an_encoder_writes_is_understood(rate: Fraction, between: int) -> N
     with av.open(io.BytesIO(file.getvalue())) as container:
         kinds = [PictureType(picture.pict_type).name for picture in container.decode(video=0)]
     assert bits == (rate.numerator - 1).bit_length()
-    assert sum(mpeg4.one_frame(packet, bits) > 0 for packet in packets) == sum(kind != "B" for kind in kinds)
+    assert sum(mpeg4.coded_frame_bits(packet, bits) > 0 for packet in packets) == sum(kind != "B" for kind in kinds)
     assert ("B" in kinds) == bool(between)

@@ -92,16 +92,16 @@ def test_an_avi_that_was_cut_off_is_named(content: bytes, tmp_path: Path) -> Non
     with pytest.raises(
         MissingData, match=rf"x\.avi: cut off, {len(content)} of {declared:,} bytes; get this file again"
     ):
-        video.check_whole(path)
+        video.check_complete(path)
 
 
 @pytest.mark.parametrize("content", [riff(92, 100), riff(92, 101), riff(0, 50), riff(0xFFFFFFFF, 50), b"", b"ftyp" * 9])
 def test_a_whole_avi_one_of_open_size_and_other_files_pass(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.avi"
     path.write_bytes(content)
-    video.check_whole(path)
+    video.check_complete(path)
 
 
 def test_a_file_that_is_not_there_is_not_whole(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"x\.avi: No such file or directory; get this file again"):
-        video.check_whole(str(tmp_path / "x.avi"))
+        video.check_complete(str(tmp_path / "x.avi"))

@@ -12,6 +12,7 @@ from vfbench import video
 from vfbench.errors import BadEnvironment, UserError
 
 
+@pytest.mark.pitfall("bytes cut off instead of rounded")
 def test_to_uint8_rounds_and_clamps() -> None:
     x = torch.tensor([0.4, 0.6, 1.5, 2.5, 254.4, 254.6, 255.0, 300.0, -3.0]) / 255
     assert video.to_uint8(x).tolist() == [0, 1, 2, 2, 254, 255, 255, 255, 0]
@@ -31,14 +32,15 @@ def test_to_uint8_refuses_what_is_no_colour() -> None:
         video.to_uint8(torch.tensor([0.5, float("nan")]))
 
 
+@pytest.mark.pitfall("floats as bytes")
 def test_checked_refuses_floats_cut_to_integers() -> None:
     clips = torch.zeros(1, 2, 3, 4, 4, dtype=torch.uint8)
-    assert video.checked(clips) is clips  # black
+    assert video.require_byte_range(clips) is clips  # black
     clips[0, 1, 2, 3, 3] = 1
     with pytest.raises(UserError, match="all bytes of these clips are 0 or 1"):
-        video.checked(clips)
+        video.require_byte_range(clips)
     clips[0, 0, 0, 0, 0] = 2
-    assert video.checked(clips) is clips
+    assert video.require_byte_range(clips) is clips
 
 
 # Pictures
@@ -74,7 +76,7 @@ def test_webp_of_clips_plays_them_in_a_grid(tmp_path: Path) -> None:
     shown = frames_of(tmp_path / "grid.webp")
     assert tuple(shown.shape) == (4, 3, 2 * 16 + video.GAP, 2 * 24 + video.GAP)
     assert torch.equal(shown[..., -15::2, 1:24:2], clips[2])  # the third clip starts the second row
-    assert (shown[..., -16:, -24:] == video.PAPER).all()
+    assert (shown[..., -16:, -24:] == video.BACKGROUND).all()
 
 
 def test_sheet_shows_evenly_spread_frames(tmp_path: Path) -> None:
@@ -95,7 +97,7 @@ def test_sheet_captions_stand_under_their_rows(tmp_path: Path) -> None:
     sheet = frames_of(tmp_path / "sheet.png")[0].float()
     pitch = 8 + 2 * video.FONT_SIZE
     assert sheet.shape[2] > 100
-    assert (sheet[:, 8:pitch] == video.PAPER).all()
+    assert (sheet[:, 8:pitch] == video.BACKGROUND).all()
     assert (sheet[:, pitch : pitch + 8, :8] == 0).all()
     assert (sheet[:, pitch + 8 :] < 128).any()
     with pytest.raises(ValueError, match="1 captions for 2 clips"):

@@ -10,7 +10,7 @@ from helpers import CPU, clips_of, denoiser_of, embed, randn, tiny_one_network, 
 from torch import Tensor, nn
 
 from vfbench.diffusion.model import DiffusionModel
-from vfbench.diffusion.priors import Decomposed, per_clip
+from vfbench.diffusion.priors import Decomposed, normal_per_clip
 from vfbench.diffusion.schedule import Parametrisation, v_target
 from vfbench.diffusion.solvers import solve
 from vfbench.models.videofusion import VideoFusion
@@ -62,12 +62,12 @@ class Oracle(nn.Module):
 def with_oracles(model: VideoFusion, x: Tensor, t: Tensor, seed: int = 5) -> tuple[Tensor, Tensor]:
     """Replace both networks by oracles for clips `x` and fresh noises b and r; returns z_t and eps."""
     base, residual = randn(*x[:, :1].shape, seed=seed), randn(*x.shape, seed=seed + 1)
-    noise = model.prior.combine(base, residual)
+    noise = model.noise_prior.combine(base, residual)
     z, alpha_bar = noisy(model, x, noise, t)
     signal, strength = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-    _, of_residual = model.prior.weights(x)
-    model.base = Oracle(x[:, model.prior.base, None], base, signal, strength, model.kind)  # type: ignore[assignment]
-    model.residual = Oracle(x, residual, signal, strength * of_residual, model.kind)  # type: ignore[assignment]
+    _, of_residual = model.noise_prior.weights(x)
+    model.base = Oracle(x[:, model.noise_prior.base, None], base, signal, strength, model.parametrisation)  # type: ignore[assignment]
+    model.residual = Oracle(x, residual, signal, strength * of_residual, model.parametrisation)  # type: ignore[assignment]
     return z, noise
 
 
@@ -95,13 +95,13 @@ def test_the_base_noise_is_removed_as_far_as_a_frame_has_it(split: dict[str, Any
     seen = inputs_of(model.residual)
     x = clips_of(model).clamp(-1, 1)
     base, residual = randn(2, 1, 3, 8, 8, seed=5), randn(2, 4, 3, 8, 8, seed=6)
-    z, alpha_bar = noisy(model, x, model.prior.combine(base, residual))
-    model.denoise_rest(z, TIMES, embed(model), base)
-    of_residual = (1 - model.prior.lam.float()).sqrt().view(1, 4, 1, 1, 1)
+    z, alpha_bar = noisy(model, x, model.noise_prior.combine(base, residual))
+    model.denoise_residual(z, TIMES, embed(model), base)
+    of_residual = (1 - model.noise_prior.lam.float()).sqrt().view(1, 4, 1, 1, 1)
     left = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * of_residual * residual
     assert torch.allclose(seen[0][:, :, :3], left, atol=1e-6)
     # Beside every frame stands the clean base frame.
-    assert torch.allclose(seen[0][:, :, 3:], x[:, model.prior.base, None].expand_as(x), atol=1e-5)
+    assert torch.allclose(seen[0][:, :, 3:], x[:, model.noise_prior.base, None].expand_as(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -198,9 +198,11 @@ def test_the_base_network_learns_from_the_base_frame_alone(kind: str, split: dic
 def test_the_base_network_is_called_once_a_step_on_one_frame(frames: int, place: str) -> None:
     model = tiny_videofusion(frames, base_frame=place)
     base, residual = inputs_of(model.base), inputs_of(model.residual)
-    solve(denoiser_of(model, embed(model)), clips_of(model), model.schedule, steps=2, solver="dpm++2m", fresh=unused)
+    solve(
+        denoiser_of(model, embed(model)), clips_of(model), model.schedule, steps=2, solver="dpm++2m", fresh_noise=unused
+    )
     assert [b.shape for b in base] == [(2, 1, 3, 8, 8)] * 2
-    assert torch.equal(base[0], clips_of(model)[:, model.prior.base, None])
+    assert torch.equal(base[0], clips_of(model)[:, model.noise_prior.base, None])
     assert [r.shape for r in residual] == [(2, frames, 6, 8, 8)] * 2
 
 
@@ -216,13 +218,13 @@ def test_the_base_noise_alone_makes_the_base_frame(solver: str, split: dict[str,
     base = randn(2, 1, 3, 8, 8, seed=1)
     clips = []
     for seed in (2, 3):
-        z = model.prior.combine(base, randn(2, 4, 3, 8, 8, seed=seed))
+        z = model.noise_prior.combine(base, randn(2, 4, 3, 8, 8, seed=seed))
         denoise = denoiser_of(model, embed(model))
-        clips.append(solve(denoise, z, model.schedule, steps=4, solver=solver, fresh=unused))
-    m = model.prior.base
+        clips.append(solve(denoise, z, model.schedule, steps=4, solver=solver, fresh_noise=unused))
+    m = model.noise_prior.base
     assert torch.equal(clips[0][:, m], clips[1][:, m])  # bit for bit
     for i in others_than(m):
-        shares_all = float(model.prior.lam[i]) == 1  # then only what R makes of the other frames differs
+        shares_all = float(model.noise_prior.lam[i]) == 1  # then only what R makes of the other frames differs
         assert shares_all or not torch.isclose(clips[0][:, i], clips[1][:, i]).all()
 
 
@@ -234,10 +236,10 @@ def test_one_network_predicts_the_whole_noise_under_the_same_prior(
     monkeypatch: pytest.MonkeyPatch, split: dict[str, Any]
 ) -> None:
     model = tiny_one_network(**split)
-    assert isinstance(model.prior, Decomposed)
-    assert torch.equal(model.prior.lam, tiny_videofusion(**split).prior.lam)
+    assert isinstance(model.noise_prior, Decomposed)
+    assert torch.equal(model.noise_prior.lam, tiny_videofusion(**split).noise_prior.lam)
     x = clips_of(model).clamp(-1, 1)
-    noise = model.prior.noise(per_clip([1, 2], CPU), model.config.shape)
+    noise = model.noise_prior.noise(normal_per_clip([1, 2], CPU), model.config.shape)
     z, alpha_bar = noisy(model, x, noise)
     monkeypatch.setattr(model.network, "forward", lambda *_: v_target(x, noise, alpha_bar))
     assert float(model.losses(x, noise, TIMES, embed(model))["network"]) == 0

@@ -75,10 +75,10 @@ def _optioned(**options: Any) -> Damage:
         (_optioned(parametrisation="epsilon"), "config.json does not describe .*no parametrisation called 'epsilon'"),
         (_optioned(base_init="thawed"), "config.json does not describe .*no base init called 'thawed'"),
         (_optioned(base={"channels": [-32, 64]}), "config.json does not describe a videofusion"),
-        (_optioned(lam=0.4), r"not what its weights were saved with \(options.lam was 0.5, and is 0.4\)"),
-        (_optioned(schedule="linear"), "options.schedule was cosine, and is linear"),
-        (_optioned(parametrisation="eps"), "options.parametrisation was v, and is eps"),
-        (_optioned(lamda=0.5), "options.lamda was None, and is 0.5"),
+        (_optioned(lam=0.4), r"has changed since its weights were saved \(options.lam was 0.5, is 0.4\)"),
+        (_optioned(schedule="linear"), "options.schedule was cosine, is linear"),
+        (_optioned(parametrisation="eps"), "options.parametrisation was v, is eps"),
+        (_optioned(lamda=0.5), "options.lamda was None, is 0.5"),
         (lambda folder: _configured(folder, lambda config: config.pop("sha256")), "records no SHA-256"),
     ],
 )
@@ -101,18 +101,18 @@ def test_weights_that_do_not_say_what_they_were_saved_with_are_taken_at_their_co
 
 
 def test_a_checkpoint_of_another_clip_shape_is_refused_naming_both(checkpoint: Path) -> None:
-    with pytest.raises(MissingData, match="shapes at 4x8x8, but shapes at 5x8x8"):
+    with pytest.raises(MissingData, match="shapes at 4x8x8, this run uses shapes at 5x8x8"):
         videofusion.build(setting(checkpoint, frames=5))
 
 
 def test_without_a_checkpoint_the_error_tells_how_to_train_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("vfbench.utils.checkpoint.SHIPPED", tmp_path)
+    monkeypatch.setattr("vfbench.utils.checkpoint.SHIPPED_FOLDER", tmp_path)
     with pytest.raises(MissingData, match="train --model videofusion --dataset shapes"):
         videofusion.build(BuildContext(tiny_dataset(), CPU))
 
 
 def test_a_shipped_checkpoint_is_found_by_dataset_and_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("vfbench.utils.checkpoint.SHIPPED", tmp_path)
+    monkeypatch.setattr("vfbench.utils.checkpoint.SHIPPED_FOLDER", tmp_path)
     tiny_videofusion().save(tmp_path / "shapes" / "videofusion")
     assert videofusion.build(BuildContext(tiny_dataset(), CPU)).shape == ClipShape(4, 8, 8)
 

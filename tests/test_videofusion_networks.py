@@ -93,7 +93,7 @@ def test_a_caption_that_cannot_be_read_is_refused_naming_the_word(caption: str, 
 
 def test_the_base_network_has_its_own_learning_rate() -> None:
     model = tiny_videofusion(base_lr=0.1)
-    others, base = model.groups(1e-3)
+    others, base = model.parameter_groups(1e-3)
     assert (others["lr"], base["lr"]) == (1e-3, pytest.approx(1e-4))
     # In the order of the module: the optimiser's state is restored by position, not by name.
     assert [id(p) for p in base["params"]] == [id(p) for p in model.base.parameters()]
@@ -109,7 +109,7 @@ def test_the_one_network_form_comes_back_from_disk_with_its_prior(tmp_path: Path
     tiny_one_network(base_frame="last").save(tmp_path)
     loaded = sampler(tmp_path)
     assert isinstance(loaded.model, OneNetworkVideoFusion)
-    assert loaded.model.prior.base == 3  # type: ignore[attr-defined]  # Decomposed
+    assert loaded.model.noise_prior.base == 3  # type: ignore[attr-defined]  # Decomposed
     assert set(loaded.networks) == {"condition", "network"}
 
 
@@ -123,19 +123,19 @@ def test_the_one_network_form_has_the_network_of_vdm(size: str) -> None:
 @pytest.mark.parametrize("preset", ["tiny", "tiny-one"])
 def test_options_of_the_split_reach_the_prior_and_the_checkpoint(preset: str, tmp_path: Path) -> None:
     model = videofusion.create(tiny_dataset(), preset, lam=0.3, lam_schedule="linear", base_frame=3)
-    assert isinstance(model.prior, Decomposed)
-    assert model.prior.lam.tolist() == pytest.approx([0.3 / 4, 0.3 / 2, 0.3 * 3 / 4, 1])
+    assert isinstance(model.noise_prior, Decomposed)
+    assert model.noise_prior.lam.tolist() == pytest.approx([0.3 / 4, 0.3 / 2, 0.3 * 3 / 4, 1])
     model.save(tmp_path)
-    found = sampler(tmp_path).model.prior
+    found = sampler(tmp_path).model.noise_prior
     assert isinstance(found, Decomposed)
-    assert torch.equal(found.lam, model.prior.lam)
+    assert torch.equal(found.lam, model.noise_prior.lam)
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
         ({"lam": 1.5}, r"lambda 1\.5: it must lie in \[0, 1\]"),
-        ({"lam": [0.5, 1.0]}, "2 values for a clip of 4 frames"),
+        ({"lam": [0.5, 1.0]}, r"lambda \[0\.5, 1\.0\] has 2 values, the clip 4 frames"),
         ({"lam_schedule": "cosin"}, "did you mean 'cosine'"),
         ({"base_frame": 4}, "base frame 4: a clip of 4 frames has 0 to 3"),
     ],
@@ -147,6 +147,6 @@ def test_a_split_that_does_not_fit_is_refused_naming_it(options: dict[str, Any],
 
 
 def test_an_unknown_form_is_refused() -> None:
-    config = ModelConfig.of("videofusion", "tiny", videofusion.PRESETS, tiny_dataset())
+    config = ModelConfig.from_preset("videofusion", "tiny", videofusion.PRESETS, tiny_dataset())
     with pytest.raises(UserError, match="known: one, two"):
         videofusion._model(replace(config, options={**config.options, "form": "three"}))

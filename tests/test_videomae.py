@@ -20,7 +20,7 @@ from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics import _videomae
 from vfbench.metrics._videomae import VideoMAE, VideoMAEExtractor
-from vfbench.weights import Filled, fill
+from vfbench.weights import WeightInfo, load_weights
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,7 @@ def tiny(side: int = 16, patch: int = 1) -> VideoMAE:
 
 @pytest.fixture
 def extractor() -> VideoMAEExtractor:
-    return VideoMAEExtractor(tiny(side=8, patch=4), Filled("0" * 64, weight_status="nonstandard"), CPU)
+    return VideoMAEExtractor(tiny(side=8, patch=4), WeightInfo("0" * 64, weight_status="nonstandard"), CPU)
 
 
 def some_clips(count: int = 3, frames: int = 16) -> Clips:
@@ -151,7 +151,7 @@ def test_it_is_built_with_all_its_numbers(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.isfinite(found).all()
     assert extractors[0].weight_status == "nonstandard"
     filled = small()
-    fill(filled, "videomae", "random")
+    load_weights(filled, "videomae", "random")
     torch.testing.assert_close(extractors[0].network.state_dict(), filled.state_dict())
 
 
@@ -162,7 +162,7 @@ def test_its_input_is_squashed_to_0_to_1_and_no_more(extractor: VideoMAEExtracto
     clips = some_clips(2)
     frame = clips[1, 5].float()[None] / 255
     expected = F.interpolate(frame, (8, 8), mode="bilinear", align_corners=False)[0]
-    found = extractor.prepared(clips)
+    found = extractor.network_input(clips)
     assert found.shape == (2, 3, 16, 8, 8)
     torch.testing.assert_close(found[1, :, 5], expected, atol=1e-6, rtol=0)
 
@@ -173,7 +173,7 @@ def test_order_of_channels_and_of_time_and_range_matter(extractor: VideoMAEExtra
     for other in (clips.flip(2), clips.flip(1)):
         assert (features(extractor, other) - found).abs().max() > 1e-3
     with torch.inference_mode():
-        careless = extractor.network(255 * extractor.prepared(clips))
+        careless = extractor.network(255 * extractor.network_input(clips))
     assert (careless - found).abs().max() > 0.1
     assert not torch.equal(found[0], found[1])
 
@@ -186,7 +186,7 @@ def test_an_odd_number_of_frames_is_refused(extractor: VideoMAEExtractor) -> Non
 def test_passes_are_small_and_change_nothing(extractor: VideoMAEExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = some_clips(5)
     whole = features(extractor, clips)
-    monkeypatch.setattr(_videomae, "BATCH", 2)
+    monkeypatch.setattr(_videomae, "BATCH_SIZE", 2)
     sizes: list[int] = []
     extractor.network.register_forward_hook(lambda *told: sizes.append(len(told[-1])))
     torch.testing.assert_close(features(extractor, clips.flip(0)).flip(0), whole, atol=1e-5, rtol=1e-4)
@@ -194,6 +194,6 @@ def test_passes_are_small_and_change_nothing(extractor: VideoMAEExtractor, monke
 
 
 def test_its_weights_are_in_its_fingerprint(extractor: VideoMAEExtractor) -> None:
-    other = VideoMAEExtractor(tiny(side=8, patch=4), Filled("1" * 64, weight_status="verified"), CPU)
+    other = VideoMAEExtractor(tiny(side=8, patch=4), WeightInfo("1" * 64, weight_status="verified"), CPU)
     assert extractor.fingerprint != other.fingerprint
     assert (extractor.weight_status, other.weight_status) == ("nonstandard", "verified")

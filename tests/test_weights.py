@@ -124,7 +124,7 @@ def test_missing_json_is_named(tmp_path: Path) -> None:
 
 def test_loading_fills_a_module_in_its_own_dtype(tmp_path: Path) -> None:
     path, source, target = tmp_path / "w.safetensors", nn.Linear(3, 2), nn.Linear(3, 2)
-    tensor_files_.write(path, tensor_files_.halved(source.state_dict()))
+    tensor_files_.write(path, tensor_files_.to_half(source.state_dict()))
     tensor_files_.load_into(target, path)
     assert target.weight.dtype == torch.float32
     assert torch.equal(target.weight, source.weight.half().float())
@@ -198,11 +198,11 @@ def _without(name: str) -> Any:
 STRANGERS = {
     "empty": (lambda folder: None, "here is empty: give the --output of a `python -m vfbench train`"),
     "pictures": (lambda folder: (folder / "a.png").write_text(""), r"here holds no config\.json: give the --output"),
-    "a run": (lambda folder: _run(folder, "None"), "the folder of a run, .*: leave out --checkpoint, as it did"),
-    "a run of mine": (lambda folder: _run(folder, "runs/me"), "a run, .*no weights: say --checkpoint runs/me, as it"),
+    "a run": (lambda folder: _run(folder, "None"), "the folder of a run, .*: leave out --checkpoint"),
+    "a run of mine": (lambda folder: _run(folder, "runs/me"), "a run, .*no weights: use --checkpoint runs/me"),
     "a pipeline": (
         lambda folder: files.write_json(folder / "model_index.json", {}),
-        r"pipeline of diffusers: say --model \"diffusers\(id='.*here'\)\"",
+        r"pipeline of diffusers: use --model \"diffusers\(id='.*here'\)\"",
     ),
     "of diffusers": (
         lambda folder: files.write_json(folder / "config.json", {"_class_name": "UNet2DModel"}),
@@ -246,7 +246,7 @@ def test_what_is_no_folder_is_told_so(given: str, said: str, tmp_path: Path) -> 
 
 
 def test_what_looks_like_a_name_of_the_hub_is_offered_as_one() -> None:
-    with pytest.raises(MissingData, match="or hub:someone/videos for one of the hub"):
+    with pytest.raises(MissingData, match="or hub:someone/videos for a checkpoint on the hub"):
         checkpoint_.require_checkpoint(Path("someone/videos"))
 
 
@@ -270,7 +270,7 @@ def test_a_value_out_of_range_in_a_configuration_names_the_file(
     config = ModelConfig.read(path, "videofusion")
     with (
         pytest.raises(MissingData, match=rf"config\.json does not describe a videofusion \(.*({said})"),
-        checkpoint_.describing(path, "videofusion"),
+        checkpoint_.config_errors(path, "videofusion"),
     ):
         VideoFusion(config)
 
@@ -296,13 +296,13 @@ def test_a_value_that_is_missing_in_a_configuration_is_named(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("error", [BadEnvironment("diffusers is missing"), MissingData("another file")])
 def test_what_is_not_about_a_value_stays_as_it_is(error: UserError, tmp_path: Path) -> None:
-    with pytest.raises(type(error), match=str(error)), checkpoint_.describing(tmp_path, "vdm"):
+    with pytest.raises(type(error), match=str(error)), checkpoint_.config_errors(tmp_path, "vdm"):
         raise error
 
 
 def test_halving_keeps_integers_and_halves_the_file(tmp_path: Path) -> None:
     state = {"w": torch.randn(300, 100), "count": torch.tensor(70_000)}
-    half = tensor_files_.halved(state)
+    half = tensor_files_.to_half(state)
     assert (half["w"].dtype, half["count"].item()) == (torch.float16, 70_000)
     for name, tensors in {"full": state, "half": half}.items():
         tensor_files_.write(tmp_path / name, tensors)
@@ -312,13 +312,13 @@ def test_halving_keeps_integers_and_halves_the_file(tmp_path: Path) -> None:
 
 def test_halving_refuses_what_does_not_fit_naming_it() -> None:
     with pytest.raises(
-        UserError, match=r"'large' holds 70000, .* \(up to 65504\): go on with --resume and without --half"
+        UserError, match=r"'large' holds 70000, .* \(up to 65504\): continue with --resume and without --half"
     ):
-        tensor_files_.halved({"small": torch.ones(2), "large": torch.tensor([7e4])})
+        tensor_files_.to_half({"small": torch.ones(2), "large": torch.tensor([7e4])})
 
 
 def test_shipped_finds_only_whole_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_, "SHIPPED", tmp_path)
+    monkeypatch.setattr(checkpoint_, "SHIPPED_FOLDER", tmp_path)
     folder = tmp_path / "shapes" / "vdm"
     folder.mkdir(parents=True)
     assert checkpoint_.shipped("shapes", "vdm") is None

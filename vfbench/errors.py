@@ -1,13 +1,13 @@
-"""What a user can do wrong, and the exit code each mistake ends with.
+"""Errors that a user can fix, each with an exit code.
 
-This module imports nothing heavy, so that `vfbench --help` and a mistyped flag answer at once.
+This module imports nothing heavy, so that `vfbench --help` and a mistyped flag respond at once.
 
     UserError                    2   the request itself is wrong: an unknown name, flag or option, too few samples
     +-- Incomplete               1   finished, but part of it is missing
     +-- GateFailed               3   a score is worse than the rule allows
     +-- MissingData              4   data or weights are missing, damaged or not what they claim to be
-    +-- BadEnvironment           5   the machine cannot do it: not writable, disk full, folder in use
-    +-- Interrupted            130   stopped by the user; the message carries the command that goes on
+    +-- BadEnvironment           5   the machine cannot do it: folder not writable or in use, disk full
+    +-- Interrupted            130   stopped by the user; the message has the command that resumes
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake a user can mend. The message names the value, the place and the mending command."""
+    """An error that a user can fix. The message names the value, its place, and the command or flag that fixes it."""
 
     exit_code = 2
 
 
 class Incomplete(UserError):
-    """The work finished but a part is missing."""
+    """The work finished, but part of the result is missing."""
 
     exit_code = 1
 
@@ -40,20 +40,28 @@ class MissingData(UserError):
     exit_code = 4
 
 
+class MissingCheckpoint(MissingData):
+    """A model has no checkpoint, given or shipped. `model` is its name, `dataset` the loaded dataset."""
+
+    def __init__(self, message: str, model: str, dataset: object) -> None:
+        super().__init__(message)
+        self.model, self.dataset = model, dataset
+
+
 class BadEnvironment(UserError):
-    """The machine cannot do what was asked: a folder is not writable, the disk too small, a lock is held."""
+    """The machine cannot do it: a folder is not writable, the disk is too small, or a lock is held."""
 
     exit_code = 5
 
 
 class Interrupted(UserError):
-    """The user stopped the work; the message says how to go on."""
+    """The user stopped the work; the message says how to resume."""
 
     exit_code = 130
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that does not exist, offering the nearest one and listing the rest."""
+    """Error for an unknown name, with the nearest known one and a list of all."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""

@@ -1,9 +1,9 @@
-"""The vocabulary of vfbench: the plain things that travel between its stations, and what a plug-in must offer.
+"""Data types that the stages of vfbench exchange, and the interfaces of plug-ins.
 
     requests -> Sampler -> clips (uint8) -> Extractor -> features -> Metric -> Score -> Result
 
 A clip is uint8 RGB with shape (T, 3, H, W), a batch (B, T, 3, H, W); it is the only exchange format.
-A plug-in is a module with a function `build`; what `build` must return is one of the protocols below.
+A plug-in is a module with a function `build` that returns an implementation of one of the protocols below.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8, UInt64
 from torch import Tensor, nn
 
 Clips: TypeAlias = UInt8[Tensor, "batch frames 3 height width"]
 Features: TypeAlias = Float[Tensor, "batch dim"]
 FakeArray: TypeAlias = Float[np.ndarray, "fake dim"]
 RealArray: TypeAlias = Float[np.ndarray, "real dim"]
-HoldoutArray: TypeAlias = Float[np.ndarray, "spare dim"]
+HoldoutArray: TypeAlias = Float[np.ndarray, "holdout dim"]
 
 Conditioning = Literal["none", "class", "text"]
 Split = Literal["train", "test"]
@@ -46,14 +46,14 @@ class ClipShape:
 
     @property
     def options(self) -> str:
-        """As options of a dataset or a model: `frames=16, height=32, width=32`."""
+        """Options of a dataset or a model: `frames=16, height=32, width=32`."""
         return f"frames={self.frames}, height={self.height}, width={self.width}"
 
 
 class Place(NamedTuple):
-    """Where a clip comes from: frames `start`, `start + stride`, ... of a video, cropped to a box.
+    """Position of a clip: frames `start`, `start + stride`, ... of a video, cropped to a box.
 
-    `video` is its name in the dataset, `crop` left, top, width and height in pixels of the video as shown.
+    `video` is its name in the dataset; `crop` is (left, top, width, height) in pixels of the video as displayed.
     """
 
     split: Split
@@ -65,14 +65,14 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One clip to be generated. The clip depends on its own request alone, never on its batch or worker.
+    """Request for one generated clip, which depends on this request alone, never on batch or worker.
 
-    Its noise does so bit for bit. What networks make of it is rounded: at another batch size rare values differ by one
+    The noise is identical bit for bit. Network outputs are rounded: at another batch size rare values differ by one
     level of 255 in float32, and more of them in bfloat16.
 
-    `source` is the real clip that label and prompt were taken from, an index into `split`; only controls look at it.
-    `base` is the seed of the noise that all frames share, where it is another clip's: the same content, moving
-    otherwise. Only a model that says `shares_base = True` can do it.
+    `source` is the index, in `split`, of the real clip that gave label and prompt; only controls read it. `base` is the
+    seed of another clip whose shared base noise this clip uses: the same content with different motion. It requires a
+    model with `shares_base = True`.
     """
 
     index: int
@@ -85,14 +85,14 @@ class Request:
 
     @property
     def base_seed(self) -> int:
-        """The seed of what all frames share: noise, and whatever of the content is left to chance."""
+        """Seed of the noise and other random content that all frames share."""
         return self.seed if self.base is None else self.base
 
 
 def derive_seed(run_seed: int, index: int, purpose: str = "") -> int:
-    """The seed of clip `index` in a run: 63 bits of SHA-256, the same on every machine and in every order.
+    """Seed of clip `index` in a run: 63 bits of a SHA-256, independent of machine and order.
 
-    Its noise comes from it; a `purpose` gives an independent one for whatever else is drawn.
+    Without a `purpose` it seeds the clip's noise; each `purpose` gives an independent seed for other random choices.
     """
     parts = ["vfbench", *([purpose] if purpose else []), str(run_seed), str(index)]
     digest = hashlib.sha256("/".join(parts).encode()).digest()
@@ -105,52 +105,95 @@ class Dataset(Protocol):
 
     @property
     def name(self) -> str:
-        """As it is called on the command line."""
+        """Name on the command line."""
         ...
 
     @property
     def shape(self) -> ClipShape:
-        """The shape of every clip."""
+        """Shape of every clip."""
         ...
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of their labels."""
+        """Names of the classes, in the order of their labels."""
         ...
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The vocabulary of all captions."""
+        """Vocabulary of all captions."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """A hash that changes whenever any clip would."""
+        """Hash that changes whenever any clip changes."""
         ...
 
     def size(self, split: Split) -> int:
-        """How many clips the split holds."""
+        """Number of clips in a split."""
         ...
 
     def clips(self, split: Split, indices: Sequence[int], device: torch.device | None = None) -> Clips:
-        """The clips at `indices`, uint8 (B, T, 3, H, W); raises `MissingData` naming a clip that cannot be read."""
+        """Clips at `indices`, uint8 (B, T, 3, H, W); raises `MissingData` naming a clip that cannot be read."""
         ...
 
     def labels(self, split: Split, indices: Sequence[int]) -> list[int]:
-        """The class of each clip, an index into `classes`."""
+        """Class of each clip, an index into `classes`."""
         ...
 
     def captions(self, split: Split, indices: Sequence[int]) -> list[str]:
-        """The caption of each clip, made of `words`."""
+        """Caption of each clip, made of `words`."""
         ...
+
+
+@runtime_checkable
+class NamedClips(Protocol):
+    """Optional interface of a `Dataset` whose clips have names. Without it, a clip is identified by its index."""
+
+    def names(self, split: Split) -> list[str]:
+        """Name of each clip's video, in the order of the clips."""
+        ...
+
+    def keys(self, split: Split, seed: int) -> UInt64[np.ndarray, " clips"]:
+        """Sort key of each clip, a 64-bit hash of name and seed; a draw takes the clips with the smallest keys."""
+        ...
+
+
+@runtime_checkable
+class GroupedClips(Protocol):
+    """Optional interface of a `Dataset` with several clips per video. Without it, all clips are independent."""
+
+    def videos(self, split: Split, indices: Sequence[int]) -> list[int]:
+        """Index of each clip's video, equal for clips of one video."""
+        ...
+
+
+@runtime_checkable
+class PlacedClips(Protocol):
+    """Optional interface of a `Dataset` that can cut clips from any position of its videos."""
+
+    def places(self, split: Split, indices: Sequence[int], seed: int = 0) -> list[Place]:
+        """Position of each clip in its video."""
+        ...
+
+    def at(self, places: Sequence[Place]) -> Dataset:
+        """Dataset of the clips at these positions, in this order; raises `MissingData` naming one that is missing."""
+        ...
+
+
+@runtime_checkable
+class VideoBacked(NamedClips, GroupedClips, PlacedClips, Protocol):
+    """Optional interface of a `Dataset` whose clips are cut from video files."""
+
+    stride: int  # between the frames of a clip, in frames of the video
+    note: str  # printed beside every score; may be empty
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What the engine gives every model when it is built: where and on what it will work.
+    """Context that vfbench passes to `build` of a model: dataset, device, dtype and checkpoint.
 
-    `quantise` is how a float becomes a byte: rounded, or cut off as some published protocols do. `requests` are all
-    that it will be asked for, in order; empty where nobody knows.
+    `quantise` is the conversion of floats to bytes: rounded, or truncated as in some published protocols. `requests`
+    are all requests to come, in order; empty where they are not known.
     """
 
     dataset: Dataset
@@ -163,44 +206,73 @@ class BuildContext:
 
 @runtime_checkable
 class Sampler(Protocol):
-    """The common interface of every model: requests in, a batch of clips out.
-
-    A control, a row to read the others against and no model, says so by `reference = True`.
-    """
+    """Interface of every model: requests in, a batch of clips out."""
 
     @property
     def shape(self) -> ClipShape:
-        """The shape of the clips it makes."""
+        """Shape of the generated clips."""
         ...
 
     @property
     def conditioning(self) -> Conditioning:
-        """What of a request it looks at, besides the seed."""
+        """Conditioning that the model reads from a request, besides the seed."""
         ...
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
-        """The modules whose parameters and calls the cost ledger counts; empty for a control."""
+        """Modules whose parameters and calls are counted as cost; empty for a control."""
         ...
 
     @property
     def weights(self) -> str:
-        """The SHA-256 of the checkpoint, or `none`."""
+        """SHA-256 of the checkpoint, or `none`."""
         ...
 
     def sample(self, requests: Sequence[Request]) -> Clips:
-        """One clip per request, uint8 (B, T, 3, H, W), each a function of its own request only."""
+        """Generate one clip per request, uint8 (B, T, 3, H, W), each a function of its request only."""
+        ...
+
+
+@runtime_checkable
+class Control(Protocol):
+    """Optional interface of a `Sampler`: `reference = True` makes it a reference row, which is never marked as best."""
+
+    reference: bool
+
+
+@runtime_checkable
+class SharesBase(Protocol):
+    """Optional interface of a `Sampler`: with `shares_base` true it accepts requests that have a `base`."""
+
+    @property
+    def shares_base(self) -> bool:
+        """True where a clip can use the base noise of another clip."""
+        ...
+
+
+@runtime_checkable
+class Configured(Protocol):
+    """Optional interface of a `Sampler` with a preset and a configuration for the result to record."""
+
+    @property
+    def preset(self) -> str:
+        """Name of the preset."""
+        ...
+
+    @property
+    def configuration(self) -> str:
+        """SHA-256 of everything the networks were built from besides the weights."""
         ...
 
 
 @runtime_checkable
 class Extractor(Protocol):
-    """A frozen network that turns clips into features. It does its own conversion, resize and normalisation.
+    """Frozen network that maps clips to features, with its own conversion, resizing and normalisation.
 
     `outputs` maps the name of each output (`features`, `logits`, `similarity`) to its dimension.
     `weight_status` is `verified` (the weights have their published hash), `unpublished` (no hash is published, so the
-    hash of the weights is part of the protocol) or `nonstandard` (random or altered weights: the numbers compare with
-    nothing).
+    hash of the weights is part of the protocol) or `nonstandard` (random or altered weights: the scores are not
+    comparable).
     """
 
     name: str
@@ -209,18 +281,27 @@ class Extractor(Protocol):
     outputs: Mapping[str, int]
 
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
-        """Float32 (B, D) on the CPU for each asked output, from one pass of the network.
+        """Features for each name in `outputs`, float32 (B, D) on the CPU, from one pass of the network.
 
-        `requests` say what each clip was asked to show. Refuses anything but uint8 that looks like 0..255.
+        `requests` are those of the clips. Raises an error for clips that are not uint8 with values in 0..255.
         """
+        ...
+
+
+@runtime_checkable
+class Remarks(Protocol):
+    """Optional interface of an `Extractor` with remarks on the requests of a run, such as truncated captions."""
+
+    def note(self, requests: Sequence[Request]) -> str:
+        """Remark to print beside the scores; may be empty."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Which clips are not independent: those of one prompt, or cut from one source video, share a number.
+    """Group index of each row of the features, equal for dependent clips: of one prompt, or of one source video.
 
-    One number for each row of the features. Those of `fake` and those of `real` are not compared with each other.
+    Indices of `fake`, (N,), and of `real`, (M,), are unrelated.
     """
 
     fake: Int[np.ndarray, " fake"]
@@ -229,13 +310,13 @@ class Groups:
 
 @dataclass(frozen=True)
 class Score:
-    """One number with what is needed to trust it.
+    """Value of a metric with its uncertainty.
 
-    `low` and `high` bound the 95 % interval; `floor` is what real clips score at the same N; `note` says what a
-    reader must know (which interval, a floor at smaller N). `error` is the standard error at this N, NaN where the
-    metric gives none. `limit` is the value extrapolated to infinite N, `limit_error` its standard error, and `slope`
-    that of the value against 1 / N, N generated clips: value = limit + slope / N. They are None where the metric
-    knows no extrapolation, or N is too small for it.
+    `low` and `high` bound the 95 % interval; `floor` is the score of real clips at the same N; `note` has remarks for
+    the reader, such as the kind of interval or a floor at smaller N. `error` is the standard error at this N, NaN where
+    the metric gives none. `limit` is the value extrapolated to infinite N, `limit_error` its standard error, and
+    `slope` the slope against 1 / N for N generated clips: value = limit + slope / N. They are None where the metric has
+    no extrapolation, or N is too small for it.
     """
 
     value: float
@@ -253,10 +334,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of model A minus that of model B, on the same requests and the same real clips.
+    """Score of model A minus that of model B, on the same requests and the same real clips.
 
     `low` and `high` bound the 95 % interval of the difference, `p_value` is that of the two-sided test of no
-    difference, and `note` says what a reader must know.
+    difference, and `note` has remarks for the reader.
     """
 
     difference: float
@@ -268,31 +349,31 @@ class Comparison:
 
 @runtime_checkable
 class Metric(Protocol):
-    """A score of generated clips against real ones, from one output of an extractor."""
+    """Score of generated clips against real ones, from one output of an extractor."""
 
     @property
     def name(self) -> str:
-        """As it is called on the command line."""
+        """Name on the command line."""
         ...
 
     @property
     def title(self) -> str:
-        """As it is called in a table."""
+        """Name in a table."""
         ...
 
     @property
     def better(self) -> Better:
-        """Whether a good model scores low or high."""
+        """Direction of a good score: `lower` or `higher`."""
         ...
 
     @property
     def output(self) -> str:
-        """What it needs of an extractor: `features`, `logits` or `similarity`."""
+        """Output that it needs from an extractor: `features`, `logits` or `similarity`."""
         ...
 
     @property
     def minimum(self) -> int:
-        """The smallest number of generated clips for which the value means anything."""
+        """Smallest number of generated clips for a meaningful value."""
         ...
 
     def score(
@@ -304,24 +385,24 @@ class Metric(Protocol):
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Score:
-        """Score `fake` (N, D) against `real` (M, D); pure, and the same for the same arrays and seed.
+        """Score `fake` (N, D) against `real` (M, D); pure and deterministic for given arrays and seed.
 
-        `holdout` (N, D) are other real clips, which stand in for the generated ones to find the floor. `groups` says
-        which clips are not independent; without it each is.
+        `holdout` (N, D) are other real clips, scored in place of the generated ones for the floor. `groups` marks
+        dependent clips; without it all are independent.
         """
         ...
 
 
 @runtime_checkable
 class PairedMetric(Metric, Protocol):
-    """A metric that can tell whether one model is better than another."""
+    """Metric with a paired test between two models."""
 
     def compare(
         self, a: FakeArray, b: FakeArray, real: RealArray, *, groups: Groups | None = None, seed: int = 0
     ) -> Comparison:
-        """The score of `a` minus that of `b` (N, D), both against `real` (M, D); row i of both answers request i.
+        """Score of `a` minus that of `b` (N, D), both against `real` (M, D); row i of both answers request i.
 
-        Pure, and the same for the same arrays and seed. Two models on the same requests and real clips share much of
-        their chance, which the difference is free of: this tells more than two intervals side by side.
+        Pure and deterministic for given arrays and seed. Random variation that both models share cancels in the
+        difference, so the test is more sensitive than a look at two intervals.
         """
         ...

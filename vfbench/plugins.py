@@ -1,8 +1,8 @@
-"""Names to objects: the file system is the registry.
+"""Plug-in registry: a name is that of a file.
 
-`videofusion(steps=50)` names the file `vfbench/models/videofusion.py`; its `build(**options)` makes the object, and
-its options are the typed keyword arguments of `build`. Packages of third parties add names by entry points
-(`vfbench.models`, `vfbench.datasets`, `vfbench.metrics`), and a dotted name is imported as it stands.
+`videofusion(steps=50)` names the file `vfbench/models/videofusion.py`; its `build(**options)` returns the object, and
+its options are the typed keyword-only parameters of `build`. Third-party packages add names through entry points
+(`vfbench.models`, `vfbench.datasets`, `vfbench.metrics`), and a dotted name is imported as a module.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import traceback
 import warnings
 from collections import abc
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -31,42 +31,42 @@ _FOLDERS: Mapping[str, tuple[str, ...]] = {
     "model": ("models", "baselines"),
     "dataset": ("datasets",),
     "metric": ("metrics",),
-    "extractor": ("metrics",),  # the feature networks: files that begin with an underscore and have a `build`
+    "extractor": ("metrics",),  # feature networks: files that begin with an underscore and define `build`
 }
-_CONTEXT = {"model": "the setting", "extractor": "the device"}  # what `build` is given besides its options
-_CALL = re.compile(r"(?P<name>[\w.-]+)(\((?P<options>.*)\))?", re.DOTALL)
-_SHORT = {"is": "inception_score"}  # `is` cannot be typed as a Python module
+_CONTEXT = {"model": "a BuildContext", "extractor": "a device"}  # positional argument of `build`
+_SPEC = re.compile(r"(?P<name>[\w.-]+)(\((?P<options>.*)\))?", re.DOTALL)
+_SHORT = {"is": "inception_score"}  # `is` is a keyword, so no module has this name
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A plug-in's name and the options given to it; prints as it is typed."""
+    """Name and options of a plug-in; `str()` gives the text that `parse` reads."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        inside = ", ".join(f"{key}={value!r}" for key, value in sorted(self.options.items()))
-        return f"{self.name}({inside})" if inside else self.name
+        options = ", ".join(f"{key}={value!r}" for key, value in sorted(self.options.items()))
+        return f"{self.name}({options})" if options else self.name
 
     def merged(self, options: Mapping[str, Any]) -> Spec:
-        """The same plug-in with more options; a value of None means not given."""
+        """Copy with more options; those that are None are ignored."""
         return Spec(self.name, {**self.options, **{k: v for k, v in options.items() if v is not None}})
 
 
 def parse(text: str) -> Spec:
-    """Read `name` or `name(key=literal, ...)`; nothing in it is executed."""
-    found = _CALL.fullmatch(text.strip())
+    """Parse `name` or `name(key=literal, ...)` without executing any of it."""
+    match = _SPEC.fullmatch(text.strip())
     try:
-        if found is None:
-            raise ValueError("no name, or brackets that are not closed")
-        call = ast.parse(f"_({found['options'] or ''})", mode="eval").body
+        if match is None:
+            raise ValueError("no name, or unbalanced brackets")
+        call = ast.parse(f"_({match['options'] or ''})", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError("options need names")
         options = [_option(keyword) for keyword in call.keywords]
-        if twice := next((name for i, (name, _) in enumerate(options) if name in dict(options[:i])), None):
-            raise ValueError(f"{twice} stands there twice")
-        return Spec(found["name"], dict(options))
+        if duplicate := next((name for i, (name, _) in enumerate(options) if name in dict(options[:i])), None):
+            raise ValueError(f"{duplicate} is given twice")
+        return Spec(match["name"], dict(options))
     except (SyntaxError, TypeError, ValueError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise UserError(
@@ -80,27 +80,27 @@ def _option(keyword: ast.keyword) -> tuple[str, Any]:
     try:
         return keyword.arg, ast.literal_eval(keyword.value)
     except (TypeError, ValueError) as error:
-        said = ast.unparse(keyword.value)
-        raise ValueError(f"{keyword.arg}={said} is neither a number, a list nor a word in quotes") from error
+        value = ast.unparse(keyword.value)
+        raise ValueError(f"{keyword.arg}={value} is neither a number, a list nor a quoted string") from error
 
 
 def names(kind: Kind) -> dict[str, str]:
-    """Every known name with the first line of its text, without importing anything; a broken file only warns."""
-    found = {}
+    """Every known name with the first line of its docstring; imports nothing, and warns of a broken file."""
+    summaries = {}
     for path in _files(kind):
         try:
             text = ast.get_docstring(ast.parse(path.read_text())) or ""
         except (SyntaxError, UnicodeDecodeError) as error:
             warnings.warn(f"{path.name} is broken and cannot be used: {error}", stacklevel=2)
             continue
-        found[public(path.stem)] = text.split("\n")[0]
+        summaries[public_name(path.stem)] = text.split("\n")[0]
     for entry in entry_points(group=f"vfbench.{kind}s"):
-        found.setdefault(entry.name, f"from {entry.value}")
-    return dict(sorted(found.items()))
+        summaries.setdefault(entry.name, f"from {entry.value}")
+    return dict(sorted(summaries.items()))
 
 
 def module(kind: Kind, name: str) -> ModuleType:
-    """Import a plug-in's module; raises `UserError` with the nearest name, or saying why it cannot be imported."""
+    """Import a plug-in's module; raises `UserError` with the nearest name or the import error."""
     stem = _SHORT.get(name, name)
     target = next((t for t in _targets(kind, stem)), None)
     try:
@@ -110,101 +110,125 @@ def module(kind: Kind, name: str) -> ModuleType:
             return importlib.import_module(entry.value)
         if "." in name and not name.startswith("."):
             return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # whatever somebody's file does on its way in
+    except (Exception, SystemExit) as error:  # the file of a third party may raise anything
         raise UserError(f"{kind} '{name}' cannot be imported: {_failure(error)}") from error
-    raise _unknown(kind, name)
+    raise _unknown_plugin(kind, name)
 
 
-def _unknown(kind: Kind, name: str) -> UserError:
-    """The error for a name that is not there, with a word on a file of one's own that bears it."""
+def _unknown_plugin(kind: Kind, name: str) -> UserError:
+    """Error for an unknown name, with a hint where a top-level module of the user has it."""
     error = unknown(kind, name, names(kind))
-    spec = PathFinder.find_spec(name) if kind != "extractor" and name.isidentifier() else None  # imports nothing
+    spec = PathFinder.find_spec(name) if kind != "extractor" and name.isidentifier() else None  # does not import it
     if spec is None or spec.submodule_search_locations is not None or name in sys.stdlib_module_names:
         return error
-    return UserError(f"{error}; a module of your own is named with its package: package.{name}")
+    return UserError(f"{error}; give your own module with its package: package.{name}")
 
 
 def _failure(error: BaseException) -> str:
-    """Why an import failed, with the first line of the imported file that had part in it."""
-    what = str(error) if isinstance(error, ImportError | SyntaxError) else f"{type(error).__name__}: {error}"
+    """Reason of a failed import, with the first line outside importlib in its traceback."""
+    reason = str(error) if isinstance(error, ImportError | SyntaxError) else f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)[1:]
-    place = next((frame for frame in frames if "importlib" not in frame.filename), None)
-    if place is None or isinstance(error, SyntaxError):  # the file itself is not there, or is named already
-        return what
-    return f"{what} ({place.filename}, line {place.lineno})"
+    origin = next((frame for frame in frames if "importlib" not in frame.filename), None)
+    if origin is None or isinstance(error, SyntaxError):  # no such file, or the message names it
+        return reason
+    return f"{reason} ({origin.filename}, line {origin.lineno})"
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Module-level constants that a plug-in may declare in capitals beside `build`: PRESETS, PROTOCOLS and so on."""
+
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of a model: options of `create` by preset
+    protocols: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of a dataset; the first is its default
+    settled: Mapping[str, Any] = field(default_factory=dict)  # protocol fields that the dataset decides itself
+    how_to_get: str = ""  # of a dataset: where its files come from
+    source: str = ""  # of a metric: its `extractor.output` where the protocol names none
+
+
+def constants(kind: Kind, name: str) -> Constants:
+    """Constants that a plug-in declares; raises `UserError` where it cannot be imported."""
+    declared = vars(module(kind, name))
+    return Constants(
+        **{entry.name: declared[key] for entry in fields(Constants) if (key := entry.name.upper()) in declared}
+    )
+
+
+def defines(kind: Kind, name: str, function: str) -> bool:
+    """True where the plug-in defines the function, such as `create` of a model that can be trained."""
+    return hasattr(module(kind, name), function)
 
 
 def load(kind: Kind, spec: Spec | str, *context: Any) -> Any:
     """Import a plug-in and call its `build(*context, **options)`, with the options checked against its signature."""
     spec = parse(spec) if isinstance(spec, str) else spec
-    build, given = _function(kind, spec.name, "build"), accepted(kind, spec)
+    build, values = _function(kind, spec.name, "build"), validated_options(kind, spec)
     for name, default in options(kind, spec.name).items():
-        if default is inspect.Parameter.empty and name not in given:
-            raise UserError(f"{kind} {spec.name} needs its option {name}: write {spec.name}({name}=...)")
-    return build(*context, **given)
+        if default is inspect.Parameter.empty and name not in values:
+            raise UserError(f"{kind} {spec.name} needs option {name}: write {spec.name}({name}=...)")
+    return build(*context, **values)
 
 
-def accepted(kind: Kind, spec: Spec, function: str = "build") -> dict[str, Any]:
-    """The options of a spec as a function of the plug-in's file takes them: a whole number is a float where one is
-    wanted.
+def validated_options(kind: Kind, spec: Spec, function: str = "build") -> dict[str, Any]:
+    """Options of a spec, converted to the types that a function of the plug-in expects: an int to float, for example.
 
-    Raises `UserError` for a name that the function does not know, offering the nearest, and for a value of another
-    type than its annotation. What a word of a `Literal` means, the plug-in knows, and checks itself.
+    Raises `UserError` for a name that the function does not have, with the nearest one, and for a value that does not
+    match its annotation. The plug-in itself checks the values of a `Literal`.
     """
     known = _keywords(kind, spec.name, function)
     result = {}
     for name, value in spec.options.items():
         if name not in known:
-            raise _elsewhere(kind, spec.name, name, function) or unknown(f"option of {kind} {spec.name}", name, known)
-        result[name] = fitted(value, known[name].annotation)
-        if result[name] is MISFIT:
-            wanted = in_words(known[name].annotation)
-            raise UserError(f"option {name}={value!r} of {kind} {spec.name} must be {wanted}")
+            error = _wrong_function(kind, spec.name, name, function)
+            raise error or unknown(f"option of {kind} {spec.name}", name, known)
+        result[name] = _convert(value, known[name].annotation)
+        if result[name] is _MISMATCH:
+            expected = _describe_type(known[name].annotation)
+            raise UserError(f"option {name}={value!r} of {kind} {spec.name} must be {expected}")
     return result
 
 
-def _elsewhere(kind: Kind, plugin: str, option: str, function: str) -> UserError | None:
-    """The error for an option that another function of the plug-in's file takes."""
+def _wrong_function(kind: Kind, plugin: str, option: str, function: str) -> UserError | None:
+    """Error for an option of `create` given to `build`, or of `build` given to `create`; None for any other."""
     other = {"build": "create", "create": "build"}[function]
-    if not hasattr(module(kind, plugin), other) or option not in options(kind, plugin, other):
+    if not defines(kind, plugin, other) or option not in options(kind, plugin, other):
         return None
     if other == "create":
-        return UserError(f"option {option} of {kind} {plugin} is chosen when it is trained: its checkpoint has its own")
-    return UserError(f"option {option} of {kind} {plugin} is of sampling, not of training: give it to `run`")
+        return UserError(f"option {option} of {kind} {plugin} is for training; the checkpoint fixes it: leave it out")
+    return UserError(f"option {option} of {kind} {plugin} is for sampling, not for training: give it to `run`")
 
 
 def options(kind: Kind, name: str, function: str = "build") -> dict[str, Any]:
-    """The options that a function of a plug-in's file takes, with their defaults."""
+    """Options of a plug-in's function, with their defaults."""
     return {key: p.default for key, p in _keywords(kind, name, function).items()}
 
 
 def option_lines(kind: Kind, name: str, function: str = "build") -> list[str]:
-    """The options that a function of a plug-in's file takes: a line each, with the default and what it may be."""
+    """Options of a plug-in's function as text: one line each, with default and type."""
     known = _keywords(kind, name, function)
-    return [f"{key} = {p.default!r}  ({in_words(p.annotation)})" for key, p in known.items()]
+    return [f"{key} = {p.default!r}  ({_describe_type(p.annotation)})" for key, p in known.items()]
 
 
-def whole(kind: Kind, spec: Spec, name: str | None = None) -> Spec:
-    """A spec with the options that were not given, as they are now: a later default must not pass for this one."""
+def with_defaults(kind: Kind, spec: Spec, name: str | None = None) -> Spec:
+    """Spec with the defaults of all other options, so that a record stays valid if a default changes."""
     return Spec(name or spec.name, {**options(kind, spec.name), **spec.options})
 
 
 def _function(kind: Kind, name: str, function: str) -> Callable[..., Any]:
-    """A function of a plug-in's file; raises `UserError` where it is not there, or `build` cannot be called."""
-    found = module(kind, name)
-    if not hasattr(found, function):
-        raise UserError(f"{kind} '{name}' ({found.__name__}) has no function `{function}`")
-    called: Callable[..., Any] = getattr(found, function)
-    if function == "build" and (why := _uncallable(called, context=kind in _CONTEXT)):
-        of = f"{_CONTEXT[kind]}, its options keyword-only" if kind in _CONTEXT else "keyword-only options alone"
+    """Function of a plug-in; raises `UserError` where it is missing, or `build` has the wrong parameters."""
+    plugin = module(kind, name)
+    if not hasattr(plugin, function):
+        raise UserError(f"{kind} '{name}' ({plugin.__name__}) has no function `{function}`")
+    target: Callable[..., Any] = getattr(plugin, function)
+    if function == "build" and (problem := _signature_problem(target, context=kind in _CONTEXT)):
+        parameters = f"{_CONTEXT[kind]} and keyword-only options" if kind in _CONTEXT else "keyword-only options alone"
         section = "Add a feature network" if kind == "extractor" else f"Add a {kind}"
-        place = f"{kind} '{name}' ({found.__file__})"
-        raise UserError(f"{place}: build must be a function of {of} ({why}); see CONTRIBUTING.md, {section}")
-    return called
+        place = f"{kind} '{name}' ({plugin.__file__})"
+        raise UserError(f"{place}: build must take {parameters} ({problem}); see CONTRIBUTING.md, {section}")
+    return target
 
 
-def _uncallable(function: object, *, context: bool) -> str:
-    """Why it cannot be called with its context, or without any, and with its options by name; empty where it can."""
+def _signature_problem(function: object, *, context: bool) -> str:
+    """Reason why a function cannot be called with one positional argument, or none, and its options by name; or ''."""
     try:
         signature = inspect.signature(function)  # type: ignore[arg-type]
         named = {p.name: None for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
@@ -215,10 +239,10 @@ def _uncallable(function: object, *, context: bool) -> str:
 
 
 def _keywords(kind: Kind, name: str, function: str) -> dict[str, inspect.Parameter]:
-    called = _function(kind, name, function)
+    target = _function(kind, name, function)
     try:
-        parameters = inspect.signature(called, eval_str=True).parameters.values()
-    except Exception as error:  # whatever an annotation does that is evaluated only now
+        parameters = inspect.signature(target, eval_str=True).parameters.values()
+    except Exception as error:  # annotations are evaluated here and may raise anything
         raise UserError(f"{kind} '{name}': an annotation of {function} cannot be read: {error}") from error
     return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -230,8 +254,8 @@ def _files(kind: Kind) -> list[Path]:
     return [p for p in files if not p.stem.startswith("_")]
 
 
-def public(stem: str) -> str:
-    """The name that a plug-in's file goes by."""
+def public_name(stem: str) -> str:
+    """Public name of a plug-in, from the stem of its file."""
     return next((short for short, long in _SHORT.items() if long == stem), stem.lstrip("_"))
 
 
@@ -239,44 +263,44 @@ def _targets(kind: Kind, stem: str) -> list[str]:
     return [f"vfbench.{p.parent.name}.{p.stem}" for p in _files(kind) if p.stem.lstrip("_") == stem]
 
 
-MISFIT = object()  # no value of an annotation
+_MISMATCH = object()  # the result of `_convert` for a value of the wrong type
 
 
-def fitted(value: Any, annotation: Any) -> Any:
-    """The value as the annotation has it, or `MISFIT`; what cannot be told of a literal fits."""
+def _convert(value: Any, annotation: Any) -> Any:
+    """Convert a value to its annotation, or return `_MISMATCH`; types that cannot be checked match."""
     kinds = _alternatives(annotation)
     if annotation in (Any, inspect.Parameter.empty) or type(value) in kinds:
         return value
     if float in kinds and type(value) is int:
         return float(value)
-    if type(value) is bool:  # an int to Python, and to nobody else
-        return MISFIT
+    if type(value) is bool:  # bool is a subclass of int
+        return _MISMATCH
     for kind in kinds:
         plain = get_origin(kind) or kind
         if plain is abc.Sequence:
             if isinstance(value, list | tuple):
-                items = [fitted(item, get_args(kind)[0]) for item in value]
-                return MISFIT if MISFIT in items else type(value)(items)
+                items = [_convert(item, get_args(kind)[0]) for item in value]
+                return _MISMATCH if _MISMATCH in items else type(value)(items)
         elif isinstance(plain, type) and isinstance(value, plain):
             return value
-    return MISFIT
+    return _MISMATCH
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """The members of a union; of a `Literal`, the types of its words."""
+    """Members of a union, or the types of the values of a `Literal`."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         return [kind for member in get_args(annotation) for kind in _alternatives(member)]
-    return list({type(word): 0 for word in get_args(annotation)}) if origin is Literal else [annotation]
+    return list({type(value): 0 for value in get_args(annotation)}) if origin is Literal else [annotation]
 
 
-def in_words(annotation: Any) -> str:
-    """An annotation in words: `float, a list of float or None`."""
-    names = [_word(kind) for kind in _alternatives(annotation) if kind is not Path]  # which nobody can type
+def _describe_type(annotation: Any) -> str:
+    """Annotation in words: `float, a list of float or None`."""
+    names = [_type_name(kind) for kind in _alternatives(annotation) if kind is not Path]  # no literal gives a Path
     return " or ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
 
 
-def _word(kind: Any) -> str:
+def _type_name(kind: Any) -> str:
     if get_origin(kind) is abc.Sequence:
-        return f"a list of {in_words(get_args(kind)[0])}"
+        return f"a list of {_describe_type(get_args(kind)[0])}"
     return "None" if kind is type(None) else getattr(kind, "__name__", str(kind))

@@ -1,7 +1,7 @@
-"""The command line: flags in, one call, text out. Nothing here that a Python user would miss.
+"""Command line: each command reads its flags, makes one call, and prints the result.
 
-A command is a function of one of these files, listed below. Heavy modules are imported inside the commands, so that
-`--help` and a mistyped flag answer at once.
+The commands are functions of the modules imported below. They import heavy modules inside, so that `--help` and a
+mistyped flag answer at once.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from typer.core import TyperGroup
 
 from vfbench.cli import data, generate, hub, report, run, score, show, train, weights
 from vfbench.cli._options import Context, option
-from vfbench.cli.config import defaults, normal, place
+from vfbench.cli.config import load_defaults, normalise_arguments, value_source
 from vfbench.errors import GateFailed, Interrupted, UserError
 
 
 class _Commands(TyperGroup):
-    """All commands. Ctrl-C ends each with exit code 130 and the command that goes on."""
+    """All commands; Ctrl-C ends each with exit code 130 and the command that resumes it."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was given; `ctx.obj` holds its arguments."""
+        """Run the command whose arguments `ctx.obj` holds."""
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
-            error.message += place(error)
+            error.message += value_source(error)
             raise
         except (RuntimeError, MemoryError, OSError):
-            from vfbench.utils.memory import needed
+            from vfbench.utils.memory import require_memory
 
-            with needed("this command"):  # what no part of it has taken care of
+            with require_memory("this command"):  # turns out-of-memory errors that the command let pass into `NoMemory`
                 raise
         except KeyboardInterrupt:
-            again = shlex.join(["python", "-m", "vfbench", *ctx.obj])
-            raise Interrupted(f"stopped; what is done is kept, go on with\n  {again}") from None
+            command = shlex.join(["python", "-m", "vfbench", *ctx.obj])
+            raise Interrupted(f"stopped; finished work is kept, resume with\n  {command}") from None
 
 
 app = typer.Typer(
@@ -47,7 +47,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # it takes [run] for markup, and breaks lines that a script may want to read
+    rich_markup_mode=None,  # rich would read [run] as markup and break lines that a script may read
     help="Benchmark video-generation models: generate clips, score them, put the scores side by side.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -62,10 +62,10 @@ def _main(
 ) -> None:
     if config is not None:
         commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has commands
-        context.default_map = defaults(config, commands)
+        context.default_map = load_defaults(config, commands)
 
 
-# In the order in which --help shows them; groups come last.
+# In the order of --help; groups come last.
 for command in (
     run.run,
     generate.generate,
@@ -73,7 +73,7 @@ for command in (
     train.train,
     report.table,
     report.compare,
-    run.calibrate,
+    run.sensitivity,
     report.gate,
     show.ls,
     show.show,
@@ -85,24 +85,24 @@ app.add_typer(weights.weights, name="weights")
 app.add_typer(hub.hub, name="hub")
 
 
-def main(given: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code (see `vfbench.errors`); a usage error exits with 2."""
-    warnings.showwarning = _warn  # type: ignore[assignment]  # it needs the message alone
+    warnings.showwarning = _warn  # type: ignore[assignment]  # only the message is printed
     try:
         try:
-            given = normal(sys.argv[1:] if given is None else given)
-            app(given, prog_name="vfbench", obj=given)
+            arguments = normalise_arguments(sys.argv[1:] if arguments is None else arguments)
+            app(arguments, prog_name="vfbench", obj=arguments)
         except UserError as error:
-            failed = error.exit_code == GateFailed.exit_code  # a verdict, not a mistake
-            print(error if failed else f"error: {error}", file=sys.stderr)
+            gate_failed = error.exit_code == GateFailed.exit_code  # a result, not a mistake
+            print(error if gate_failed else f"error: {error}", file=sys.stderr)
             raise SystemExit(error.exit_code) from None
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough; what is left must not be tried again
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe; Python must not flush again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
 
 
 def _warn(message: Warning | str, *_: Any) -> None:
-    """A warning as a line to read, without the place in our code that gave it."""
+    """Print a warning as one line, without its source location."""
     print(f"warning: {message}", file=sys.stderr)

@@ -1,72 +1,121 @@
-"""Flags that mean the same in several commands, each with its type and its help; a command gives the default."""
+"""Flags of commands: derived from an options dataclass, or declared here where several commands share them."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import shlex
 import sys
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import MISSING
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
+from vfbench.cli import config
 from vfbench.errors import UserError
+from vfbench.utils.options import flags
 
 if TYPE_CHECKING:
     from typer import Context as Context
+
+    from vfbench.report.results import Result
 else:
-    Context = typer.Context.__base__  # typer takes a parameter of its own class, and passes one of this
+    Context = typer.Context.__base__  # typer accepts this annotation, and passes an instance of the base class
 
 
-def option(*flags: str, help: str, **more: Any) -> Any:  # typer's own word
-    """An option that can also be given as VFBENCH_<FLAG>."""
-    name = next(flag for flag in flags if flag.startswith("--")).lstrip("-").replace("-", "_").upper()
-    return typer.Option(*flags, help=help, envvar=f"VFBENCH_{name}", show_envvar=False, **more)
+def option(*names: str, help: str, **extra: Any) -> Any:
+    """Typer option whose value may also come from the environment, as VFBENCH_<FLAG>."""
+    name = next(name for name in names if name.startswith("--")).lstrip("-").replace("-", "_").upper()
+    return typer.Option(*names, help=help, envvar=f"VFBENCH_{name}", show_envvar=False, **extra)
 
 
-def whole(text: str) -> int | Literal["auto"]:
-    """The value of --batch-size; raises `UserError` for what is neither a whole number nor auto."""
+def flags_from(
+    options: type, only: Collection[str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator: give a command one flag per field of a dataclass, and pass it an instance with the values.
+
+    `only` names the fields that get a flag. The command's own parameters follow these flags.
+    """
+    fields = [field for field in flags(options) if only is None or field.name in only]
+    fields.sort(key=lambda field: field.default is not MISSING)  # required ones first
+    hints = get_type_hints(options)
+    converters: dict[str, Callable[[Any], Any]] = {}
+    parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Context)]
+    for field in fields:
+        kind, default, converters[field.name] = _flag_type(hints[field.name], field.default, field.metadata["repeat"])
+        names = field.metadata["names"] or (f"--{field.name.replace('_', '-')}",)
+        extra = {"metavar": "PATH"} if Path in get_args(hints[field.name]) else {}
+        annotation = Annotated.__class_getitem__((kind, option(*names, help=field.metadata["help"], **extra)))  # type: ignore[attr-defined]
+        parameters.append(
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        )
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        command_parameters = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+        @functools.wraps(command)
+        def wrapper(context: Any, **values: Any) -> None:
+            fields = {name: convert(values.pop(name)) for name, convert in converters.items()}
+            if "origins" in hints:
+                fields["origins"] = config.origins(context)
+            command(options(**fields), **values)
+
+        command_parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in command_parameters]
+        wrapper.__signature__ = inspect.Signature([*parameters, *command_parameters])  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {each.name: each.annotation for each in [*parameters, *command_parameters]}
+        del wrapper.__wrapped__  # typer would read its signature
+        return wrapper
+
+    return decorate
+
+
+def _flag_type(hint: Any, default: Any, repeat: bool) -> tuple[Any, Any, Callable[[Any], Any]]:
+    """Type and default of a flag for typer, and the conversion from its value to that of the field."""
+    members = get_args(hint) if get_origin(hint) is not Literal else ()
+    if get_origin(hint) is Sequence:
+        return (list[str] | None, None, lambda items: items or ()) if repeat else (str, "", config.split_list)
+    if int in members and type(None) not in members:  # a number or a word
+        return str, str(default), parse_batch_size
+    if Path in members:  # kept as text, which may also be a name on the hub
+        return str | None, None, lambda text: text
+    return hint, inspect.Parameter.empty if default is MISSING else default, lambda value: value
+
+
+def parse_batch_size(text: str) -> int | Literal["auto"]:
+    """Value of --batch-size; raises `UserError` for text that is neither an integer nor auto."""
     if text == "auto":
         return "auto"
     try:
         return int(text)
     except ValueError as error:
-        raise UserError(f"--batch-size {text}: a whole number, or auto") from error
+        raise UserError(f"--batch-size {text} is invalid: give a whole number or auto") from error
+
+
+def print_plan(plan: Any, as_json: bool) -> None:
+    """Print the plan of `run` or `score`."""
+    from vfbench.utils import files
+
+    print(files.as_json(plan.specification.to_json()) if as_json else plan.describe())
+
+
+def print_result(result: Result, as_json: bool) -> None:
+    """Print a result as a table with one row, or as JSON."""
+    from vfbench.report import render, table
+    from vfbench.utils import files
+
+    text = files.as_json(result.to_json()) if as_json else render.to_markdown(table.build([result], allow_mixed=True))
+    print(text, end="")
 
 
 def next_command(*words: object) -> None:
-    """Say which command looks at what was made."""
+    """Print the command to continue with, on stderr."""
     print(f"next: {shlex.join(['python', '-m', 'vfbench', *map(str, words)])}", file=sys.stderr)
 
 
-# What is measured, and on which data.
 DataRoot = Annotated[Path | None, option("--data-root", help="Folder of the dataset's files; VFBENCH_DATA by default.")]
-Protocol = Annotated[str | None, option("--protocol", help="Protocol; the dataset's own by default, else strict.")]
-Metrics = Annotated[str, option("--metrics", help="Comma-separated, see `ls metrics`; the protocol's by default.")]
-NumReal = Annotated[int | None, option("--num-real", help="Real clips; the protocol's by default.")]
-Manifest = Annotated[
-    Path | None, option("--manifest", help="Take the real clips of this list, such as a run's manifest.csv.")
-]
-Weights = Annotated[str, option("--weights", help="default, or random to try the path (not comparable).")]
-Extractor = Annotated[
-    list[str] | None, option("--extractor", help="LABEL=SPEC, e.g. \"i3d=i3d(dtype='bfloat16')\"; repeatable.")
-]
-Few = Annotated[bool, option("--smoke", help="However few clips there are; not comparable.")]
-
-# What makes the clips, and how.
-Model = Annotated[str, option("--model", help="Model, e.g. videofusion or 'vdm(steps=50)'.")]
-Checkpoint = Annotated[
-    str | None, option("--checkpoint", help="Folder that `train` wrote, or hub:owner/name[@revision].")
-]
-Steps = Annotated[int | None, option("--steps", help="Sampling steps.")]
-Solver = Annotated[str | None, option("--solver", help="ddim, ddpm or dpm++2m.")]
-Eta = Annotated[float | None, option("--eta", help="Fresh noise of ddim: 0 is none, 1 as much as ddpm.")]
-Guidance = Annotated[float | None, option("--guidance", help="Classifier-free guidance weight; 1 is none.")]
-Threshold = Annotated[
-    float | None, option("--threshold", help="Dynamic thresholding: a quantile of each clip, e.g. 0.995.")
-]
-BatchSize = Annotated[str, option("--batch-size", help="Clips per network call; a clip changes by rounding at most.")]
-
-# Where it runs, and what is printed.
 Device = Annotated[str, option("--device", help="auto, cpu or cuda.")]
 Dtype = Annotated[str, option("--dtype", help="auto, float32 or bfloat16 (auto on a GPU).")]
 AsJson = Annotated[bool, option("--json", help="Print JSON instead of text.")]
+DryRun = Annotated[bool, option("--dry-run", help="Print the plan and stop.")]

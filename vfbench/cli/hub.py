@@ -1,4 +1,4 @@
-"""`hub`: checkpoints to and from the Hugging Face hub."""
+"""`hub`: push checkpoints to the Hugging Face hub, and pull them from it."""
 
 from __future__ import annotations
 
@@ -16,32 +16,30 @@ hub = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Share check
 @hub.command("push")
 def hub_push(
     folder: Annotated[Path, typer.Argument(help="Folder of the checkpoint.", metavar="DIR")],
-    name: Annotated[str, typer.Argument(help="Where to: owner/name.")],
-    private: Annotated[bool, option("--private", help="Nobody else may see it.")] = False,
+    name: Annotated[str, typer.Argument(help="Repository: owner/name.")],
+    private: Annotated[bool, option("--private", help="Make the repository private.")] = False,
     revision: Annotated[str | None, option("--revision", help="Branch to write to.")] = None,
 ) -> None:
-    """Upload a checkpoint and its card, after its weights are verified; nothing else of the folder."""
+    """Verify the weights of a checkpoint, then upload it with its card, and no other file of the folder."""
     from vfbench.diffusion import hub
 
     url = hub.push(folder, name, private=private, revision=revision)
     if not (folder / hub.CARD).is_file():
         print(f"warning: {folder} has no {hub.CARD}, so the hub shows no model card", file=sys.stderr)
     print(url)
-    next_command("hub", "pull", hub.named(name, revision))
+    next_command("hub", "pull", hub.hub_name(name, revision))
 
 
 @hub.command("pull")
 def hub_pull(
-    name: Annotated[str, typer.Argument(help="Which: owner/name.")],
+    name: Annotated[str, typer.Argument(help="Repository: owner/name.")],
     revision: Annotated[str | None, option("--revision", help="Branch, tag or commit.")] = None,
-    output: Annotated[
-        Path | None, option("--output", help="Folder to put it in; by default the hub's own cache.")
-    ] = None,
+    output: Annotated[Path | None, option("--output", help="Folder to write to; the hub's cache by default.")] = None,
 ) -> None:
-    """Download a checkpoint, verify its weights, and say how to score it; nothing else of the repository."""
+    """Download a checkpoint and no other file of the repository, verify its weights, and print how to score it."""
     from vfbench.diffusion import hub
     from vfbench.training import model_card
 
     folder = hub.pull(name, revision=revision, output=output)
     print(folder)
-    next_command(*model_card.command(hub.config(folder), output or hub.named(name, revision)))
+    next_command(*model_card.command(hub.read_config(folder), output or hub.hub_name(name, revision)))

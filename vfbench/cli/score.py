@@ -1,72 +1,26 @@
-"""`score`: what others made, scored like a run."""
+"""`score`: score clips or features made elsewhere, as `run` scores a model."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
 
 from vfbench.cli import _options as flags
-from vfbench.cli import config
-from vfbench.cli._options import Context, next_command, option
+from vfbench.cli._options import flags_from, next_command, print_plan, print_result
+from vfbench.scoring.options import ScoreOptions
 
 
-def score(
-    context: Context,
-    real: Annotated[str, option("--real", help="Dataset, e.g. ucf101 or 'shapes(frames=8)', or a folder of clips.")],
-    fake: Annotated[Path, option("--fake", help="Generated clips: folder of videos, frame folders, .npy or .npz.")],
-    protocol: flags.Protocol = None,
-    metrics: flags.Metrics = "",
-    listing: Annotated[
-        Path | None, option("--list", help="File of the generated clips that count, a relative path a line.")
-    ] = None,
-    prompts: Annotated[
-        Path | None, option("--prompts", help="File of what each was asked for: path, tab, prompt; for CLIPSIM.")
-    ] = None,
-    num_real: flags.NumReal = None,
-    manifest: flags.Manifest = None,
-    weights: flags.Weights = "default",
-    extractor: flags.Extractor = None,
-    device: flags.Device = "auto",
-    data_root: flags.DataRoot = None,
-    output: Annotated[Path | None, option("--output", help="Folder of the result; runs/score-<name>-<id>.")] = None,
-    name: Annotated[str | None, option("--name", help="Row in tables; the folder's name by default.")] = None,
-    smoke: flags.Few = False,
-    dry_run: Annotated[bool, option("--dry-run", help="Say what was found and stop.")] = False,
-    as_json: flags.AsJson = False,
-) -> None:
-    """Score clips that others made, against real ones, and print the table. Or features against features."""
-    from vfbench.report import render, table
-    from vfbench.scoring import ScoreOptions, look
-    from vfbench.scoring import score as start
-    from vfbench.utils import files
+@flags_from(ScoreOptions)
+def score(options: ScoreOptions, dry_run: flags.DryRun = False, as_json: flags.AsJson = False) -> None:
+    """Score clips made elsewhere against real ones, or features against features, and print the table."""
+    from vfbench.scoring.job import score as execute
+    from vfbench.scoring.plan import plan
 
-    options = ScoreOptions(
-        real=real,
-        fake=fake,
-        protocol=protocol,
-        metrics=config.listed(metrics),
-        listing=listing,
-        prompts=prompts,
-        num_real=num_real,
-        manifest=manifest,
-        weights=weights,
-        extractors=extractor or (),
-        device=device,
-        data_root=data_root,
-        output=output,
-        name=name,
-        smoke=smoke,
-        origins=config.origins(context),
-    )
-    scoring = look(options)
+    score_plan = plan(options)
     if dry_run:
-        print(files.as_json(scoring.specification) if as_json else scoring.describe())
+        print_plan(score_plan, as_json)
         return
-    print(scoring.describe(), file=sys.stderr)
-    result = start(scoring)
-    text = files.as_json(result) if as_json else render.to_markdown(table.build([result], allow_mixed=True))
-    print(text, end="")
-    print(f"score: {scoring.folder}", file=sys.stderr)
-    mixed = [] if result["protocol"]["comparable"] else ["--allow-mixed"]
-    next_command("table", scoring.folder, "OTHER_RUN", *mixed)
+    print(score_plan.describe(), file=sys.stderr)
+    result = execute(score_plan)
+    print_result(result, as_json)
+    print(f"score: {score_plan.folder}", file=sys.stderr)
+    next_command("table", score_plan.folder, "OTHER_RUN", *([] if result.protocol.comparable else ["--allow-mixed"]))

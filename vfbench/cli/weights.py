@@ -1,4 +1,4 @@
-"""`weights`: get and prove the published feature networks."""
+"""`weights`: download, import and verify published feature networks."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ import typer
 
 from vfbench.cli._options import option
 
-weights = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Get and prove published feature networks.")
-NETWORK = "i3d, c3d, inception or videomae; see `vfbench weights where`."
+weights = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Get and verify published feature networks.")
+NETWORK = "i3d, c3d, inception or videomae; see `vfbench weights status`."
 
 
 @weights.command("fetch")
 def weights_fetch(name: Annotated[str, typer.Argument(help=NETWORK)]) -> None:
-    """Download the weights of a network, prove and convert them; goes on where it stopped."""
+    """Download, verify and convert the weights of a network; the same command resumes."""
     from vfbench.weights import catalogue, fetch
 
-    place, judgement = fetch.fetch(catalogue.network(name))
-    print(f"{name}: {judgement.text}\n{place}")
+    path, result = fetch.fetch(catalogue.network(name))
+    print(f"{name}: {result.text}\n{path}")
 
 
 @weights.command("import")
 def weights_import(
     name: Annotated[str, typer.Argument(help=NETWORK)],
     file: Annotated[Path, typer.Argument(help="File, or TensorFlow checkpoint, in any published format.")],
-    mean: Annotated[Path | None, option("--mean", help="The mean clip of C3D, mean2.npz.")] = None,
-    force: Annotated[bool, option("--force", help="Take weights that are not the published ones.")] = False,
+    mean: Annotated[Path | None, option("--mean", help="Mean clip of C3D, mean2.npz.")] = None,
+    force: Annotated[bool, option("--force", help="Accept weights that are not the published ones.")] = False,
 ) -> None:
-    """Prove and convert weights that are already on this machine."""
+    """Verify and convert weights that are already on this machine."""
     from vfbench.weights import catalogue, convert
 
-    place, judgement = convert.convert(catalogue.network(name), file, mean=mean, force=force)
-    print(f"{name}: {judgement.text}\n{place}")
+    path, result = convert.import_weights(catalogue.network(name), file, mean=mean, force=force)
+    print(f"{name}: {result.text}\n{path}")
 
 
 @weights.command("verify")
 def weights_verify(
-    name: Annotated[str | None, typer.Argument(help=f"{NETWORK} All that are here by default.")] = None,
-    file: Annotated[Path | None, typer.Argument(help="A file to verify instead of the converted one.")] = None,
+    name: Annotated[str | None, typer.Argument(help=f"{NETWORK} All installed ones by default.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="File to verify instead of the converted one.")] = None,
 ) -> None:
-    """Say whether weights are the published ones; exit 4 when they are not, naming the tensors."""
+    """Check that weights are the published ones; exit 4 with the names of the tensors that differ."""
     from vfbench.weights import catalogue, convert
 
     if name:
         print(f"{name}: {convert.verify(catalogue.network(name), file)}")
         return
-    found = {}
-    for network in convert.present():
-        found[network] = convert.verdict(network)
-        print(f"{network.name}: {found[network]}")
-    convert.require(found)
+    results = {}
+    for network in convert.installed_networks():
+        results[network] = convert.verify_or_error(network)
+        print(f"{network.name}: {results[network]}")
+    convert.require_verified(results)
 
 
-@weights.command("where")
-def weights_where(
-    name: Annotated[str | None, typer.Argument(help="One network, with all its sources.")] = None,
+@weights.command("status")
+def weights_status(
+    name: Annotated[str | None, typer.Argument(help="Network to show with all its sources.")] = None,
 ) -> None:
-    """Say which weights are here, where, and how to get the others."""
+    """List the installed weights and their paths, and how to get the others."""
     from vfbench.weights import status
 
     print(status.details(name) if name else status.overview())

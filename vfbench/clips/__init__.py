@@ -1,42 +1,52 @@
-"""Clips that others made, read from any folder: what is there, its frames, its hash, and whether two sides compare.
+"""Clips on disk, read from any folder: detect the layout, read frames, hash content, compare two folders.
 
     videos     folder/[any depth/][class/]clip.mp4
     frames     folder/[class/]clip/0001.png            png or jpg, one or two levels
     arrays     folder/samples.npz                      uint8 (B, T, H, W, 3), any depth
     features   folder/features.safetensors             floats (N, D), .npy and .npz as well
 
-The order is natural (`frame_9` before `frame_10`). Nothing is passed over in silence: what is no clip is in the notes,
-and two layouts in one folder are refused. Hidden folders, `__MACOSX` and split lists are not entered.
+Clips are in natural order (`frame_9` before `frame_10`). Files that are not clips are listed in the notes; two layouts
+in one folder raise an error. Hidden folders, `__MACOSX` and split lists are skipped.
 """
 
-from vfbench.clips.fingerprint import DEEP, LIGHT, Depth, content_hash, mismatches, too_short
+from vfbench.clips.fingerprint import DEEP_HASH, LIGHT_HASH, HashDepth, content_hash, mismatches, too_short
 from vfbench.clips.layout import ClipFile, ClipFolder, detect
-from vfbench.clips.probe import measures
-from vfbench.clips.read import STARTS, clip, clips, count, decoder, features, measure, read, resolution
-from vfbench.clips.text import few, in_words, natural, printable
+from vfbench.clips.probe import measure_all
+from vfbench.clips.read import (
+    STARTS,
+    count_frames,
+    decoder_versions,
+    measure,
+    read_clip,
+    read_clips,
+    read_features,
+    read_frames,
+    resolution,
+)
+from vfbench.clips.text import class_caption, first_few, natural_key, printable
 
 __all__ = [
-    "DEEP",
-    "LIGHT",
+    "DEEP_HASH",
+    "LIGHT_HASH",
     "STARTS",
     "ClipFile",
     "ClipFolder",
-    "Depth",
-    "clip",
-    "clips",
+    "HashDepth",
+    "class_caption",
     "content_hash",
-    "count",
-    "decoder",
+    "count_frames",
+    "decoder_versions",
     "detect",
-    "features",
-    "few",
-    "in_words",
+    "first_few",
     "measure",
-    "measures",
+    "measure_all",
     "mismatches",
-    "natural",
+    "natural_key",
     "printable",
-    "read",
+    "read_clip",
+    "read_clips",
+    "read_features",
+    "read_frames",
     "resolution",
     "too_short",
 ]

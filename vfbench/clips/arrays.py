@@ -1,7 +1,7 @@
-"""Array files of clips and features: `.npy`, `.npz`, `.safetensors`. Nothing is unpickled.
+"""Array files of clips and features: `.npy`, `.npz`, `.safetensors`, read without pickle.
 
-Clips are uint8 (B, T, H, W, 3), as TATS, LVDM and cd-fvd save them; features are floats (N, D). Whatever else an array
-holds is refused with its type and shape: an axis taken for another, or 0..1 for 0..255, gives a number all the same.
+Clips are uint8 (B, T, H, W, 3), as TATS, LVDM and cd-fvd save them; features are floats (N, D). Any other type or shape
+raises an error, because swapped axes, or 0..1 instead of 0..255, would still give a score.
 """
 
 from __future__ import annotations
@@ -26,21 +26,27 @@ from torch import Tensor
 
 from vfbench.errors import MissingData
 
-SUFFIXES = (".npy", ".npz", ".safetensors")
-NAMES = ("clips", "videos", "features", "arr_0")  # which array is meant where a file holds several
-FLOATS = ("float16", "bfloat16", "float32", "float64")
-NEEDED = "needed: clips as uint8 (B, T, H, W, 3) in 0..255, or features as floats (N, D)"
-_TYPES = {"U8": "uint8", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # of safetensors
-_OPENING = threading.Lock()  # threads that want one file would each read it into memory
-_LOCAL_HEADER = 30  # bytes before the name of a file within a ZIP archive (APPNOTE 4.3.7)
-_DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, SafetensorError)
+ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors")
+ARRAY_NAMES = ("clips", "videos", "features", "arr_0")  # read first where a file holds several
+FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
+EXPECTED = "needed: clips as uint8 (B, T, H, W, 3) in 0..255, or features as floats (N, D)"
+_DTYPES = {
+    "U8": "uint8",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+}  # safetensors names
+_OPEN_LOCK = threading.Lock()  # without it, each thread would read a compressed file into memory
+_ZIP_HEADER_BYTES = 30  # of a local file header before the file name (PKWARE APPNOTE 4.3.7)
+_READ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, SafetensorError)
 
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """The one array of a file that counts: its name there, and what its header says.
+    """The array read from a file: its name in the file, shape and dtype.
 
-    `others` are arrays of the file that are not read. One that is not `mapped` is read into memory as a whole.
+    `mapped` is True where it can be memory-mapped, not read as a whole; `others` names the arrays that are not read.
     """
 
     path: Path
@@ -52,44 +58,46 @@ class ArrayFile:
 
     @property
     def kind(self) -> Literal["arrays", "features"]:
-        """Clips, or features."""
+        """`arrays` for clips, `features` for features."""
         return "arrays" if self.dtype == "uint8" else "features"
 
 
 def examine(path: Path) -> ArrayFile:
-    """What a file holds, from its header alone.
+    """Read the header of an array file.
 
-    Raises `MissingData` for a file that is damaged, that holds Python objects, several arrays none of which has one of
-    the `NAMES`, or an array that is neither clips nor features, naming its type and shape.
+    Raises `MissingData` for a damaged file, for Python objects, for several arrays of which not exactly one has a name
+    in `ARRAY_NAMES`, and for an array that holds neither clips nor features, naming its dtype and shape.
     """
     with _reading(path):
         headers = _headers(path)
-        name = _chosen(path, headers)
+        name = _pick(path, headers)
         mapped = path.suffix.lower() == ".npy" or (path.suffix.lower() == ".npz" and _offset(path, name) is not None)
     shape, dtype = headers[name]
     file = ArrayFile(path, name, shape, dtype, mapped, tuple(sorted(headers.keys() - {name})))
     if 0 in shape or not shape:
-        raise MissingData(f"{path}: {dtype} {shape} is empty; {NEEDED}")
+        raise MissingData(f"{path}: {dtype} {shape} is empty; {EXPECTED}")
     clips = dtype == "uint8" and len(shape) == 5 and shape[-1] == 3
     if path.suffix.lower() == ".safetensors" and clips:
-        raise MissingData(f"{path}: clips stand in .npy or .npz files; this one may hold features, floats (N, D)")
-    if not clips and not (dtype in FLOATS and len(shape) == 2):
-        raise MissingData(f"{path}: {dtype} {shape}{_range(file)}; {NEEDED}{_hint(file)}")
+        raise MissingData(
+            f"{path}: clips are read from .npy or .npz files; this format may hold features, floats (N, D)"
+        )
+    if not clips and not (dtype in FLOAT_DTYPES and len(shape) == 2):
+        raise MissingData(f"{path}: {dtype} {shape}{_range(file)}; {EXPECTED}{_hint(file)}")
     return file
 
 
-def rows(path: Path) -> np.ndarray:
-    """The array of clips of a file, read where it is indexed: mapped, or kept for the next call where it cannot be."""
+def open_clips(path: Path) -> np.ndarray:
+    """Clips of a file, uint8 (B, T, H, W, 3), memory-mapped; a file that cannot be mapped is read and cached."""
     with _reading(path):
         stat = path.stat()
-    with _OPENING:
+    with _OPEN_LOCK:
         return _open(path, (stat.st_size, stat.st_mtime_ns))
 
 
-def shard(path: Path) -> UInt8[np.ndarray, "n 3 height width"]:
-    """The frames of a shard that `vfbench data prepare` made, (N, 3, H, W), mapped: read where they are indexed.
+def open_shard(path: Path) -> UInt8[np.ndarray, "n 3 height width"]:
+    """Frames of a shard that `vfbench data prepare` wrote, (N, 3, H, W), memory-mapped.
 
-    Raises `MissingData` naming a file that is missing, cut off, or no shard.
+    Raises `MissingData` naming a file that is missing, truncated, or not a shard.
     """
     try:
         stat = path.stat()
@@ -99,44 +107,44 @@ def shard(path: Path) -> UInt8[np.ndarray, "n 3 height width"]:
 
 
 def shard_size(frames: int, height: int, width: int) -> int:
-    """The bytes of a shard file."""
+    """Size of a shard file in bytes."""
     return len(shard_header(frames, height, width)) + frames * 3 * height * width
 
 
 def shard_header(frames: int, height: int, width: int) -> bytes:
-    """What stands in a shard file before its frames, in the npy format."""
+    """Header of a shard file, npy format version 1.0."""
     header = io.BytesIO()
-    described = {"descr": "|u1", "fortran_order": False, "shape": (frames, 3, height, width)}
-    np.lib.format.write_array_header_1_0(header, described)
+    fields = {"descr": "|u1", "fortran_order": False, "shape": (frames, 3, height, width)}
+    np.lib.format.write_array_header_1_0(header, fields)
     return header.getvalue()
 
 
-def features(path: Path) -> Float[Tensor, "n dim"]:
-    """The features of a file, (N, D) float32 or float64; raises `MissingData` naming a row that is not finite."""
+def read_features(path: Path) -> Float[Tensor, "n dim"]:
+    """Features of a file, (N, D) float32 or float64; raises `MissingData` naming the first row that is not finite."""
     file = examine(path)
     with _reading(path):
         if path.suffix.lower() == ".safetensors":
             with safe_open(path, framework="pt") as content:
-                found: Tensor = content.get_tensor(file.name)
+                array: Tensor = content.get_tensor(file.name)
         else:
-            found = torch.from_numpy(np.array(rows(path), dtype=file.dtype))
-    found = found if found.dtype == torch.float64 else found.float()
-    if bad := (~torch.isfinite(found)).any(dim=1).nonzero()[:, 0].tolist():
+            array = torch.from_numpy(np.array(open_clips(path), dtype=file.dtype))
+    array = array if array.dtype == torch.float64 else array.float()
+    if bad := (~torch.isfinite(array)).any(dim=1).nonzero()[:, 0].tolist():
         raise MissingData(f"{path}: row {bad[0]} holds NaN or infinity ({len(bad)} such rows): extract these again")
-    return found
+    return array
 
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Whatever a damaged file makes its reader raise, as `MissingData` that names the file."""
+    """Context manager: turn the errors of a damaged file into `MissingData` naming it."""
     try:
         yield
-    except _DAMAGE as error:
+    except _READ_ERRORS as error:
         raise MissingData(f"{path}: no readable {path.suffix} file ({error}); get or save this file again") from error
 
 
 def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and type of every array of a file by its name, which is empty in a .npy."""
+    """(shape, dtype) of every array of a file by name; the name is empty for a .npy file."""
     if path.suffix.lower() == ".npy":
         with path.open("rb") as file:
             return {"": _header(file)[0]}
@@ -145,9 +153,9 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
             members = [name for name in archive.namelist() if name.endswith(".npy")]
             return {name.removesuffix(".npy"): _header(archive.open(name))[0] for name in members}
     with safe_open(path, framework="pt") as content:
-        slices = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118  # it is no mapping
+        slices = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118  # not a mapping
         return {
-            name: (tuple(part.get_shape()), _TYPES.get(part.get_dtype(), part.get_dtype()))
+            name: (tuple(part.get_shape()), _DTYPES.get(part.get_dtype(), part.get_dtype()))
             for name, part in slices.items()
         }
 
@@ -155,7 +163,7 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 def _header(
     file: IO[bytes] | zipfile.ZipExtFile,
 ) -> tuple[tuple[tuple[int, ...], str], np.dtype[Any], Literal["C", "F"]]:
-    """Read the header of the npy format, leaving the file at its first value."""
+    """Read an npy header, ((shape, dtype name), dtype, order), and leave the file at the first value."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
     if version not in readers:
@@ -164,49 +172,50 @@ def _header(
     return (shape, dtype.name), dtype, "F" if fortran else "C"
 
 
-def _chosen(path: Path, headers: Mapping[str, tuple[tuple[int, ...], str]]) -> str:
-    named = list(headers) if len(headers) == 1 else [name for name in NAMES if name in headers]
-    if len(named) == 1:
-        return named[0]
-    held = ", ".join(f"{name} {dtype} {shape}" for name, (shape, dtype) in headers.items()) or "no array"
-    raise MissingData(f"{path}: holds {held}: which one is meant? Keep one, or call it one of {', '.join(NAMES)}")
+def _pick(path: Path, headers: Mapping[str, tuple[tuple[int, ...], str]]) -> str:
+    """Name of the array to read: the only one, or the one in `ARRAY_NAMES`."""
+    candidates = list(headers) if len(headers) == 1 else [name for name in ARRAY_NAMES if name in headers]
+    if len(candidates) == 1:
+        return candidates[0]
+    contents = ", ".join(f"{name} {dtype} {shape}" for name, (shape, dtype) in headers.items()) or "no array"
+    raise MissingData(f"{path} holds {contents}: keep one array, or name it one of {', '.join(ARRAY_NAMES)}")
 
 
 def _offset(path: Path, name: str) -> int | None:
-    """Where in an .npz the array's own file begins; None if it is compressed, so that it cannot be mapped."""
+    """Byte offset of an array in an .npz file; None where it is compressed, so that it cannot be mapped."""
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo(f"{name}.npy")
     if member.compress_type != zipfile.ZIP_STORED:
         return None
     with path.open("rb") as file:
         file.seek(member.header_offset)
-        name_length, extra_length = struct.unpack("<HH", file.read(_LOCAL_HEADER)[26:])
-    return member.header_offset + _LOCAL_HEADER + int(name_length) + int(extra_length)
+        name_length, extra_length = struct.unpack("<HH", file.read(_ZIP_HEADER_BYTES)[26:])
+    return member.header_offset + _ZIP_HEADER_BYTES + int(name_length) + int(extra_length)
 
 
-@functools.lru_cache(maxsize=2)  # the real and the generated side
+@functools.lru_cache(maxsize=2)  # real and generated clips
 def _open(path: Path, stamp: tuple[int, int]) -> np.ndarray:
-    """The array of a file that has not changed since its `stamp` of size and time."""
+    """Array of a file; `stamp` is its size and mtime, so that a changed file is read again."""
     file = examine(path)
     with _reading(path):
         if file.mapped:
             return _map(file)
         with np.load(path, allow_pickle=False) as content:
-            whole: np.ndarray = content[file.name]
-            return whole
+            array: np.ndarray = content[file.name]
+            return array
 
 
-@functools.lru_cache(maxsize=128)  # files held open; a hundred of the usual size are 30 GB
+@functools.lru_cache(maxsize=128)  # open files; a hundred of the default size are 30 GB
 def _shard(path: Path, stamp: tuple[int, int]) -> UInt8[np.ndarray, "n 3 height width"]:
-    """The frames of a shard that has not changed since its `stamp` of size and time."""
+    """Frames of a shard; `stamp` is its size and mtime, so that a changed file is read again."""
     try:
         frames: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)  # faster to slice
-    except _DAMAGE as error:
+    except _READ_ERRORS as error:
         raise MissingData(f"{path}: no readable shard ({error}); remove it and prepare this folder again") from error
     shape = frames.shape
     if frames.dtype != np.uint8 or len(shape) != 4 or shape[1] != 3 or stamp[0] != shard_size(shape[0], *shape[2:]):
-        said = f"{frames.dtype} {shape} in {stamp[0]:,} bytes"
-        raise MissingData(f"{path}: {said}, needed: uint8 (N, 3, H, W); remove it and prepare this folder again")
+        content = f"{frames.dtype} {shape} in {stamp[0]:,} bytes"
+        raise MissingData(f"{path}: {content}, needed: uint8 (N, 3, H, W); remove it and prepare this folder again")
     return frames
 
 
@@ -219,8 +228,8 @@ def _map(file: ArrayFile) -> np.ndarray:
 
 
 def _range(file: ArrayFile) -> str:
-    """The range of the first clip where floats stand for pixels: it tells 0..1 from -1..1 and from 0..255."""
-    if file.dtype not in FLOATS or len(file.shape) < 4 or not file.mapped:
+    """Value range of the first clip of float pixels: it tells 0..1 from -1..1 and 0..255."""
+    if file.dtype not in FLOAT_DTYPES or len(file.shape) < 4 or not file.mapped:
         return ""
     with _reading(file.path):
         first = _map(file)[0]
@@ -228,14 +237,14 @@ def _range(file: ArrayFile) -> str:
 
 
 def _hint(file: ArrayFile) -> str:
-    """How to turn the commonest other arrays into clips."""
+    """Advice for the commonest arrays that are not yet clips."""
     shape = file.shape
-    if file.dtype in FLOATS and len(shape) >= 4:
-        return ": bring them to 0..1 and save vfbench.video.to_uint8(x)"
+    if file.dtype in FLOAT_DTYPES and len(shape) >= 4:
+        return ": scale them to 0..1 and save vfbench.video.to_uint8(x)"
     if file.dtype != "uint8" or len(shape) not in (4, 5):
         return ""
     if len(shape) == 4:
         return ": save x[None] if it is one clip" if shape[-1] == 3 else ""
     axes = {2: (0, 1, 3, 4, 2), 1: (0, 2, 3, 4, 1)}
-    turned = next((order for axis, order in axes.items() if shape[axis] == 3), None)
-    return f": save x.transpose{turned}" if turned else ""
+    channels_last = next((order for axis, order in axes.items() if shape[axis] == 3), None)
+    return f": save x.transpose{channels_last}" if channels_last else ""

@@ -1,29 +1,30 @@
-"""What stands on disk of a dataset, found by names alone, and what should stand there."""
+"""Inventory of a dataset on disk: its videos by split, from file names alone, and the official lists of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from vfbench import clips
-from vfbench.clips import DEEP, ClipFolder, Depth
+from vfbench.clips import DEEP_HASH, ClipFolder, HashDepth
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset, Split
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """The videos of a dataset by split, each with the class that its entry names as `group`.
+    """Videos of a dataset by split, each with its class, and what is known about this copy.
 
-    `layout` says in words how the files lie, `copy` which known copy of the dataset this is. `listed` are the names
-    that official lists give a split, in their order; `extra` stand on disk and in no list, `leaked` in the folders of
-    two splits, of which the lists name one. `official` is how many videos each split of the official copy has, where
-    that is known. `origin` tells from a video's name the recording that it was cut from: two
-    splits must not share one. `depth` is that of `identity`.
-    What was prepared is `made_of` files that are elsewhere, the identity that each split had there, and `fitted` as
-    `vfbench.clips.transform.ClipTransform.fitting` says: it has that size and geometry, and no other, and was read by
-    `decoder`.
+    `layout` describes the folders, `copy` names the known copy of the dataset. `listed` holds the names in the
+    official list of each split, in order; `extra` the names on disk that no list has; `leaked` the names in the
+    folders of two splits, of which the lists name one. `official` is the number of videos of each official split, where
+    known. `origin` maps a video's name to the recording it was cut from; splits must not share one. `hash_depth` is the
+    depth of the content hash in `identity`.
+
+    Only for a prepared dataset: `source_identities` holds the identity of each split of the source files, `fitted` the
+    frame size and resize rule (`vfbench.clips.transform.ClipTransform.fitting`), `decoder` the decoder that read them.
     """
 
     dataset: str
@@ -35,47 +36,60 @@ class Inventory:
     extra: tuple[str, ...] = ()
     origin: Callable[[str], str] = str
     notes: tuple[str, ...] = ()
-    depth: Depth = DEEP
-    made_of: Mapping[Split, str] = field(default_factory=dict)
+    hash_depth: HashDepth = DEEP_HASH
+    source_identities: Mapping[Split, str] = field(default_factory=dict)
     fitted: str = ""
     decoder: str = "auto"
     leaked: tuple[str, ...] = ()
     official: Mapping[Split, int] = field(default_factory=dict)
 
     def identity(self, split: Split, decoder: str = "auto") -> str:
-        """What tells the pixels of a split from all others: its decoders, and the hash of its files."""
-        found = self.splits[split]
-        return self.made_of.get(split) or f"{clips.decoder(found, decoder)} {clips.content_hash(found, self.depth)}"
+        """Decoder versions and content hash of a split: equal identities mean equal pixels."""
+        if source := self.source_identities.get(split):
+            return source
+        folder = self.splits[split]
+        return f"{clips.decoder_versions(folder, decoder)} {clips.content_hash(folder, self.hash_depth)}"
 
     def missing(self, split: Split) -> list[str]:
-        """The listed names that are not on disk."""
-        there = {entry.name for entry in self.splits[split].entries} if split in self.splits else set()
-        return [name for name in self.listed.get(split, ()) if name not in there]
+        """Listed names of a split that are not on disk."""
+        present = {entry.name for entry in self.splits[split].entries} if split in self.splits else set()
+        return [name for name in self.listed.get(split, ()) if name not in present]
 
     @property
     def note(self) -> str:
-        """What a reader must know of the copy, such as `5 of 9,537 listed train clips present`."""
+        """Remarks on this copy for every report, such as `5 of 9,537 listed train clips present`."""
         partial = [
-            f"{len(names) - len(gone):,} of {len(names):,} listed {split} clips present"
+            f"{len(names) - len(absent):,} of {len(names):,} listed {split} clips present"
             for split, names in self.listed.items()
-            if (gone := self.missing(split))
+            if (absent := self.missing(split))
         ]
         return "; ".join([*partial, *map(clips.printable, self.notes)])
 
 
-def require_apart(output: Path, dataset: Dataset) -> None:
-    """The same for a dataset, whose files lie in folders if it has an inventory."""
-    if isinstance(inventory := getattr(dataset, "inventory", None), Inventory):
+@runtime_checkable
+class OnDisk(Protocol):
+    """Optional ability of a dataset: its clips are read from files on disk, which the inventory lists."""
+
+    inventory: Inventory
+
+
+def inventory_of(dataset: Dataset) -> Inventory | None:
+    """The inventory of a dataset whose clips are files on disk, None for one that makes its clips."""
+    return dataset.inventory if isinstance(dataset, OnDisk) else None
+
+
+def require_outside_dataset(output: Path, dataset: Dataset) -> None:
+    """Raise `UserError` where `output` lies in a folder of the dataset's files, which are only read."""
+    if inventory := inventory_of(dataset):
         require_outside(output, inventory)
 
 
 def require_outside(output: Path, inventory: Inventory, *roots: Path | str | None) -> None:
-    """Raise `UserError` where `output` lies within the dataset's own folder, which is only read.
+    """Raise `UserError` where `output` lies in a folder of the dataset's files or below one of `roots`.
 
-    That is the folder of its files, and each of `roots`, in which the user had it looked for.
+    Dataset folders are only read. `roots` are the folders that the user named for the search.
     """
-    place = output.expanduser().resolve()
-    for folder in [*(Path(root) for root in roots if root), *(found.base for found in inventory.splits.values())]:
-        if place.is_relative_to(folder.expanduser().resolve()):
-            said = f"--output {output} is within the dataset's own folder {folder}"
-            raise UserError(f"{said}, which is only read: choose another --output")
+    target = output.expanduser().resolve()
+    for folder in [*(Path(root) for root in roots if root), *(split.base for split in inventory.splits.values())]:
+        if target.is_relative_to(folder.expanduser().resolve()):
+            raise UserError(f"--output {output} lies in the dataset's folder {folder}: choose another --output")

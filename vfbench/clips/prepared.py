@@ -1,7 +1,7 @@
-"""Prepared datasets: what `vfbench data prepare` made, read back as the dataset that it was made of.
+"""Prepared datasets: the output of `vfbench data prepare`, read in place of the source dataset.
 
-OUT/prepared.json       the index: which videos, where their frames are, what they were made of; sealed by its hash
-OUT/shards/000000.npy   uint8 (N, 3, H, W): all frames of whole videos, one after another, cropped and resized
+OUT/prepared.json       index of the videos, their shards and their source, with its own SHA-256
+OUT/shards/000000.npy   uint8 (N, 3, H, W): cropped and resized frames of complete videos, one after another
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,98 +18,103 @@ from vfbench.clips import ClipFile, ClipFolder
 from vfbench.clips.arrays import shard_size
 from vfbench.clips.inventory import Inventory
 from vfbench.errors import MissingData, UserError
-from vfbench.utils.files import file_sha256, load_cache, read_json, save_cache, stamp, write_json
-from vfbench.utils.prefetch import ahead
+from vfbench.utils.files import file_key, file_sha256, load_cache, read_json, save_cache, write_json
+from vfbench.utils.prefetch import prefetch
 from vfbench.utils.progress import Progress
 
-INDEX, MARK, SHARDS = "prepared.json", "preparing.json", "shards"
-WHOLE = "shards.json"  # in the cache: the shards that were seen whole
+INDEX, UNFINISHED, SHARDS = "prepared.json", "preparing.json", "shards"
+VERIFIED = "shards.json"  # in the cache: shards with a verified hash
 FORMAT = 2
-HASHERS = 2  # threads; more would wait for the disk
+HASH_THREADS = 2  # the disk limits more
 
 
-def inventory(root: Path, dataset: str, *, origin: Callable[[str], str] = str, **options: object) -> Inventory | None:
-    """The prepared videos in `root`; None where nothing was prepared.
+def read_inventory(
+    root: Path, dataset: str, *, origin: Callable[[str], str] = str, **options: object
+) -> Inventory | None:
+    """Inventory of the prepared videos in `root`; None where there are none.
 
-    `options` are those that choose the videos, such as `split_list=2`, and `origin` is that of the `Inventory`. Raises
-    `MissingData` where the index is damaged or of another dataset, the work was not finished, or a shard is missing or
-    cut off; and `UserError` for another option than it was prepared with.
+    `options` select the videos, such as `split_list=2`; `origin` goes to the `Inventory`. Raises `MissingData` for an
+    index that is damaged or of another dataset, an unfinished preparation, and a shard that is missing or cut off;
+    `UserError` for options that differ from those of the preparation.
     """
     if not (root / INDEX).is_file():
-        if (root / MARK).is_file():
-            raise MissingData(f"{root} is not prepared to its end; go on with\n  {read_json(root / MARK)['command']}")
+        if (root / UNFINISHED).is_file():
+            raise MissingData(
+                f"{root} is only partly prepared; resume with\n  {read_json(root / UNFINISHED)['command']}"
+            )
         return None
     index = read_index(root)
     if index["dataset"] != dataset:
-        raise MissingData(f"{root} was prepared of {index['dataset']}, not of {dataset}: give the folder of {dataset}")
+        raise MissingData(f"{root} was prepared from {index['dataset']}, not from {dataset}: give another folder")
     for name, value in options.items():
         if name in index["options"] and index["options"][name] != value:
-            made = f"{name}={index['options'][name]!r}"
+            used = f"{name}={index['options'][name]!r}"
             raise UserError(
-                f"{dataset}({name}={value!r}): {root} was prepared with {made}; ask for that, or prepare another folder"
+                f"{dataset}({name}={value!r}): {root} was prepared with {used}; use that, or prepare another folder"
             )
-    if bad := [fault for shard in index["shards"] if (fault := _size_fault(root, index, shard))]:
-        raise MissingData(f"{bad[0]}; give the command again that made it\n  {index['command']}")
+    if faults := [fault for shard in index["shards"] if (fault := _size_fault(root, index, shard))]:
+        raise MissingData(f"{faults[0]}; repeat the command that wrote it\n  {index['command']}")
     return _inventory(root, index, origin)
 
 
-def require_whole(root: Path) -> None:
-    """Hash the shards of a prepared folder that were not seen whole before.
+def require_intact(root: Path) -> None:
+    """Verify the hashes of the shards of a prepared folder, each only once.
 
-    What was seen whole is known by its place, size and time, so that every byte is read only once. Raises `MissingData`
-    naming a shard that is not, with the command that makes it again.
+    Verified shards are cached by path, size and mtime. Raises `MissingData` naming a damaged shard, with the command
+    that writes it again.
     """
     index = read_index(root)
     shards = index["shards"]
-    keys = [_seal({"stamp": stamp(root / SHARDS / shard["name"]), "sha256": shard["sha256"]}) for shard in shards]
-    known = load_cache(WHOLE)
-    todo = [number for number, key in enumerate(keys) if key not in known]
-    for number, fault in zip(todo, _faults(root, index, todo), strict=True):
+    keys = [_sha256({"stamp": file_key(root / SHARDS / shard["name"]), "sha256": shard["sha256"]}) for shard in shards]
+    verified = load_cache(VERIFIED)
+    unverified = [number for number, key in enumerate(keys) if key not in verified]
+    for number, fault in zip(unverified, _faults(root, index, unverified), strict=True):
         if fault:
-            raise MissingData(f"{fault}; give the command again that made it\n  {index['command']}")
-        known[keys[number]] = shards[number]["name"]
-    if todo:
-        save_cache(WHOLE, known)
+            raise MissingData(f"{fault}; repeat the command that wrote it\n  {index['command']}")
+        verified[keys[number]] = shards[number]["name"]
+    if unverified:
+        save_cache(VERIFIED, verified)
 
 
-def damaged(root: Path) -> list[str]:
-    """What is wrong with the shards of a prepared folder, a line each: missing, cut off, or a byte that has changed.
+def damaged_shards(root: Path) -> list[str]:
+    """Faults of the shards of a prepared folder, a line each: missing, cut off, or changed bytes.
 
-    Reads every byte; the command that prepared the folder, given again, makes such shards anew. Raises `MissingData`
-    where there is no index, or it is damaged.
+    Reads every byte. Repeating the command that prepared the folder writes faulty shards again. Raises `MissingData`
+    for a missing or damaged index.
     """
     index = read_index(root)
     return [fault for fault in _faults(root, index, range(len(index["shards"]))) if fault]
 
 
 def _faults(root: Path, index: Mapping[str, Any], numbers: Sequence[int]) -> list[str]:
-    """What is wrong with each of these shards; empty where nothing is."""
-    progress = Progress("shards looked at", len(numbers), "shards")
+    """Fault of each shard in `numbers`; empty for an intact one."""
+    progress = Progress("verified", len(numbers), "shards")
     faults = []
-    with closing(ahead(lambda i: _fault(root, index, i), numbers, workers=HASHERS, depth=HASHERS)) as found:
-        for fault in found:
+    check = partial(_fault, root, index)
+    with closing(prefetch(check, numbers, workers=HASH_THREADS, depth=HASH_THREADS)) as results:
+        for fault in results:
             progress.advance(1)
             faults.append(fault)
     return faults
 
 
 def read_index(root: Path) -> dict[str, Any]:
-    """The index of a prepared folder; raises `MissingData` for one that is damaged, or of another format."""
+    """Read the index of a prepared folder; raises `MissingData` for a damaged index or another format."""
     path = root / INDEX
     index = read_json(path)
     if index.get("format") != FORMAT:
         raise MissingData(f"{path} has format {index.get('format')}, known: {FORMAT}; prepare another folder")
-    if index.pop("sha256", None) != _seal(index):
-        raise MissingData(f"{path} is damaged, it does not match its own hash; prepare this folder again")
+    if index.pop("sha256", None) != _sha256(index):
+        raise MissingData(f"{path} is damaged: its content does not match its hash; prepare this folder again")
     return index
 
 
 def write_index(root: Path, index: Mapping[str, Any]) -> None:
-    """Write the index with its hash, whole or not at all."""
-    write_json(root / INDEX, {**index, "sha256": _seal(index)})
+    """Write the index with its hash, atomically."""
+    write_json(root / INDEX, {**index, "sha256": _sha256(index)})
 
 
-def _seal(index: Mapping[str, Any]) -> str:
+def _sha256(index: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(index, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -131,7 +137,7 @@ def _inventory(root: Path, index: Mapping[str, Any], origin: Callable[[str], str
         tuple(index["extra"]),
         origin=origin,
         notes=tuple(index["notes"]),
-        made_of=index["made_of"],
+        source_identities=index["made_of"],
         fitted=index["fitted"],
         decoder=index["decoder"],
         leaked=tuple(index["leaked"]),
@@ -139,24 +145,24 @@ def _inventory(root: Path, index: Mapping[str, Any], origin: Callable[[str], str
 
 
 def _fault(root: Path, index: Mapping[str, Any], number: int) -> str:
-    """What is wrong with a shard; empty if nothing is."""
+    """Fault of a shard by size and hash; empty for an intact one."""
     shard = index["shards"][number]
     if fault := _size_fault(root, index, shard):
         return fault
     path = root / SHARDS / shard["name"]
     try:
-        same = file_sha256(path) == shard["sha256"]
+        intact = file_sha256(path) == shard["sha256"]
     except OSError as error:
         return f"{path}: {error.strerror}"
-    return "" if same else f"{path}: its bytes have changed since it was prepared"
+    return "" if intact else f"{path}: its bytes have changed since it was prepared"
 
 
 def _size_fault(root: Path, index: Mapping[str, Any], shard: Mapping[str, Any]) -> str:
-    """What is wrong with a shard as far as its size tells; empty if nothing is."""
+    """Fault of a shard by its size; empty for the right size."""
     path = root / SHARDS / shard["name"]
-    wanted = shard_size(shard["frames"], index["height"], index["width"])
+    expected = shard_size(shard["frames"], index["height"], index["width"])
     try:
         size = path.stat().st_size
     except OSError as error:
         return f"{path}: {error.strerror}"
-    return "" if size == wanted else f"{path}: cut off, {size:,} of {wanted:,} bytes"
+    return "" if size == expected else f"{path}: cut off, {size:,} of {expected:,} bytes"

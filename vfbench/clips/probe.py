@@ -1,4 +1,4 @@
-"""How many frames entries have and how large they are; what takes time to find out is kept in the cache."""
+"""Frame counts and sizes of entries; slow measurements are cached."""
 
 from __future__ import annotations
 
@@ -11,51 +11,50 @@ from vfbench import video
 from vfbench.clips.layout import ClipFile
 from vfbench.clips.read import measure
 from vfbench.clips.scan import suffix
-from vfbench.utils.files import cache, load_cache, save_cache, stamp
+from vfbench.utils.files import cache_folder, file_key, load_cache, save_cache
 from vfbench.utils.progress import Progress
 
 Measure = tuple[int, int, int]
-STORE = "videos.json"
-FORMAT = 1  # of what is kept: raise it whenever another number would be found
-QUICK = ".avi"  # its header stands at the file's head: to read it again costs less than to look it up
+CACHE_FILE = "videos.json"
+FORMAT = 1  # of the cache: raise it when measurements change
+FAST_SUFFIX = ".avi"  # its header is at the start: reading it again is faster than the cache
 
 
-def measures(entries: Sequence[ClipFile]) -> list[Measure]:
-    """Number of frames, height and width of every entry, as `vfbench.clips.measure` finds them.
+def measure_all(entries: Sequence[ClipFile]) -> list[Measure]:
+    """Number of frames, height and width of every entry, as `vfbench.clips.measure` reads them.
 
-    The cache knows a file by its place, size and time, and by who looked. Raises `MissingData` naming the first entry
-    that is cut off or cannot be read; what was found before it is kept.
+    Cached by path, size, mtime and decoder version. Raises `MissingData` naming the first entry that is cut off or
+    cannot be read; earlier measurements stay cached.
     """
     keys = {i: _key(entry.path) for i, entry in enumerate(entries) if _slow(entry)}
-    known = _known() if keys else {}
-    todo = [key for key in keys.values() if key not in known]
-    if not todo:
-        return [known[keys[i]] if i in keys else measure(entry) for i, entry in enumerate(entries)]
-    progress = Progress("videos looked at", len(entries), "videos")
-    found = []
+    cached = _load() if keys else {}
+    if all(key in cached for key in keys.values()):
+        return [cached[keys[i]] if i in keys else measure(entry) for i, entry in enumerate(entries)]
+    progress = Progress("measured", len(entries), "videos")
+    sizes = []
     try:
         for i, entry in enumerate(entries):
-            found.append(known[keys[i]] if keys.get(i) in known else measure(entry))
+            sizes.append(cached[keys[i]] if keys.get(i) in cached else measure(entry))
             if i in keys:
-                known[keys[i]] = found[-1]
+                cached[keys[i]] = sizes[-1]
             progress.advance(1)
     finally:
-        save_cache(STORE, known)
-    return found
+        save_cache(CACHE_FILE, cached)
+    return sizes
 
 
 def _slow(entry: ClipFile) -> bool:
-    return entry.kind == "videos" and suffix(entry.path.name) != QUICK
+    return entry.kind == "videos" and suffix(entry.path.name) != FAST_SUFFIX
 
 
 def _key(path: Path) -> str:
-    told = f"{FORMAT}\n{video.version('pyav')}\n{stamp(path)}"
-    return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
+    text = f"{FORMAT}\n{video.decoder_version('pyav')}\n{file_key(path)}"
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
-def _known() -> dict[str, Measure]:
+def _load() -> dict[str, Measure]:
     try:
-        return {key: (int(n), int(height), int(width)) for key, (n, height, width) in load_cache(STORE).items()}
+        return {key: (int(n), int(height), int(width)) for key, (n, height, width) in load_cache(CACHE_FILE).items()}
     except (TypeError, ValueError) as error:
-        print(f"{cache() / STORE} cannot be used: {error}; looking again", file=sys.stderr)
+        print(f"{cache_folder() / CACHE_FILE} cannot be used: {error}; measuring again", file=sys.stderr)
         return {}

@@ -1,4 +1,4 @@
-"""The frames of found clips: exactly those asked for, never repeated, never re-timed, never resized."""
+"""Frames and features of detected clips: exact frame numbers, native resolution, no repeated or resampled frames."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vfbench import video
 from vfbench.clips import arrays
 from vfbench.clips.layout import ClipFile, ClipFolder
 from vfbench.clips.scan import frame_files
-from vfbench.clips.text import few
+from vfbench.clips.text import first_few
 from vfbench.clips.transform import clip_starts
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips
-from vfbench.protocol.protocol import ONE
+from vfbench.protocol.protocol import ONE_CLIP_STARTS
 
-STARTS = ONE  # a clip is read from one place
+STARTS = ONE_CLIP_STARTS
 
 
-def clips(
-    found: ClipFolder,
+def read_clips(
+    folder: ClipFolder,
     indices: Sequence[int],
     *,
     frames: int,
@@ -35,166 +35,166 @@ def clips(
     stride: int = 1,
     drop_first: int = 0,
 ) -> Clips:
-    """The clips at `indices`, uint8 (B, T, 3, H, W), as `clip` reads each.
+    """Read the clips at `indices`, uint8 (B, T, 3, H, W); options and errors as for `read_clip`.
 
-    Raises also `MissingData` naming a clip whose resolution is not that of the folder's first, and `UserError` where
-    all bytes are 0 or 1, which are floats cut to integers.
+    Also raises `MissingData` naming a clip whose resolution differs from that of the folder's first clip, and
+    `UserError` where all bytes are 0 or 1 (floats in 0..1 cut to integers).
     """
-    height, width = resolution(found)
-    taken = [clip(found, index, frames=frames, start=start, stride=stride, drop_first=drop_first) for index in indices]
-    for index, images in zip(indices, taken, strict=True):
-        if images.shape[-2:] != (height, width):
-            other = f"{found.entries[index].name} has {images.shape[-1]}x{images.shape[-2]} pixels"
+    height, width = resolution(folder)
+    images = [
+        read_clip(folder, index, frames=frames, start=start, stride=stride, drop_first=drop_first) for index in indices
+    ]
+    for index, clip in zip(indices, images, strict=True):
+        if clip.shape[-2:] != (height, width):
             raise MissingData(
-                f"{found.root}: {other}, the first clip {found.entries[0].name} {width}x{height}: clips of one "
-                "resolution are needed; bring them to one, or name those of one by --list FILE, of a dataset by "
-                "folder(listing='FILE')"
+                f"{folder.root}: {folder.entries[index].name} has {clip.shape[-1]}x{clip.shape[-2]} pixels, the first "
+                f"clip {folder.entries[0].name} {width}x{height}: resize the clips to one resolution, or list those of "
+                "one: --list FILE, or folder(listing='FILE') as a dataset"
             )
-    batch = torch.stack(taken) if taken else torch.empty((0, frames, 3, height, width), dtype=torch.uint8)
+    batch = torch.stack(images) if images else torch.empty((0, frames, 3, height, width), dtype=torch.uint8)
     try:
-        return video.checked(batch)
+        return video.require_byte_range(batch)
     except UserError as error:
-        raise UserError(f"{found.root}, {few([found.entries[index].name for index in indices])}: {error}") from error
+        names = first_few([folder.entries[index].name for index in indices])
+        raise UserError(f"{folder.root}, {names}: {error}") from error
 
 
-def clip(
-    found: ClipFolder, index: int, *, frames: int, start: str = "zero", stride: int = 1, drop_first: int = 0
+def read_clip(
+    folder: ClipFolder, index: int, *, frames: int, start: str = "zero", stride: int = 1, drop_first: int = 0
 ) -> UInt8[Tensor, "frames 3 height width"]:
-    """One clip in its own resolution, uint8 (T, 3, H, W): `frames` frames, `stride` apart, in the order of the file.
+    """Read one clip in native resolution, uint8 (T, 3, H, W): `frames` frames, `stride` apart, in file order.
 
-    The first `drop_first` frames (such as those that the clip was conditioned on) never enter. `start` is `zero`, the
-    first frame after them, or `hashed`, drawn from the clip's name (see `vfbench.clips.transform.clip_starts`). Raises
-    `MissingData`
-    naming a clip that is too short, damaged or no picture at all, `UserError` for options that make no sense, and
-    IndexError.
+    The first `drop_first` frames, such as conditioning frames, are skipped. `start` is `zero`, the next frame, or
+    `hashed`, a position derived from the clip's name (`vfbench.clips.transform.clip_starts`). Raises `MissingData`
+    naming a clip that is too short or unreadable, `UserError` for invalid options, and IndexError.
     """
-    _check_request(found, index, frames, start, stride, drop_first)
-    entry = found.entries[index]
-    there = count(entry) if start == "hashed" else 0  # `zero` needs no number
-    (first,) = clip_starts(start, entry.name, there, frames=frames, stride=stride, drop_first=drop_first)
-    return read(entry, range(first, first + frames * stride, stride), root=found.base).contiguous()
+    _check_request(folder, index, frames, start, stride, drop_first)
+    entry = folder.entries[index]
+    count = count_frames(entry) if start == "hashed" else 0  # `zero` does not use it
+    (first,) = clip_starts(start, entry.name, count, frames=frames, stride=stride, drop_first=drop_first)
+    return read_frames(entry, range(first, first + frames * stride, stride), root=folder.base).contiguous()
 
 
-def read(
-    entry: ClipFile, wanted: range, *, root: Path | None = None, decoder: str = "auto"
+def read_frames(
+    entry: ClipFile, numbers: range, *, root: Path | None = None, decoder: str = "auto"
 ) -> UInt8[Tensor, "frames 3 height width"]:
-    """The frames `wanted` of an entry in its own resolution, uint8 (T, 3, H, W); `decoder` reads a video file.
+    """Read the frames `numbers` of an entry in native resolution, uint8 (T, 3, H, W), possibly channels last in memory.
 
-    They may lie in memory pixel by pixel, as decoders give them.
-    Raises `MissingData` naming the entry below `root` where it is too short, damaged or no picture at all.
+    `decoder` is used for video files. Raises `MissingData` naming the entry below `root` where it is too short or
+    unreadable.
     """
     if entry.kind == "videos":
-        video.check_whole(entry.path)
-        return video.decode(entry.path, start=wanted.start, frames=len(wanted), stride=wanted.step, decoder=decoder)
-    if (there := count(entry)) <= wanted[-1]:
-        apart = f" at stride {wanted.step}" * (wanted.step > 1)
+        video.check_complete(entry.path)
+        return video.decode(entry.path, start=numbers.start, frames=len(numbers), stride=numbers.step, decoder=decoder)
+    if (count := count_frames(entry)) <= numbers[-1]:
+        stride = f" at stride {numbers.step}" * (numbers.step > 1)
         raise MissingData(
-            f"{root / entry.name if root else entry.path} has {there} frames, needs {len(wanted)} from "
-            f"{wanted.start}{apart}: take it out or ask for fewer, since none is repeated"
+            f"{root / entry.name if root else entry.path} has {count} frames, needs {len(numbers)} from "
+            f"{numbers.start}{stride}: take it out or ask for fewer frames"
         )
     if entry.kind == "frames":
-        return _stills(entry, wanted)
-    return _prepared(entry, wanted) if entry.kind == "prepared" else _row(entry, wanted)
+        return _image_frames(entry, numbers)
+    return _shard_frames(entry, numbers) if entry.kind == "prepared" else _array_frames(entry, numbers)
 
 
-def _check_request(found: ClipFolder, index: int, frames: int, start: str, stride: int, drop_first: int) -> None:
+def _check_request(folder: ClipFolder, index: int, frames: int, start: str, stride: int, drop_first: int) -> None:
     for name, value, least in (("frames", frames, 1), ("stride", stride, 1), ("drop_first", drop_first, 0)):
         if value < least:
-            raise UserError(f"{name}={value}: at least {least} is needed to read clips of {found.root}")
+            raise UserError(f"{name}={value}: at least {least} is needed to read clips of {folder.root}")
     if start not in STARTS:
-        raise UserError(f"start={start!r}: clips of {found.root} start at one of {', '.join(STARTS)}")
-    if not 0 <= index < len(found):
-        raise IndexError(f"{found.root} has {len(found)} clips: no clip {index}")
+        raise UserError(f"start={start!r}: clips of {folder.root} start at one of {', '.join(STARTS)}")
+    if not 0 <= index < len(folder):
+        raise IndexError(f"{folder.root} has {len(folder)} clips: no clip {index}")
 
 
-def resolution(found: ClipFolder) -> tuple[int, int]:
-    """Height and width of the first clip, as shown."""
-    height, width = clip(found, 0, frames=1).shape[-2:]
+def resolution(folder: ClipFolder) -> tuple[int, int]:
+    """Height and width of the first clip, as displayed."""
+    height, width = read_clip(folder, 0, frames=1).shape[-2:]
     return height, width
 
 
-def features(found: ClipFolder) -> Float[Tensor, "n dim"]:
-    """All rows of feature files in the order of their entries; raises `UserError` where clips were found instead."""
-    if found.kind != "features":
-        raise UserError(f"{found.root} holds {found.kind}, not features: give a file of floats (N, D)")
-    return torch.cat([arrays.features(path) for path in dict.fromkeys(entry.path for entry in found.entries)])
+def read_features(folder: ClipFolder) -> Float[Tensor, "n dim"]:
+    """Features of all files in the order of their entries, (N, D); raises `UserError` for a folder of clips."""
+    if folder.kind != "features":
+        raise UserError(f"{folder.root} holds {folder.kind}, not features: give a file of floats (N, D)")
+    return torch.cat([arrays.read_features(path) for path in dict.fromkeys(entry.path for entry in folder.entries)])
 
 
-def decoder(found: ClipFolder, decoder: str = "auto") -> str:
-    """Names and versions of what turns these files into pixels, for fingerprints."""
-    if found.kind == "videos":
-        used = sorted({video.chosen(entry.path, decoder) for entry in found.entries})
-        return ", ".join(map(video.version, used))
+def decoder_versions(folder: ClipFolder, decoder: str = "auto") -> str:
+    """Names and versions of the libraries that decode these files; part of fingerprints."""
+    if folder.kind == "videos":
+        decoders = sorted({video.choose_decoder(entry.path, decoder) for entry in folder.entries})
+        return ", ".join(map(video.decoder_version, decoders))
     jpeg = pillow.version("libjpeg_turbo") or pillow.version("jpg")
-    return f"pillow {PIL.__version__} (libjpeg {jpeg})" if found.kind == "frames" else "numpy"
+    return f"pillow {PIL.__version__} (libjpeg {jpeg})" if folder.kind == "frames" else "numpy"
 
 
-def count(entry: ClipFile) -> int:
-    """How many frames an entry has; of a video, how many its container says are shown (`vfbench.video.header`)."""
+def count_frames(entry: ClipFile) -> int:
+    """Number of frames of an entry; for a video, the number its container declares (`vfbench.video.header`)."""
     return measure(entry)[0]
 
 
 def measure(entry: ClipFile) -> tuple[int, int, int]:
-    """Number of frames, height and width of an entry as shown, without decoding it.
+    """Number of frames, height and width of an entry as displayed, without decoding the clip.
 
-    Raises `MissingData` naming what cannot be read, and `UserError` for features, which are no clips.
+    Raises `MissingData` naming a file that cannot be read, and `UserError` for features.
     """
     if entry.kind == "features":
         raise UserError(f"{entry.path} holds features, not clips: it has no frames to read")
     if entry.kind == "videos":
-        video.check_whole(entry.path)
+        video.check_complete(entry.path)
         header = video.header(entry.path)
         return header.frames, header.height, header.width
     if entry.kind == "frames":
-        return _measure_stills(entry)
+        return _measure_images(entry)
     if entry.kind == "prepared":
         return entry.frames, *entry.size
-    _, frames, height, width, _ = arrays.rows(entry.path).shape
+    _, frames, height, width, _ = arrays.open_clips(entry.path).shape
     return frames, height, width
 
 
-def _measure_stills(entry: ClipFile) -> tuple[int, int, int]:
+def _measure_images(entry: ClipFile) -> tuple[int, int, int]:
     files = frame_files(entry.path)
     if not files:
         raise MissingData(f"{entry.path} holds no image; get this clip again or take it out")
-    height, width = _still(files[0]).shape[:2]
+    height, width = _read_image(files[0]).shape[:2]
     return len(files), height, width
 
 
-def _row(entry: ClipFile, wanted: range) -> UInt8[Tensor, "frames 3 height width"]:
-    row = arrays.rows(entry.path)[entry.row, wanted.start : wanted.stop : wanted.step]
-    return torch.from_numpy(np.array(row)).permute(0, 3, 1, 2).contiguous()
+def _array_frames(entry: ClipFile, numbers: range) -> UInt8[Tensor, "frames 3 height width"]:
+    frames = arrays.open_clips(entry.path)[entry.row, numbers.start : numbers.stop : numbers.step]
+    return torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).contiguous()
 
 
-def _prepared(entry: ClipFile, wanted: range) -> UInt8[Tensor, "frames 3 height width"]:
-    """Of a shard (N, 3, H, W), which holds one video's frames after another's."""
-    first = entry.row + wanted.start
-    last = entry.row + wanted[-1] + 1
-    return torch.from_numpy(np.array(arrays.shard(entry.path)[first : last : wanted.step]))
+def _shard_frames(entry: ClipFile, numbers: range) -> UInt8[Tensor, "frames 3 height width"]:
+    """Frames of a prepared video; `entry.row` is its first frame in the shard (N, 3, H, W)."""
+    first = entry.row + numbers.start
+    last = entry.row + numbers[-1] + 1
+    return torch.from_numpy(np.array(arrays.open_shard(entry.path)[first : last : numbers.step]))
 
 
-def _stills(entry: ClipFile, wanted: range) -> UInt8[Tensor, "frames 3 height width"]:
-    there = frame_files(entry.path)
-    files = [there[i] for i in wanted]
-    images = [_still(file) for file in files]
+def _image_frames(entry: ClipFile, numbers: range) -> UInt8[Tensor, "frames 3 height width"]:
+    all_files = frame_files(entry.path)
+    files = [all_files[i] for i in numbers]
+    images = [_read_image(file) for file in files]
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
-            sizes = " and ".join(f"{one.shape[1]}x{one.shape[0]}" for one in (images[0], image))
+            sizes = " and ".join(f"{each.shape[1]}x{each.shape[0]}" for each in (images[0], image))
             raise MissingData(f"{file}: the frame size changes within the clip, {sizes}; make this clip again")
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
-def _still(file: Path) -> video.Pixels:
-    """An image as 8-bit RGB; refuses what has no one meaning as such: depth, transparency, inks."""
+def _read_image(file: Path) -> video.Pixels:
+    """Read an image as 8-bit RGB, (H, W, 3); raises `MissingData` for 16 bits, transparency and other colour modes."""
     try:
         with Image.open(file) as image:
-            deep = any(";16" in str(part[3]) for part in image.tile)  # Pillow would cut it to 8 bits
+            is_16_bit = any(";16" in str(part[3]) for part in image.tile)  # Pillow would cut it to 8 bits
             image.load()
             if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
-                raise MissingData(f"{file} is transparent: save it again as RGB, over the background that is meant")
-            if deep or image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
-                mode = f"{image.mode}{' of 16 bits' * deep}"
-                raise MissingData(f"{file} is {mode}, needed: RGB or grey of 8 bits; save it again so")
+                raise MissingData(f"{file} is transparent: save it again as RGB, over the intended background")
+            if is_16_bit or image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
+                mode = f"{image.mode}{' of 16 bits' * is_16_bit}"
+                raise MissingData(f"{file} is {mode}, needed: RGB or grey of 8 bits; save it again as such")
             return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # whatever Pillow's readers raise for damage
+    except (OSError, SyntaxError, ValueError) as error:  # raised by Pillow for damaged files
         raise MissingData(f"{file}: no readable image ({error}); get this clip again or take it out") from error

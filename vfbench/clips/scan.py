@@ -1,4 +1,4 @@
-"""Every file below a folder, sorted into the layout that would read it. Only names are looked at."""
+"""All files below a folder, sorted into the layouts that read them. Only names are read, never content."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from vfbench.clips.arrays import SUFFIXES
-from vfbench.clips.text import _NUMBER, _ONE_DIGIT, few, natural
+from vfbench.clips.arrays import ARRAY_SUFFIXES
+from vfbench.clips.text import DIGITS_TO_ZERO, NUMBER, first_few, natural_key
 from vfbench.errors import MissingData
 
 Layout: TypeAlias = Literal["videos", "frames", "arrays"]
 
-VIDEOS = (
+VIDEO_SUFFIXES = (
     *(".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"),
     *(".wmv", ".flv", ".ogv", ".3gp", ".y4m", ".gif"),
 )
-IMAGES: Mapping[str, str] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
-IGNORED = ("__macosx", "ucftraintestlist", "thumbs.db", "desktop.ini")  # in lower case; and whatever is hidden
+IMAGE_CODECS: Mapping[str, str] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+IGNORED_NAMES = ("__macosx", "ucftraintestlist", "thumbs.db", "desktop.ini")  # lower case; hidden names come on top
 
 
 def suffix(name: str) -> str:
-    """The suffix of a name in lower case, such as `.png`."""
+    """Suffix of a file name in lower case, such as `.png`."""
     _, dot, last = name.rpartition(".")
     return dot + last.lower()
 
 
-def codec(name: str) -> str:
-    """The codec of an image by its name; empty if it is none."""
-    return IMAGES.get(suffix(name), "")
+def image_codec(name: str) -> str:
+    """Codec of an image by its suffix, `png` or `jpeg`; empty for any other file."""
+    return IMAGE_CODECS.get(suffix(name), "")
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The images of a frame folder in natural order; raises `MissingData` where it cannot be read."""
-    names = [item.name for item in listing(folder) if codec(item.name) and not _passed_over(item.name)]
-    return [folder / name for name in sorted(names, key=natural)]
+    """Images of a frame folder in natural order; raises `MissingData` where the folder cannot be read."""
+    names = [item.name for item in list_folder(folder) if image_codec(item.name) and not _ignored(item.name)]
+    return [folder / name for name in sorted(names, key=natural_key)]
 
 
-def gap(images: Sequence[str]) -> str:
-    """The first two frames that are further apart than others by the last number in their names: `4.png, then 6.png`.
+def first_gap(images: Sequence[str]) -> str:
+    """The first two frames around a gap in the numbering, such as `4.png, then 6.png`.
 
-    Empty where there are none, and where not every frame has a number of its own: its names then tell nothing.
+    The number of a frame is the last one in its name. Empty without a gap, and where frames lack a number or share
+    one.
     """
-    numbered = {int(found[-1]): image for image in images if (found := _NUMBER.findall(image))}
+    numbered = {int(numbers[-1]): image for image in images if (numbers := NUMBER.findall(image))}
     if not images or len(numbered) < len(images) or max(numbered) - min(numbered) < len(numbered):
         return ""
     ordered = sorted(numbered)
@@ -57,14 +58,15 @@ def gap(images: Sequence[str]) -> str:
 
 @dataclass
 class Scan:
-    """What lies below `base`, by its name relative to it, in natural order.
+    """Files below `base`, as names relative to it, in natural order.
 
-    `codecs` are those of the images of each frame folder, `unordered` the frame folders whose natural order is not the
-    order by characters, `gaps` those whose numbers leave some out, and `other` the files that no layout reads.
+    `by_layout` holds video files, frame folders and array files. `codecs` are the image codecs of each frame folder,
+    `unordered` the frame folders whose natural order differs from the lexicographic one, `gaps` those with gaps in the
+    numbering, `other` the files that no layout reads, `ignored` the skipped names with their counts.
     """
 
     base: Path
-    claimed: dict[Layout, list[str]] = field(default_factory=lambda: {"videos": [], "frames": [], "arrays": []})
+    by_layout: dict[Layout, list[str]] = field(default_factory=lambda: {"videos": [], "frames": [], "arrays": []})
     codecs: dict[str, set[str]] = field(default_factory=dict)
     unordered: list[str] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
@@ -73,35 +75,36 @@ class Scan:
     empty: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """What was not read."""
-        told = []
+        """Notes on files and folders that were not read."""
+        notes = []
         if self.other:
-            told.append(f"not scored, no layout reads them: {few(self.other)}")
+            notes.append(f"not scored, no layout reads them: {first_few(self.other)}")
         if self.ignored:
-            told.append(f"ignored: {few([f'{name} ({n})' if n > 1 else name for name, n in self.ignored.items()])}")
+            counted = [f"{name} ({n})" if n > 1 else name for name, n in self.ignored.items()]
+            notes.append(f"ignored: {first_few(counted)}")
         if self.empty:
-            told.append(f"{len(self.empty):,} empty folder{'s' * (len(self.empty) > 1)}: {few(self.empty)}")
-        return told
+            notes.append(f"{len(self.empty):,} empty folder{'s' * (len(self.empty) > 1)}: {first_few(self.empty)}")
+        return notes
 
 
-def scan(place: Path) -> Scan:
-    """All files below a folder, or the single file, in one pass and in an order that is not the disk's.
+def scan(path: Path) -> Scan:
+    """Scan a folder and all below it, or a single file, in one pass; the result does not depend on the disk's order.
 
-    Raises `MissingData` naming a folder that cannot be read, and a link to a folder above itself.
+    Raises `MissingData` naming a folder that cannot be read, or a link to a folder above itself.
     """
-    found = Scan(place.parent if place.is_file() else place)
-    if place.is_file():
-        _sort(found, [place.name])
+    result = Scan(path.parent if path.is_file() else path)
+    if path.is_file():
+        _add_files(result, [path.name])
     else:
-        _walk(found, place, "", frozenset())
-    for names in (*found.claimed.values(), found.unordered, found.gaps, found.other, found.empty):
-        names.sort(key=natural)
-    found.ignored = Counter({name: found.ignored[name] for name in sorted(found.ignored, key=natural)})
-    return found
+        _add_folder(result, path, "", frozenset())
+    for names in (*result.by_layout.values(), result.unordered, result.gaps, result.other, result.empty):
+        names.sort(key=natural_key)
+    result.ignored = Counter({name: result.ignored[name] for name in sorted(result.ignored, key=natural_key)})
+    return result
 
 
-def listing(folder: Path) -> list[os.DirEntry[str]]:
-    """What stands in a folder, in any order; raises `MissingData` where it cannot be read."""
+def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """Entries of a folder, in any order; raises `MissingData` where it cannot be read."""
     try:
         with os.scandir(folder) as items:
             return list(items)
@@ -110,51 +113,52 @@ def listing(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def is_folder(item: os.DirEntry[str]) -> bool:
-    """Whether an item is a folder; raises `MissingData` naming a link that leads in a circle."""
+    """True where an entry is a folder; raises `MissingData` naming a circular link."""
     try:
         return item.is_dir()
     except OSError as error:
         raise MissingData(f"{item.path}: {error.strerror}; take it out") from error
 
 
-def _walk(found: Scan, folder: Path, name: str, above: frozenset[tuple[int, int]]) -> None:
-    """Add what stands in a folder and below; `above` are the folders on the way to it, against links in a circle."""
-    there = listing(folder)
+def _add_folder(result: Scan, folder: Path, name: str, above: frozenset[tuple[int, int]]) -> None:
+    """Add a folder and all below it; `above` holds device and inode of its parents, to detect circular links."""
+    entries = list_folder(folder)
     stat = folder.stat()
-    if (here := (stat.st_dev, stat.st_ino)) in above:
+    if (inode := (stat.st_dev, stat.st_ino)) in above:
         raise MissingData(f"{folder} links to a folder above itself: take the link out")
-    found.ignored.update(item.name for item in there if _passed_over(item.name))
-    items = [item for item in there if not _passed_over(item.name)]
+    result.ignored.update(item.name for item in entries if _ignored(item.name))
+    items = [item for item in entries if not _ignored(item.name)]
     if name and not items:
-        found.empty.append(name)
+        result.empty.append(name)
     prefix = f"{name}/" if name else ""
     files: list[str] = []
     images: list[str] = []
     for item in items:
         if is_folder(item):
-            _walk(found, folder / item.name, f"{prefix}{item.name}", above | {here})
+            _add_folder(result, folder / item.name, f"{prefix}{item.name}", above | {inode})
         else:
-            (images if name and codec(item.name) else files).append(item.name)
-    _sort(found, [f"{prefix}{file}" for file in files])
+            (images if name and image_codec(item.name) else files).append(item.name)
+    _add_files(result, [f"{prefix}{file}" for file in files])
     if images:
-        _add_frames(found, name, images)
+        _add_frames(result, name, images)
 
 
-def _add_frames(found: Scan, name: str, images: Sequence[str]) -> None:
-    """Add a frame folder. Datasets have millions of frames, so that these are not sorted without need."""
-    found.claimed["frames"].append(name)
-    found.codecs[name] = set(map(codec, images))
-    found.gaps += [name] * bool(gap(images))
-    padded = len({image.translate(_ONE_DIGIT) for image in images}) == 1  # numbers of one length, in equal names
-    found.unordered += [name] * (not padded and sorted(images, key=natural) != sorted(images))
+def _add_frames(result: Scan, name: str, images: Sequence[str]) -> None:
+    """Add a frame folder. Datasets have millions of frames, so zero-padded names are not sorted to compare orders."""
+    result.by_layout["frames"].append(name)
+    result.codecs[name] = set(map(image_codec, images))
+    result.gaps += [name] * bool(first_gap(images))
+    padded = len({image.translate(DIGITS_TO_ZERO) for image in images}) == 1
+    result.unordered += [name] * (not padded and sorted(images, key=natural_key) != sorted(images))
 
 
-def _sort(found: Scan, names: Iterable[str]) -> None:
-    """Add files that are no frames."""
+def _add_files(result: Scan, names: Iterable[str]) -> None:
+    """Add files that are not frames."""
     for name in names:
-        layout: Layout | None = "videos" if suffix(name) in VIDEOS else "arrays" if suffix(name) in SUFFIXES else None
-        (found.claimed[layout] if layout else found.other).append(name)
+        ending = suffix(name)
+        layout: Layout | None = "videos" if ending in VIDEO_SUFFIXES else "arrays" if ending in ARRAY_SUFFIXES else None
+        (result.by_layout[layout] if layout else result.other).append(name)
 
 
-def _passed_over(name: str) -> bool:
-    return name.startswith(".") or name.lower() in IGNORED
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name.lower() in IGNORED_NAMES

@@ -1,11 +1,11 @@
-"""Which frames of a video a clip has, and how these reach the size of the clip: every rule that a protocol can name.
+"""Frame selection, crop and resize of clips: every rule that a protocol can name.
 
-    start      zero: with the first frame; hashed: at one place drawn from the video's name
-               every: at each frame where a clip fits; chunks: where the clip before has ended
-    geometry   centre-crop: the largest centred square; squash: the whole picture; native: the picture in its own size
-    filter     bilinear: on half-pixel centres, in float32; lanczos: that of Pillow; none: nothing is resampled
+    start      zero: the first frame; hashed: one position, derived from a hash of the video's name
+               every: each frame where a clip fits; chunks: consecutive clips without overlap
+    geometry   centre-crop: the largest centred square; squash: the full frame; native: the full frame, not resized
+    filter     bilinear: half-pixel centres, float32; lanczos: Pillow's; none: not resampled
 
-The rules of the field and who has which: `vfbench/presets`.
+The rules of published protocols are in `vfbench/presets`.
 """
 
 from __future__ import annotations
@@ -26,25 +26,24 @@ from torch import Tensor
 
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape
-from vfbench.protocol.protocol import SEVERAL, WORDS, frames_needed
+from vfbench.protocol.protocol import CHOICES, MULTI_CLIP_STARTS, frames_needed
 from vfbench.video import to_bytes
 
-USUAL = ("centre-crop", "bilinear", True)  # how frames are fitted where nobody says it
-
-FEW = 4  # frames resized at once: their floats stay in a core's cache
+DEFAULT_FIT = ("centre-crop", "bilinear", True)  # geometry, filter, antialias
+FRAMES_AT_ONCE = 4  # frames resized together: their floats fit into a core's cache
 
 Box: TypeAlias = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class ClipTransform:
-    """How a dataset makes clips of `shape` from its videos; raises `UserError` naming an option that makes no sense.
+    """Rules that turn videos into clips of `shape`; raises `UserError` naming an invalid option.
 
-    The frames of a clip are `stride` apart; the first `drop_first` of a video are in none. `antialias` averages what
-    `bilinear` shrinks; `lanczos` always does.
+    The frames of a clip are `stride` apart, after the first `drop_first` frames of the video. `antialias` widens the
+    bilinear filter when shrinking; `lanczos` always does so.
     """
 
-    dataset: str  # whose options these are, for messages
+    dataset: str  # for messages
     shape: ClipShape
     stride: int = 1
     drop_first: int = 0
@@ -58,71 +57,74 @@ class ClipTransform:
         for name, value in {**sides, "stride": self.stride, "drop_first": self.drop_first}.items():
             if value < (least := 0 if name == "drop_first" else 1):
                 raise UserError(f"{self.dataset}({name}={value}): {name} must be at least {least}")
-        for name, words in WORDS.items():
-            if (word := getattr(self, name)) not in words:
-                raise UserError(f"{self.dataset}({name}={word!r}): {name} must be one of {', '.join(words)}")
+        for name, choices in CHOICES.items():
+            if (choice := getattr(self, name)) not in choices:
+                raise UserError(f"{self.dataset}({name}={choice!r}): {name} must be one of {', '.join(choices)}")
         if self.filter == "lanczos" and not self.antialias:
-            said = f"{self.dataset}(filter='lanczos', antialias=False): Lanczos always averages what it shrinks"
-            raise UserError(f"{said}; say antialias=True, or filter='bilinear'")
+            raise UserError(
+                f"{self.dataset}(filter='lanczos', antialias=False): Lanczos always antialiases; "
+                "set antialias=True or filter='bilinear'"
+            )
 
     @property
-    def several(self) -> bool:
-        """Whether a video gives as many clips as fit into it."""
-        return self.start in SEVERAL
+    def multi_clip(self) -> bool:
+        """True where a video gives several clips, as many as fit."""
+        return self.start in MULTI_CLIP_STARTS
 
     @property
     def span(self) -> int:
-        """The frames that a video needs for one clip, with those that are dropped."""
+        """Frames that a video needs for one clip, the dropped ones included."""
         return frames_needed(self.shape.frames, self.stride, self.drop_first)
 
     def clip_starts(self, name: str, count: int, seed: int = 0) -> range:
-        """The first frame of each clip of the video called `name`, which has `count` frames; see `clip_starts`."""
+        """First frames of the clips of the video `name` with `count` frames; see the function `clip_starts`."""
         length = {"frames": self.shape.frames, "stride": self.stride, "drop_first": self.drop_first}
         return clip_starts(self.start, name, count, **length, seed=seed)
 
     @property
     def fitting(self) -> str:
-        """How frames are fitted, such as `64x64 centre-crop bilinear antialias=True`."""
+        """Size and resize rule, such as `64x64 centre-crop bilinear antialias=True`."""
         shape = f"{self.shape.height}x{self.shape.width}"
         return f"{shape} {self.geometry} {self.filter} antialias={self.antialias}"
 
     def box(self, height: int, width: int) -> Box:
-        """What of a frame of this size the clip shows: left, top, width and height."""
+        """Crop (left, top, width, height) of a frame of this size."""
         return centre_box(height, width) if self.geometry == "centre-crop" else (0, 0, width, height)
 
     def fit(
         self, frames: UInt8[Tensor, "frames 3 _ _"], name: str, box: Box | None = None
     ) -> UInt8[Tensor, "frames 3 height width"]:
-        """Frames (T, 3, H, W) of any size as the clip has them, on the CPU; of another `box` than the usual if given.
+        """Crop and resize frames (T, 3, H, W) on the CPU; `box` replaces the crop of the geometry.
 
-        Raises `MissingData` naming the video where nothing may be resampled and the size is another.
+        Raises `MissingData` naming the video for a crop outside the frame, and where the frames have another size and
+        must not be resampled.
         """
         height, width = self.shape.height, self.shape.width
-        left, top, wide, tall = box or self.box(frames.shape[-2], frames.shape[-1])
-        if left + wide > frames.shape[-1] or top + tall > frames.shape[-2]:
+        left, top, crop_width, crop_height = box or self.box(frames.shape[-2], frames.shape[-1])
+        if left + crop_width > frames.shape[-1] or top + crop_height > frames.shape[-2]:
             size = f"{frames.shape[-1]}x{frames.shape[-2]}"
-            raise MissingData(f"{name} has {size} pixels (width x height): the crop {box} does not lie within")
-        seen = frames[..., top : top + tall, left : left + wide]
+            raise MissingData(f"{name} has {size} pixels (width x height): the crop {box} reaches outside")
+        cropped = frames[..., top : top + crop_height, left : left + crop_width]
         if self.geometry == "native" or self.filter == "none":
-            if seen.shape[-2:] != (height, width):
+            if cropped.shape[-2:] != (height, width):
                 raise self._other_size(name, frames)
-            return seen
+            return cropped
         if self.filter == "lanczos":
-            return lanczos(seen, height, width)
-        return resize(seen, height, width, antialias=self.antialias)
+            return lanczos(cropped, height, width)
+        return resize(cropped, height, width, antialias=self.antialias)
 
-    def text(self) -> str:
-        """All that changes a clip, for fingerprints. The usual fitting goes without saying, as in the first results."""
+    def fingerprint(self) -> str:
+        """All options that change a clip. `DEFAULT_FIT` is left out, so that the ids of earlier results stay valid."""
         frames = f"{self.shape}/{self.stride}/{self.start}/{self.drop_first}"
         fitting = (self.geometry, self.filter, self.antialias)
-        return frames if fitting == USUAL else "/".join(map(str, (frames, *fitting)))
+        return frames if fitting == DEFAULT_FIT else "/".join(map(str, (frames, *fitting)))
 
     def _other_size(self, name: str, frames: Tensor) -> MissingData:
-        there, wanted = f"{frames.shape[-1]}x{frames.shape[-2]}", f"{self.shape.width}x{self.shape.height}"
+        size, clip_size = f"{frames.shape[-1]}x{frames.shape[-2]}", f"{self.shape.width}x{self.shape.height}"
         rules = f"geometry={self.geometry!r}, filter={self.filter!r}"
         return MissingData(
-            f"{name} has {there} pixels (width x height), and {self.dataset}({rules}) makes no {wanted} of them; "
-            f"say geometry='centre-crop', filter='bilinear', or give clips of that size"
+            f"{name} has {size} pixels (width x height), which {self.dataset}({rules}) does not resize to {clip_size}; "
+            "set geometry='centre-crop', filter='bilinear', or give clips of that size"
         )
 
 
@@ -145,16 +147,16 @@ def clip_starts(
 
 
 def name_hash(name: str, seed: int = 0) -> int:
-    """64 bits by which a video is drawn: the first 8 bytes (little-endian) of the SHA-256 of `seed/name`.
+    """First 8 bytes (little-endian) of the SHA-256 of `seed/name`, or of `name` alone for seed 0.
 
-    The same on every machine, whatever other videos there are. With seed 0 it is the name's own.
+    Videos are drawn by this hash, so that a draw depends on neither the machine nor the other videos.
     """
     text = f"{seed}/{name}" if seed else name
     return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:8], "little")
 
 
 def centre_box(height: int, width: int) -> Box:
-    """The largest centred square of a frame; where the margin is odd, the extra pixel is cut right or below."""
+    """The largest centred square of a frame; an odd margin loses its extra pixel on the right or below."""
     side = min(height, width)
     return (width - side) // 2, (height - side) // 2, side, side
 
@@ -164,7 +166,7 @@ def resize(
 ) -> UInt8[Tensor, "*batch 3 new_height new_width"]:
     """Resize by bilinear interpolation on half-pixel centres in float32, without keeping the aspect: uint8 to uint8.
 
-    `antialias` widens the filter when shrinking, as PIL does. The same size comes back unchanged.
+    `antialias` widens the filter when shrinking, as PIL does. Clips that already have the size are returned unchanged.
     """
     if clips.dtype != torch.uint8:
         raise TypeError(f"resize takes uint8 clips, got {clips.dtype}")
@@ -172,7 +174,7 @@ def resize(
         return clips
     images = clips.reshape(-1, *clips.shape[-3:])
     sized = torch.empty((len(images), images.shape[1], height, width), dtype=torch.uint8, device=clips.device)
-    for part, place in zip(torch.split(images, FEW), torch.split(sized, FEW), strict=True):
+    for part, place in zip(torch.split(images, FRAMES_AT_ONCE), torch.split(sized, FRAMES_AT_ONCE), strict=True):
         floats = part.to(torch.float32, memory_format=torch.contiguous_format)
         floats = F.interpolate(floats, (height, width), mode="bilinear", align_corners=False, antialias=antialias)
         place.copy_(to_bytes(floats))
@@ -180,28 +182,28 @@ def resize(
 
 
 def lanczos(frames: UInt8[Tensor, "frames 3 _ _"], height: int, width: int) -> UInt8[Tensor, "frames 3 tall wide"]:
-    """Resize each frame by Pillow's Lanczos filter over three lobes, without keeping the aspect: uint8 to uint8.
+    """Resize each frame by Pillow's Lanczos filter with three lobes, without keeping the aspect: uint8 to uint8.
 
-    What the field's scripts call LANCZOS or ANTIALIAS; Pillow widens the filter when it shrinks. The same size comes
-    back unchanged.
+    Published scripts call this filter LANCZOS or ANTIALIAS. Pillow widens it when shrinking. Frames that already have
+    the size are returned unchanged.
     """
     images = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames.permute(0, 2, 3, 1).numpy()]
-    # Bytes are made after each axis, so their order counts. Pillow 13 begins with the cheaper one; those before it, by
-    # which the field's data was made, with the width.
+    # Pillow rounds to bytes after each axis, so the order of the axes matters. Pillow 13 starts with the cheaper axis;
+    # earlier versions, which prepared the field's data, start with the width.
     wide = [image.resize((width, image.height), Image.Resampling.LANCZOS) for image in images]
     sized = [np.array(image.resize((width, height), Image.Resampling.LANCZOS)) for image in wide]
     return torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2).contiguous()
 
 
 class WindowIndex:
-    """All clips of videos that are long enough, video by video: `windows[i]` is a video's number and a first frame.
+    """All clips of a list of videos: `windows[i]` is (number of the video, first frame of the clip).
 
-    `counts` has the frames of each of the videos called `names`.
+    `counts` are the numbers of frames of the videos `names`.
     """
 
-    def __init__(self, cut: ClipTransform, names: Sequence[str], counts: Sequence[int]) -> None:
+    def __init__(self, transform: ClipTransform, names: Sequence[str], counts: Sequence[int]) -> None:
         self._names = names
-        self._starts = [cut.clip_starts(name, count) for name, count in zip(names, counts, strict=True)]
+        self._starts = [transform.clip_starts(name, count) for name, count in zip(names, counts, strict=True)]
         self._ends = list(accumulate(map(len, self._starts)))
 
     def __len__(self) -> int:
@@ -211,19 +213,19 @@ class WindowIndex:
         if not 0 <= index < len(self):
             raise IndexError(f"there are {len(self)} windows: no window {index}")
         number = bisect_right(self._ends, index)
-        return number, self._starts[number][index - self._ends[number]]  # counted from the end of the video's own
+        return number, self._starts[number][index - self._ends[number]]
 
-    def keys(self, seed: int) -> UInt64[np.ndarray, " windows"]:
-        """What each window is drawn by: 64 bits of its video's name, its first frame and the seed."""
+    def sort_keys(self, seed: int) -> UInt64[np.ndarray, " windows"]:
+        """Sort key of each clip: 64-bit hash of video name, first frame and seed."""
         parts = [
-            _mixed(np.uint64(name_hash(name, seed)) + np.array(clip_starts, dtype=np.uint64))
-            for name, clip_starts in zip(self._names, self._starts, strict=True)
+            _splitmix64(np.uint64(name_hash(name, seed)) + np.array(starts, dtype=np.uint64))
+            for name, starts in zip(self._names, self._starts, strict=True)
         ]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
 
 
-def _mixed(bits: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
-    """The bits well mixed, one to one: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+def _splitmix64(bits: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+    """Finaliser of SplitMix64, a bijection on 64 bits (Steele, Lea and Flood, OOPSLA 2014)."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: np.ndarray = bits ^ (bits >> np.uint64(31))

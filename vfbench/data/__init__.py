@@ -1,5 +1,5 @@
-"""Datasets as they stand on disk: where they are, what is wrong with them, what their real clips measure.
+"""Checks, preparation and status of datasets on disk. A dataset's own folder is only read, never written to.
 
-`verify` looks at every file of a dataset, `where` says what is here and how to get the rest, and `stats` keeps the real
-features of a protocol for whoever does not have the dataset. Nothing is ever written into a dataset's folder.
+`verify` checks every file of a dataset, `status` lists the datasets found and the steps to get the others, and
+`prepare` writes a decoded, cropped and resized copy. Real features are exported by `vfbench.pipeline.reference_stats`.
 """

@@ -1,6 +1,6 @@
-"""What the two ends of an AVI say: its head declares how many frames there are, its index lists each of them.
+"""Frame counts of an AVI file: the number declared in its header and the number listed in its index.
 
-Whoever trusts the head reads no more frames than it declares, so that too low a number hides the rest without an error.
+A decoder that trusts a header with too low a number silently drops the remaining frames.
 RIFF chunks: Microsoft, "AVI RIFF File Reference" (strh, idx1).
 """
 
@@ -12,44 +12,45 @@ from typing import BinaryIO
 
 import numpy as np
 
-UNKNOWN = (0, 0xFFFFFFFF)  # a length that its writer could not go back to fill in
-ENTERED = (b"hdrl", b"strl")  # lists whose chunks are looked at; that of the frames is passed over
-WORDS = 4  # of 4 bytes in an entry of the index: what it is, flags, place, size
+UNKNOWN_LENGTHS = (0, 0xFFFFFFFF)  # placeholders of a writer that could not go back to fill in the length
+LISTS_ENTERED = (b"hdrl", b"strl")  # LIST chunks to descend into; the frame list (movi) is skipped
+WORDS_PER_ENTRY = 4  # 4-byte words of an index entry: chunk id, flags, offset, size
 
 
-def counts(path: Path) -> tuple[int, int] | None:
-    """How many frames the head of an AVI declares for its first video stream, and how many its index lists.
+def frame_counts(path: Path) -> tuple[int, int] | None:
+    """Frames of the first video stream as (declared in the header, listed in the index).
 
-    None where either is not said: in any other file, in one without an index or cut off before it, and in one so large
-    that it has several. Raises OSError where the file cannot be read.
+    None where either is unknown: other formats, a missing or cut-off index, and large files with several indices.
+    Raises OSError where the file cannot be read.
     """
     stream, declared, index = 0, 0, b""
     with path.open("rb") as file:
         for name, size in _chunks(file):
             if name == b"strh" and not declared:
-                head = file.read(min(size, 36))
-                declared = int.from_bytes(head[32:36], "little") if head[:4] == b"vids" else 0
-                stream += head[:4] != b"vids"
+                header = file.read(min(size, 36))
+                declared = int.from_bytes(header[32:36], "little") if header[:4] == b"vids" else 0
+                stream += header[:4] != b"vids"
             elif name == b"idx1":
                 index = file.read(size)
             elif name == b"RIFF":
                 return None
-    if declared in UNKNOWN or not index:
+    if declared in UNKNOWN_LENGTHS or not index:
         return None
-    kinds = np.frombuffer(index, "S4", count=len(index) // 4 // WORDS * WORDS)[::WORDS]
-    return declared, int(np.isin(kinds, [b"%02ddc" % stream, b"%02ddb" % stream]).sum())  # packed or plain pictures
+    chunk_ids = np.frombuffer(index, "S4", count=len(index) // 4 // WORDS_PER_ENTRY * WORDS_PER_ENTRY)
+    frame_ids = [b"%02ddc" % stream, b"%02ddb" % stream]  # compressed or uncompressed frames
+    return declared, int(np.isin(chunk_ids[::WORDS_PER_ENTRY], frame_ids).sum())
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Name and size of each chunk of an AVI, the file standing at its content."""
+    """Name and size of each chunk of an AVI, with the file positioned at the chunk's content."""
     start = file.read(12)
-    place = 12 if start[:4] == b"RIFF" and start[8:] == b"AVI " else None
-    while place is not None:
-        file.seek(place)
-        head = file.read(12)
-        if len(head) < 8:
+    offset = 12 if start[:4] == b"RIFF" and start[8:] == b"AVI " else None
+    while offset is not None:
+        file.seek(offset)
+        header = file.read(12)
+        if len(header) < 8:
             return
-        name, size = head[:4], int.from_bytes(head[4:8], "little")
-        file.seek(place + 8)
+        name, size = header[:4], int.from_bytes(header[4:8], "little")
+        file.seek(offset + 8)
         yield name, size
-        place += 12 if name == b"LIST" and head[8:] in ENTERED else 8 + size + size % 2
+        offset += 12 if name == b"LIST" and header[8:] in LISTS_ENTERED else 8 + size + size % 2

@@ -1,4 +1,4 @@
-"""What can be wrong with a dataset on disk: each kind with its name, its weight and what mends it."""
+"""Faults of a dataset on disk: kinds, severity and the step that mends each."""
 
 from __future__ import annotations
 
@@ -8,71 +8,71 @@ from typing import Any, Literal, NamedTuple
 
 from vfbench.clips import printable
 
-SHOWN = 5  # names of a finding in a text; a record has all
+NAMES_SHOWN = 5  # names of a finding in the text report; the JSON record has all
 
 Level = Literal["error", "warning"]
 
 
 class Kind(NamedTuple):
-    """A kind of finding; an error is what a score could not be made from, or would be wrong by."""
+    """A kind of finding. An error makes scores impossible or wrong; a warning does not."""
 
     level: Level
     title: str
     mend: str
 
 
-AGAIN = "get these again, or take them out"
-ONE_COPY = "check which copy this is: sizes are resized by other steps"
+GET_AGAIN = "get these again, or take them out"
+CHECK_COPY = "check which copy of the dataset this is: other sizes are resized differently"
 KINDS: Mapping[str, Kind] = {
     "missing": Kind(
-        "error", "missing: listed, not on disk", "unpack the archive again, or: python -m vfbench data where {name}"
+        "error", "missing: listed, not on disk", "unpack the archive again, or: python -m vfbench data status {name}"
     ),
     "partial": Kind(
         "error",
         "incomplete copy: fewer videos than the official one",
-        "get the rest: python -m vfbench data where {name}",
+        "get the rest: python -m vfbench data status {name}",
     ),
-    "unreadable": Kind("error", "unreadable", "let your user read these (chmod u+r), or look at the disk"),
-    "empty": Kind("error", "empty", AGAIN),
-    "no video": Kind("error", "no video", AGAIN),
+    "unreadable": Kind("error", "unreadable", "give your user read permission (chmod u+r), or check the disk"),
+    "empty": Kind("error", "empty", GET_AGAIN),
+    "no video": Kind("error", "no video", GET_AGAIN),
     "cut off": Kind("error", "cut off", "copy or unpack these again, or take them out"),
-    "undecodable": Kind("error", "undecodable", AGAIN),
-    "count": Kind("error", "with another number of frames than declared", AGAIN),
+    "undecodable": Kind("error", "undecodable", GET_AGAIN),
+    "count": Kind("error", "with another number of frames than declared", GET_AGAIN),
     "sizes": Kind("error", "with frames of several sizes", "make these again in one size, or take them out"),
-    "damaged": Kind("error", "damaged since it was prepared", "give the command again that prepared the folder"),
+    "damaged": Kind("error", "damaged since preparation", "repeat the command that prepared the folder"),
     "lists": Kind(
         "warning",
-        "of the lists cut off or changed: of another length than the official one",
-        "get the lists again: python -m vfbench data where {name}",
+        "lists cut off or changed: length differs from the official one",
+        "get the lists again: python -m vfbench data status {name}",
     ),
     "extra": Kind("warning", "extra: on disk, in no list", "these are never scored: take them out, or check the lists"),
     "short": Kind(
         "warning",
         "short: fewer than {frames} frames",
-        "no clip of {frames} frames can be cut from these: ask for shorter ones, or take these out",
+        "a clip of {frames} frames does not fit into these: ask for shorter clips, or take these out",
     ),
-    "gaps": Kind("warning", "with frames missing in between", "the motion jumps there: unpack these again"),
+    "gaps": Kind("warning", "with missing frames in between", "the motion jumps there: unpack these again"),
     "rate": Kind(
         "warning",
         "with a variable frame rate",
-        "a clip takes frames by their number, so that its motion is uneven: make these again at one rate",
+        "clips take frames by number, so their motion is uneven: encode these again at one rate",
     ),
-    "links": Kind("warning", "more names of a file", "each name counts as a video: keep one of each"),
+    "links": Kind("warning", "additional names of a file", "each name counts as a video: keep one of each"),
     "copies": Kind("warning", "copies of another", "each copy counts as a video: keep one of each"),
-    "shared": Kind("warning", "leaked: in two splits by content", "keep each in one split"),
+    "shared": Kind("warning", "leaked: same content in two splits", "keep each in one split"),
     "recordings": Kind(
         "warning",
         "recordings leaked: with clips in two splits",
         "keep each recording in one split, as official lists do",
     ),
-    "resolution": Kind("warning", "of another size than most", ONE_COPY),
-    "several": Kind("warning", "of several sizes, none that of most", ONE_COPY),
-    "classes": Kind("warning", "classes without a clip", "check that the archive was unpacked whole"),
+    "resolution": Kind("warning", "of another size than most", CHECK_COPY),
+    "several": Kind("warning", "of several sizes, without a majority", CHECK_COPY),
+    "classes": Kind("warning", "classes without a clip", "check that the archive was unpacked completely"),
 }
 
 
 class Example(NamedTuple):
-    """One name, what is to say of it, and the other names that it stands with."""
+    """Affected name with a detail, and the other names of its group (copies, links)."""
 
     name: str
     detail: str = ""
@@ -81,42 +81,42 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """All that was found of one kind."""
+    """All examples of one kind, with the title and the mending step filled in."""
 
     kind: str
-    cases: tuple[Example, ...]
+    examples: tuple[Example, ...]
     title: str
     mend: str
 
     @property
     def level(self) -> Level:
-        """How bad it is."""
+        """Severity: `error` or `warning`."""
         return KINDS[self.kind].level
 
     @property
     def count(self) -> int:
-        """How many names it is about; of names that stand together, how many too many."""
-        return sum(len(case.others) or 1 for case in self.cases)
+        """Number of affected names; in a group, all but the first."""
+        return sum(len(example.others) or 1 for example in self.examples)
 
     def lines(self) -> list[str]:
-        """Title, the first names, and what mends it."""
-        shown = [f"  {_line(case)}" for case in self.cases[:SHOWN]]
-        more = [f"  and {len(self.cases) - SHOWN:,} more"] if len(self.cases) > SHOWN else []
+        """Text report: title, the first names, and the mending step."""
+        shown = [f"  {_line(example)}" for example in self.examples[:NAMES_SHOWN]]
+        more = [f"  and {len(self.examples) - NAMES_SHOWN:,} more"] if len(self.examples) > NAMES_SHOWN else []
         return [f"{self.level}: {self.count:,} {self.title}", *shown, *more, f"  -> {self.mend}"]
 
     def record(self) -> dict[str, Any]:
-        """The same for machines, with every name."""
-        told = {"kind": self.kind, "level": self.level, "count": self.count, "title": self.title, "mend": self.mend}
-        cases = [{"name": case.name, "detail": case.detail, "others": list(case.others)} for case in self.cases]
-        return {**told, "cases": cases}
+        """JSON record with every name."""
+        cases = [{"name": case.name, "detail": case.detail, "others": list(case.others)} for case in self.examples]
+        fields = {"kind": self.kind, "level": self.level, "count": self.count, "title": self.title, "mend": self.mend}
+        return {**fields, "cases": cases}
 
 
-def finding(kind: str, cases: Iterable[Example], **words: object) -> list[Finding]:
-    """The finding of a kind, or none where there is no case; `words` fill its title and what mends it."""
-    found = tuple(cases)
-    title, mend = (text.format(**words) for text in KINDS[kind][1:])
-    return [Finding(kind, found, title, mend)] if found else []
+def make_findings(kind: str, examples: Iterable[Example], **fields: object) -> list[Finding]:
+    """The finding of a kind, or an empty list without examples; `fields` fill the title and the mending step."""
+    examples = tuple(examples)
+    title, mend = (text.format(**fields) for text in KINDS[kind][1:])
+    return [Finding(kind, examples, title, mend)] if examples else []
 
 
-def _line(case: Example) -> str:
-    return printable(f"{case.name} ({case.detail})" if case.detail else case.name)
+def _line(example: Example) -> str:
+    return printable(f"{example.name} ({example.detail})" if example.detail else example.name)

@@ -1,4 +1,4 @@
-"""Whether the frames of a video follow each other at one rate, by the time stamps of its packets."""
+"""Detection of variable frame rates from the time stamps of a video's packets."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vfbench.video.header import opened
+from vfbench.video.header import open_video
 
 if TYPE_CHECKING:
     from av import Packet
     from av.video.stream import VideoStream
 
-TOLERATED = 1.1  # how much longer than the shortest a frame may last
+MAX_DURATION_RATIO = 1.1  # of the longest to the shortest frame, at a constant rate
 
 
-def uneven(path: Path, *, full: bool = False) -> str:
-    """How long the frames of a video last, as `40 to 120 ms`; empty where they last equally long, or none says it.
+def uneven_durations(path: Path, *, full: bool = False) -> str:
+    """Range of frame durations, such as `40 to 120 ms`; empty where all are equal or the file has no time stamps.
 
-    A container's index tells it at once, if it has one of all frames, as those of mp4 and mov; with `full`, the packets
-    of any file are gone through. Raises `MissingData` for what is no video, and where it is damaged.
+    Reads the container's index if it lists every frame, as in mp4 and mov; with `full`, reads the packets of any file.
+    Raises `MissingData` for a file that is no video or is damaged.
     """
-    with opened(path) as (container, video):
-        stamps = _stamps(container.demux(video)) if full else [one.timestamp for one in video.index_entries]
-        known = full or len(stamps) == video.frames
-        return _span(stamps, float(video.time_base)) if known and video.time_base else ""
+    with open_video(path) as (container, video):
+        times = _frame_times(container.demux(video)) if full else [entry.timestamp for entry in video.index_entries]
+        complete = full or len(times) == video.frames
+        return _duration_range(times, float(video.time_base)) if complete and video.time_base else ""
 
 
-def _stamps(packets: Iterable[Packet[VideoStream]]) -> list[int]:
-    """When each frame is shown, or else decoded; packets that are empty, or passed over by an edit list, show none."""
-    shown = [(packet.pts, packet.dts) for packet in packets if packet.size and not packet.is_discard]
-    for stamps in zip(*shown, strict=True):
-        if None not in stamps:
-            return list(stamps)
+def _frame_times(packets: Iterable[Packet[VideoStream]]) -> list[int]:
+    """Presentation time of each frame, or else decoding time; skips empty packets and those dropped by an edit list."""
+    stamps = [(packet.pts, packet.dts) for packet in packets if packet.size and not packet.is_discard]
+    for times in zip(*stamps, strict=True):
+        if None not in times:
+            return list(times)
     return []
 
 
-def _span(stamps: Sequence[int], tick: float) -> str:
-    """The shortest and the longest that a frame lasts, if these are further apart than rounding to `tick` seconds."""
-    lasting = [after - before for before, after in pairwise(sorted(stamps))]
-    shortest, longest = min(lasting, default=0), max(lasting, default=0)
+def _duration_range(times: Sequence[int], tick: float) -> str:
+    """Shortest to longest frame duration, or empty if they differ by no more than rounding to `tick` seconds."""
+    durations = [after - before for before, after in pairwise(sorted(times))]
+    shortest, longest = min(durations, default=0), max(durations, default=0)
     rounded = longest - shortest <= 1 and longest < 2 * shortest
-    if longest <= TOLERATED * shortest or rounded:
+    if longest <= MAX_DURATION_RATIO * shortest or rounded:
         return ""
     return f"{shortest * tick * 1000:.4g} to {longest * tick * 1000:.4g} ms"

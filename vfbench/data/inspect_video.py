@@ -1,4 +1,4 @@
-"""A video of a dataset looked at: what it declares, whether it is whole and, if asked, whether every frame decodes."""
+"""Inspection of one video of a dataset: declared properties, damage and, in full mode, decoding of every frame."""
 
 from __future__ import annotations
 
@@ -16,193 +16,192 @@ from PIL import Image
 
 from vfbench import clips, video
 from vfbench.clips import ClipFile
-from vfbench.clips.scan import frame_files, gap
+from vfbench.clips.scan import first_gap, frame_files
 from vfbench.data import avi_index, frame_rate, parallel
 from vfbench.errors import MissingData
-from vfbench.utils.progress import Progress, plain
+from vfbench.utils.progress import Progress, format_rate
 
-BATCH = 16  # frames of a folder or array that are in memory at once
+FRAMES_AT_ONCE = 16  # frames of a folder or array in memory at a time
 
 
 class Problem(NamedTuple):
-    """What is wrong with a video: a kind of `vfbench.data.findings`, and in words."""
+    """A fault of a video: a kind of `vfbench.data.findings.KINDS`, and a detail to print."""
 
     kind: str
     detail: str
 
 
 class VideoInfo(NamedTuple):
-    """What a video shows of itself: frames, size as shown, frames a second, and what is wrong with it, if anything.
+    """Properties of a video: number of frames, displayed height and width, frames per second, and its first problem.
 
-    `weight` is equal for videos that may have the same content (the sizes of their files); None where that is not
-    compared. `gap` names frames between which others are missing, `uneven` says how long frames last that do not last
-    equally long; `decoded` counts frames that were read.
+    `size_key` is equal for videos that may have the same content (file sizes); None where copies are not looked for.
+    `gap` names the frames around a missing one, `uneven` is the range of unequal frame durations, and `decoded` counts
+    the frames read.
     """
 
     frames: int = 0
     height: int = 0
     width: int = 0
     rate: float | None = None
-    weight: str | None = None
+    size_key: str | None = None
     gap: str = ""
     uneven: str = ""
     decoded: int = 0
-    trouble: Problem | None = None
+    problem: Problem | None = None
 
 
-Identity = tuple[int, int, int] | str
+FileIdentity = tuple[int, int, int] | str
 
 
-def identity(entry: ClipFile) -> Identity:
-    """Equal for names of one file (links to it), however they are spelled."""
+def file_identity(entry: ClipFile) -> FileIdentity:
+    """Device, inode and row of an entry: equal for all links to one file."""
     try:
-        told = entry.path.stat()
-    except OSError:  # told when it is looked at
+        status = entry.path.stat()
+    except OSError:  # reported by `inspect_entry`
         return f"{entry.path}[{entry.row}]"
-    return told.st_dev, told.st_ino, entry.row
+    return status.st_dev, status.st_ino, entry.row
 
 
-def look_at(entries: Sequence[ClipFile], *, full: bool = False) -> list[VideoInfo]:
-    """What each entry shows, with `full` after reading every frame. A file with several names is looked at once."""
-    own = [identity(entry) for entry in entries]
-    unique = dict(zip(reversed(own), reversed(entries), strict=True))  # the first name of each
-    found: dict[Identity, VideoInfo] = {}
-    progress = Progress("videos decoded" if full else "videos looked at", len(unique), "videos")
-    results = parallel.each(partial(look, full=full), list(unique.values()), processes=full)
+def inspect_entries(entries: Sequence[ClipFile], *, full: bool = False) -> list[VideoInfo]:
+    """Inspection of each entry, with `full` after decoding every frame. A file with several names is inspected once."""
+    identities = [file_identity(entry) for entry in entries]
+    unique = dict(zip(reversed(identities), reversed(entries), strict=True))  # the first name of each file
+    infos: dict[FileIdentity, VideoInfo] = {}
+    progress = Progress("videos decoded" if full else "videos checked", len(unique), "videos")
+    results = parallel.map_ordered(partial(inspect_entry, full=full), list(unique.values()), processes=full)
     decoded, start = 0, time.monotonic()
-    for one, seen in zip(unique, results, strict=True):
-        found[one] = seen
-        decoded += seen.decoded
-        frames = decoded / max(time.monotonic() - start, 1e-9)
-        progress.advance(1, f"{plain(frames)} frames/s" if decoded else "")
-    return [found[one] for one in own]
+    for identity, info in zip(unique, results, strict=True):
+        infos[identity] = info
+        decoded += info.decoded
+        rate = decoded / max(time.monotonic() - start, 1e-9)
+        progress.advance(1, f"{format_rate(rate)} frames/s" if decoded else "")
+    return [infos[identity] for identity in identities]
 
 
-def look(entry: ClipFile, *, full: bool = False) -> VideoInfo:
-    """What an entry shows; never raises, since whatever is wrong stands in `trouble`."""
+def inspect_entry(entry: ClipFile, *, full: bool = False) -> VideoInfo:
+    """Inspect one entry, with `full` by decoding every frame. Never raises: a fault is returned as `problem`."""
     try:
-        kind = {"videos": _video, "frames": _stills}.get(entry.kind, _array)
-        return kind(entry, full)
+        inspect = {"videos": _inspect_video, "frames": _inspect_frames}.get(entry.kind, _inspect_array)
+        return inspect(entry, full)
     except OSError as error:
-        return VideoInfo(trouble=Problem("unreadable", error.strerror or str(error)))
+        return VideoInfo(problem=Problem("unreadable", error.strerror or str(error)))
     except MissingData as error:
-        return VideoInfo(trouble=_trouble(error, entry.path, "undecodable"))
+        return VideoInfo(problem=_to_problem(error, entry.path, "undecodable"))
 
 
-def _video(entry: ClipFile, full: bool) -> VideoInfo:
+def _inspect_video(entry: ClipFile, full: bool) -> VideoInfo:
     path = entry.path
-    told = path.stat()
-    if stat.S_ISREG(told.st_mode) and told.st_size == 0:
-        return VideoInfo(trouble=Problem("empty", "0 bytes"))
+    status = path.stat()
+    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+        return VideoInfo(problem=Problem("empty", "0 bytes"))
     if not os.access(path, os.R_OK):
-        return VideoInfo(trouble=Problem("unreadable", "Permission denied"))
+        return VideoInfo(problem=Problem("unreadable", "Permission denied"))
     try:
         header = video.header(path)
     except MissingData as error:
-        return VideoInfo(trouble=_trouble(error, path, "no video"))
-    indexed = avi_index.counts(path)
-    seen = VideoInfo(header.frames, header.height, header.width, header.rate, str(told.st_size))
-    if trouble := _wrong(path, header.frames, indexed):
-        seen = seen._replace(trouble=trouble)
-    elif full or not indexed:  # the rate of an AVI is in its head; to look whether frames are left out takes time
-        with contextlib.suppress(MissingData):  # damage is told by decoding
-            seen = seen._replace(uneven=frame_rate.uneven(path, full=full))
-    return _decoded(path, seen) if full else seen
+        return VideoInfo(problem=_to_problem(error, path, "no video"))
+    avi_counts = avi_index.frame_counts(path)
+    info = VideoInfo(header.frames, header.height, header.width, header.rate, str(status.st_size))
+    if problem := _file_problem(path, header.frames, avi_counts):
+        info = info._replace(problem=problem)
+    elif full or not avi_counts:  # an AVI declares one rate; finding left-out frames means reading all its packets
+        with contextlib.suppress(MissingData):  # decoding reports the damage
+            info = info._replace(uneven=frame_rate.uneven_durations(path, full=full))
+    return _decode_video(path, info) if full else info
 
 
-def _wrong(path: Path, frames: int, indexed: tuple[int, int] | None) -> Problem | None:
-    """What is wrong with a file of so many frames, as far as its size and, of an AVI, its index tell."""
+def _file_problem(path: Path, frames: int, avi_counts: tuple[int, int] | None) -> Problem | None:
+    """Fault of a file that its size, its number of frames or, for an AVI, its index shows."""
     try:
-        video.check_whole(path)
+        video.check_complete(path)
     except MissingData as error:
-        return _trouble(error, path, "cut off")
+        return _to_problem(error, path, "cut off")
     if frames == 0:
         return Problem("empty", "no frame")
-    if indexed and frames == indexed[0] != indexed[1]:  # the head was believed, and is wrong
-        return Problem("count", f"declared {frames:,}, indexed {indexed[1]:,}")
+    if avi_counts and frames == avi_counts[0] != avi_counts[1]:  # `frames` comes from the header, which is wrong
+        return Problem("count", f"declared {frames:,}, indexed {avi_counts[1]:,}")
     return None
 
 
-def _decoded(path: Path, seen: VideoInfo) -> VideoInfo:
-    """The same with every frame decoded: how many come out, and how many should."""
+def _decode_video(path: Path, info: VideoInfo) -> VideoInfo:
+    """Decode every frame, and report a number that differs from the declared one."""
     try:
         decoded = video.count_frames(path)
     except MissingData as error:
-        return seen._replace(trouble=seen.trouble or _trouble(error, path, "undecodable"))
-    said = f"declared {seen.frames:,}, decoded {decoded:,}"
-    if seen.trouble:
-        more = f", decoded {decoded:,}" if seen.trouble.kind == "count" else f"; {said}"
-        return seen._replace(decoded=decoded, trouble=seen.trouble._replace(detail=f"{seen.trouble.detail}{more}"))
-    return seen._replace(decoded=decoded, trouble=Problem("count", said) if decoded != seen.frames else None)
+        return info._replace(problem=info.problem or _to_problem(error, path, "undecodable"))
+    counts = f"declared {info.frames:,}, decoded {decoded:,}"
+    if info.problem:
+        more = f", decoded {decoded:,}" if info.problem.kind == "count" else f"; {counts}"
+        return info._replace(decoded=decoded, problem=info.problem._replace(detail=f"{info.problem.detail}{more}"))
+    return info._replace(decoded=decoded, problem=Problem("count", counts) if decoded != info.frames else None)
 
 
-def _stills(entry: ClipFile, full: bool) -> VideoInfo:
+def _inspect_frames(entry: ClipFile, full: bool) -> VideoInfo:
+    """Inspect a frame folder: the size of every image file, and the pixels of the first."""
     files = frame_files(entry.path)
     if not files:
-        return VideoInfo(trouble=Problem("empty", "no image"))
+        return VideoInfo(problem=Problem("empty", "no image"))
     sizes = [file.stat().st_size for file in files]
-    weight = hashlib.sha256(repr(sizes).encode()).hexdigest()
+    size_key = hashlib.sha256(repr(sizes).encode()).hexdigest()
     if 0 in sizes:
-        return VideoInfo(len(files), trouble=Problem("empty", f"{files[sizes.index(0)].name} has 0 bytes"))
-    if shut := [file for file in files if not os.access(file, os.R_OK)]:
-        return VideoInfo(len(files), trouble=Problem("unreadable", f"{shut[0].name}: Permission denied"))
+        return VideoInfo(len(files), problem=Problem("empty", f"{files[sizes.index(0)].name} has 0 bytes"))
+    if unreadable := [file for file in files if not os.access(file, os.R_OK)]:
+        return VideoInfo(len(files), problem=Problem("unreadable", f"{unreadable[0].name}: Permission denied"))
     try:
         with Image.open(files[0]) as image:
             width, height = image.size
-    except (OSError, SyntaxError, ValueError) as error:  # whatever Pillow's readers raise for damage
-        return VideoInfo(len(files), trouble=Problem("undecodable", f"{files[0].name}: no readable image ({error})"))
-    seen = VideoInfo(len(files), height, width, None, weight, gap([file.name for file in files]))
-    return _read(entry, seen) if full else seen
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's readers raise any of these for damage
+        return VideoInfo(len(files), problem=Problem("undecodable", f"{files[0].name}: no readable image ({error})"))
+    info = VideoInfo(len(files), height, width, None, size_key, first_gap([file.name for file in files]))
+    return _read_all(entry, info) if full else info
 
 
-def _array(entry: ClipFile, full: bool) -> VideoInfo:
+def _inspect_array(entry: ClipFile, full: bool) -> VideoInfo:
     frames, height, width = clips.measure(entry)
-    weight = f"{frames}x{height}x{width}" if entry.kind == "arrays" else None
-    seen = VideoInfo(frames, height, width, entry.rate, weight)
-    return _read(entry, seen) if full else seen
+    size_key = f"{frames}x{height}x{width}" if entry.kind == "arrays" else None
+    info = VideoInfo(frames, height, width, entry.rate, size_key)
+    return _read_all(entry, info) if full else info
 
 
-def _read(entry: ClipFile, seen: VideoInfo) -> VideoInfo:
-    """The same with every frame of a folder or array read, a few at a time."""
+def _read_all(entry: ClipFile, info: VideoInfo) -> VideoInfo:
+    """Read every frame of a folder or array, `FRAMES_AT_ONCE` at a time."""
     size = None
-    for start in range(0, seen.frames, BATCH):
+    for start in range(0, info.frames, FRAMES_AT_ONCE):
         try:
-            images = clips.read(entry, range(start, min(start + BATCH, seen.frames)))
+            images = clips.read_frames(entry, range(start, min(start + FRAMES_AT_ONCE, info.frames)))
         except MissingData as error:
-            sizes = "frame size changes" in str(error)
-            return seen._replace(
-                decoded=start, trouble=_trouble(error, entry.path, "sizes" if sizes else "undecodable")
-            )
+            kind = "sizes" if "frame size changes" in str(error) else "undecodable"
+            return info._replace(decoded=start, problem=_to_problem(error, entry.path, kind))
         if size not in (None, images.shape[2:]):
-            return seen._replace(decoded=start, trouble=Problem("sizes", f"another size from frame {start} on"))
+            return info._replace(decoded=start, problem=Problem("sizes", f"another size from frame {start} on"))
         size = images.shape[2:]
-    return seen._replace(decoded=seen.frames)
+    return info._replace(decoded=info.frames)
 
 
-def _trouble(error: MissingData, path: Path, kind: str) -> Problem:
-    """An error in words that do not name the file again, and do not say twice how to mend it."""
-    said = str(error).removeprefix(f"{path}: ").rpartition("; ")[0] or str(error)
-    said = said.replace(f"{path}{os.sep}", "").removeprefix("needs all frames from 0, ")
+def _to_problem(error: MissingData, path: Path, kind: str) -> Problem:
+    """An error as a problem, without the file name and the advice: the report prints its own."""
+    detail = str(error).removeprefix(f"{path}: ").rpartition("; ")[0] or str(error)
+    detail = detail.replace(f"{path}{os.sep}", "").removeprefix("needs all frames from 0, ")
     cause = error.__cause__
-    refused = isinstance(cause, OSError) and cause.errno is not None  # by the system; Pillow's have no number
-    return Problem("unreadable" if refused else kind, said)
+    refused = isinstance(cause, OSError) and cause.errno is not None  # a system error; Pillow's have no number
+    return Problem("unreadable" if refused else kind, detail)
 
 
-def contents(entries: Sequence[ClipFile]) -> Iterator[str]:
-    """The SHA-256 of what each entry holds; empty for one that cannot be read."""
-    return parallel.each(_content, entries)
+def content_hashes(entries: Sequence[ClipFile]) -> Iterator[str]:
+    """SHA-256 of the content of each entry; empty for one that cannot be read."""
+    return parallel.map_ordered(_content_hash, entries)
 
 
-def _content(entry: ClipFile) -> str:
+def _content_hash(entry: ClipFile) -> str:
     digest = hashlib.sha256()
     try:
         if entry.kind == "arrays":
-            digest.update(clips.read(entry, range(clips.count(entry))).numpy().tobytes())
+            digest.update(clips.read_frames(entry, range(clips.count_frames(entry))).numpy().tobytes())
             return digest.hexdigest()
         files = frame_files(entry.path) if entry.kind == "frames" else [entry.path]
-        for file in files:
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-    except (OSError, MissingData):  # told where it was looked at
+        for path in files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    except (OSError, MissingData):  # reported by `inspect_entry`
         return ""
     return digest.hexdigest()

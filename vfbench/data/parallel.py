@@ -1,4 +1,4 @@
-"""The same work on many files at once: threads where it waits for a disk, processes where it computes."""
+"""Parallel map over files: threads for work that waits for a disk, processes for decoding."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from vfbench.errors import BadEnvironment
-from vfbench.utils.device import cores
+from vfbench.utils.device import available_cores
 
-Thing = TypeVar("Thing")
+Input = TypeVar("Input")
 Result = TypeVar("Result")
 
-CHUNK = 4  # files that a process takes at a time
-FEW = 512  # files of UCF101 that threads have decoded before processes have started
+CHUNK = 4  # inputs sent to a process at a time
+MIN_FOR_PROCESSES = 512  # videos of UCF101 that threads decode in the time that processes take to start
 
 
-def each(
-    work: Callable[[Thing], Result], things: Sequence[Thing], *, processes: bool = False, workers: int | None = None
+def map_ordered(
+    work: Callable[[Input], Result], inputs: Sequence[Input], *, processes: bool = False, workers: int | None = None
 ) -> Iterator[Result]:
-    """`work` of each thing, in their order, on all cores; `work` is a function of a module, and raises nothing.
+    """`work(input)` for each input, in order, on all cores or `workers`. `work` must be picklable and must not raise.
 
-    With `processes`, decoding does not wait for one interpreter; measured by benchmarks/verify_speed.py. Raises
+    `processes` decode in parallel despite the interpreter lock; benchmarks/verify_speed.py measures the gain. Raises
     `BadEnvironment` where a process was killed.
     """
-    count = workers or cores()
-    alone = not processes or count == 1 or len(things) < FEW
-    pool = ThreadPoolExecutor(count) if alone else _processes(count)
+    count = workers or available_cores()
+    use_threads = not processes or count == 1 or len(inputs) < MIN_FOR_PROCESSES
+    pool = ThreadPoolExecutor(count) if use_threads else _process_pool(count)
     done = 0
     try:
-        for result in pool.map(work, things, chunksize=CHUNK):
+        for result in pool.map(work, inputs, chunksize=CHUNK):
             yield result
             done += 1
     except BrokenProcessPool as error:
         raise BadEnvironment(
-            f"a process was killed after {done:,} of {len(things):,} videos, perhaps for memory: make room and repeat "
-            "the command, or look without decoding (leave out --full)"
+            f"a process was killed after {done:,} of {len(inputs):,} videos, perhaps for lack of memory: free some and "
+            "repeat the command, or leave out --full to skip decoding"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _processes(count: int) -> Executor:
-    # A fork of this process could inherit a lock of one of its threads, so a clean one is forked, which has imported
-    # what they all need. Ctrl-C reaches every process of a terminal: this one alone answers it.
+def _process_pool(count: int) -> Executor:
+    # A fork of this process could inherit a lock held by one of its threads. The fork server is a clean process with
+    # the imports done. Workers ignore Ctrl-C, which a terminal sends to every process: this process handles it.
     method = "spawn" if sys.platform == "win32" else "forkserver"
     context = multiprocessing.get_context(method)
     if method == "forkserver":

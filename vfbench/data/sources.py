@@ -1,4 +1,4 @@
-"""The datasets that are read from disk, by name: what a user's words and folders lead to."""
+"""Datasets read from disk: their names, inventories and videos."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Split
 
 
-def inventory(dataset: str, data_root: Path | str | None = None) -> Inventory:
-    """What stands on disk of a dataset such as `ucf101` or `ucf101(split_list=2)`.
+def find_inventory(dataset: str, data_root: Path | str | None = None) -> Inventory:
+    """Inventory of a dataset such as `ucf101` or `ucf101(split_list=2)`.
 
-    Options that only say how clips are cut make no difference here. Raises `UserError` for a dataset that is not read
-    from disk or an option that it does not have, and `MissingData` with the way to get a dataset that is not there.
+    Options that only change how clips are cut are ignored. Raises `UserError` for a dataset that is not read from disk
+    or an unknown option, and `MissingData` with the steps to get a dataset that is not found.
     """
     spec = plugins.parse(dataset).merged({"root": str(data_root) if data_root else None})
     module = plugins.module("dataset", spec.name)
-    if not readable(module):
-        known = ", ".join(names())
-        raise UserError(f"dataset {spec.name} is made, not read from disk: there is nothing to verify; known: {known}")
-    takes, cuts = (set(inspect.signature(function).parameters) for function in (module.find, module.build))
+    if not is_on_disk(module):
+        known = ", ".join(dataset_names())
+        raise UserError(f"dataset {spec.name} is generated, so it has no files on disk: choose one of {known}")
+    find_options, build_options = (set(inspect.signature(work).parameters) for work in (module.find, module.build))
     for option in spec.options:
-        if option not in takes | cuts:
-            raise unknown(f"option of dataset {spec.name}", option, takes | cuts)
-    found: Inventory = module.find(**{name: value for name, value in spec.options.items() if name in takes})
-    return found
+        if option not in find_options | build_options:
+            raise unknown(f"option of dataset {spec.name}", option, find_options | build_options)
+    inventory: Inventory = module.find(**{name: value for name, value in spec.options.items() if name in find_options})
+    return inventory
 
 
-def names() -> list[str]:
-    """The datasets that are read from disk."""
-    found = []
+def dataset_names() -> list[str]:
+    """Names of all datasets that are read from disk."""
+    names = []
     for name in plugins.names("dataset"):
-        with contextlib.suppress(UserError):  # one that cannot be imported is nothing to the others
-            found += [name] if readable(plugins.module("dataset", name)) else []
-    return found
+        with contextlib.suppress(UserError):  # skip a plug-in that cannot be imported
+            names += [name] if is_on_disk(plugins.module("dataset", name)) else []
+    return names
 
 
-def readable(module: ModuleType) -> bool:
-    """Whether a dataset's module finds files."""
+def is_on_disk(module: ModuleType) -> bool:
+    """True where a dataset module has a function `find`, and so reads files."""
     return hasattr(module, "find")
 
 
-class Item(NamedTuple):
-    """A video of a split, by the name that findings call it."""
+class SplitVideo(NamedTuple):
+    """A video of a split, with its name in findings."""
 
     split: Split
     name: str
     entry: ClipFile
 
 
-def items(inventory: Inventory) -> list[Item]:
-    """All videos, split by split; where splits are folders of their own, names begin with the folder's."""
-    apart = len({found.base for found in inventory.splits.values()}) > 1
+def list_videos(inventory: Inventory) -> list[SplitVideo]:
+    """All videos, split by split. Where splits lie in different folders, names start with the folder's name."""
+    several_folders = len({folder.base for folder in inventory.splits.values()}) > 1
     return [
-        Item(split, f"{found.base.name}/{entry.name}" if apart else entry.name, entry)
-        for split, found in inventory.splits.items()
-        for entry in found.entries
+        SplitVideo(split, f"{folder.base.name}/{entry.name}" if several_folders else entry.name, entry)
+        for split, folder in inventory.splits.items()
+        for entry in folder.entries
     ]

@@ -1,7 +1,8 @@
-"""Is a dataset on disk what it should be? Every file is looked at, and whatever is wrong is named with what mends it.
+"""Verification of a dataset on disk: checks every file, and names each fault with the step that mends it.
 
-Quickly: names against the official lists, headers, cut-off files, wrong counts, short clips, copies, what two splits
-share. Fully: every frame decoded besides, on all cores, and when each is shown. A file that fails stops no other.
+Quick mode compares names with the official lists and checks headers, cut-off files, frame counts, short clips, copies
+and content shared by two splits. Full mode also decodes every frame, on all cores, and checks the time stamps. A faulty
+file never stops the check of the others.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from vfbench import plugins
 from vfbench.clips import prepared
 from vfbench.clips.inventory import Inventory, require_outside
 from vfbench.data import completeness, duplicates, sources
-from vfbench.data.findings import KINDS, Example, Finding, finding
-from vfbench.data.inspect_video import VideoInfo, look_at
-from vfbench.data.sources import Item, items
-from vfbench.data.verify_report import Report
+from vfbench.data.findings import KINDS, Example, Finding, make_findings
+from vfbench.data.inspect_video import VideoInfo, inspect_entries
+from vfbench.data.sources import SplitVideo, list_videos
+from vfbench.data.verify_report import VerifyReport
 from vfbench.errors import MissingData, UserError
 from vfbench.utils import files
 from vfbench.utils.files import write_json
 
-FRAMES = 16  # of a clip, in most protocols
+FRAMES = 16  # clip length of most protocols
 
 
 def verify(
@@ -31,97 +32,97 @@ def verify(
     full: bool = False,
     frames: int = FRAMES,
     output: Path | None = None,
-) -> Report:
-    """Look at all files of a dataset, such as `ucf101(split_list=2)`; `full` decodes every frame.
+) -> VerifyReport:
+    """Check all files of a dataset, such as `ucf101(split_list=2)`; `full` decodes every frame.
 
-    Videos with fewer than `frames` frames are named, and the record is written to `output`. Raises `MissingData` with
-    the way to get a dataset that is not found at all, `UserError` for one that is unknown or an output among its files,
-    and `BadEnvironment` where that cannot be written.
+    Videos with fewer than `frames` frames are reported as short. Writes the JSON record to `output`. Raises
+    `MissingData` with the steps to get a dataset that is not found, `UserError` for an unknown dataset or an output in
+    the dataset's folder, and `BadEnvironment` where the output cannot be written.
     """
     if frames < 1:
         raise UserError(f"--frames {frames}: a clip has at least 1 frame")
-    inventory = sources.inventory(dataset, data_root)
+    inventory = sources.find_inventory(dataset, data_root)
     if output:
         require_outside(output, inventory, data_root, plugins.parse(dataset).options.get("root"))
         files.require_writable(output.parent)
-    report = examine(inventory, full=full, frames=frames)
+    report = verify_inventory(inventory, full=full, frames=frames)
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, report.record())
     return report
 
 
-def examine(inventory: Inventory, *, full: bool = False, frames: int = FRAMES) -> Report:
-    """The same of what was found already."""
-    there = items(inventory)
-    seen = look_at([item.entry for item in there], full=full)
-    found = [
+def verify_inventory(inventory: Inventory, *, full: bool = False, frames: int = FRAMES) -> VerifyReport:
+    """Check all files of an inventory; `full` decodes every frame, `frames` is the clip length that must fit."""
+    videos = list_videos(inventory)
+    infos = inspect_entries([video.entry for video in videos], full=full)
+    inspected = list(zip(videos, infos, strict=True))
+    findings = [
         *completeness.findings(inventory),
-        *_troubles(there, seen),
-        *(_shards(inventory) if full else []),
-        *_short(there, seen, frames),
-        *finding("gaps", [Example(item.name, one.gap) for item, one in zip(there, seen, strict=True) if one.gap]),
-        *finding("rate", [Example(item.name, one.uneven) for item, one in zip(there, seen, strict=True) if one.uneven]),
-        *duplicates.findings(there, seen, inventory),
-        *_sizes(there, seen),
+        *_problems(videos, infos),
+        *(_damaged_shards(inventory) if full else []),
+        *_short_videos(videos, infos, frames),
+        *make_findings("gaps", [Example(video.name, info.gap) for video, info in inspected if info.gap]),
+        *make_findings("rate", [Example(video.name, info.uneven) for video, info in inspected if info.uneven]),
+        *duplicates.findings(videos, infos, inventory),
+        *_unusual_sizes(videos, infos),
     ]
-    return Report(inventory, tuple(there), tuple(seen), tuple(sorted(found, key=_order)), full)
+    return VerifyReport(inventory, tuple(videos), tuple(infos), tuple(sorted(findings, key=_order)), full)
 
 
-def require(report: Report) -> None:
+def require_no_errors(report: VerifyReport) -> None:
     """Raise `MissingData` with a summary where a dataset has errors; warnings pass."""
-    errors = [f"{found.count:,} {found.title}" for found in report.findings if found.level == "error"]
+    errors = [f"{finding.count:,} {finding.title}" for finding in report.findings if finding.level == "error"]
     if errors:
         raise MissingData(f"{report.inventory.dataset} in {report.root}: {'; '.join(errors)}")
 
 
-def _order(found: Finding) -> int:
-    return list(KINDS).index(found.kind)
+def _order(finding: Finding) -> int:
+    return list(KINDS).index(finding.kind)
 
 
-def _troubles(there: Sequence[Item], seen: Sequence[VideoInfo]) -> list[Finding]:
-    wrong = [(item, one.trouble) for item, one in zip(there, seen, strict=True) if one.trouble]
-    kinds = {trouble.kind for _, trouble in wrong}
-    return [
-        found
-        for kind in kinds
-        for found in finding(
-            kind, [Example(item.name, trouble.detail) for item, trouble in wrong if trouble.kind == kind]
-        )
-    ]
+def _problems(videos: Sequence[SplitVideo], infos: Sequence[VideoInfo]) -> list[Finding]:
+    faulty = [(video, info.problem) for video, info in zip(videos, infos, strict=True) if info.problem]
+    by_kind: dict[str, list[Example]] = {}
+    for video, problem in faulty:
+        by_kind.setdefault(problem.kind, []).append(Example(video.name, problem.detail))
+    return [finding for kind, examples in by_kind.items() for finding in make_findings(kind, examples)]
 
 
-def _shards(inventory: Inventory) -> list[Finding]:
-    """The shards of a prepared folder whose bytes are no more what was written."""
-    roots = {found.root for found in inventory.splits.values() if found.kind == "prepared"}
-    return finding("damaged", [Example(fault) for root in sorted(roots) for fault in prepared.damaged(root)])
+def _damaged_shards(inventory: Inventory) -> list[Finding]:
+    """Shards of a prepared folder whose bytes changed since they were written."""
+    roots = {folder.root for folder in inventory.splits.values() if folder.kind == "prepared"}
+    return make_findings(
+        "damaged", [Example(fault) for root in sorted(roots) for fault in prepared.damaged_shards(root)]
+    )
 
 
-def _short(there: Sequence[Item], seen: Sequence[VideoInfo], frames: int) -> list[Finding]:
-    """Videos that are whole, and have fewer frames than a clip needs."""
+def _short_videos(videos: Sequence[SplitVideo], infos: Sequence[VideoInfo], frames: int) -> list[Finding]:
+    """Undamaged videos with fewer than `frames` frames."""
     short = [
-        Example(item.name, f"{one.frames:,}")
-        for item, one in zip(there, seen, strict=True)
-        if one.trouble is None and one.frames < frames
+        Example(video.name, f"{info.frames:,}")
+        for video, info in zip(videos, infos, strict=True)
+        if info.problem is None and info.frames < frames
     ]
-    return finding("short", short, frames=frames)
+    return make_findings("short", short, frames=frames)
 
 
-def _sizes(there: Sequence[Item], seen: Sequence[VideoInfo]) -> list[Finding]:
-    """Videos of another size than most; where no size is that of more than half, all of them by their size."""
-    sizes: dict[str, list[Item]] = {}
-    for item, one in zip(there, seen, strict=True):
-        if one.width:
-            sizes.setdefault(f"{one.width}x{one.height}", []).append(item)
-    ordered = sorted(sizes.items(), key=lambda size: -len(size[1]))
+def _unusual_sizes(videos: Sequence[SplitVideo], infos: Sequence[VideoInfo]) -> list[Finding]:
+    """Videos of another size than the majority; without a majority, all videos grouped by size."""
+    by_size: dict[str, list[SplitVideo]] = {}
+    for video, info in zip(videos, infos, strict=True):
+        if info.width:
+            by_size.setdefault(f"{info.width}x{info.height}", []).append(video)
+    ordered = sorted(by_size.items(), key=lambda pair: -len(pair[1]))
     if len(ordered) < 2:
         return []
-    if len(ordered[0][1]) * 2 > sum(map(len, sizes.values())):
-        usual = ordered[0][0]
-        others = {id(item): size for size, items in sizes.items() if size != usual for item in items}
-        return finding("resolution", [Example(item.name, others[id(item)]) for item in there if id(item) in others])
-    return finding("several", [_of_one_size(size, [item.name for item in items]) for size, items in ordered])
+    if len(ordered[0][1]) * 2 > sum(map(len, by_size.values())):
+        majority = ordered[0][0]
+        others = {id(video): size for size, group in by_size.items() if size != majority for video in group}
+        unusual = [Example(video.name, others[id(video)]) for video in videos if id(video) in others]
+        return make_findings("resolution", unusual)
+    return make_findings("several", [_size_example(size, [video.name for video in group]) for size, group in ordered])
 
 
-def _of_one_size(size: str, called: Sequence[str]) -> Example:
-    return Example(size, f"{len(called):,}, such as {called[0]}", tuple(called))
+def _size_example(size: str, names: Sequence[str]) -> Example:
+    return Example(size, f"{len(names):,}, such as {names[0]}", tuple(names))

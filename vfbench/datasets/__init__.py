@@ -1,1 +1,1 @@
-"""One file a dataset."""
+"""Datasets, one plug-in module each."""

@@ -1,4 +1,4 @@
-"""The videos of a known dataset, told by their names in whatever layout they lie."""
+"""Videos of a known dataset, recognised by their file names in any folder layout."""
 
 from __future__ import annotations
 
@@ -9,197 +9,202 @@ from typing import Literal, TypeAlias
 
 from vfbench import clips
 from vfbench.clips import ClipFile, ClipFolder
-from vfbench.clips.scan import VIDEOS, suffix
-from vfbench.datasets._tree import Tree
+from vfbench.clips.scan import VIDEO_SUFFIXES, suffix
+from vfbench.datasets._tree import DatasetTree
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Split
 
-# How the files or frame folders of each dataset are called, without the suffix. An id of YouTube has 11 characters.
-NAMES = {
+# Names of the video files or frame folders of each dataset, without suffix. A YouTube id has 11 characters.
+NAME_PATTERNS = {
     "ucf101": re.compile(r"v_(?P<action>[A-Za-z]+)_g(?P<group>[0-9]{2})_c(?P<clip>[0-9]{2})", re.IGNORECASE),
     "taichi_hd": re.compile(r"(?P<id>[A-Za-z0-9_-]{11})#(?P<start>[0-9]+)#(?P<end>[0-9]+)"),
     "sky_timelapse": re.compile(r"(?P<id>[A-Za-z0-9_-]{11})_(?P<part>[0-9]+)"),
 }
-SIDES: Mapping[str, Split] = {"train": "train", "test": "test", "sky_train": "train", "sky_test": "test"}
-TRIES = 3  # files that are opened to see their size, should the first be damaged
+SPLIT_FOLDERS: Mapping[str, Split] = {"train": "train", "test": "test", "sky_train": "train", "sky_test": "test"}
+MAX_SIZE_PROBES = 3  # files opened to find the frame size, in case the first are damaged
 Kind: TypeAlias = Literal["videos", "frames"]
-Side: TypeAlias = Literal["train", "test", ""]  # the split whose folder a video stands in, empty for none
+FolderSplit: TypeAlias = Literal["train", "test", ""]  # split whose folder a video lies in; empty for no such folder
 
 
 @dataclass(frozen=True)
-class Named:
-    """Videos by the split whose folder they stand in (empty: in none) and their name in the dataset.
+class NamedVideos:
+    """Videos with the dataset's names: for each split folder (empty: none), the path of each video name.
 
-    The values are paths relative to the root; `strangers` are videos and frame folders of other names.
+    Paths are relative to the root. `unrecognised` are videos and frame folders with other names.
     """
 
-    tree: Tree
+    tree: DatasetTree
     kind: Kind
-    sides: Mapping[Side, Mapping[str, str]]
-    strangers: tuple[str, ...] = ()
+    by_folder: Mapping[FolderSplit, Mapping[str, str]]
+    unrecognised: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return sum(map(len, self.sides.values()))
+        return sum(map(len, self.by_folder.values()))
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know of the files."""
-        others = f"not read, named otherwise: {len(self.strangers):,} ({clips.few(self.strangers)})"
-        return [*([others] if self.strangers else []), *self.tree.notes()]
+        """Notes on unrecognised names, empty folders, gaps in frame numbers and ignored files."""
+        others = f"not read, other names: {len(self.unrecognised):,} ({clips.first_few(self.unrecognised)})"
+        return [*([others] if self.unrecognised else []), *self.tree.notes()]
 
     @property
     def leaked(self) -> list[str]:
-        """The names of the videos that stand in the folders of two splits, in natural order."""
-        return in_order(self.sides.get("train", {}).keys() & self.sides.get("test", {}).keys())
+        """Names of videos that lie in the folders of both splits, in natural order."""
+        return natural_order(self.by_folder.get("train", {}).keys() & self.by_folder.get("test", {}).keys())
 
     def paths(self, split: Split) -> dict[str, str]:
-        """The path of every video by its name, of one in the folders of two splits that in the folder of `split`.
+        """Path of every video by name; for a video in the folders of both splits, the path in that of `split`.
 
-        Raises `MissingData` naming a video that stands both in such a folder and outside.
+        Raises `MissingData` naming a video that lies both inside and outside a split folder.
         """
-        found = dict(self.sides.get("", {}))
-        for side in sorted(self.sides.keys() - {""}, key=lambda side: side == split):
-            if twice := next(iter(self.sides.get("", {}).keys() & self.sides[side].keys()), ""):
-                raise self._twice(twice, found[twice], self.sides[side][twice])
-            found |= self.sides[side]
-        return found
+        paths = dict(self.by_folder.get("", {}))
+        for folder in sorted(self.by_folder.keys() - {""}, key=lambda folder: folder == split):
+            if duplicate := next(iter(self.by_folder.get("", {}).keys() & self.by_folder[folder].keys()), ""):
+                raise _duplicate_error(self.tree, duplicate, paths[duplicate], self.by_folder[folder][duplicate])
+            paths |= self.by_folder[folder]
+        return paths
 
-    def _twice(self, name: str, *paths: str) -> MissingData:
-        return MissingData(f"{self.tree.root} holds {name} twice, {' and '.join(paths)}: keep one")
-
-    def layout(self, classed: str) -> str:
-        """The layout in words; `classed` says what one folder between root and videos makes of it."""
-        sides = "/".join(side for side in ("train", "test") if side in self.sides)
+    def describe_layout(self, one_level: str) -> str:
+        """The layout, such as `train/test frame folders, one level`; `one_level` names one folder level of videos."""
+        splits = "/".join(split for split in ("train", "test") if split in self.by_folder)
         frames = {0: "frame folders, one level", 1: "frame folders, two levels"}
-        videos = {0: "flat folder of videos", 1: f"{classed} of videos"}
-        known, more = (
-            (frames, "frame folders, more levels") if self.kind == "frames" else (videos, "nested folders of videos")
-        )
-        return f"{sides} {known.get(max(self.levels), more)}".strip()
+        videos = {0: "flat folder of videos", 1: f"{one_level} of videos"}
+        depth = max(self.depths)
+        if self.kind == "frames":
+            return f"{splits} {frames.get(depth, 'frame folders, more levels')}".strip()
+        return f"{splits} {videos.get(depth, 'nested folders of videos')}".strip()
 
     @property
-    def levels(self) -> set[int]:
-        """How many folders lie above a video or frame folder, besides the root and those named after a split."""
-        paths = {where.rpartition("/")[0] for side in self.sides.values() for where in side.values()}
-        return {sum(part.lower() not in SIDES for part in path.split("/") if part) for path in paths}
+    def depths(self) -> set[int]:
+        """Numbers of folders above a video or frame folder, without the root and split folders."""
+        parents = {path.rpartition("/")[0] for paths in self.by_folder.values() for path in paths.values()}
+        return {sum(part.lower() not in SPLIT_FOLDERS for part in parent.split("/") if part) for parent in parents}
 
-    def found(self, videos: Mapping[str, str], group: Callable[[str], str]) -> ClipFolder:
-        """Videos of one split, of the class that `group` tells from each name."""
+    def clip_folder(self, videos: Mapping[str, str], class_of: Callable[[str], str]) -> ClipFolder:
+        """Videos of one split as a `ClipFolder`, from their paths by name; `class_of` gives the class of a name."""
         root = self.tree.root
         return ClipFolder(
             root,
             self.kind,
-            tuple(ClipFile(name, root / where, 0, group(name), self.kind) for name, where in videos.items()),
+            tuple(ClipFile(name, root / path, 0, class_of(name), self.kind) for name, path in videos.items()),
         )
 
     def splits(
-        self, group: Callable[[str], str], official: Mapping[str, Split] | None = None
+        self, class_of: Callable[[str], str], official: Mapping[str, Split] | None = None
     ) -> dict[Split, ClipFolder]:
-        """The videos of each split in natural order of their names.
+        """Videos of each split, in natural order of their names.
 
-        Those in the folder of no split are where `official` has them, or else for training. Raises `MissingData` naming
-        a video that stands both in such a folder and outside.
+        A video outside split folders belongs to its `official` split, or else to train. Raises `MissingData` naming a
+        video that lies both inside and outside a split folder.
         """
-        sides: dict[Split, dict[str, str]] = {split: {**self.sides.get(split, {})} for split in ("train", "test")}
-        for name, where in self.sides.get("", {}).items():
-            side = sides[(official or {}).get(name, "train")]
-            if name in side:
-                raise self._twice(name, side[name], where)
-            side[name] = where
-        ordered = {split: {name: side[name] for name in in_order(side)} for split, side in sides.items()}
-        return {split: self.found(side, group) for split, side in ordered.items()}
+        by_split: dict[Split, dict[str, str]] = {
+            split: {**self.by_folder.get(split, {})} for split in ("train", "test")
+        }
+        for name, path in self.by_folder.get("", {}).items():
+            paths = by_split[(official or {}).get(name, "train")]
+            if name in paths:
+                raise _duplicate_error(self.tree, name, paths[name], path)
+            paths[name] = path
+        ordered = {split: {name: paths[name] for name in natural_order(paths)} for split, paths in by_split.items()}
+        return {split: self.clip_folder(paths, class_of) for split, paths in ordered.items()}
 
 
-def named(tree: Tree, dataset: str, title: str, call: Callable[[re.Match[str]], str], how: str) -> Named:
-    """The videos of a tree that are called as those of the dataset; `call` makes the name in the dataset of a match.
+def find_named(
+    tree: DatasetTree, dataset: str, title: str, official_name: Callable[[re.Match[str]], str], how: str
+) -> NamedVideos:
+    """Videos of a tree with the dataset's names; `official_name` turns a match of its pattern into the official name.
 
-    Raises `MissingData` where there are none, saying what is there instead and `how` to get the dataset; naming a video
-    that is there twice; and where videos and frame folders, or png and jpeg images, lie side by side.
+    Raises `MissingData` where there are none, with the present content and the steps `how` to get the dataset; naming a
+    video that exists twice; and where videos and frame folders, or png and jpeg frames, are mixed.
     """
-    kinds: dict[Kind, Iterable[str]] = {"videos": tree.videos, "frames": tree.frames}
-    called = {
-        where: (kind, match)
-        for kind, names in kinds.items()
-        for where in names
-        if (match := NAMES[dataset].fullmatch(stem(where)))
+    names_by_kind: dict[Kind, Iterable[str]] = {"videos": tree.videos, "frames": tree.frames}
+    matches = {
+        path: (kind, match)
+        for kind, paths in names_by_kind.items()
+        for path in paths
+        if (match := NAME_PATTERNS[dataset].fullmatch(stem(path)))
     }
-    there: dict[Kind, dict[Side, dict[str, str]]] = {}
-    for where, (kind, match) in called.items():
-        side = there.setdefault(kind, {}).setdefault(_side(tree, where), {})
-        if (name := call(match)) in side:
-            raise MissingData(f"{title}: {tree.root} holds {name} twice, {side[name]} and {where}: keep one")
-        side[name] = where
-    if not there:
-        raise MissingData(f"{title}: " + (_another(tree) or f"{_instead(tree)}.\n{how}"))
-    if len(there) > 1:
-        firsts = " and ".join(f"{kind} ({_first(sides)})" for kind, sides in there.items())
-        raise MissingData(f"{title}: {tree.root} holds {firsts}: which are meant? Give a folder with one kind")
-    kind, sides = next(iter(there.items()))
-    strangers = tuple(where for names in kinds.values() for where in names if where not in called)
-    return _one_codec(Named(tree, kind, sides, strangers), title)
+    by_kind: dict[Kind, dict[FolderSplit, dict[str, str]]] = {}
+    for path, (kind, match) in matches.items():
+        paths = by_kind.setdefault(kind, {}).setdefault(_folder_split(tree, path), {})
+        if (name := official_name(match)) in paths:
+            raise MissingData(f"{title}: {_duplicate_error(tree, name, paths[name], path)}")
+        paths[name] = path
+    if not by_kind:
+        raise MissingData(f"{title}: " + (_other_dataset(tree) or f"{_describe_content(tree)}.\n{how}"))
+    if len(by_kind) > 1:
+        examples = " and ".join(f"{kind} ({_first_path(by_folder)})" for kind, by_folder in by_kind.items())
+        raise MissingData(f"{title}: {tree.root} holds {examples}: which are meant? Give a folder with one kind")
+    kind, by_folder = next(iter(by_kind.items()))
+    unrecognised = tuple(path for paths in names_by_kind.values() for path in paths if path not in matches)
+    return _require_one_codec(NamedVideos(tree, kind, by_folder, unrecognised), title)
 
 
-def stem(where: str) -> str:
-    """The last part of a path without the suffix of a video, which frame folders have as well."""
-    last = where.rpartition("/")[2]
-    return last.rpartition(".")[0] if suffix(last) in VIDEOS else last
+def stem(path: str) -> str:
+    """Last part of a path, without a video suffix; frame folders may be named with one."""
+    last = path.rpartition("/")[2]
+    return last.rpartition(".")[0] if suffix(last) in VIDEO_SUFFIXES else last
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Names in natural order."""
-    return sorted(names, key=clips.natural)
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Names in natural order, `a9` before `a10`."""
+    return sorted(names, key=clips.natural_key)
 
 
-def size(splits: Mapping[Split, ClipFolder]) -> str:
-    """Width and height of the first video that can be read, as `320x240`; of three none: `no readable file`."""
-    entries = [entry for found in splits.values() for entry in found.entries[:TRIES]]
-    for entry in entries[:TRIES]:
+def frame_size(splits: Mapping[Split, ClipFolder]) -> str:
+    """Width and height of the first readable video, as `320x240`; `no readable file` if the first three all fail."""
+    entries = [entry for folder in splits.values() for entry in folder.entries[:MAX_SIZE_PROBES]]
+    for entry in entries[:MAX_SIZE_PROBES]:
         try:
             _, height, width = clips.measure(entry)
-        except UserError:  # whoever reads or verifies the clip names it
+        except UserError:  # reading or verifying the clip reports it
             continue
         return f"{width}x{height}"
     return "no readable file"
 
 
-def official(there: int, total: int) -> str:
-    """How much of the official copy is there: `official`, or `official, partial (5 of 13,320)`."""
-    return "official" if there == total else f"official, partial ({there:,} of {total:,})"
+def official_copy(present: int, total: int) -> str:
+    """Description of an official copy: `official`, or `official, partial (5 of 13,320)`."""
+    return "official" if present == total else f"official, partial ({present:,} of {total:,})"
 
 
-def _side(tree: Tree, where: str) -> Side:
-    """The split that the nearest folder above a video is named after, that of the tree included."""
-    parts = [tree.root.absolute().name, *where.split("/")[:-1]]
-    return next((SIDES[part.lower()] for part in reversed(parts) if part.lower() in SIDES), "")
+def _duplicate_error(tree: DatasetTree, name: str, *paths: str) -> MissingData:
+    return MissingData(f"{tree.root} holds {name} twice, {' and '.join(paths)}: keep one")
 
 
-def _first(sides: Mapping[Side, Mapping[str, str]]) -> str:
-    return next(iter(next(iter(sides.values())).values()))
+def _folder_split(tree: DatasetTree, path: str) -> FolderSplit:
+    """Split named by the nearest folder above a video, including the root; empty for none."""
+    parts = [tree.root.absolute().name, *path.split("/")[:-1]]
+    return next((SPLIT_FOLDERS[part.lower()] for part in reversed(parts) if part.lower() in SPLIT_FOLDERS), "")
 
 
-def _one_codec(found: Named, title: str) -> Named:
-    """Refuse frame folders that mix codecs."""
-    codecs = found.tree.there.codecs if found.kind == "frames" else {}
-    for where in (where for side in found.sides.values() for where in side.values()):
-        if len(codecs.get(where, ())) > 1:
-            place = found.tree.root / where
-            raise MissingData(f"{title}: {place} holds png and jpeg images: which are the frames? Keep one kind")
-    return found
+def _first_path(by_folder: Mapping[FolderSplit, Mapping[str, str]]) -> str:
+    return next(iter(next(iter(by_folder.values())).values()))
 
 
-def _another(tree: Tree) -> str:
-    """Which known dataset a folder holds, and what to do about it; empty for none."""
-    for other, pattern in NAMES.items():
-        if like := next((where for where in (*tree.videos, *tree.frames) if pattern.fullmatch(stem(where))), ""):
-            return f"{tree.root} holds {other} ({like}): name that dataset, or give another --data-root"
+def _require_one_codec(videos: NamedVideos, title: str) -> NamedVideos:
+    """Return the videos; raise `MissingData` for a frame folder that mixes png and jpeg."""
+    codecs = videos.tree.scan.codecs if videos.kind == "frames" else {}
+    for path in (path for paths in videos.by_folder.values() for path in paths.values()):
+        if len(codecs.get(path, ())) > 1:
+            folder = videos.tree.root / path
+            raise MissingData(f"{title}: {folder} holds png and jpeg images: which are the frames? Keep one kind")
+    return videos
+
+
+def _other_dataset(tree: DatasetTree) -> str:
+    """Message for a folder that holds another known dataset; empty for none."""
+    for dataset, pattern in NAME_PATTERNS.items():
+        if example := next((path for path in (*tree.videos, *tree.frames) if pattern.fullmatch(stem(path))), ""):
+            return f"{tree.root} holds {dataset} ({example}): name that dataset, or give another --data-root"
     return ""
 
 
-def _instead(tree: Tree) -> str:
-    """What a folder without videos of a known dataset holds."""
-    there = [*tree.videos, *tree.frames]
+def _describe_content(tree: DatasetTree) -> str:
+    """Content of a folder without videos of a known dataset."""
+    clip_names = [*tree.videos, *tree.frames]
     if tree.archives:
-        return f"{tree.root} holds no clip of the dataset; {tree.unpack()}"
-    if there:
-        return f"{tree.root} holds no clip named as those of the dataset, but {clips.few(there)}"
-    return f"{tree.root} holds no clips ({tree.beside() or 'it is empty'})"
+        return f"{tree.root} holds no clip of the dataset; {tree.unpack_hint()}"
+    if clip_names:
+        return f"{tree.root} holds no clip with the dataset's names, but {clips.first_few(clip_names)}"
+    return f"{tree.root} holds no clips ({tree.describe_others() or 'it is empty'})"

@@ -1,4 +1,4 @@
-"""What lies below the folder of a dataset, and which of its archives are there or above."""
+"""Scan of a dataset's folder: its videos, frame folders and archives, and archives in the folders above."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vfbench import clips
-from vfbench.clips.scan import Scan, listing, scan, suffix
+from vfbench.clips.scan import Scan, list_folder, scan, suffix
 
-ARCHIVES = {
+UNPACK_COMMANDS = {
     ".rar": "unrar x {file} {folder}/",
     ".zip": "unzip {file} -d {folder}",
     ".7z": "7z x {file} -o{folder}",
@@ -19,73 +19,73 @@ ARCHIVES = {
     ".tgz": "tar -xf {file} -C {folder}",
     ".gz": "tar -xf {file} -C {folder}",
 }
-SPLIT_LISTS = "ucftraintestlist"  # ignored among the videos, since it is read by itself
+SPLIT_LISTS = "ucftraintestlist"  # folder of UCF101 lists in lower case; ignored among videos, read by its own module
 
 
-class Tree(NamedTuple):
-    """What lies below the folder of a dataset, and the archives there; of those above it, the dataset's own."""
+class DatasetTree(NamedTuple):
+    """Scan of a dataset's folder, with the archives in it and the dataset's archives in the folders above."""
 
-    there: Scan
+    scan: Scan
     archives: Sequence[Path]
 
     @property
     def root(self) -> Path:
-        """The folder."""
-        return self.there.base
+        """The dataset's folder."""
+        return self.scan.base
 
     @property
     def videos(self) -> list[str]:
-        """The videos by their names below the folder."""
-        return self.there.claimed["videos"]
+        """Video files, as paths relative to `root`."""
+        return self.scan.by_layout["videos"]
 
     @property
     def frames(self) -> list[str]:
-        """The frame folders, in the same way."""
-        return self.there.claimed["frames"]
+        """Frame folders, as paths relative to `root`."""
+        return self.scan.by_layout["frames"]
 
     def notes(self) -> list[str]:
-        """What a reader must know of the files, whatever the dataset."""
-        empty, gaps = self.there.empty, self.there.gaps
-        ignored = [name for name in self.there.ignored if name.lower() != SPLIT_LISTS]
+        """Notes on empty folders, gaps in frame numbers and ignored files."""
+        empty, gaps = self.scan.empty, self.scan.gaps
+        ignored = [name for name in self.scan.ignored if name.lower() != SPLIT_LISTS]
         return [
-            *([f"empty folders, no clips: {len(empty):,} ({clips.few(empty)})"] if empty else []),
-            *([f"frame folders whose numbers leave some out: {len(gaps):,} ({clips.few(gaps)})"] if gaps else []),
-            *([f"ignored: {clips.few(ignored)}"] if ignored else []),
+            *([f"empty folders, no clips: {len(empty):,} ({clips.first_few(empty)})"] if empty else []),
+            *([f"frame folders with gaps in their numbers: {len(gaps):,} ({clips.first_few(gaps)})"] if gaps else []),
+            *([f"ignored: {clips.first_few(ignored)}"] if ignored else []),
         ]
 
-    def beside(self) -> str:
-        """What is there besides videos and frame folders; empty if nothing is."""
-        others = [*self.there.other, *self.there.claimed["arrays"]]
-        return clips.few(others or list(self.there.ignored) or self.there.empty)
+    def describe_others(self) -> str:
+        """First names of files other than videos and frame folders; empty for none."""
+        others = [*self.scan.other, *self.scan.by_layout["arrays"]]
+        return clips.first_few(others or list(self.scan.ignored) or self.scan.empty)
 
-    def unpack(self) -> str:
-        """The archives, and the command that unpacks the first; empty without any."""
+    def unpack_hint(self) -> str:
+        """The archives, and the command that unpacks the first; empty without archives."""
         if not self.archives:
             return ""
         first = self.archives[0]
-        command = ARCHIVES[suffix(first.name)]
-        quoted = {"file": shlex.quote(str(first)), "folder": shlex.quote(str(first.parent))}
-        names = clips.few([path.name for path in self.archives])
-        return f"{names} is not unpacked, or not to its end: {command.format(**quoted)}"
+        command = UNPACK_COMMANDS[suffix(first.name)]
+        paths = {"file": shlex.quote(str(first)), "folder": shlex.quote(str(first.parent))}
+        names = clips.first_few([path.name for path in self.archives])
+        return f"{names} is not unpacked, or only in part: {command.format(**paths)}"
 
 
-def look(places: Sequence[Path], names: Sequence[str]) -> Tree:
-    """All names below the last of `places`, which the others lie above, in natural order whatever the disk's order.
+def scan_tree(folders: Sequence[Path], names: Sequence[str]) -> DatasetTree:
+    """Scan the last of `folders`, in natural order; the folders before it lie above it.
 
-    Hidden files, `__MACOSX` and split lists are not entered. Above, only archives count that have one of `names` in
-    their name. Raises `MissingData` naming a folder that cannot be read, and a link to a folder above itself.
+    Skips hidden files, `__MACOSX` and split lists. In the folders above, only archives with one of `names` in their
+    file name count. Raises `MissingData` for an unreadable folder, and for a link to a folder above itself.
     """
-    there = scan(places[-1])
-    inside = [there.base / name for name in there.other]
-    above = [place / item.name for place in places[:-1] for item in listing(place) if named_after(item.name, names)]
-    return Tree(there, [path for path in (*inside, *sorted(above)) if suffix(path.name) in ARCHIVES])
+    tree = scan(folders[-1])
+    inside = [tree.base / name for name in tree.other]
+    above = [
+        folder / item.name
+        for folder in folders[:-1]
+        for item in list_folder(folder)
+        if any(normalise(name) in normalise(item.name) for name in names)
+    ]
+    return DatasetTree(tree, [path for path in (*inside, *sorted(above)) if suffix(path.name) in UNPACK_COMMANDS])
 
 
-def named_after(name: str, names: Sequence[str]) -> bool:
-    """Whether one of `names` is part of a name, whatever the case, `-` and `_`."""
-    return any(plain(known) in plain(name) for known in names)
-
-
-def plain(name: str) -> str:
-    """A name without case, `-`, `_` and spaces: `ucf101` for `UCF-101`."""
+def normalise(name: str) -> str:
+    """A name in lower case without `-`, `_` and spaces: `ucf101` for `UCF-101`."""
     return re.sub("[-_ ]", "", name).lower()

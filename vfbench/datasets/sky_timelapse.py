@@ -1,7 +1,7 @@
-"""Sky Time-lapse: 2,617 clips of moving clouds, cut from 1,108 videos of YouTube.
+"""Sky Time-lapse: 2,617 clips of moving clouds, cut from 1,108 YouTube videos.
 
     root/{sky_train,sky_test}/<video>/<video>_<k>/<video>_frames_00000001.jpg      official: 640x360
-    root/{sky_train,sky_test,train,test}/<video>_<k>/*.jpg                         as StyleGAN-V wants them
+    root/{sky_train,sky_test,train,test}/<video>_<k>/*.jpg                         as StyleGAN-V reads them
     root/{sky_train,sky_test,train,test}/[<video>/]<video>_<k>.mp4                 as videos
 
 Xiong, Luo, Ma, Liu and Luo, "Learning to Generate Time-Lapse Videos Using Multi-Stage Dynamic Generative Adversarial
@@ -14,21 +14,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vfbench.clips import LIGHT, ClipFolder
+from vfbench.clips import LIGHT_HASH, ClipFolder
 from vfbench.clips.inventory import Inventory
 from vfbench.clips.transform import ClipTransform
-from vfbench.datasets._locate import places, ready
-from vfbench.datasets._naming import Named, named, official, size
-from vfbench.datasets._tree import look
-from vfbench.datasets._video_dataset import Videos
+from vfbench.datasets._locate import find_prepared, search_folders
+from vfbench.datasets._naming import NamedVideos, find_named, frame_size, official_copy
+from vfbench.datasets._tree import scan_tree
+from vfbench.datasets._video_dataset import VideoDataset
 from vfbench.interfaces import ClipShape, Dataset, Split
-from vfbench.protocol.protocol import WORDLESS
+from vfbench.protocol.protocol import UNCAPTIONED_MEASURES
 
 NAME, TITLE = "sky_timelapse", "Sky Time-lapse"
-CLASS = "sky_time_lapse"  # in words its caption
+CLASS = "sky_time_lapse"  # the only class; in words, the caption
 COUNTS: Mapping[Split, int] = {"train": 2392, "test": 225}  # clips of the official copy, which are 640x360
-DOUBTFUL = "z6Yr7KDZhm0"  # https://github.com/Vchitect/Latte/issues/80
-# Plumbing, as for UCF101.
+REMOVED_VIDEO = "z6Yr7KDZhm0"  # removed by others: https://github.com/Vchitect/Latte/issues/80
+# Smoke test on real video, as for UCF101.
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "sky_timelapse-smoke": {
         "comparable": False,
@@ -38,7 +38,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
         "filter": "bilinear",
         "antialias": True,
         "n_real": 16,
-        "measures": WORDLESS,
+        "measures": UNCAPTIONED_MEASURES,
     }
 }
 
@@ -66,63 +66,67 @@ def build(
 ) -> Dataset:
     """Sky Time-lapse as clips of `frames` frames, `stride` apart, by default cropped to the centred square and resized.
 
-    `root` is the dataset's folder or one above, without it VFBENCH_DATA is used. The dataset has clips of 2 frames:
-    those too short are left out and counted in the note, or refused with `short` at `refuse`. `decoder` is that of
-    `vfbench.video.decode`, the other options are those of `vfbench.clips.transform`. Raises `MissingData` with the way
-    to get the dataset where it is not found, and `UserError` for an impossible option.
+    `root` is the dataset's folder or one above it, by default VFBENCH_DATA. Some clips have only 2 frames: `short` is
+    `skip`, to leave out and count those too short, or `refuse`. `decoder` is that of `vfbench.video.decode`, the other
+    options are those of `vfbench.clips.transform`. Raises `MissingData` with the steps to get the dataset where it is
+    not found, and `UserError` for an impossible option.
     """
-    cut = ClipTransform(NAME, ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
-    return Videos(find(root), cut, short=short, decoder=decoder)
+    shape = ClipShape(frames, height, width)
+    transform = ClipTransform(NAME, shape, stride, drop_first, start, geometry, filter, antialias)
+    return VideoDataset(find(root), transform, short=short, decoder=decoder)
 
 
 def find(root: str | None = None) -> Inventory:
-    """What stands of Sky Time-lapse below `root`, called `<video>/<video>_<k>` in every layout.
+    """Inventory of the copy below `root`, with names `<video>/<video>_<k>` in every layout.
 
-    Raises `MissingData` with the way to get the dataset where it is not found.
+    Raises `MissingData` with the steps to get the dataset where it is not found.
     """
-    visited = places(root, TITLE, (NAME,), HOW_TO_GET)
-    if made := ready(visited, NAME, origin):
-        return replace(made, official=COUNTS)
-    there = named(look(visited, (NAME,)), NAME, TITLE, lambda match: f"{match['id']}/{match[0]}", HOW_TO_GET)
-    splits = there.splits(lambda name: CLASS)
+    folders = search_folders(root, TITLE, (NAME,), HOW_TO_GET)
+    if inventory := find_prepared(folders, NAME, origin):
+        return replace(inventory, official=COUNTS)
+    tree = scan_tree(folders, (NAME,))
+    videos = find_named(tree, NAME, TITLE, lambda match: f"{match['id']}/{match[0]}", HOW_TO_GET)
+    splits = videos.splits(lambda name: CLASS)
     return Inventory(
         NAME,
-        there.layout("folder of a video each"),
-        _copy(there, splits),
+        videos.describe_layout("folder of a video each"),
+        _describe_copy(videos, splits),
         splits,
         (CLASS,),
-        extra=there.strangers,
+        extra=videos.unrecognised,
         origin=origin,
-        notes=(*_notes(there, splits), *there.notes),
-        depth=LIGHT,
+        notes=(*_notes(videos, splits), *videos.notes),
+        hash_depth=LIGHT_HASH,
         official=COUNTS,
     )
 
 
 def origin(name: str) -> str:
-    """The video of YouTube that a clip was cut from."""
+    """YouTube video that a clip was cut from."""
     return name.partition("/")[0]
 
 
-def _copy(there: Named, splits: Mapping[Split, ClipFolder]) -> str:
-    """Which copy it is. Mirrors of the official one have its layout, so that they cannot be told from it."""
-    seen = size(splits)
-    if there.kind == "frames" and there.levels == {1} and seen == "640x360":
-        return official(len(there), sum(COUNTS.values()))
-    if there.kind == "frames" and there.levels == {0} and seen == "256x256":
+def _describe_copy(videos: NamedVideos, splits: Mapping[Split, ClipFolder]) -> str:
+    """Copy of the dataset, by layout and frame size. Mirrors of the official copy count as official."""
+    size = frame_size(splits)
+    if videos.kind == "frames" and videos.depths == {1} and size == "640x360":
+        return official_copy(len(videos), sum(COUNTS.values()))
+    if videos.kind == "frames" and videos.depths == {0} and size == "256x256":
         return "256 px frames, laid out as StyleGAN-V's"
-    return f"unknown copy, {seen}"
+    return f"unknown copy, {size}"
 
 
-def _notes(there: Named, splits: Mapping[Split, ClipFolder]) -> list[str]:
-    """What a reader must know of the clips."""
+def _notes(videos: NamedVideos, splits: Mapping[Split, ClipFolder]) -> list[str]:
+    """Notes on incomplete splits, missing split folders, archives to unpack and a video that others removed."""
     partial = [
-        f"{len(found):,} of {COUNTS[split]:,} official {split} clips present"
-        for split, found in splits.items()
-        if len(found) != COUNTS[split]
+        f"{len(folder):,} of {COUNTS[split]:,} official {split} clips present"
+        for split, folder in splits.items()
+        if len(folder) != COUNTS[split]
     ]
-    loose = ["no folder names a split: all clips are in train"] if "" in there.sides else []
-    packed = [there.tree.unpack()] if partial and there.tree.archives else []
-    doubtful = [entry.name for found in splits.values() for entry in found.entries if origin(entry.name) == DOUBTFUL]
-    known = [f"{DOUBTFUL} is here ({len(doubtful)} clips), which others had to remove (Latte, issue 80)"]
-    return [*partial, *loose, *packed, *(known if doubtful else [])]
+    no_split = ["no folder names a split: all clips are in train"] if "" in videos.by_folder else []
+    unpack = [videos.tree.unpack_hint()] if partial and videos.tree.archives else []
+    removed = [
+        entry.name for folder in splits.values() for entry in folder.entries if origin(entry.name) == REMOVED_VIDEO
+    ]
+    note = f"{REMOVED_VIDEO} is here ({len(removed)} clips), which others had to remove (Latte, issue 80)"
+    return [*partial, *no_split, *unpack, *([note] if removed else [])]

@@ -1,11 +1,11 @@
-"""UCF101: 13,320 real clips of 101 human actions, in every layout met in the wild.
+"""UCF101: 13,320 real clips of 101 human actions, in all common layouts.
 
     root/UCF-101/<Class>/v_<Class>_g01_c01.avi              official; with ucfTrainTestlist beside it or inside
-    root/{train,test}/<Class>/v_<Class>_g01_c01.avi         as VideoGPT and TATS want them
+    root/{train,test}/<Class>/v_<Class>_g01_c01.avi         as VideoGPT and TATS read them
     root/v_<Class>_g01_c01.avi                              flat
     root/[<Class>/]v_<Class>_g01_c01/000000.jpg             as frames, as for StyleGAN-V and Latte
 
-The official lists, where they are, tell splits and labels. In every layout a clip has the name that they give it.
+The official lists, where present, define splits and labels. Clips have their official names in every layout.
 Soomro, Zamir and Shah, "UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild" (2012).
 """
 
@@ -17,35 +17,35 @@ from pathlib import Path
 from typing import Any
 
 from vfbench import clips
-from vfbench.clips import LIGHT, ClipFolder
+from vfbench.clips import LIGHT_HASH, ClipFolder
 from vfbench.clips.inventory import Inventory
 from vfbench.clips.scan import suffix
 from vfbench.clips.transform import ClipTransform
-from vfbench.datasets._locate import places, ready
-from vfbench.datasets._naming import Named, in_order, named, official, size
-from vfbench.datasets._tree import look
+from vfbench.datasets._locate import find_prepared, search_folders
+from vfbench.datasets._naming import NamedVideos, find_named, frame_size, natural_order, official_copy
+from vfbench.datasets._tree import scan_tree
 from vfbench.datasets._ucf101_lists import (
-    ARCHIVE,
     CLASS_LIST,
     CLASSES,
-    LISTS,
-    PAGE,
+    DOWNLOAD_PAGE,
+    LISTS_ARCHIVE,
+    LISTS_FOLDER,
     find_lists,
     official_lengths,
     official_name,
     read_classes,
     read_list,
 )
-from vfbench.datasets._video_dataset import Videos
+from vfbench.datasets._video_dataset import VideoDataset
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Dataset, Split
-from vfbench.protocol.protocol import WORDLESS
+from vfbench.protocol.protocol import UNCAPTIONED_MEASURES
 
 NAME, TITLE = "ucf101", "UCF101"
-VIDEOS, CLIPS, SIZE = "UCF-101", 13320, "320x240"  # of the official copy
+VIDEO_FOLDER, TOTAL_CLIPS, FRAME_SIZE = "UCF-101", 13320, "320x240"  # of the official copy
 SPLITS: tuple[Split, ...] = ("train", "test")
-# Plumbing on real video: the judge of Moving Shapes stands in for I3D and C3D. Real clips are taken from both splits,
-# so that a handful of files is enough.
+# Smoke test on real video: the judge of Moving Shapes stands in for I3D and C3D. Real clips come from both splits, so a
+# handful of files is enough.
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "ucf101-smoke": {
         "comparable": False,
@@ -55,14 +55,14 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
         "filter": "bilinear",
         "antialias": True,
         "n_real": 16,
-        "measures": WORDLESS,
+        "measures": UNCAPTIONED_MEASURES,
     }
 }
 
 HOW_TO_GET = f"""Get it once (7 GB; for research use):
-  1. from {PAGE} download UCF101.rar and {ARCHIVE}
-  2. unpack both in one folder DIR: unrar x UCF101.rar DIR/ && unzip {ARCHIVE} -d DIR
-     so that DIR holds {VIDEOS}/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi and {LISTS}/{CLASS_LIST}
+  1. from {DOWNLOAD_PAGE} download UCF101.rar and {LISTS_ARCHIVE}
+  2. unpack both in one folder DIR: unrar x UCF101.rar DIR/ && unzip {LISTS_ARCHIVE} -d DIR
+     so that DIR holds {VIDEO_FOLDER}/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi and {LISTS_FOLDER}/{CLASS_LIST}
   3. repeat your command with --data-root DIR, or set VFBENCH_DATA=DIR"""
 
 
@@ -84,130 +84,136 @@ def build(
 ) -> Dataset:
     """UCF101 as clips of `frames` frames, `stride` apart, by default cropped to the centred square and resized.
 
-    `root` is the dataset's folder or one above, without it VFBENCH_DATA is used. `split_list` is 1, 2 or 3; with
-    `short` at `skip`, videos too short for a clip are left out. `decoder` is that of `vfbench.video.decode`, the other
-    options are those of `vfbench.clips.transform`. Raises `MissingData` with the way to get the dataset where it is
-    not found, or naming videos that are too short, and `UserError` for an impossible option.
+    `root` is the dataset's folder or one above it, by default VFBENCH_DATA. `split_list` is 1, 2 or 3. `short` is
+    `refuse` or `skip`, for videos too short for a clip. `decoder` is that of `vfbench.video.decode`, the other options
+    are those of `vfbench.clips.transform`. Raises `MissingData` with the steps to get the dataset where it is not
+    found, or naming videos that are too short, and `UserError` for an impossible option.
     """
-    cut = ClipTransform(NAME, ClipShape(frames, height, width), stride, drop_first, start, geometry, filter, antialias)
-    return Videos(find(root, split_list=split_list), cut, short=short, decoder=decoder)
+    shape = ClipShape(frames, height, width)
+    transform = ClipTransform(NAME, shape, stride, drop_first, start, geometry, filter, antialias)
+    return VideoDataset(find(root, split_list=split_list), transform, short=short, decoder=decoder)
 
 
 def find(root: str | None = None, *, split_list: int = 1) -> Inventory:
-    """What stands of UCF101 below `root`, by the names of the official lists in every layout and whatever their case.
+    """Inventory of the copy below `root`, with official clip names in every layout; case is ignored.
 
-    Raises `MissingData` with the way to get the dataset where it is not found, and `UserError` for a list that there
-    is not.
+    Raises `MissingData` with the steps to get the dataset where it is not found, and `UserError` for another
+    `split_list` than 1, 2 or 3.
     """
     if split_list not in (1, 2, 3):
         raise UserError(f"ucf101(split_list={split_list}): UCF101 has split lists 1, 2 and 3, try ucf101(split_list=1)")
-    visited = places(root, TITLE, (NAME,), HOW_TO_GET)
-    if made := ready(visited, NAME, origin, split_list=split_list):
-        return replace(made, official=official_lengths(made.classes, split_list))
-    there = named(look(visited, (NAME,)), NAME, TITLE, lambda match: official_name(*match.groups()), HOW_TO_GET)
-    lists = find_lists(visited)
-    return _listed(there, lists, split_list) if lists else _unlisted(there, split_list)
+    folders = search_folders(root, TITLE, (NAME,), HOW_TO_GET)
+    if inventory := find_prepared(folders, NAME, origin, split_list=split_list):
+        return replace(inventory, official=official_lengths(inventory.classes, split_list))
+    tree = scan_tree(folders, (NAME,))
+    videos = find_named(tree, NAME, TITLE, lambda match: official_name(*match.groups()), HOW_TO_GET)
+    lists = find_lists(folders)
+    return _listed_inventory(videos, lists, split_list) if lists else _unlisted_inventory(videos, split_list)
 
 
 def origin(name: str) -> str:
-    """The recording that a clip was cut from: its name up to the group, `ApplyEyeMakeup/v_ApplyEyeMakeup_g01`."""
+    """Recording that a clip was cut from: its name up to the group, `ApplyEyeMakeup/v_ApplyEyeMakeup_g01`."""
     return name.rpartition("_c")[0]
 
 
-def _listed(there: Named, lists: Path, split_list: int) -> Inventory:
-    """The videos that the official lists name; the others are extra."""
+def _listed_inventory(videos: NamedVideos, lists: Path, split_list: int) -> Inventory:
+    """Inventory by the official lists; videos in no list are extra."""
     classes = read_classes(lists / CLASS_LIST)
     listed = {split: tuple(read_list(lists / f"{split}list{split_list:02}.txt", classes)) for split in SPLITS}
-    splits = {split: there.found(_chosen(there, split, names), _group) for split, names in listed.items()}
-    known = {name.lower() for names in listed.values() for name in names}
-    names = in_order(there.paths("train"))
+    paths = {split: _listed_paths(videos, split, names) for split, names in listed.items()}
+    splits = {split: videos.clip_folder(paths[split], _class_of) for split in SPLITS}
+    lower_names = {name.lower() for names in listed.values() for name in names}
+    names = natural_order(videos.paths("train"))
+    root = videos.tree.root
     if not (count := sum(map(len, splits.values()))):
-        there_is = f"{there.tree.root} holds {clips.few(names)}"
-        raise MissingData(f"{TITLE}: {there_is}, none of which {lists} names.\n{HOW_TO_GET}")
-    extra = (*(name for name in names if name.lower() not in known), *there.strangers)
-    inside = there.tree.root.resolve() in (lists.resolve(), *lists.resolve().parents)
-    notes = [*_leaked(there), *_gone(splits, classes), *_packed(there, count, len(known)), *there.notes]
+        raise MissingData(f"{TITLE}: {root} holds {clips.first_few(names)}, none of which {lists} names.\n{HOW_TO_GET}")
+    extra = (*(name for name in names if name.lower() not in lower_names), *videos.unrecognised)
+    inside = root.resolve() in (lists.resolve(), *lists.resolve().parents)
+    notes = [*_leak_note(videos), *_empty_classes_note(splits, classes)]
+    notes += [*_unpack_note(videos, count, len(lower_names)), *videos.notes]
     return Inventory(
         NAME,
-        f"{_layout(there)}, lists {'inside' if inside else 'beside'}",
-        _copy(there, splits),
+        f"{_describe_layout(videos)}, lists {'inside' if inside else 'beside'}",
+        _describe_copy(videos, splits),
         splits,
         classes,
         listed,
         extra,
         origin,
         tuple(notes),
-        LIGHT,
-        leaked=tuple(there.leaked),
+        LIGHT_HASH,
+        leaked=tuple(videos.leaked),
         official=official_lengths(classes, split_list),
     )
 
 
-def _chosen(there: Named, split: Split, names: Iterable[str]) -> dict[str, str]:
-    """The paths of the listed videos that are there, by their names, in an order that is that of no list."""
-    on_disk = {name.lower(): where for name, where in there.paths(split).items()}
-    return {name: on_disk[name.lower()] for name in in_order(names) if name.lower() in on_disk}
+def _listed_paths(videos: NamedVideos, split: Split, names: Iterable[str]) -> dict[str, str]:
+    """Paths of the listed videos on disk by name, in natural order, independent of the order of the list."""
+    on_disk = {name.lower(): path for name, path in videos.paths(split).items()}
+    return {name: on_disk[name.lower()] for name in natural_order(names) if name.lower() in on_disk}
 
 
-def _unlisted(there: Named, split_list: int) -> Inventory:
-    """The videos as the folders have them: splits by folders `train` and `test`, classes by names."""
-    splits = there.splits(_group)
-    groups = {entry.group for found in splits.values() for entry in found.entries}
-    classes = CLASSES if groups <= set(CLASSES) else tuple(in_order(groups))
-    sides = "as the folders have them" if len(there.sides) > 1 or "" not in there.sides else "all in train"
-    notes = [f"no {LISTS} found, so splits are no official ones: {sides}", *_gone(splits, classes)]
-    notes += [*_packed(there, sum(map(len, splits.values())), CLIPS), *there.notes]
+def _unlisted_inventory(videos: NamedVideos, split_list: int) -> Inventory:
+    """Inventory without lists: splits by folders `train` and `test`, classes by names."""
+    splits = videos.splits(_class_of)
+    present = {entry.class_name for folder in splits.values() for entry in folder.entries}
+    classes = CLASSES if present <= set(CLASSES) else tuple(natural_order(present))
+    has_split_folders = len(videos.by_folder) > 1 or "" not in videos.by_folder
+    rule = "as the folders have them" if has_split_folders else "all in train"
+    notes = [f"no {LISTS_FOLDER} found, so the splits are not official: {rule}", *_empty_classes_note(splits, classes)]
+    notes += [*_unpack_note(videos, sum(map(len, splits.values())), TOTAL_CLIPS), *videos.notes]
     return Inventory(
         NAME,
-        f"{_layout(there)}, no lists",
-        _copy(there, splits),
+        f"{_describe_layout(videos)}, no lists",
+        _describe_copy(videos, splits),
         splits,
         classes,
-        extra=there.strangers,
+        extra=videos.unrecognised,
         origin=origin,
         notes=tuple(notes),
-        depth=LIGHT,
+        hash_depth=LIGHT_HASH,
         official=official_lengths(classes, split_list),
     )
 
 
-def _group(name: str) -> str:
-    """The class of a clip by its official name."""
+def _class_of(name: str) -> str:
+    """Class of a clip by its official name."""
     return name.partition("/")[0]
 
 
-def _layout(there: Named) -> str:
-    """The layout in words, such as `official avi tree`."""
-    if there.kind == "videos" and there.levels == {1} and set(there.sides) == {""} and _suffixes(there) == {".avi"}:
+def _describe_layout(videos: NamedVideos) -> str:
+    """The layout, such as `official avi tree`."""
+    has_avi = videos.kind == "videos" and _suffixes(videos) == {".avi"}
+    if has_avi and videos.depths == {1} and set(videos.by_folder) == {""}:
         return "official avi tree"
-    return there.layout("class tree")
+    return videos.describe_layout("class tree")
 
 
-def _suffixes(there: Named) -> set[str]:
-    return {suffix(where) for side in there.sides.values() for where in side.values()}
+def _suffixes(videos: NamedVideos) -> set[str]:
+    return {suffix(path) for paths in videos.by_folder.values() for path in paths.values()}
 
 
-def _copy(there: Named, splits: Mapping[Split, ClipFolder]) -> str:
-    """Which copy it is: the official clips are avi files of 320x240, however they are sorted into folders."""
-    seen = size(splits)
-    if there.kind == "videos" and _suffixes(there) == {".avi"} and seen == SIZE:
-        return official(sum(map(len, splits.values())), CLIPS)
-    return f"unknown copy, {seen}"
+def _describe_copy(videos: NamedVideos, splits: Mapping[Split, ClipFolder]) -> str:
+    """Copy of the dataset: avi files of 320x240 are official, in any folder layout."""
+    size = frame_size(splits)
+    if videos.kind == "videos" and _suffixes(videos) == {".avi"} and size == FRAME_SIZE:
+        return official_copy(sum(map(len, splits.values())), TOTAL_CLIPS)
+    return f"unknown copy, {size}"
 
 
-def _leaked(there: Named) -> list[str]:
-    """The note on videos that the folders have in both splits."""
-    names = there.leaked
-    return [f"in folders of both splits, used as listed: {len(names):,} ({clips.few(names)})"] if names else []
+def _leak_note(videos: NamedVideos) -> list[str]:
+    """Note on videos in the folders of both splits, or nothing."""
+    names = videos.leaked
+    return [f"in folders of both splits, used as listed: {len(names):,} ({clips.first_few(names)})"] if names else []
 
 
-def _gone(splits: Mapping[Split, ClipFolder], classes: tuple[str, ...]) -> list[str]:
-    """The note on classes of which there is no clip."""
-    groups = {entry.group for found in splits.values() for entry in found.entries}
-    gone = [name for name in classes if name not in groups]
-    return [f"no clips of {len(gone)} of {len(classes)} classes: {clips.few(gone)}"] if gone else []
+def _empty_classes_note(splits: Mapping[Split, ClipFolder], classes: tuple[str, ...]) -> list[str]:
+    """Note on classes without a clip, or nothing."""
+    present = {entry.class_name for folder in splits.values() for entry in folder.entries}
+    empty = [name for name in classes if name not in present]
+    return [f"no clips of {len(empty)} of {len(classes)} classes: {clips.first_few(empty)}"] if empty else []
 
 
-def _packed(there: Named, count: int, total: int) -> list[str]:
-    """The note on an archive of a copy that is not whole."""
-    return [there.tree.unpack()] if there.tree.archives and count < total else []
+def _unpack_note(videos: NamedVideos, count: int, total: int) -> list[str]:
+    """Command that unpacks the archive of an incomplete copy, or nothing."""
+    return [videos.tree.unpack_hint()] if videos.tree.archives and count < total else []

@@ -1,1 +1,1 @@
-"""Noise schedules, priors, solvers and what diffusion models share."""
+"""Noise schedules, noise priors, solvers and the shared parts of diffusion models."""

@@ -24,48 +24,49 @@ _FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_at
 
 
 @contextmanager
-def counting() -> Iterator[FlopCounterMode]:
-    """Context manager: count the FLOPs of all matrix products and convolutions, of meta tensors as of real ones."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer does its products out of its sight
+def count_flops() -> Iterator[FlopCounterMode]:
+    """Context manager: count the FLOPs of all matrix products and convolutions, on meta or real tensors."""
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see the products of the fused encoder layer
     try:
         with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
             yield counter
     finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+        torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
 def training_flops(model: DiffusionModel) -> int:
-    """FLOPs of one clip in one training step, forward and backward, with a caption where the model reads words.
+    """FLOPs of one clip in one training step, forward and backward, with a caption if the model has a vocabulary.
 
-    A multiply-add counts two. The optimiser's own work is not counted, nor what fused attention computes a second time.
-    What is counted is a copy of meta tensors: nothing is computed. Raises RuntimeError where clips of the configured
-    shape do not pass through the network.
+    A multiply-add counts two. The optimiser and the recomputation in fused attention are not counted. The count uses a
+    copy on the meta device, so nothing is computed. Raises RuntimeError where clips of the configured shape do not fit
+    the network.
     """
-    bare, words, shape = without_values(model), model.config.words, model.config.shape
-    mode: Conditioning = "text" if words else "none"
+    meta_model, words, shape = meta_copy(model), model.config.words, model.config.shape
+    conditioning: Conditioning = "text" if words else "none"
     x = torch.empty(1, shape.frames, 3, shape.height, shape.width, device="meta")
-    with counting() as counter:
-        losses = bare.training_losses(x, [0], list(words[:1]) or [""], [mode], bare.draw(1, torch.Generator()))
+    captions, draws = list(words[:1]) or [""], meta_model.draw(1, torch.Generator())
+    with count_flops() as counter:
+        losses = meta_model.training_losses(x, [0], captions, [conditioning], draws)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]  # torch has no type
     return int(counter.get_total_flops())
 
 
 def training_flops_or_none(model: DiffusionModel) -> int | None:
-    """Those FLOPs; None for a model that looks at values, of which there are none while counting."""
+    """FLOPs as of `training_flops`; None for a model that reads tensor values, which meta tensors do not have."""
     try:
         return training_flops(model)
     except (RuntimeError, NotImplementedError, TypeError):
         return None
 
 
-def without_values(model: DiffusionModel) -> DiffusionModel:
-    """A copy whose parameters and buffers are meta tensors; what is no part of a module keeps its values."""
+def meta_copy(model: DiffusionModel) -> DiffusionModel:
+    """A copy whose parameters and buffers are meta tensors; tensors outside modules keep their values."""
     tensors = (*model.parameters(), *model.buffers())
-    memo = {id(tensor): _meta(tensor) for tensor in tensors}  # in place of copies: none of the values is held twice
+    memo = {id(tensor): _to_meta(tensor) for tensor in tensors}  # in place of copies: no value is held twice
     return copy.deepcopy(model, memo)
 
 
-def _meta(tensor: Tensor) -> Tensor:
+def _to_meta(tensor: Tensor) -> Tensor:
     empty = torch.empty_like(tensor, device="meta")
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty

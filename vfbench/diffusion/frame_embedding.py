@@ -1,18 +1,18 @@
-"""The embedding of one frame as a condition of a clip, and the prior that draws it where there is no frame yet.
+"""Conditioning on the embedding of one frame, and the embedding prior that draws it at test time.
 
-VideoFusion (arXiv 2303.08320) shows both of its generators the CLIP embedding of the centre frame. At test a prior
-network, as in DALL-E 2 (arXiv 2204.06125), draws it from the caption or class, or from an empty caption. The sizes of
-that prior are not known. Assumed here:
+VideoFusion (arXiv 2303.08320) conditions both of its generators on the CLIP embedding of the centre frame. At test time
+a prior network, as in DALL-E 2 (arXiv 2204.06125), draws the embedding from the caption or class, or from an empty
+caption. The paper does not give the sizes of that network. Assumptions made here:
 
-- the embedding is added to class and caption rather than put in their place: one frame does not tell how things move;
-- the encoder is a small one that is trained with the model, or a CLIP that stays as it is;
-- a training clip of which nothing is said loses the embedding, too, every second time: a learnt vector stands in for
-  it, and guidance leads away from there. The other times teach the generators what the unconditional model shows them:
-  an embedding that was drawn from nothing;
-- the prior predicts the clean embedding and is sampled by DDIM. Its loss teaches the embedding of class and caption,
-  too, but not the encoder, which would otherwise make itself easy to predict.
+- The embedding is added to class and caption and does not replace them: one frame does not show the motion.
+- The encoder is a small network trained with the model, or a frozen CLIP.
+- A training clip without class or caption loses its embedding half of the time. A learnt vector takes its place, and is
+  the null conditioning of guidance. In the other half the generators learn the unconditional case at test time: an
+  embedding drawn without class or caption.
+- The embedding prior predicts the clean embedding and is sampled by DDIM. Its loss also trains the embedding of class
+  and caption. It does not train the encoder, whose embeddings would become trivial to predict.
 
-Any model can have it (`vfbench.diffusion.model`), so that a comparison gives it to all or to none.
+Every model of `vfbench.diffusion.model` supports this, so that a comparison can give it to all models or to none.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from vfbench.errors import unknown
 from vfbench.interfaces import ClipShape, Conditioning
 from vfbench.nets import frame_encoder
 from vfbench.nets.embedding_prior import EmbeddingPrior
-from vfbench.nets.frame_encoder import ClipEncoder, FrameEncoder, scaled
+from vfbench.nets.frame_encoder import CLIPEncoder, FrameEncoder, normalise_vectors
 
 LEARNT = "learnt"
-DROPPED = 0.5  # of the training clips of which nothing is said: how many lose the embedding as well
+DROP_PROBABILITY = 0.5  # of the embedding, for a training clip without class or caption
 
 
 @dataclass(frozen=True)
 class EmbeddingConfig:
-    """Where the embedding comes from, and the sizes of its prior.
+    """Encoder of the frame embedding and sizes of its prior.
 
-    `encoder` is `learnt`, or the CLIP whose weights have the hash `sha256`, by its folder or its id on the hub. `size`
-    is the length of an embedding, `inner` the width of the prior and `depth` the number of its blocks; `steps` are
-    those of DDIM. (None is called a width: what scales the widths of a preset leaves the condition alone.)
+    `encoder` is `learnt`, or a folder or hub id of the CLIP whose weights have the hash `sha256`. `size` is the length
+    of an embedding, `inner` the width of the prior and `depth` the number of its blocks; `steps` are DDIM steps. (No
+    field is called a width, because matching FLOPs scales the widths of a preset and must leave these alone.)
     """
 
     encoder: str = LEARNT
@@ -54,84 +54,85 @@ class EmbeddingConfig:
     sha256: str = ""
 
     @classmethod
-    def of(cls, name: str) -> EmbeddingConfig:
-        """Of a learnt encoder, or of CLIP by its folder or id.
+    def from_name(cls, name: str) -> EmbeddingConfig:
+        """The configuration for `learnt`, or for CLIP by its folder or hub id.
 
-        Raises `MissingData` where CLIP cannot be read, and `UserError` for a word that is neither a folder nor an id.
+        Raises `MissingData` where CLIP cannot be read, and `UserError` for a name that is neither.
         """
         if name == LEARNT:
             return cls()
-        if "/" not in name and not os.path.isdir(name):  # noqa: PTH112  # which takes names that no file can have
+        if "/" not in name and not os.path.isdir(name):  # noqa: PTH112  # Path.is_dir raises for impossible file names
             raise unknown("embedding", name, (LEARNT, "none", "the folder or hub id OWNER/NAME of a CLIP"))
-        found = frame_encoder.find(name)
-        return cls(name, found.size, inner=2 * found.size, depth=6, sha256=found.sha256)
+        clip = frame_encoder.find_clip(name)
+        return cls(name, clip.size, inner=2 * clip.size, depth=6, sha256=clip.sha256)
 
 
 class FrameEmbedding(nn.Module):
-    """Encoder, prior and the projection onto a model's condition, of width `width`."""
+    """Frame encoder, embedding prior, and the projection onto a model's conditioning vector of width `width`."""
 
     def __init__(self, config: EmbeddingConfig, shape: ClipShape, width: int) -> None:
         super().__init__()
         self.config, self.schedule = config, Schedule()
         learnt = config.encoder == LEARNT
-        self.encoder: FrameEncoder | ClipEncoder = (
-            FrameEncoder(shape, config.size) if learnt else ClipEncoder(config.encoder, config.sha256)
+        self.encoder: FrameEncoder | CLIPEncoder = (
+            FrameEncoder(shape, config.size) if learnt else CLIPEncoder(config.encoder, config.sha256)
         )
         self.prior = EmbeddingPrior(config.size, width, config.inner, config.depth)
         self.projection = Projection(config.size, width)
 
     def networks(self) -> dict[str, nn.Module]:
-        """What making a clip calls: no encoder, for there is no frame yet."""
+        """The networks that sampling calls; the encoder is none of them."""
         return {"prior": self.prior, "projection": self.projection}
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """What `kept` and `loss` leave to chance, for `DiffusionModel.draw`."""
+        """Random tensors of a training step, for `keep_embedding` and `loss`; part of `DiffusionModel.draw`."""
         return {
             "chance": torch.rand(count, generator=generator),
             "prior_t": torch.randint(self.schedule.steps, (count,), generator=generator),
             "prior_noise": torch.randn((count, self.config.size), generator=generator),
         }
 
-    def shown(self, frames: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """What frames (B, P, 3, H, W) add to the conditions of their clips, (B, P, width), and embeddings (B, P, size).
+    def encode_frames(self, frames: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Conditioning vectors (B, P, width) and embeddings (B, P, size) of frames (B, P, 3, H, W).
 
-        `kept` (B,) says of which clips it is known.
+        Clips with `known` (B,) False get the learnt vector of an unknown embedding.
         """
         embeddings = self.encoder(frames.flatten(0, 1))
-        added = self.projection(embeddings, kept.repeat_interleave(frames.shape[1]))
-        first = frames.shape[:2]
-        return added.view(*first, -1), embeddings.view(*first, -1)
+        cond = self.projection(embeddings, known.repeat_interleave(frames.shape[1]))
+        leading = frames.shape[:2]
+        return cond.view(*leading, -1), embeddings.view(*leading, -1)
 
-    def loss(self, embedding: Tensor, condition: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
-        """Mean squared error of the prior for embeddings (B, size), at the times and with the noise of `draw`."""
-        clean, t = embedding.detach(), drawn["prior_t"]
-        noise = drawn["prior_noise"].to(clean)
+    def loss(self, embedding: Tensor, cond: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """Mean squared error of the embedding prior for embeddings (B, size), at the times and noise of `draw`."""
+        clean, t = embedding.detach(), draws["prior_t"]
+        noise = draws["prior_noise"].to(clean)
         alpha_bar = self.schedule.at(t, clean)
-        found = self.prior(alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise, t, condition).to(clean)
-        error: Tensor = ((found - clean) ** 2).mean()
+        predicted = self.prior(alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise, t, cond).to(clean)
+        error: Tensor = ((predicted - clean) ** 2).mean()
         return error
 
-    def drawn(self, condition: Tensor, normal: Normal) -> Tensor:
-        """An embedding for each condition (B, width) from the prior, and what it adds to it, (B, width)."""
+    def sample_conditioning(self, cond: Tensor, normal: Normal) -> Tensor:
+        """Conditioning vectors (B, width) of embeddings drawn by the prior for class or caption `cond` (B, width)."""
 
         def denoise(z: Tensor, t: int) -> Prediction:
             times = torch.full((len(z),), t, device=z.device)
-            x0, alpha_bar = self.prior(z, times, condition).to(z), self.schedule.at(times, z)
+            x0, alpha_bar = self.prior(z, times, cond).to(z), self.schedule.at(times, z)
             return Prediction(x0, (z - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt())
 
         noise = normal((self.config.size,))
-        found = solve(
-            denoise, noise, self.schedule, steps=self.config.steps, solver="ddim", fresh=lambda: torch.zeros_like(noise)
+        steps = self.config.steps
+        embeddings = solve(
+            denoise, noise, self.schedule, steps=steps, solver="ddim", fresh_noise=lambda: torch.zeros_like(noise)
         )
         known = torch.ones(len(noise), dtype=torch.bool, device=noise.device)
-        added: Tensor = self.projection(scaled(found), known)
-        return added
+        vectors: Tensor = self.projection(normalise_vectors(embeddings), known)
+        return vectors
 
 
 class Projection(nn.Module):
-    """Embeddings (B, size) to what they add to a condition, (B, width); where they are not known, a learnt vector.
+    """Linear map from embeddings (B, size) to conditioning vectors (B, width), with a learnt vector for unknown ones.
 
-    It begins at zero, so that a base generator that was trained without the embedding answers as it did.
+    All weights start at zero, so that a base generator trained without the embedding is unchanged at first.
     """
 
     def __init__(self, size: int, width: int) -> None:
@@ -142,10 +143,14 @@ class Projection(nn.Module):
         nn.init.zeros_(self.layer.bias)
 
     def forward(self, embedding: Tensor, known: Tensor) -> Tensor:
-        """`known` (B,) says of which."""
+        """Vectors (B, width); rows with `known` (B,) False get the learnt vector."""
         return torch.where(known[:, None], self.layer(embedding), self.unknown)
 
 
-def kept(modes: Sequence[Conditioning], chance: Tensor) -> Tensor:
-    """Which training clips keep the embedding, (B,): those of which something is said, and by `chance` some others."""
-    return torch.tensor([mode != "none" for mode in modes], device=chance.device) | (chance >= DROPPED)
+def keep_embedding(conditioning: Sequence[Conditioning], chance: Tensor) -> Tensor:
+    """Mask (B,) of training clips that keep their embedding: all with class or caption, of the others a random part.
+
+    `chance` (B,) is uniform in [0, 1).
+    """
+    conditional = torch.tensor([kind != "none" for kind in conditioning], device=chance.device)
+    return conditional | (chance >= DROP_PROBABILITY)

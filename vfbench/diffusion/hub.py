@@ -1,8 +1,8 @@
-"""Checkpoints on the Hugging Face hub: a model's configuration, its weights as safetensors, its card, and nothing else.
+"""Checkpoints on the Hugging Face hub: configuration, weights as safetensors, model card.
 
-Whatever else a repository or a folder holds is neither downloaded nor uploaded. What goes and what comes is checked
-against the SHA-256 in its `config.json`. The hub is asked through its own library, which keeps what it gets in a cache
-below HF_HOME; with HF_HUB_OFFLINE=1 that cache alone is looked at.
+No other file of a repository or folder is downloaded or uploaded. Downloads and uploads are checked against the SHA-256
+in `config.json`. Downloads go through huggingface_hub, with its cache below HF_HOME; with HF_HUB_OFFLINE=1 only the
+cache is read.
 """
 
 from __future__ import annotations
@@ -16,116 +16,118 @@ from vfbench.diffusion.model import ModelConfig, require_unchanged
 from vfbench.errors import MissingData, UserError
 from vfbench.utils import files, tensor_files
 from vfbench.utils.checkpoint import CONFIG, HUB_NAME, TENSORS, require_checkpoint
-from vfbench.utils.hf_hub import PREFIX, asking, snapshot
+from vfbench.utils.hf_hub import HUB_PREFIX, hub_errors, snapshot
 
 CARD = "README.md"
-FILES = (CARD, TENSORS, CONFIG)  # in the order of writing: a configuration promises its weights
-_NAME = re.compile(rf"({PREFIX})?(?P<repo>{HUB_NAME})(@(?P<revision>\S+))?")
+FILES = (CARD, TENSORS, CONFIG)  # the configuration is written last: where it exists, the weights do
+_NAME = re.compile(rf"({HUB_PREFIX})?(?P<repo>{HUB_NAME})(@(?P<revision>\S+))?")
 
 
-def checkpoint(text: Path | str) -> Path:
-    """The folder of a checkpoint: a path as it is, or for `hub:owner/name[@revision]` where the hub's cache has it.
+def resolve_checkpoint(text: Path | str) -> Path:
+    """The folder of a checkpoint: a path unchanged, or the cache folder of `hub:owner/name[@revision]`.
 
-    Raises `UserError` for a name that is none, and what `pull` raises.
+    Raises `UserError` for an invalid hub name, and what `pull` raises.
     """
-    return pull(str(text)) if str(text).startswith(PREFIX) else Path(text)
+    return pull(str(text)) if str(text).startswith(HUB_PREFIX) else Path(text)
 
 
-def parse(name: str, revision: str | None = None) -> tuple[str, str | None]:
+def parse_name(name: str, revision: str | None = None) -> tuple[str, str | None]:
     """Repository and revision of `[hub:]owner/name[@revision]`; raises `UserError` for anything else."""
-    found = _NAME.fullmatch(name)
-    if found is None or (revision and found["revision"]):
-        raise UserError(f"'{name}' is no name of the hub: write owner/name, with one --revision or owner/name@revision")
-    return found["repo"], found["revision"] or revision
+    match = _NAME.fullmatch(name)
+    if match is None or (revision and match["revision"]):
+        raise UserError(
+            f"'{name}' is not a hub name: write owner/name, and a revision once, as --revision or owner/name@revision"
+        )
+    return match["repo"], match["revision"] or revision
 
 
-def named(name: str, revision: str | None = None) -> str:
-    """What `--checkpoint` takes for a checkpoint of the hub."""
-    repo, revision = parse(name, revision)
-    return f"{PREFIX}{repo}" + (f"@{revision}" if revision else "")
+def hub_name(name: str, revision: str | None = None) -> str:
+    """The value of `--checkpoint` for a checkpoint on the hub: `hub:owner/name[@revision]`."""
+    repo, revision = parse_name(name, revision)
+    return f"{HUB_PREFIX}{repo}" + (f"@{revision}" if revision else "")
 
 
-def config(folder: Path) -> ModelConfig:
-    """The configuration of a checkpoint, of whichever model; raises `MissingData` where there is none."""
+def read_config(folder: Path) -> ModelConfig:
+    """The configuration of a checkpoint of any model; raises `MissingData` where there is none."""
     require_checkpoint(folder)
     path = folder / CONFIG
     return ModelConfig.read(path, str(files.read_json(path)["model"]))
 
 
 def pull(name: str, *, revision: str | None = None, output: Path | None = None) -> Path:
-    """Download `owner/name[@revision]`, unless the cache has it, and check it; returns `output`, or its folder there.
+    """Download `owner/name[@revision]` unless cached, and verify it; returns `output`, or the cache folder.
 
-    Raises `MissingData` naming HF_HOME where neither hub nor cache gives it, and where it is none of ours or its
-    weights are not those that its configuration records; `UserError` where `output` holds another checkpoint.
+    Raises `MissingData` naming HF_HOME where neither hub nor cache has it, and where it is no vfbench checkpoint or its
+    weights do not have the recorded hash; `UserError` where `output` holds another checkpoint.
     """
-    repo, revision = parse(name, revision)
+    repo, revision = parse_name(name, revision)
     folder = snapshot(repo, FILES, revision)
-    for needed in (CONFIG, TENSORS):
-        if not (folder / needed).is_file():
-            raise MissingData(f"'{repo}' has no {needed}: a checkpoint of vfbench has it, and no other file is opened")
-    recorded = _verified(folder)
+    for file in (CONFIG, TENSORS):
+        if not (folder / file).is_file():
+            raise MissingData(f"'{repo}' has no {file}: it is no vfbench checkpoint, choose another repository")
+    sha256 = _verified_sha256(folder)
     if output is None:
         return folder
-    there = output / CONFIG
-    if there.is_file() and files.read_json(there).get("sha256") != recorded:
+    path = output / CONFIG
+    if path.is_file() and files.read_json(path).get("sha256") != sha256:
         raise UserError(f"{output} holds another checkpoint: choose another --output")
     _copy(folder, output)
     return output
 
 
 def push(folder: Path, name: str, *, private: bool = False, revision: str | None = None) -> str:
-    """Upload a checkpoint, as private if that is asked for, to a branch `revision` if one is named; returns its URL.
+    """Upload a checkpoint to the default branch or the branch `revision`; returns the URL of the commit.
 
-    The repository and the branch are made unless they are there. Raises `MissingData` for a folder that is no whole
-    checkpoint and where the hub refuses, and `UserError` where something private would go to a public repository.
+    Creates the repository (private on request) and the branch if needed. Raises `MissingData` for an incomplete
+    checkpoint and where the hub refuses, and `UserError` where `private` is asked for and the repository is public.
     """
     from huggingface_hub import HfApi
 
-    repo, revision = parse(name, revision)
-    made = config(folder)
-    _verified(folder)
-    _require_public(folder, made)
+    repo, revision = parse_name(name, revision)
+    config = read_config(folder)
+    _verified_sha256(folder)
+    _require_public_encoder(folder, config)
     require_unchanged(folder)
     api = HfApi()
-    with asking(f"the hub does not take '{repo}'", repo):
+    with hub_errors(f"the hub does not take '{repo}'", repo):
         api.create_repo(repo, private=private or None, exist_ok=True)
         public = private and not api.model_info(repo).private
     if public:
-        raise UserError(f"'{repo}' is public already: make it private in its settings on the hub, or choose another")
-    with asking(f"the hub does not take '{repo}'", repo):
+        raise UserError(f"'{repo}' is public: make it private in its settings on the hub, or choose another repository")
+    with hub_errors(f"the hub does not take '{repo}'", repo):
         if revision:
             api.create_branch(repo, branch=revision, exist_ok=True)
-        message = f"{made.model} {made.preset} for {made.dataset}, weights {made.sha256[:12]}"
-        done = api.upload_folder(
+        message = f"{config.model} {config.preset} for {config.dataset}, weights {config.sha256[:12]}"
+        commit = api.upload_folder(
             repo_id=repo, folder_path=folder, revision=revision, allow_patterns=list(FILES), commit_message=message
         )
-    return str(done.commit_url)
+    return str(commit.commit_url)
 
 
-def _require_public(folder: Path, made: ModelConfig) -> None:
-    """Raise `UserError` where the configuration names what only this machine has."""
-    encoder = (made.options.get("embedding") or {}).get("encoder", LEARNT)
+def _require_public_encoder(folder: Path, config: ModelConfig) -> None:
+    """Raise `UserError` where the configuration names a CLIP folder of this machine."""
+    encoder = (config.options.get("embedding") or {}).get("encoder", LEARNT)
     if encoder != LEARNT and (Path(encoder).is_absolute() or Path(encoder).exists()):
         raise UserError(
-            f"{folder / CONFIG} names the folder {encoder}: nobody else has it; train with the id of that CLIP "
-            "on the hub, --model \"...(embedding='owner/name')\""
+            f"{folder / CONFIG} names the local folder {encoder}: train with the hub id of that CLIP, "
+            "--model \"...(embedding='owner/name')\""
         )
 
 
-def _verified(folder: Path) -> str:
-    """The hash of a checkpoint's weights, which must be the one recorded beside them."""
-    recorded = config(folder).sha256
-    if not recorded:
+def _verified_sha256(folder: Path) -> str:
+    """SHA-256 of a checkpoint's weights; raises `MissingData` where it is not the recorded one."""
+    sha256 = read_config(folder).sha256
+    if not sha256:
         raise MissingData(f"{folder / CONFIG} records no SHA-256 of its weights: save the model again")
-    return tensor_files.verified(folder / TENSORS, recorded)
+    return tensor_files.verify_sha256(folder / TENSORS, sha256)
 
 
 def _copy(folder: Path, output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise files.unwritable(output, error) from error
+        raise files.write_error(output, error) from error
     for name in FILES:
         if (folder / name).is_file():
-            with files.replacing(output / name) as file:
+            with files.atomic_path(output / name) as file:
                 shutil.copyfile(folder / name, file)

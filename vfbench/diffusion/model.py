@@ -1,4 +1,4 @@
-"""What every built-in diffusion model shares: configuration, conditioning, losses, and files on disk."""
+"""Base class of the built-in diffusion models: configuration, conditioning, losses, and checkpoint files."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfbench.diffusion.frame_embedding import LEARNT, EmbeddingConfig, FrameEmbedding, kept
-from vfbench.diffusion.priors import Decomposed, Normal, Prior, batched
+from vfbench.diffusion.frame_embedding import LEARNT, EmbeddingConfig, FrameEmbedding, keep_embedding
+from vfbench.diffusion.priors import Decomposed, NoisePrior, Normal, normal_per_batch
 from vfbench.diffusion.schedule import Prediction, Schedule
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import ClipShape, Conditioning, Dataset
-from vfbench.nets.embedding import MODES, Condition
+from vfbench.nets.embedding import CONDITIONINGS, ConditioningEmbedding
 from vfbench.utils import checkpoint, files, tensor_files
 from vfbench.utils.files import file_sha256
 
-SAVED_WITH = "vfbench"  # in the metadata of weights: the configuration that they were saved with, as JSON
+SAVED_WITH = "vfbench"  # metadata key of the weights file, for the configuration at saving as JSON
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything needed to build a model's networks again; saved as `config.json` beside the weights."""
+    """All that a model's networks are built from; saved as `config.json` beside the weights.
+
+    `conditions` are the relative frequencies of each conditioning among training clips; empty where not recorded.
+    `sha256` is the hash of the weights.
+    """
 
     model: str
     preset: str
@@ -36,42 +40,46 @@ class ModelConfig:
     classes: tuple[str, ...]
     words: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-    conditions: Mapping[Conditioning, float] = field(default_factory=dict)  # of training clips, if recorded
-    sha256: str = ""  # of the weights beside it
+    conditions: Mapping[Conditioning, float] = field(default_factory=dict)
+    sha256: str = ""
 
     def __post_init__(self) -> None:
-        parts = self.conditions
-        if parts and not (set(parts) <= set(MODES) and min(parts.values()) >= 0 and 0 < sum(parts.values()) < math.inf):
-            raise ValueError(f"conditions {dict(parts)}: {', '.join(MODES)} have weights of at least 0, and one more")
+        weights, kinds = self.conditions, ", ".join(CONDITIONINGS)
+        if weights and not (
+            set(weights) <= set(CONDITIONINGS) and min(weights.values()) >= 0 and 0 < sum(weights.values()) < math.inf
+        ):
+            raise ValueError(f"conditions {dict(weights)}: give {kinds} weights of at least 0, one of them more than 0")
 
     @property
-    def ways(self) -> tuple[Conditioning, ...]:
-        """How the model was told what a clip shows: any way, where that is not recorded."""
-        return _ways(self.conditions)
+    def trained_conditioning(self) -> tuple[Conditioning, ...]:
+        """Conditioning that the model was trained with, preferred first; all kinds where not recorded."""
+        return _with_positive_weight(self.conditions)
 
     @classmethod
-    def of(cls, model: str, preset: str, presets: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> ModelConfig:
+    def from_preset(
+        cls, model: str, preset: str, presets: Mapping[str, Mapping[str, Any]], dataset: Dataset
+    ) -> ModelConfig:
         """The configuration of a model's preset for a dataset.
 
-        A preset that was made for clips of one shape says so in its option `clips`; the others take any. Raises
-        `UserError` for an unknown preset, and for one of another shape than the dataset's, naming those that fit.
+        A preset's option `clips` is the only clip shape that it takes; a preset without it takes any. Raises
+        `UserError` for an unknown preset, and for one that does not take the dataset's shape, naming those that do.
         """
         if preset not in presets:
             raise unknown(f"{model} preset", preset, presets)
         if not _fits(presets[preset], dataset.shape):
-            made = ClipShape(*presets[preset]["clips"])
+            shape = ClipShape(*presets[preset]["clips"])
             fitting = [name for name, options in presets.items() if _fits(options, dataset.shape)]
             raise UserError(
-                f"{model} preset '{preset}' is made for clips of {made}, {dataset.name} has {dataset.shape}: "
+                f"{model} preset '{preset}' is made for clips of {shape}, {dataset.name} has {dataset.shape}: "
                 f"choose one of {', '.join(fitting)}, or a dataset of that shape"
             )
         return cls(model, preset, dataset.name, dataset.shape, dataset.classes, dataset.words, presets[preset])
 
     def with_embedding(self, name: str | None) -> ModelConfig:
-        """With the embedding of a frame as a condition (`vfbench.diffusion.frame_embedding`).
+        """A copy conditioned on the embedding of a frame (`vfbench.diffusion.frame_embedding`).
 
-        `name` is `none`, `learnt` or a CLIP by its folder or its id on the hub; None leaves what the preset says.
-        Raises `MissingData` where CLIP cannot be read, and `UserError` for a word that is none of these.
+        `name` is `none`, `learnt`, or the folder or hub id of a CLIP; None keeps the preset's choice. Raises
+        `MissingData` where CLIP cannot be read, and `UserError` for any other name.
         """
         if name is None:
             return self
@@ -84,62 +92,62 @@ class ModelConfig:
         content = files.read_json(path)
         if content.get("model") != model:
             raise MissingData(f"{path} is a checkpoint of '{content.get('model')}', not of '{model}'")
-        with checkpoint.describing(path, model):
+        with checkpoint.config_errors(path, model):
             shape = ClipShape(**content.pop("shape"))
             classes, words = tuple(content.pop("classes")), tuple(content.pop("words"))
             return cls(shape=shape, classes=classes, words=words, **content)
 
 
-def ways_of(folder: Path, model: str) -> tuple[Conditioning, ...]:
-    """How the model of a checkpoint was told what a clip shows: any way, where that is not recorded.
+def checkpoint_conditioning(folder: Path, model: str) -> tuple[Conditioning, ...]:
+    """Conditioning that the model of a checkpoint was trained with; all kinds where not recorded.
 
-    It is looked at before the model is built, which checks the rest: a folder that is no checkpoint of `model` is let
-    pass. Raises `MissingData` where the configuration cannot be read.
+    Does not check the checkpoint, which happens when the model is built: a folder that is no checkpoint of `model`
+    counts as not recorded. Raises `MissingData` where the configuration cannot be read.
     """
     path = folder / checkpoint.CONFIG
-    content = files.read_json(path) if path.is_file() else {}
-    shown = content.get("conditions") if content.get("model") == model else None
-    return _ways(shown if isinstance(shown, dict) else {})
+    config = files.read_json(path) if path.is_file() else {}
+    weights = config.get("conditions") if config.get("model") == model else None
+    return _with_positive_weight(weights if isinstance(weights, dict) else {})
 
 
-def _ways(conditions: Mapping[Conditioning, float]) -> tuple[Conditioning, ...]:
-    every: tuple[Conditioning, ...] = ("text", "class", "none")
-    return tuple(way for way in every if not conditions or conditions.get(way))
+def _with_positive_weight(weights: Mapping[Conditioning, float]) -> tuple[Conditioning, ...]:
+    preferred: tuple[Conditioning, ...] = ("text", "class", "none")
+    return tuple(kind for kind in preferred if not weights or weights.get(kind))
 
 
 def require_unchanged(folder: Path) -> None:
-    """Raise `MissingData` where the configuration of a checkpoint is not what its weights were saved with.
+    """Raise `MissingData` where the configuration of a checkpoint differs from the one saved in its weights file.
 
-    For what no shape of a tensor tells: another lambda, noise schedule or prediction. Weights that do not say are let
-    pass, as those that come with vfbench.
+    Catches changes that leave all tensor shapes alone: lambda, noise schedule, parametrisation. Weights without a saved
+    configuration, such as those shipped with vfbench, pass.
     """
     path = folder / checkpoint.CONFIG
-    saved = tensor_files.metadata(folder / checkpoint.TENSORS).get(SAVED_WITH)
-    if saved and (change := _change(json.loads(saved), _without_hash(files.read_json(path)))):
-        raise MissingData(f"{path} is not what its weights were saved with ({change}): put it back, or train again")
+    saved = tensor_files.read_metadata(folder / checkpoint.TENSORS).get(SAVED_WITH)
+    if saved and (change := _first_difference(json.loads(saved), _without_hash(files.read_json(path)))):
+        raise MissingData(f"{path} has changed since its weights were saved ({change}): restore it, or train again")
 
 
 def _without_hash(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name != "sha256"}
 
 
-def _change(before: Any, after: Any, at: str = "") -> str:
-    """The first difference of two JSON values, such as `options.lam was 0.5, and is 0.4`; empty for none."""
+def _first_difference(before: Any, after: Any, key: str = "") -> str:
+    """The first difference of two JSON values, such as `options.lam was 0.5, is 0.4`; empty where they are equal."""
     if not (isinstance(before, dict) and isinstance(after, dict)):
-        return f"{at} was {before}, and is {after}" if before != after else ""
+        return f"{key} was {before}, is {after}" if before != after else ""
     names = sorted(before.keys() | after.keys())
-    changes = (_change(before.get(name), after.get(name), f"{at}.{name}".lstrip(".")) for name in names)
-    return next(filter(None, changes), "")
+    differences = (_first_difference(before.get(name), after.get(name), f"{key}.{name}".lstrip(".")) for name in names)
+    return next(filter(None, differences), "")
 
 
-def flag_of(conditions: Mapping[Conditioning, float]) -> str:
-    """Conditions as `--conditions` takes them: `class=0.9,none=0.1`."""
-    return ",".join(f"{way}={weight:g}" for way, weight in conditions.items() if weight)
+def conditions_flag(weights: Mapping[Conditioning, float]) -> str:
+    """The value of `--conditions` for these weights, such as `class=0.9,none=0.1`."""
+    return ",".join(f"{kind}={weight:g}" for kind, weight in weights.items() if weight)
 
 
 def embedding_options(name: str = LEARNT) -> dict[str, Any]:
-    """The option `embedding` of a model whose encoder is `learnt`, or the CLIP of that folder or id."""
-    return asdict(EmbeddingConfig.of(name))
+    """The model option `embedding` for the encoder `learnt`, or for CLIP by its folder or hub id."""
+    return asdict(EmbeddingConfig.from_name(name))
 
 
 def _fits(options: Mapping[str, Any], shape: ClipShape) -> bool:
@@ -147,14 +155,14 @@ def _fits(options: Mapping[str, Any], shape: ClipShape) -> bool:
 
 
 class DiffusionModel(nn.Module, ABC):
-    """A prior, networks and a loss. A subclass sets `prior`, its conditions and networks, and the three methods.
+    """A noise prior, networks and a loss.
 
-    Its conditions are `condition` alone, or by `_conditions` also the embedding of a frame, where the option
-    `embedding` asks for it.
+    A subclass sets `noise_prior` and its networks, calls `_build_conditioning`, and implements `networks`, `predict`
+    and `losses`. The option `embedding` adds the embedding of a frame to the conditioning.
     """
 
-    prior: Prior
-    condition: Condition
+    noise_prior: NoisePrior
+    condition: ConditioningEmbedding
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -162,67 +170,68 @@ class DiffusionModel(nn.Module, ABC):
         self.schedule = Schedule(config.options["schedule"])
         self.frame_embedding: FrameEmbedding | None = None
 
-    def _conditions(self, width: int) -> None:
-        """Make what clips are conditioned on, vectors of that width."""
+    def _build_conditioning(self, width: int) -> None:
+        """Create the modules that map conditioning to vectors of that width."""
         config = self.config
-        self.condition = Condition(len(config.classes), config.words, width)
+        self.condition = ConditioningEmbedding(len(config.classes), config.words, width)
         if "embedding" in config.options:
             self.frame_embedding = FrameEmbedding(EmbeddingConfig(**config.options["embedding"]), config.shape, width)
 
     def _embedding_networks(self) -> dict[str, nn.Module]:
-        """What of the embedding making a clip calls, for `networks`."""
+        """The networks of the frame embedding that sampling calls, for `networks`."""
         return self.frame_embedding.networks() if self.frame_embedding else {}
 
-    def record_conditions(self, conditions: Mapping[Conditioning, float]) -> None:
-        """Record how often a training shows a clip with what: weights by way, before anything is learnt.
+    def record_conditioning(self, weights: Mapping[Conditioning, float]) -> None:
+        """Store in the configuration how often a training uses each conditioning; call before training.
 
-        A subclass raises `UserError` for what a part of it that does not learn was never told.
+        A subclass raises `UserError` for conditioning that a frozen part of it was not trained with.
         """
-        self.config = replace(self.config, conditions=conditions)
+        self.config = replace(self.config, conditions=weights)
 
-    def pictures(self) -> list[int]:
-        """The frames whose embeddings training shows: the base frame, which is the middle one in most models."""
-        prior, frames = self.prior, self.config.shape.frames
-        return [prior.base if isinstance(prior, Decomposed) else Decomposed(frames).base]
+    def embedding_frames(self) -> list[int]:
+        """Indices of the frames whose embeddings training uses: the base frame, or the middle one without a base."""
+        noise_prior, frames = self.noise_prior, self.config.shape.frames
+        return [noise_prior.base if isinstance(noise_prior, Decomposed) else Decomposed(frames).base]
 
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
-        """The networks that a denoising step calls, for the cost ledger."""
+        """The networks that a denoising step calls, by name; the cost ledger counts them."""
 
     @abstractmethod
-    def predict(self, z: Tensor, t: Tensor, condition: Tensor) -> Prediction:
-        """What the model says of z_t (B, T, 3, H, W) at times t (B,)."""
+    def predict(self, z: Tensor, t: Tensor, cond: Tensor) -> Prediction:
+        """The prediction for z_t (B, T, 3, H, W) at times t (B,) with conditioning vectors (B, width)."""
 
     @abstractmethod
-    def losses(self, x: Tensor, noise: Tensor, t: Tensor, condition: Tensor) -> dict[str, Tensor]:
-        """Named terms whose sum is minimised, for clean clips x in [-1, 1] and noise of the model's prior.
+    def losses(self, x: Tensor, noise: Tensor, t: Tensor, cond: Tensor) -> dict[str, Tensor]:
+        """Named loss terms, to be summed, for clean clips x in [-1, 1] and noise of the model's noise prior.
 
-        A model that has more than one of `pictures` takes a condition for each of them.
+        A model with several `embedding_frames` takes a conditioning vector for each of them.
         """
 
-    def groups(self, lr: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser, each with its learning rate."""
         return [{"params": list(self.parameters()), "lr": lr}]
 
-    def conditioned(
-        self, labels: Sequence[int], captions: Sequence[str], modes: Sequence[Conditioning], normal: Normal
+    def conditioning_vectors(
+        self, labels: Sequence[int], captions: Sequence[str], conditioning: Sequence[Conditioning], normal: Normal
     ) -> Tensor:
-        """The condition of each clip to be made, (B, width); `normal` draws whatever of it is left to chance."""
-        said: Tensor = self.condition(labels, captions, modes)
-        return said if self.frame_embedding is None else said + self.frame_embedding.drawn(said, normal)
+        """Conditioning vectors for sampling, (B, width); `normal` draws the noise of the frame embedding."""
+        cond: Tensor = self.condition(labels, captions, conditioning)
+        return cond if self.frame_embedding is None else cond + self.frame_embedding.sample_conditioning(cond, normal)
 
-    def unconditioned(self, count: int) -> Tensor:
-        """What guidance leads away from, (count, width): nothing is said of a clip, and no frame of it is known."""
-        said: Tensor = self.condition([0] * count, [""] * count, ["none"] * count)
-        return said if self.frame_embedding is None else said + self.frame_embedding.projection.unknown
+    def null_conditioning(self, count: int) -> Tensor:
+        """Null conditioning for classifier-free guidance, (count, width): no class, caption or frame embedding."""
+        cond: Tensor = self.condition([0] * count, [""] * count, ["none"] * count)
+        return cond if self.frame_embedding is None else cond + self.frame_embedding.projection.unknown
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Whatever of a training step is left to chance, by name, each (count, ...): a row a clip.
+        """Random tensors of a training step for `count` clips, by name, each (count, ...).
 
-        It follows from the generator alone, not from weights: it is drawn ahead, and for a batch that processes share.
+        They depend on the generator alone, not on weights, so they can be drawn ahead, and once for a batch that
+        several processes share.
         """
         t = torch.randint(self.schedule.steps, (count,), generator=generator)
-        noise = self.prior.noise(batched(count, generator), self.config.shape)
+        noise = self.noise_prior.noise(normal_per_batch(count, generator), self.config.shape)
         return {"t": t, "noise": noise, **(self.frame_embedding.draw(count, generator) if self.frame_embedding else {})}
 
     def training_losses(
@@ -230,22 +239,23 @@ class DiffusionModel(nn.Module, ABC):
         x: Tensor,
         labels: Sequence[int],
         captions: Sequence[str],
-        modes: Sequence[Conditioning],
-        drawn: Mapping[str, Tensor],
+        conditioning: Sequence[Conditioning],
+        draws: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        """The loss terms of clips x (B, T, 3, H, W) in [-1, 1], with what `draw` has drawn for them."""
-        drawn = {name: value.to(x.device) for name, value in drawn.items()}
-        noise, t, said = drawn["noise"], drawn["t"], self.condition(labels, captions, modes)
+        """Loss terms of clips x (B, T, 3, H, W) in [-1, 1], with the random tensors of `draw`."""
+        draws = {name: value.to(x.device) for name, value in draws.items()}
+        noise, t, cond = draws["noise"], draws["t"], self.condition(labels, captions, conditioning)
         if self.frame_embedding is None:
-            return self.losses(x, noise, t, said)
-        added, embeddings = self.frame_embedding.shown(x[:, self.pictures()], kept(modes, drawn["chance"]))
-        terms = self.losses(x, noise, t, *(said[:, None] + added).unbind(1))
-        return {**terms, "prior": self.frame_embedding.loss(embeddings[:, 0], said, drawn)}
+            return self.losses(x, noise, t, cond)
+        known = keep_embedding(conditioning, draws["chance"])
+        frame_cond, embeddings = self.frame_embedding.encode_frames(x[:, self.embedding_frames()], known)
+        terms = self.losses(x, noise, t, *(cond[:, None] + frame_cond).unbind(1))
+        return {**terms, "prior": self.frame_embedding.loss(embeddings[:, 0], cond, draws)}
 
     def save(self, folder: Path, *, half: bool = False) -> None:
-        """Write `config.json` and `model.safetensors`, which holds the same configuration, each atomically."""
+        """Write `model.safetensors`, with the configuration in its metadata, and `config.json`, each atomically."""
         folder.mkdir(parents=True, exist_ok=True)
         state, path, config = self.state_dict(), folder / checkpoint.TENSORS, asdict(self.config)
         saved_with = {SAVED_WITH: json.dumps(_without_hash(config), sort_keys=True)}
-        tensor_files.write(path, tensor_files.halved(state) if half else state, saved_with)
+        tensor_files.write(path, tensor_files.to_half(state) if half else state, saved_with)
         files.write_json(folder / checkpoint.CONFIG, {**config, "sha256": file_sha256(path)})

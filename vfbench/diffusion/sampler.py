@@ -1,4 +1,4 @@
-"""Any diffusion model behind the common interface: requests in, clips out."""
+"""Sampler interface of diffusion models: requests in, clips out."""
 
 from __future__ import annotations
 
@@ -13,30 +13,28 @@ from torch import Tensor, nn
 
 from vfbench import video
 from vfbench.diffusion import schedule, solvers
-from vfbench.diffusion import solvers as guidance
 from vfbench.diffusion.long_video import LongVideoPlan
 from vfbench.diffusion.model import DiffusionModel, ModelConfig, require_unchanged
-from vfbench.diffusion.priors import Sharing, per_clip
+from vfbench.diffusion.priors import SharedNoisePrior, normal_per_clip
 from vfbench.diffusion.schedule import Prediction
-from vfbench.errors import MissingData, UserError, unknown
+from vfbench.errors import MissingCheckpoint, MissingData, UserError, unknown
 from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Dataset, Quantise, Request, derive_seed
-from vfbench.nets.embedding import MODES
-from vfbench.utils import checkpoint as checkpoint_
-from vfbench.utils import tensor_files as tensor_files_
+from vfbench.nets.embedding import CONDITIONINGS
+from vfbench.utils import checkpoint, tensor_files
 
-STRONGEST = 1000.0  # guidance: some 10 is much, and far beyond it clips are saturated noise
+MAX_GUIDANCE = 1000.0  # 10 is already strong; far beyond it clips are saturated noise
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How clips are made of a trained model: the options that every built-in model takes.
+class SamplingOptions:
+    """Sampling options that every built-in model takes.
 
     `steps`, `solver` and `eta` are those of `vfbench.diffusion.solvers.solve`, `guidance` the weight of
-    `vfbench.diffusion.solvers`. `condition` is how the model is told what to make: its caption, its class or nothing;
-    None is the first of these that it was trained with. `threshold` is that of `vfbench.diffusion.schedule.clip` (None:
-    static), which looks at all frames of a clip, and in a longer one at those of a window. `frames` asks for clips
-    longer than the model was trained for, of windows that share `overlap` frames (`vfbench.diffusion.long_video`).
-    Raises `UserError` naming what is out of range.
+    `vfbench.diffusion.solvers.guided`. `condition` is the conditioning: `text`, `class` or `none`; None is the first of
+    these that the model was trained with. `threshold` is that of `vfbench.diffusion.schedule.clip_x0`; None is static
+    thresholding. Dynamic thresholding uses all frames of a clip, in a long clip those of a window. `frames` above the
+    training length makes windows that share `overlap` frames (`vfbench.diffusion.long_video`). Raises `UserError`
+    naming the option that is out of range.
     """
 
     steps: int = 25
@@ -49,132 +47,133 @@ class Sampling:
     overlap: int = 0
 
     def __post_init__(self) -> None:
-        if self.condition is not None and self.condition not in MODES:
-            raise unknown("conditioning", self.condition, MODES)
-        solvers.check(self.steps, self.solver, self.eta)
-        if not abs(self.guidance) <= STRONGEST:
-            raise UserError(f"guidance {self.guidance}: choose a finite number of at most {STRONGEST:g}; 1 is none")
+        if self.condition is not None and self.condition not in CONDITIONINGS:
+            raise unknown("conditioning", self.condition, CONDITIONINGS)
+        solvers.check_solver_options(self.steps, self.solver, self.eta)
+        if not abs(self.guidance) <= MAX_GUIDANCE:
+            raise UserError(f"guidance {self.guidance}: choose a finite number of at most {MAX_GUIDANCE:g}; 1 is none")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise UserError(
-                f"threshold {self.threshold}: choose a part of a clip's values between 0 and 1, such as 0.995; leave "
-                "it out to cut off what is beyond [-1, 1]"
+                f"threshold {self.threshold}: choose a quantile between 0 and 1, such as 0.995; leave it out to clamp "
+                "at [-1, 1]"
             )
 
 
 @dataclass
 class DiffusionSampler:
-    """Any `DiffusionModel` behind the common interface; raises `UserError` for options that it cannot have."""
+    """A `DiffusionModel` as a `Sampler`; raises `UserError` for options that the model does not support."""
 
     model: DiffusionModel
     weights: str
     device: torch.device
     dtype: torch.dtype = torch.float32
-    sampling: Sampling = Sampling()
+    sampling: SamplingOptions = SamplingOptions()
     quantise: Quantise = "round"
-    windows: LongVideoPlan = field(init=False)  # of the length the model was trained for: what a clip is made of
+    window_plan: LongVideoPlan = field(init=False)  # windows of the training length
 
     def __post_init__(self) -> None:
         length = self.model.config.shape.frames
-        self.windows = LongVideoPlan.of(self.model.prior, length, self.sampling.frames, self.sampling.overlap)
-        self._require_learnt()
+        self.window_plan = LongVideoPlan.of(self.model.noise_prior, length, self.sampling.frames, self.sampling.overlap)
+        self._require_trained_conditioning()
 
-    def _require_learnt(self) -> None:
-        """Raise `UserError` for what would ask the networks something that no training clip has taught them."""
-        guidance, ways = self.sampling.guidance, self.model.config.ways
-        if self.conditioning not in ways:
+    def _require_trained_conditioning(self) -> None:
+        """Raise `UserError` for conditioning or guidance that the model was not trained for."""
+        guidance, trained = self.sampling.guidance, self.model.config.trained_conditioning
+        if self.conditioning not in trained:
             raise UserError(
-                f"condition='{self.conditioning}': the training clips of this model were shown with "
-                f"{' or '.join(ways)} alone; choose condition='{ways[0]}', or train with --conditions"
+                f"condition='{self.conditioning}': this model was trained with {' or '.join(trained)} only; "
+                f"choose condition='{trained[0]}', or train with --conditions"
             )
         if guidance == 1:
             return
         if self.conditioning == "none" and self.model.frame_embedding is None:
             raise UserError(
-                f"guidance {guidance} leads away from a clip of which nothing is said, and condition='none' asks for "
-                "just that: it would cost twice and change nothing; leave it out, or choose condition='class' or 'text'"
+                f"guidance {guidance} has no effect with condition='none', at twice the cost: leave it out, or choose "
+                "condition='class' or 'text'"
             )
-        if "none" not in ways:
+        if "none" not in trained:
             raise UserError(
-                f"guidance {guidance} leads away from a clip of which nothing is said, and this model has seen none: "
-                f"leave it out, or train with such clips as well, --conditions {ways[0]}=0.9,none=0.1"
+                f"guidance {guidance} needs a model that was also trained without class and caption: leave it out, or "
+                f"train with --conditions {trained[0]}=0.9,none=0.1"
             )
 
     @property
     def shape(self) -> ClipShape:
-        """The clip shape the model was trained for, or as many frames as were asked for."""
-        return replace(self.model.config.shape, frames=self.windows.frames)
+        """Shape of the clips: the training shape, or with the option `frames` that many frames."""
+        return replace(self.model.config.shape, frames=self.window_plan.frames)
 
     @property
     def shares_base(self) -> bool:
-        """Whether a request may name the seed of another clip's base noise."""
-        return isinstance(self.model.prior, Sharing) and self.model.prior.shares
+        """True where a request may name the seed of another clip's base noise."""
+        return isinstance(self.model.noise_prior, SharedNoisePrior) and self.model.noise_prior.shares_noise
 
     @property
     def conditioning(self) -> Conditioning:
-        """What of a request it looks at."""
-        return self.sampling.condition or self.model.config.ways[0]
+        """The part of a request that the model reads besides the seed."""
+        return self.sampling.condition or self.model.config.trained_conditioning[0]
 
     @property
     def preset(self) -> str:
-        """What the model was made of, for tables that show one model twice."""
+        """The model's preset, for tables that list one model twice."""
         return self.model.config.preset
 
     @property
     def configuration(self) -> str:
-        """The SHA-256 of what the networks and the prior were built from, which weights alone do not tell."""
+        """SHA-256 of the model's configuration: equal weights may have another noise prior or schedule."""
         return hashlib.sha256(json.dumps(asdict(self.model.config), sort_keys=True).encode()).hexdigest()
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
-        """The model's networks, for the cost ledger."""
+        """The model's networks by name, for the cost ledger."""
         return {"condition": self.model.condition, **self.model.networks()}
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[Request]) -> Clips:
-        """One clip a request, uint8 (B, T, 3, H, W) on the CPU."""
-        fresh = self.windows.noise(self.model.prior, self.model.config.shape, requests, self.device)
+        """One clip per request, uint8 (B, T, 3, H, W) on the CPU."""
+        fresh_noise = self.window_plan.noise(self.model.noise_prior, self.model.config.shape, requests, self.device)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             x = solvers.solve(
-                self.windows.denoiser(self._denoiser(requests)),
-                fresh(),
+                self.window_plan.denoiser(self._denoiser(requests)),
+                fresh_noise(),
                 self.model.schedule,
                 steps=self.sampling.steps,
                 solver=self.sampling.solver,
                 eta=self.sampling.eta,
-                fresh=fresh,
+                fresh_noise=fresh_noise,
             )
         return video.to_uint8(x[:, : self.shape.frames].float() / 2 + 0.5, self.quantise).cpu()
 
     def _denoiser(self, requests: Sequence[Request]) -> Callable[[Tensor, int], Prediction]:
         labels, prompts = [r.label for r in requests], [r.prompt for r in requests]
-        normal = per_clip([derive_seed(r.base_seed, 0, "condition") for r in requests], self.device)
-        condition = self.model.conditioned(labels, prompts, [self.conditioning] * len(requests), normal)
-        null = self.model.unconditioned(len(requests))
+        normal = normal_per_clip([derive_seed(r.base_seed, 0, "condition") for r in requests], self.device)
+        cond = self.model.conditioning_vectors(labels, prompts, [self.conditioning] * len(requests), normal)
+        null_cond = self.model.null_conditioning(len(requests))
 
         def denoise(z: Tensor, t: int) -> Prediction:
             times = torch.full((len(z),), t, device=z.device)
-            prediction = guidance.guided(self.model.predict, z, times, condition, null, self.sampling.guidance)
+            prediction = solvers.guided(self.model.predict, z, times, cond, null_cond, self.sampling.guidance)
             prediction = Prediction(prediction.x0.float(), prediction.eps.float())
-            return schedule.clip(prediction, z, self.model.schedule.at(times, z), self.sampling.threshold)
+            return schedule.clip_x0(prediction, z, self.model.schedule.at(times, z), self.sampling.threshold)
 
         return denoise
 
 
 def builder(
-    model: str, build: Callable[[ModelConfig], DiffusionModel], *, steps: int = 25, solver: str = "dpm++2m"
+    model: str, create: Callable[[ModelConfig], DiffusionModel], *, steps: int = 25, solver: str = "dpm++2m"
 ) -> Callable[..., DiffusionSampler]:
-    """The function `build` of a model's file, which makes the sampler of a trained one.
+    """The function `build` of a model's file: load a trained model and return its sampler.
 
-    `steps` and `solver` are the model's own defaults. All models of this repository have those given here, so that they
-    are compared at as many calls: 25 of the second-order solver, of whose steps its paper finds 15 to 20 enough.
+    `create` makes the model of a configuration. `steps` and `solver` are the model's default options. All models of
+    this repository use the defaults here, so that they are compared at equal calls: 25 of the second-order solver,
+    whose paper finds 15 to 20 sufficient.
 
-    Its options are those of `Sampling`. The model comes from `setting.checkpoint`, or is the one shipped for the
-    dataset. Raises `MissingData` where there is none, or where it is damaged, of another model, dataset or shape, and
-    `UserError` for options out of range.
+    The options of `build` are those of `SamplingOptions`. The model comes from `context.checkpoint`, or is the one
+    shipped for the dataset. `build` raises `MissingData` where there is none, and for one that is damaged or of another
+    model, dataset or shape; `UserError` for options out of range.
     """
 
-    def load(
-        setting: BuildContext,
+    def build(
+        context: BuildContext,
         *,
         steps: int = steps,
         solver: str = solver,
@@ -185,54 +184,73 @@ def builder(
         frames: int | None = None,
         overlap: int = 0,
     ) -> DiffusionSampler:
-        sampling = Sampling(steps, solver, guidance, condition, eta, threshold, frames, overlap)
-        network, digest = _trained(model, build, setting, longer=frames is not None)
-        network.to(setting.device).eval()
-        return DiffusionSampler(network, digest, setting.device, setting.dtype, sampling, setting.quantise)
+        sampling = SamplingOptions(steps, solver, guidance, condition, eta, threshold, frames, overlap)
+        network, sha256 = _load_model(model, create, context, any_length=frames is not None)
+        network.to(context.device).eval()
+        return DiffusionSampler(network, sha256, context.device, context.dtype, sampling, context.quantise)
 
-    return load
+    return build
 
 
-def _trained(
-    model: str, build: Callable[[ModelConfig], DiffusionModel], setting: BuildContext, *, longer: bool
+def _load_model(
+    model: str, create: Callable[[ModelConfig], DiffusionModel], context: BuildContext, *, any_length: bool
 ) -> tuple[DiffusionModel, str]:
-    """A model with its weights, and their SHA-256; `longer`: for clips of another length than the dataset's."""
-    folder = setting.checkpoint or checkpoint_.shipped(setting.dataset.name, model)
+    """A trained model and the SHA-256 of its weights; `any_length` allows another clip length than the dataset's."""
+    dataset = context.dataset
+    folder = context.checkpoint or _shipped(model, dataset, any_length=any_length)
     if folder is None:
-        raise MissingData(
-            f"no checkpoint of '{model}' for '{setting.dataset.name}' is shipped: train one with\n"
-            f"  python -m vfbench train --model {model} --dataset {setting.dataset.name} --output DIR\n"
-            f"and pass it as --checkpoint DIR"
+        raise MissingCheckpoint(
+            f"no checkpoint of '{model}' for {dataset.name} at {dataset.shape}: vfbench ships none, and --checkpoint "
+            "is not given",
+            model,
+            dataset,
         )
-    checkpoint_.require_checkpoint(folder, model)
-    config = ModelConfig.read(folder / checkpoint_.CONFIG, model)
-    _require_fit(folder, config, setting.dataset, longer=longer)
+    checkpoint.require_checkpoint(folder, model)
+    path = folder / checkpoint.CONFIG
+    config = ModelConfig.read(path, model)
+    _require_fit(folder, config, dataset, any_length=any_length)
     if not config.sha256:
-        raise MissingData(f"{folder / checkpoint_.CONFIG} records no SHA-256 of its weights: train or copy it again")
-    with checkpoint_.describing(folder / checkpoint_.CONFIG, model):
-        network = build(config)
-    digest = tensor_files_.load_into(network, folder / checkpoint_.TENSORS, config.sha256)
+        raise MissingData(f"{path} records no SHA-256 of its weights: train or copy it again")
+    with checkpoint.config_errors(path, model):
+        network = create(config)
+    sha256 = tensor_files.load_into(network, folder / checkpoint.TENSORS, config.sha256)
     require_unchanged(folder)
-    return network, digest
+    return network, sha256
 
 
-def _require_fit(folder: Path, config: ModelConfig, dataset: Dataset, *, longer: bool) -> None:
-    """Raise `MissingData` for a checkpoint trained on other clips, classes or words than those of a dataset."""
-    wanted = replace(dataset.shape, frames=config.shape.frames) if longer else dataset.shape
-    if (config.dataset, config.shape) != (dataset.name, wanted):
+def _shipped(model: str, dataset: Dataset, *, any_length: bool) -> Path | None:
+    """The shipped checkpoint of a model for clips of the dataset's shape, None where there is none."""
+    folder = checkpoint.shipped(dataset.name, model)
+    if folder is None:
+        return None
+    shape = ModelConfig.read(folder / checkpoint.CONFIG, model).shape
+    return folder if shape == _trained_shape(dataset, shape, any_length=any_length) else None
+
+
+def _trained_shape(dataset: Dataset, trained: ClipShape, *, any_length: bool) -> ClipShape:
+    """Clip shape that a checkpoint for the dataset must have been trained on."""
+    return replace(dataset.shape, frames=trained.frames) if any_length else dataset.shape
+
+
+def _require_fit(folder: Path, config: ModelConfig, dataset: Dataset, *, any_length: bool) -> None:
+    """Raise `MissingData` for a checkpoint trained on another dataset, clip shape, classes or vocabulary."""
+    shape = _trained_shape(dataset, config.shape, any_length=any_length)
+    if (config.dataset, config.shape) != (dataset.name, shape):
         raise MissingData(
-            f"{folder} was trained on {config.dataset} at {config.shape}, "
-            f"but {dataset.name} at {dataset.shape} is asked for: "
-            f"say --dataset '{config.dataset}({config.shape.options})', or give another checkpoint"
+            f"{folder} was trained on {config.dataset} at {config.shape}, this run uses {dataset.name} at "
+            f"{dataset.shape}: give --dataset '{config.dataset}({config.shape.options})', or another checkpoint"
         )
     if (config.classes, config.words) != (dataset.classes, dataset.words):
-        raise MissingData(f"{folder} was trained with other classes or words than {dataset.name} has now")
+        raise MissingData(
+            f"{folder} was trained with other classes or words than {dataset.name} has: give another checkpoint, or "
+            "train again"
+        )
 
 
-def not_learnt(ways: Sequence[Conditioning], classes: Sequence[str]) -> str:
-    """What a model learnt that was told of its clips in these ways, and the flag of `generate` that asks for it."""
-    if "text" in ways:
+def describe_conditioning(conditioning: Sequence[Conditioning], classes: Sequence[str]) -> str:
+    """The conditioning that a model was trained with, and the flag of `generate` for it, to end an error message."""
+    if "text" in conditioning:
         return "captions, not classes: give --prompt TEXT"
-    if "class" in ways:
+    if "class" in conditioning:
         return f"classes, not captions: give --label NAME (one of {', '.join(classes)})"
     return "neither captions nor classes: leave it out"

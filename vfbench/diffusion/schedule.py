@@ -1,4 +1,4 @@
-"""Noise schedules and the two parametrisations of a denoiser.
+"""Noise schedules and the two parametrisations of a denoiser, eps and v.
 
 Notation: `alpha_bar` is the cumulative signal power a_t; z_t = sqrt(a_t) x + sqrt(1 - a_t) eps. Time is an integer
 0..steps-1, from nearly clean to nearly pure noise.
@@ -15,18 +15,18 @@ from torch import Tensor
 from vfbench.errors import unknown
 
 Parametrisation = Literal["eps", "v"]
-STEPS = 1000
+DIFFUSION_STEPS = 1000
 
 
-def parametrisation(name: str) -> Parametrisation:
-    """A name that is one of them; raises `UserError` with the nearest."""
+def check_parametrisation(name: str) -> Parametrisation:
+    """`name` as a `Parametrisation`; raises `UserError` with the nearest name for an unknown one."""
     if name not in get_args(Parametrisation):
         raise unknown("parametrisation", name, get_args(Parametrisation))
-    return name  # type: ignore[return-value]  # it is one of them
+    return name  # type: ignore[return-value]  # checked above
 
 
 class Prediction(NamedTuple):
-    """What a denoiser says of z_t: the clean clip and the noise, both of z's shape.
+    """A denoiser's prediction for z_t: the clean clip and the noise, both of z's shape.
 
     Carrying both avoids the division by sqrt(a_t), which loses every digit where a_t is almost 0.
     """
@@ -38,22 +38,22 @@ class Prediction(NamedTuple):
 class Schedule:
     """`alpha_bar` (steps,) in float64, decreasing from nearly 1 to nearly 0."""
 
-    def __init__(self, name: str = "cosine", steps: int = STEPS) -> None:
+    def __init__(self, name: str = "cosine", steps: int = DIFFUSION_STEPS) -> None:
         if name not in _BETAS:
             raise unknown("noise schedule", name, _BETAS)
         self.name, self.steps = name, steps
         self.alpha_bar = torch.cumprod(1.0 - _BETAS[name](steps), dim=0)
-        self._on: dict[torch.device, Tensor] = {}  # copies: `at` is asked several times a step
+        self._tables: dict[torch.device, Tensor] = {}  # a copy per device: `at` runs several times a step
 
     def at(self, t: Tensor, like: Tensor) -> Tensor:
         """a_t for each time (B,), shaped (B, 1, 1, ...) to broadcast against `like`, in its dtype and device."""
-        if t.device not in self._on:
-            self._on[t.device] = self.alpha_bar.to(t.device)
-        a = self._on[t.device][t].to(like)
+        if t.device not in self._tables:
+            self._tables[t.device] = self.alpha_bar.to(t.device)
+        a = self._tables[t.device][t].to(like)
         return a.view(-1, *[1] * (like.ndim - 1))
 
-    def grid(self, count: int) -> list[int]:
-        """`count` times from the noisiest down to (but not including) clean data, evenly spaced."""
+    def timesteps(self, count: int) -> list[int]:
+        """`count` evenly spaced times, from the noisiest down to (but not including) clean data."""
         if not 1 <= count <= self.steps:
             raise ValueError(f"sampling steps must lie in 1..{self.steps}, got {count}")
         return [round(self.steps - 1 - i * self.steps / count) for i in range(count)]
@@ -75,13 +75,15 @@ def _linear(steps: int) -> Tensor:
 _BETAS = {"cosine": _cosine, "linear": _linear}
 
 
-def split(output: Tensor, z: Tensor, signal: Tensor, noise: Tensor, kind: Parametrisation) -> Prediction:
+def to_prediction(
+    output: Tensor, z: Tensor, signal: Tensor, noise: Tensor, parametrisation: Parametrisation
+) -> Prediction:
     """Read a network's output as eps or v (Salimans and Ho, arXiv 2202.00512): z = signal x0 + noise eps.
 
-    `signal` and `noise` are amplitudes; for v they are brought to signal^2 + noise^2 = 1 first, so the reading holds
-    for noise of any strength (VideoFusion's residual noise is weaker than the schedule's).
+    `signal` and `noise` are amplitudes. For v they are scaled to signal^2 + noise^2 = 1 first, so that noise may have
+    any strength (VideoFusion's residual noise is weaker than the schedule's).
     """
-    if kind == "eps":
+    if parametrisation == "eps":
         return Prediction(x0=(z - noise * output) / signal, eps=output)
     norm = torch.sqrt(signal**2 + noise**2)
     signal, noise, z = signal / norm, noise / norm, z / norm
@@ -93,18 +95,18 @@ def v_target(x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
     return alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
 
 
-def clip(prediction: Prediction, z: Tensor, alpha_bar: Tensor, threshold: float | None = None) -> Prediction:
-    """x0 (B, ...) limited to the range of pixels, [-1, 1], and the noise that then explains z.
+def clip_x0(prediction: Prediction, z: Tensor, alpha_bar: Tensor, threshold: float | None = None) -> Prediction:
+    """Limit x0 (B, ...) to the range of pixels, [-1, 1], and recompute eps to match z.
 
-    Static thresholding cuts off what is beyond. Dynamic thresholding (Imagen, arXiv 2205.11487, section 2.3) takes the
-    quantile `threshold`, between 0 and 1, of |x0| in each clip, all its frames together: where that is more than 1, the
-    clip is cut off there and divided by it, which keeps the contrast of what guidance has driven out of range. So every
-    frame depends on all of them, VideoFusion's base frame as well.
+    Static thresholding (`threshold` None) clamps x0. Dynamic thresholding (Imagen, arXiv 2205.11487, section 2.3) takes
+    the quantile `threshold`, between 0 and 1, of |x0| over all frames of each clip. Where the quantile exceeds 1, the
+    clip is clamped there and divided by it, which keeps the contrast that guidance has driven out of range. Every frame
+    then depends on all frames, VideoFusion's base frame as well.
     """
-    x0 = prediction.x0.clamp(-1, 1) if threshold is None else _shrunk(prediction.x0, threshold)
+    x0 = prediction.x0.clamp(-1, 1) if threshold is None else _dynamic_threshold(prediction.x0, threshold)
     return Prediction(x0, (z - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt())
 
 
-def _shrunk(x0: Tensor, threshold: float) -> Tensor:
-    largest = x0.flatten(1).abs().quantile(threshold, dim=1).clamp(min=1).view(-1, *[1] * (x0.ndim - 1))
-    return x0.clamp(-largest, largest) / largest
+def _dynamic_threshold(x0: Tensor, quantile: float) -> Tensor:
+    limit = x0.flatten(1).abs().quantile(quantile, dim=1).clamp(min=1).view(-1, *[1] * (x0.ndim - 1))
+    return x0.clamp(-limit, limit) / limit

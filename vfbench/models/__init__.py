@@ -1,1 +1,1 @@
-"""The models under study, one file each."""
+"""Models under study, one file each."""

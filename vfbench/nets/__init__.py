@@ -1,1 +1,1 @@
-"""The networks that models share."""
+"""Networks that several models share."""

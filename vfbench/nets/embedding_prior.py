@@ -1,4 +1,4 @@
-"""The prior network: from class, caption or nothing to the embedding of a frame."""
+"""The embedding prior: a network that denoises the embedding of a frame, given class, caption or nothing."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from vfbench.nets.embedding import sinusoidal
 
 
 class EmbeddingPrior(nn.Module):
-    """A denoiser of vectors that predicts the clean one, as the diffusion prior of DALL-E 2 (arXiv 2204.06125) does.
+    """Denoiser of vectors that predicts the clean one, like the diffusion prior of DALL-E 2 (arXiv 2204.06125).
 
-    That one is a transformer over the words of a caption; here a caption is one vector already (`Condition`), so that
-    a residual perceptron is enough. Time and condition scale and shift every block, as in `vfbench.nets.unet`.
+    DALL-E 2 uses a transformer over the words of a caption. Here a caption is already one vector
+    (`vfbench.nets.embedding.ConditioningEmbedding`), so a residual perceptron is enough. Time and conditioning scale
+    and shift every block, as in `vfbench.nets.unet`.
     """
 
-    def __init__(self, size: int, condition: int, inner: int, depth: int) -> None:
+    def __init__(self, size: int, cond_width: int, inner: int, depth: int) -> None:
         super().__init__()
         self.time = nn.Sequential(nn.Linear(128, inner), nn.SiLU(), nn.Linear(inner, inner))
-        self.said = nn.Linear(condition, inner)
+        self.said = nn.Linear(cond_width, inner)
         self.stem = nn.Linear(size, inner)
         self.blocks = nn.ModuleList(PriorBlock(inner) for _ in range(depth))
         self.norm = nn.LayerNorm(inner)
         self.head = nn.Linear(inner, size)
 
-    def forward(self, z: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """`z` (B, size) at times `t` (B,) for the `condition` (B, width): the clean vector, (B, size)."""
-        embedding = F.silu(self.time(sinusoidal(t, 128)) + self.said(condition))
+    def forward(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """The clean vectors (B, size) for `z` (B, size) at times `t` (B,) with conditioning `cond` (B, cond_width)."""
+        embedding = F.silu(self.time(sinusoidal(t, 128)) + self.said(cond))
         h = self.stem(z)
         for block in self.blocks:
             h = block(h, embedding)
@@ -35,7 +36,7 @@ class EmbeddingPrior(nn.Module):
 
 
 class PriorBlock(nn.Module):
-    """A perceptron of one hidden layer with a residual path; it begins as the identity."""
+    """Residual perceptron of one hidden layer, initialised as the identity."""
 
     def __init__(self, inner: int) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ class PriorBlock(nn.Module):
         nn.init.zeros_(self.second.bias)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """(B, inner) with its embedding (B, inner)."""
+        """Map `x` (B, inner) to (B, inner), modulated by `embedding` (B, inner)."""
         scale, shift = self.modulate(embedding).chunk(2, dim=1)
         out: Tensor = x + self.second(F.gelu(self.first(self.norm(x) * (1 + scale) + shift)))
         return out

@@ -1,7 +1,7 @@
-"""What turns a frame into one vector, for models that are conditioned on it: a network of ours, or CLIP's.
+"""Encoders from a frame to one vector, for models conditioned on a frame: a small trained network, or CLIP.
 
-Both give vectors of length sqrt(size), whose entries are of the order of 1, so that a diffusion prior over them
-(`vfbench.nets.embedding_prior`) finds the scale it expects, whatever the encoder has learnt.
+Both give vectors of length sqrt(size), so their entries are of order 1. A diffusion prior over the vectors
+(`vfbench.nets.embedding_prior`) then meets the scale it expects, whatever the encoder has learnt.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from vfbench.interfaces import ClipShape
 from vfbench.utils import hf_hub, memory
 from vfbench.utils.files import file_sha256
 
-COARSEST = 4  # pixels: a picture is halved until its longer side has no more
+FINAL_SIDE = 4  # pixels: frames are halved until their longer side is at most this
 WIDTHS = (32, 64, 128)  # of the first layers; later ones are as wide as the last
 FILES = ("config.json", "model.safetensors")
 
 
-def scaled(vectors: Tensor) -> Tensor:
-    """Vectors (B, size) brought to the length sqrt(size), in float32."""
+def normalise_vectors(vectors: Tensor) -> Tensor:
+    """Vectors (B, size) scaled to the length sqrt(size), in float32."""
     unit: Tensor = F.normalize(vectors.float(), dim=1)
     return unit * float(vectors.shape[1] ** 0.5)
 
 
 class FrameEncoder(nn.Module):
-    """A small convolutional network that is trained with its model: (B, 3, H, W) in [-1, 1] to (B, size)."""
+    """Small convolutional network trained with its model, from frames (B, 3, H, W) in [-1, 1] to (B, size)."""
 
     def __init__(self, shape: ClipShape, size: int) -> None:
         super().__init__()
         height, width, channels = shape.height, shape.width, 3
         layers: list[nn.Module] = []
-        while max(height, width) > COARSEST:
-            wider = WIDTHS[min(len(layers) // 3, len(WIDTHS) - 1)]
-            layers += [nn.Conv2d(channels, wider, 3, stride=2, padding=1), nn.GroupNorm(8, wider), nn.SiLU()]
-            height, width, channels = (height + 1) // 2, (width + 1) // 2, wider
+        while max(height, width) > FINAL_SIDE:
+            outputs = WIDTHS[min(len(layers) // 3, len(WIDTHS) - 1)]
+            layers += [nn.Conv2d(channels, outputs, 3, stride=2, padding=1), nn.GroupNorm(8, outputs), nn.SiLU()]
+            height, width, channels = (height + 1) // 2, (width + 1) // 2, outputs
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, size))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Vectors of length sqrt(size)."""
-        return scaled(self.layers(frames))
+        """Vectors (B, size) of length sqrt(size)."""
+        return normalise_vectors(self.layers(frames))
 
 
-class ClipEncoder:
+class CLIPEncoder:
     """CLIP's image network with its projection (arXiv 2103.00020), frozen: (B, 3, H, W) in [-1, 1] to (B, size).
 
-    No module, for it is no part of the model: a clip is made without it, from the embedding that the prior draws, so
-    checkpoints hold its `name` and the SHA-256 of its weights, and it is read when the first frame is to be encoded.
+    It is no module, because sampling does not need it and checkpoints do not contain it: they record its `name` and the
+    SHA-256 of its weights. The weights are read when the first frame is encoded.
     """
 
     def __init__(self, name: str, sha256: str) -> None:
@@ -60,75 +60,75 @@ class ClipEncoder:
         self._network: nn.Module | None = None
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """Vectors of length sqrt(size); frames are squashed to CLIP's square, so that nothing is cut off.
+        """Vectors (B, size) of length sqrt(size); frames are resized to CLIP's square without cropping.
 
-        Raises `MissingData` as `find` does, where the weights cannot be read or lack a tensor, and where they are
-        others than those that the model began with.
+        Raises `MissingData` as `find_clip` does, where the weights cannot be read or lack a tensor, and where they do
+        not have the recorded SHA-256.
         """
         if self._network is None:
             self._network = self._read()
         network: Any = self._network.to(frames.device)
         side = network.config.image_size
         with torch.no_grad():
-            fitted = F.interpolate(frames.float(), (side, side), mode="bicubic", align_corners=False, antialias=True)
-            vectors: Tensor = network(_normalised(fitted.clamp(-1, 1))).image_embeds
-        return scaled(vectors)
+            resized = F.interpolate(frames.float(), (side, side), mode="bicubic", align_corners=False, antialias=True)
+            vectors: Tensor = network(_clip_normalised(resized.clamp(-1, 1))).image_embeds
+        return normalise_vectors(vectors)
 
     def _read(self) -> nn.Module:
-        found = find(self.name)
-        if found.sha256 != self.sha256:
+        clip = find_clip(self.name)
+        if clip.sha256 != self.sha256:
             raise MissingData(
-                f"{found.folder / FILES[1]} is another CLIP than the one that this training began with: "
-                f"its SHA-256 is {found.sha256}, expected {self.sha256}"
+                f"{clip.folder / FILES[1]} is not the CLIP that this training began with: "
+                f"its SHA-256 is {clip.sha256}, expected {self.sha256}"
             )
-        return _loaded(found.folder)
+        return _load_clip(clip.folder)
 
 
-class FoundClip(NamedTuple):
-    """Where CLIP's image network was found, the SHA-256 of its weights and the size of its vectors."""
+class CLIPFiles(NamedTuple):
+    """Folder of CLIP's image network, SHA-256 of its weights and size of its vectors."""
 
     folder: Path
     sha256: str
     size: int
 
 
-def find(name: str) -> FoundClip:
-    """CLIP's image network in a folder, or else in the hub's cache or on the hub by its id.
+def find_clip(name: str) -> CLIPFiles:
+    """CLIP's image network in the folder `name`, or of the hub id `name` (cached or downloaded).
 
-    Raises `MissingData` where it is not there.
+    Raises `MissingData` where there is none.
     """
     from transformers import CLIPVisionConfig
 
-    folder = hf_hub.folder(name, FILES)
-    if lacking := [file for file in FILES if not (folder / file).is_file()]:
-        raise MissingData(f"{folder} holds no CLIP model: {', '.join(lacking)} is not there")
+    folder = hf_hub.resolve_folder(name, FILES)
+    if missing := [file for file in FILES if not (folder / file).is_file()]:
+        raise MissingData(f"{folder} holds no CLIP model: {', '.join(missing)} is missing")
     try:
         size: int = CLIPVisionConfig.from_pretrained(folder, local_files_only=True).projection_dim
     except (OSError, ValueError, TypeError) as error:
         raise MissingData(f"{folder / FILES[0]} does not describe a CLIP model ({error})") from error
-    return FoundClip(folder, file_sha256(folder / FILES[1]), size)
+    return CLIPFiles(folder, file_sha256(folder / FILES[1]), size)
 
 
-def _loaded(folder: Path) -> nn.Module:
+def _load_clip(folder: Path) -> nn.Module:
     from transformers import CLIPVisionModelWithProjection
 
-    found: Any
-    told: Any
+    loaded: Any
+    info: Any
     try:
-        with memory.needed(str(folder)):
-            found, told = CLIPVisionModelWithProjection.from_pretrained(  # type: ignore[misc]  # a pair, with the info
+        with memory.require_memory(str(folder)):
+            loaded, info = CLIPVisionModelWithProjection.from_pretrained(  # type: ignore[misc]  # a pair, with the info
                 folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise MissingData(f"{folder} holds no CLIP model that can be read ({error})") from error
-    if told["missing_keys"]:
-        raise MissingData(f"{folder / FILES[1]} does not fit CLIP: '{min(told['missing_keys'])}' is missing")
-    network: nn.Module = found.eval().requires_grad_(False)
+        raise MissingData(f"{folder} holds no readable CLIP model ({error})") from error
+    if info["missing_keys"]:
+        raise MissingData(f"{folder / FILES[1]} does not fit CLIP: '{min(info['missing_keys'])}' is missing")
+    network: nn.Module = loaded.eval().requires_grad_(False)
     return network
 
 
-def _normalised(frames: Tensor) -> Tensor:
-    """Frames in [-1, 1] with the mean and deviation of CLIP's training."""
+def _clip_normalised(frames: Tensor) -> Tensor:
+    """Frames in [-1, 1], normalised by the mean and standard deviation of CLIP's training images."""
     from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
     mean, std = (frames.new_tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))

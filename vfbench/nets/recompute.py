@@ -1,4 +1,4 @@
-"""Activation checkpointing (Chen et al., arXiv 1604.06174): a block's inside is computed again instead of kept."""
+"""Activation checkpointing (Chen et al., arXiv 1604.06174): recompute activations in the backward pass."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Recomputing(nn.Module):
-    """A network that runs its blocks by `block`; where `recompute` is set, the backward pass computes them again."""
+    """Base class of networks that call their blocks by `block`; `recompute` turns activation checkpointing on."""
 
     recompute = False
 
     def block(self, module: nn.Module, *inputs: Tensor) -> Tensor:
-        """The module's output for its inputs. The module must draw nothing: its second run could not repeat it."""
+        """The module's output. The module must draw no random numbers, because recomputation would draw others."""
         if self.recompute and torch.is_grad_enabled():
             out: Tensor = checkpoint(module, *inputs, use_reentrant=False, preserve_rng_state=False)
         else:

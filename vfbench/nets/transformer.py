@@ -1,8 +1,8 @@
-"""A factorised space-time transformer: blocks that attend over a frame's patches and over the frames in turn.
+"""Factorised space-time transformer: blocks attend over the patches of a frame and over frames in turn.
 
 After Latte (Ma et al., arXiv 2401.03048, variant 1: one spatial block, then one temporal block, and so on) with the
 adaLN-Zero blocks of DiT (Peebles and Xie, arXiv 2212.09748, section 3.2), on pixels instead of latents. Where Latte
-adds the place of a frame before its first temporal block, here both places are added at the stem.
+adds the position of a frame before its first temporal block, all positions are added at the stem here.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class TransformerConfig:
     """Sizes of a transformer.
 
     `patch` is the side of a patch in pixels, `width` that of a token, `hidden` the inner width of a block's perceptron,
-    `depth` the number of blocks, half of them over space and half over time, and `embedding` the width of a condition.
-    Raises `ValueError` for sizes that do not fit together.
+    `depth` the number of blocks, half of them over space and half over time, and `embedding` the width of a
+    conditioning vector. Raises `ValueError` for sizes that do not fit together.
     """
 
     width: int = 128
@@ -42,7 +42,10 @@ class TransformerConfig:
 
 
 class Transformer(Recomputing):
-    """(B, T, in, H, W) and a time and a condition vector to (B, T, 3, H, W)."""
+    """Network from (B, T, inputs, H, W), times and conditioning vectors to (B, T, 3, H, W).
+
+    Raises `ValueError` for a clip shape that the patch size does not divide.
+    """
 
     places: Tensor
 
@@ -54,21 +57,21 @@ class Transformer(Recomputing):
         width, embedding, pixels = config.width, config.embedding, config.patch**2
         self.time = nn.Sequential(nn.Linear(128, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.stem = nn.Linear(inputs * pixels, width)
-        self.register_buffer("places", _places(shape, config), persistent=False)  # follows from the configuration
+        self.register_buffer("places", _position_codes(shape, config), persistent=False)  # computed, so not saved
         self.blocks = nn.ModuleList(
             Block(width, config.hidden, config.heads, config.embedding) for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulate = nn.Linear(embedding, 2 * width)
         self.head = nn.Linear(width, 3 * pixels)
-        _begin_at_zero(self.modulate, self.head)
+        _zero_init(self.modulate, self.head)
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """`x` (B, T, in, H, W), `t` (B,) integer times, `condition` (B, embedding)."""
-        embedding = F.silu(self.time(sinusoidal(t, 128)) + condition)
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """Map `x` (B, T, inputs, H, W) at integer times `t` (B,) with `cond` (B, embedding) to (B, T, 3, H, W)."""
+        embedding = F.silu(self.time(sinusoidal(t, 128)) + cond)
         h = self.stem(_to_patches(x, self.config.patch)) + self.places
         for block in self.blocks:
-            # (B, T, L, C) over space, (B, L, T, C) over time: the one copy a block is cheaper than one of its q, k, v.
+            # (B, T, L, C) over space, (B, L, T, C) over time: one copy per block is cheaper than copying its q, k, v.
             h = self.block(block, h, embedding).transpose(1, 2).contiguous()
         shift, scale = self.modulate(embedding)[:, None, None].chunk(2, dim=-1)
         h = self.head(self.norm(h) * (1 + scale) + shift)
@@ -76,24 +79,24 @@ class Transformer(Recomputing):
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each shifted, scaled and gated by the embedding; it begins as the identity."""
+    """Attention and a perceptron, each shifted, scaled and gated by the embedding; initialised as the identity."""
 
     def __init__(self, width: int, hidden: int, heads: int, embedding: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)  # has no weights, so both halves share it
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)  # without weights, so both branches share it
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         first, second = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.perceptron = nn.Sequential(first, nn.GELU("tanh"), second)
         self.modulate = nn.Linear(embedding, 6 * width)
-        for layer in (self.qkv, self.out, first, second):  # as DiT begins
+        for layer in (self.qkv, self.out, first, second):  # as in DiT
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        _begin_at_zero(self.modulate)
+        _zero_init(self.modulate)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """(B, G, L, C) with its embedding (B, E): each of G groups attends over its own L tokens."""
+        """Map x (B, G, L, C) to the same shape; each of G groups attends over its L tokens. `embedding` is (B, E)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulate(embedding)[:, None, None].chunk(6, dim=-1)
         x = x + gate1 * self._attend(self.norm(x) * (1 + scale1) + shift1)
         out: Tensor = x + gate2 * self.perceptron(self.norm(x) * (1 + scale2) + shift2)
@@ -108,14 +111,14 @@ class Block(nn.Module):
         return out
 
 
-def _begin_at_zero(*layers: nn.Linear) -> None:
+def _zero_init(*layers: nn.Linear) -> None:
     for layer in layers:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
 
 
-def _places(shape: ClipShape, config: TransformerConfig) -> Tensor:
-    """The codes of frame, row and column of each patch, (T, L, width): of a frame all channels, of the others half."""
+def _position_codes(shape: ClipShape, config: TransformerConfig) -> Tensor:
+    """Position codes (T, L, width): frame codes in all channels, row and column codes in one half each."""
     rows, columns = shape.height // config.patch, shape.width // config.patch
     frame = sinusoidal(torch.arange(shape.frames), config.width)
     row, column = (sinusoidal(torch.arange(count), config.width // 2) for count in (rows, columns))
@@ -124,15 +127,15 @@ def _places(shape: ClipShape, config: TransformerConfig) -> Tensor:
 
 
 def _to_patches(x: Tensor, patch: int) -> Tensor:
-    """(B, T, C, H, W) to (B, T, patches row by row, C * patch * patch)."""
+    """Cut (B, T, C, H, W) into patches, row by row: (B, T, L, C * patch * patch)."""
     batch, frames, channels, height, width = x.shape
-    cut = x.reshape(batch, frames, channels, height // patch, patch, width // patch, patch)
-    return cut.permute(0, 1, 3, 5, 2, 4, 6).reshape(batch, frames, -1, channels * patch**2)
+    patches = x.reshape(batch, frames, channels, height // patch, patch, width // patch, patch)
+    return patches.permute(0, 1, 3, 5, 2, 4, 6).reshape(batch, frames, -1, channels * patch**2)
 
 
 def _to_pixels(x: Tensor, patch: int, height: int) -> Tensor:
-    """The inverse of `_to_patches`, for clips of this height."""
+    """Inverse of `_to_patches` for clips of this height in pixels."""
     batch, frames, count, values = x.shape
     rows = height // patch
-    cut = x.view(batch, frames, rows, count // rows, values // patch**2, patch, patch)
-    return cut.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, frames, values // patch**2, height, -1)
+    patches = x.view(batch, frames, rows, count // rows, values // patch**2, patch, patch)
+    return patches.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, frames, values // patch**2, height, -1)

@@ -1,8 +1,8 @@
-"""The factorised space-time U-Net that every built-in model is made of (after VDM, arXiv 2204.03458).
+"""Factorised space-time U-Net of the built-in U-Net models (after VDM, arXiv 2204.03458).
 
-Every block convolves over pixels, then over neighbouring frames; attention over all frames, pixel by pixel, ties the
-clip together at the coarse levels. With `frames=1` the same blocks make an image U-Net. Inside, frames are folded into
-the batch and laid out channels-last, which is about twice as fast on a CPU.
+Every block convolves over pixels, then over neighbouring frames. At the coarse levels, blocks also attend over all
+frames, pixel by pixel. With `frames=1` the same blocks make an image U-Net. Frames are folded into the batch and laid
+out channels-last, which is about twice as fast on a CPU.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from vfbench.nets.recompute import Recomputing
 class UNetConfig:
     """Sizes of a U-Net.
 
-    `patch` is the space-to-depth factor of the stem, `channels` the width of each level (each half as large as the one
-    before), `blocks` the residual blocks a level on the way down (and one more on the way up), `attention` the levels
-    that attend over frames (the coarsest also over pixels).
+    `patch` is the space-to-depth factor of the stem. `channels` are the widths of the levels, each at half the
+    resolution of the one before. `blocks` is the number of residual blocks per level on the way down (one more on the
+    way up). `attention` are the levels that attend over frames; the coarsest level always attends over pixels.
+    `embedding` is the width of a conditioning vector.
     """
 
     channels: Sequence[int] = (32, 64, 96)
@@ -35,14 +36,14 @@ class UNetConfig:
 
     @property
     def multiple(self) -> int:
-        """What both sides of a frame must be a multiple of, so that each level is half as large as the one before."""
+        """Number that height and width must be a multiple of, so that every level can halve the resolution."""
         return self.patch << (len(self.channels) - 1)
 
 
 class UNet(Recomputing):
-    """(B, T, in, H, W) and a time, a condition vector and the frame index to (B, T, 3, H, W).
+    """Network from (B, T, inputs, H, W), times and conditioning vectors to (B, T, 3, H, W); it knows the frame index.
 
-    Raises `ValueError` for frames whose sides are no multiples of `UNetConfig.multiple`.
+    Raises `ValueError` for frames whose height or width is no multiple of `UNetConfig.multiple`.
     """
 
     def __init__(self, config: UNetConfig, *, frames: int, inputs: int = 3) -> None:
@@ -50,25 +51,25 @@ class UNet(Recomputing):
         self.config, self.frames = config, frames
         width, pixels = config.embedding, config.patch**2
         self.time = nn.Sequential(nn.Linear(128, width), nn.SiLU(), nn.Linear(width, width))
-        self.frame = nn.Parameter(torch.randn(frames, width) * 0.02)  # the frame index as a condition
+        self.frame = nn.Parameter(torch.randn(frames, width) * 0.02)  # embedding of the frame index
         self.stem = nn.Conv2d(inputs * pixels, config.channels[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink = nn.ModuleList()
         skips = [config.channels[0]]
         channels = config.channels[0]
-        for level, wanted in enumerate(config.channels):
+        for level, level_channels in enumerate(config.channels):
             if level:
-                self.shrink.append(nn.Conv2d(channels, wanted, 3, stride=2, padding=1))
-                channels = wanted
+                self.shrink.append(nn.Conv2d(channels, level_channels, 3, stride=2, padding=1))
+                channels = level_channels
                 skips.append(channels)
             for _ in range(config.blocks):
                 self.down.append(self._layer(channels, channels, level))
                 skips.append(channels)
         self.middle = self._layer(channels, channels, len(config.channels) - 1)
-        for level, wanted in reversed(list(enumerate(config.channels))):
+        for level, level_channels in reversed(list(enumerate(config.channels))):
             for _ in range(config.blocks + 1):
-                self.up.append(self._layer(channels + skips.pop(), wanted, level))
-                channels = wanted
+                self.up.append(self._layer(channels + skips.pop(), level_channels, level))
+                channels = level_channels
         self.norm = nn.GroupNorm(8, channels)
         self.head = nn.Conv2d(channels, 3 * pixels, 3, padding=1)
         for parameter in self.head.parameters():
@@ -76,22 +77,22 @@ class UNet(Recomputing):
         self.to(memory_format=torch.channels_last)
 
     def _layer(self, inputs: int, outputs: int, level: int) -> Layer:
-        last = level == len(self.config.channels) - 1
+        coarsest = level == len(self.config.channels) - 1
         return Layer(
             inputs,
             outputs,
             self.config.embedding,
             frames=self.frames,
-            spatial=last,
+            spatial=coarsest,
             temporal=level in self.config.attention,
         )
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """`x` (B, T, in, H, W), `t` (B,) integer times, `condition` (B, embedding)."""
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """Map `x` (B, T, inputs, H, W) at integer times `t` (B,) with `cond` (B, embedding) to (B, T, 3, H, W)."""
         batch, frames, _, height, width = x.shape
         if height % self.config.multiple or width % self.config.multiple:
             raise ValueError(f"{height}x{width} pixels: both sides must be multiples of {self.config.multiple}")
-        embedding = self.time(sinusoidal(t, 128)) + condition
+        embedding = self.time(sinusoidal(t, 128)) + cond
         embedding = F.silu(embedding[:, None] + self.frame).flatten(0, 1)  # (B*T, embedding)
         h = F.pixel_unshuffle(x.flatten(0, 1), self.config.patch).contiguous(memory_format=torch.channels_last)
         h = self.stem(h)
@@ -112,7 +113,7 @@ class UNet(Recomputing):
 
 
 class Layer(nn.Module):
-    """A residual block and, where asked, attention over pixels and over frames."""
+    """Residual block with optional attention over pixels (`spatial`) and over frames (`temporal`)."""
 
     def __init__(
         self, inputs: int, outputs: int, embedding: int, *, frames: int, spatial: bool, temporal: bool
@@ -124,7 +125,7 @@ class Layer(nn.Module):
         self.temporal = Attention(outputs) if temporal and frames > 1 else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """(B*T, C, h, w) with its embedding (B*T, E)."""
+        """Map (B*T, C, h, w) to (B*T, outputs, h, w), modulated by `embedding` (B*T, E)."""
         x = self.residual(x, embedding)
         if self.spatial is None and self.temporal is None:
             return x
@@ -140,9 +141,10 @@ class Layer(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, one over frames behind the first; the embedding scales and shifts between them.
+    """Two 3x3 convolutions, with a convolution over frames after the first; the embedding scales and shifts in between.
 
-    The modulation is AdaGN (arXiv 2105.05233), the split of a convolution into space and time R(2+1)D (1711.11248).
+    The modulation is AdaGN (arXiv 2105.05233). The convolution split into space and time is R(2+1)D
+    (arXiv 1711.11248).
     """
 
     def __init__(self, inputs: int, outputs: int, embedding: int, frames: int) -> None:
@@ -157,7 +159,7 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """(N, C, h, w) to (N, outputs, h, w)."""
+        """Map (N, C, h, w) to (N, outputs, h, w), modulated by `embedding` (N, E)."""
         scale, shift = self.modulate(embedding)[..., None, None].chunk(2, dim=1)
         h = self.mix(self.conv1(F.silu(self.norm1(x))))
         h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
@@ -166,7 +168,7 @@ class ResidualBlock(nn.Module):
 
 
 class FrameConvolution(nn.Module):
-    """A convolution over three neighbouring frames, pixel by pixel, with a residual path."""
+    """Convolution over three neighbouring frames, pixel by pixel, with a residual path."""
 
     def __init__(self, channels: int, frames: int) -> None:
         super().__init__()
@@ -176,9 +178,9 @@ class FrameConvolution(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B*T, C, h, w) to (B*T, C, h, w)."""
+        """Map (B*T, C, h, w) to (B*T, C, h, w)."""
         n, c, h, w = x.shape
-        # Channels-last, so (B, C, T, h*w) is a view of the same memory, and a plain 2D convolution runs along T.
+        # The layout is channels-last, so (B, C, T, h*w) is a view, and a plain 2D convolution runs along T.
         frames_by_pixels = x.permute(0, 2, 3, 1).reshape(-1, self.frames, h * w, c).permute(0, 3, 1, 2)
         mixed: Tensor = self.conv(frames_by_pixels)
         return x + mixed.permute(0, 2, 3, 1).reshape(n, h, w, c).permute(0, 3, 1, 2)
@@ -197,7 +199,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, L, C) to (N, L, C)."""
+        """Map (N, L, C) to (N, L, C)."""
         n, length, channels = x.shape
         qkv = self.qkv(self.norm(x)).view(n, length, 3, self.heads, channels // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)

@@ -1,4 +1,4 @@
-"""The cost ledger: what a clip costs, counted by running one, not guessed."""
+"""The compute of a clip, counted while one is sampled."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from vfbench.diffusion.flops import counting
+from vfbench.diffusion.flops import count_flops
 from vfbench.interfaces import Request, Sampler
 from vfbench.pipeline.sample import sample
 
-PATIENCE = 10.0  # seconds a clip may take that is sampled once more only to tell the time
+MAX_REPEAT_SECONDS = 10.0  # a clip that took less is sampled again, to time it without the counter's overhead
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of one clip: floating-point operations (a multiply-add counts two) and calls of the denoising networks.
+class ClipCost:
+    """Compute of one clip: FLOPs (a multiply-add counts two) and calls of the denoising networks.
 
     `evaluations` is the largest number of times any one network saw the clip; guidance doubles it. `seconds` is what
     one clip took alone, an upper bound for clips made in batches.
@@ -34,7 +34,7 @@ class Cost:
     seconds: float
 
 
-def measure(sampler: Sampler, request: Request) -> Cost:
+def measure(sampler: Sampler, request: Request) -> ClipCost:
     """Sample one clip under torch's flop counter, with a hook on each network."""
     calls = dict.fromkeys(sampler.networks, 0)
     parameters = {id(p): p.numel() for network in sampler.networks.values() for p in network.parameters()}
@@ -42,12 +42,12 @@ def measure(sampler: Sampler, request: Request) -> Cost:
         for name, network in sampler.networks.items():
             handle = network.register_forward_pre_hook(_count(calls, name))
             stack.callback(handle.remove)
-        counter = stack.enter_context(counting())
+        counter = stack.enter_context(count_flops())
         seconds = _timed(sampler, request)
-    if seconds < PATIENCE:  # the first time also loads what later ones find ready, and the counter slows it down
+    if seconds < MAX_REPEAT_SECONDS:
         seconds = _timed(sampler, request)
     evaluations = max((n for name, n in calls.items() if name != "condition"), default=0)
-    return Cost(sum(parameters.values()), counter.get_total_flops(), evaluations, calls, seconds)
+    return ClipCost(sum(parameters.values()), counter.get_total_flops(), evaluations, calls, seconds)
 
 
 def _timed(sampler: Sampler, request: Request) -> float:

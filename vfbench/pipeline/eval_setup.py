@@ -1,11 +1,10 @@
-"""What a run measures: protocol, real clips, metrics and networks, loaded and checked before any work."""
+"""The setup of a measurement: protocol, real clips, metrics and networks, loaded and checked before any work."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,35 +12,22 @@ from vfbench import plugins
 from vfbench.clips import manifest as manifests
 from vfbench.clips.manifest import Manifest
 from vfbench.errors import MissingData, UserError, unknown
-from vfbench.interfaces import Dataset, Extractor, Metric, Request, Split
+from vfbench.interfaces import Dataset, Extractor, Metric, Remarks, Request, Split, VideoBacked
 from vfbench.pipeline import extractors as networks
 from vfbench.pipeline import real_clips
+from vfbench.pipeline.options import EvalOptions
 from vfbench.plugins import Spec
 from vfbench.protocol.protocol import SMOKE_CLIPS, Protocol, extractor_ids
-from vfbench.protocol.resolve import cut, departures, rules
+from vfbench.protocol.resolve import Rules, dataset_spec, departures, resolve_rules
 
 CLIPS = {"cpu": 256, "cuda": 2048}  # generated clips, where neither user nor protocol says how many
-LEAST_REAL = 4  # two halves of two clips: fewer have no floor
+MIN_REAL = 4  # two halves of two clips: fewer have no floor
 WEIGHTS = ("default", "random")
 
 
 @dataclass(frozen=True)
-class EvalOptions:
-    """What a user may say of a measurement; None and () mean the protocol's own."""
-
-    protocol: str | None = None
-    metrics: Sequence[str] = ()
-    n_fake: int | None = None
-    n_real: int | None = None
-    weights: str = "default"  # or `random`: untrained networks, for whoever has no weights and tries the path
-    extractors: Sequence[str] = ()  # LABEL=SPEC: other networks, or other options of one
-    smoke: bool = False
-    manifest: Path | str | None = None  # the list of real clips to score
-
-
-@dataclass(frozen=True)
 class EvalSetup:
-    """A protocol with all that it needs, by the names that it has for them."""
+    """A protocol with its dataset, metrics and extractors, under the names that the protocol has for them."""
 
     dataset: Dataset
     protocol: Protocol
@@ -49,179 +35,190 @@ class EvalSetup:
     extractors: Mapping[str, Extractor]
     manifest: Manifest  # the real clips
     smoke: bool
-    departures: str = ""  # of the preset
+    departures: str = ""  # from the preset
 
     @property
     def outputs(self) -> dict[str, list[str]]:
-        """What the metrics need of each extractor."""
+        """The outputs that the metrics read, by extractor."""
         return networks.outputs(self.protocol.measures, self.metrics)
 
     @property
+    def dataset_note(self) -> str:
+        """The dataset's note on its clips, such as how many of the listed videos are missing; often empty."""
+        return self.dataset.note if isinstance(self.dataset, VideoBacked) else ""
+
+    @property
     def note(self) -> str:
-        """What a reader must know of the real clips and the networks; empty where there is nothing."""
-        few = "smoke run of a few clips" * self.smoke
-        others = [name for name, extractor in self.extractors.items() if extractor.weight_status == "nonstandard"]
-        weights = f"NOT the published weights: {', '.join(others)}; these numbers compare with nothing" * bool(others)
-        return "; ".join(filter(None, [getattr(self.dataset, "note", ""), self.departures, few, weights]))
+        """Warnings on real clips and networks for the reader of the scores; empty where there are none."""
+        smoke = "smoke run of a few clips" * self.smoke
+        nonstandard = [name for name, each in self.extractors.items() if each.weight_status == "nonstandard"]
+        weights = (
+            f"NOT the published weights: {', '.join(nonstandard)}; these numbers compare with nothing"
+            if nonstandard
+            else ""
+        )
+        return "; ".join(filter(None, [self.dataset_note, self.departures, smoke, weights]))
 
     def remarks(self, requests: Sequence[Request]) -> str:
-        """The note, with what the networks have to say of these requests, such as captions that are too long."""
-        asked = (name for name, outputs in self.outputs.items() if "similarity" in outputs)
-        tell = (getattr(self.extractors[name], "note", None) for name in asked)
-        return "; ".join(filter(None, [self.note, *(note(requests) for note in tell if note)]))
+        """The note, with the extractors' remarks on these requests, such as captions that are too long."""
+        readers = [self.extractors[name] for name, outputs in self.outputs.items() if "similarity" in outputs]
+        remarks = [each.note(requests) for each in readers if isinstance(each, Remarks)]
+        return "; ".join(filter(None, [self.note, *remarks]))
 
 
-def prepare(spec: Spec, device: torch.device, asked: EvalOptions) -> EvalSetup:
-    """Load and check all that measuring on the dataset `spec` needs, the cheap first.
+def prepare(spec: Spec, device: torch.device, options: EvalOptions, num_samples: int | None = None) -> EvalSetup:
+    """Load and check everything that measuring on the dataset `spec` needs, the cheap first.
 
-    Raises `UserError` for what does not fit together, and `MissingData` for clips or weights that are not here, with
-    the command that gets them.
+    `num_samples` clips are generated for one score, by default as many as the protocol says. Raises `UserError` for
+    options that do not fit together, and `MissingData` for missing clips or weights, with the command that gets them.
     """
-    if asked.weights not in WEIGHTS:
-        raise unknown("choice of --weights", asked.weights, WEIGHTS)
-    given = rules(spec, asked.protocol, smoke=asked.smoke)
-    metrics, measures = _metrics(asked.metrics, given["measures"])
-    specs = networks.chosen(given, measures, asked.extractors, untrained=asked.weights == "random")
-    fields = {**given, "measures": measures, "n_fake": _fakes(asked, given, device)}
-    if not asked.smoke:
-        require_enough(metrics, fields["n_fake"])
-    dataset: Dataset = plugins.load("dataset", cut(spec, fields))
-    listed = manifests.read(Path(asked.manifest)) if asked.manifest else None
-    fields |= _reals(asked, fields, dataset, listed)
-    fields["prompts"] = _prompts(fields, dataset)
-    if not asked.smoke:
-        require_enough(metrics, fields["n_fake"], fields["n_real"])
-    fields["name"] = _name(given, asked)
+    if options.weights not in WEIGHTS:
+        raise unknown("choice of --weights", options.weights, WEIGHTS)
+    original = resolve_rules(spec, options.protocol, smoke=options.smoke)
+    metrics, measures = _metrics(options.metrics, original.measures)
+    specs = networks.specs(original, measures, options.extractors, untrained=options.weights == "random")
+    n_fake = _num_fake(original, options, device, num_samples)
+    if not options.smoke:
+        require_enough(metrics, n_fake)
+    dataset: Dataset = plugins.load("dataset", dataset_spec(spec, original))
+    listed = manifests.read_manifest(Path(options.manifest)) if options.manifest else None
+    n_real = _num_real(original, options, dataset, listed)
+    if not options.smoke:
+        require_enough(metrics, n_fake, n_real)
     extractors = networks.load(specs, networks.outputs(measures, metrics), device)
-    protocol = _protocol(fields, dataset, specs, extractors, asked.smoke)
-    protocol, manifest = _chosen(asked, protocol, dataset, listed)
-    other = f"labels and captions are those of {protocol.prompts} clips, since there are no others"
-    asked_otherwise = protocol.prompts != given.get("prompts", "test")
-    departed = "; ".join(filter(None, [departures(given, spec), other * asked_otherwise]))
-    return EvalSetup(dataset, protocol, metrics, extractors, manifest, asked.smoke, departed)
+    settled = replace(
+        original,
+        name=_name(original, options.num_real, num_samples),
+        measures=measures,
+        n_fake=n_fake,
+        n_real=n_real,
+        repeats=listed.draws if listed else original.repeats,
+        prompts=_prompts(original.prompts, dataset),
+    )
+    protocol = _protocol(settled, dataset, specs, extractors, options.smoke)
+    protocol, manifest = _with_manifest(options, protocol, dataset, listed)
+    other_prompts = (
+        f"labels and captions are those of {protocol.prompts} clips, since there are no others"
+        if protocol.prompts != original.prompts
+        else ""
+    )
+    departed = "; ".join(filter(None, [departures(original, spec), other_prompts]))
+    return EvalSetup(dataset, protocol, metrics, extractors, manifest, options.smoke, departed)
 
 
 def _metrics(
-    asked: Sequence[str], given: Mapping[str, Mapping[str, str]]
+    chosen: Sequence[str], given: Mapping[str, Mapping[str, str]]
 ) -> tuple[dict[str, Metric], dict[str, Mapping[str, str]]]:
-    """The metrics to compute, and the protocol's measures with what it does not name added.
+    """The metrics to compute, and the protocol's measures with those that it does not name.
 
-    A metric that the protocol does not name, or has with other options, makes the protocol another one.
+    A metric that the protocol does not name, or has with other options, changes the protocol.
     """
     measures = dict(given)
-    first = next(iter(measures.values()))["source"]
+    first_source = next(iter(measures.values()))["source"]
     metrics: dict[str, Metric] = {}
-    for text in asked or measures:
+    for text in chosen or measures:
         spec = plugins.parse(text) if text not in measures else Spec(text)
-        name = plugins.public(spec.name)
+        name = plugins.public_name(spec.name)
         if name not in measures or spec.options:
-            # By what its file names, else by what the first measure reads.
-            source = getattr(plugins.module("metric", spec.name), "SOURCE", first)
+            source = plugins.constants("metric", spec.name).source or first_source
             measures[name] = {
                 "source": source,
                 **measures.get(name, {}),
-                "metric": str(plugins.whole("metric", spec, name)),
+                "metric": str(plugins.with_defaults("metric", spec, name)),
             }
         metrics[name] = plugins.load("metric", measures[name]["metric"])
     return metrics, measures
 
 
-def _fakes(asked: EvalOptions, fields: Mapping[str, Any], device: torch.device) -> int:
-    """How many clips are generated for one score."""
-    least = SMOKE_CLIPS["n_fake"] if asked.smoke else fields.get("n_fake", CLIPS[device.type])
-    count = least if asked.n_fake is None else asked.n_fake
+def _num_fake(rules: Rules, options: EvalOptions, device: torch.device, num_samples: int | None) -> int:
+    """Number of clips generated for one score."""
+    default = SMOKE_CLIPS["n_fake"] if options.smoke else rules.n_fake or CLIPS[device.type]
+    count = default if num_samples is None else num_samples
     if count < 2:
         raise UserError(f"a score needs at least 2 generated clips, not {count}")
-    return int(count)
+    return count
 
 
-def _chosen(
-    asked: EvalOptions, protocol: Protocol, dataset: Dataset, listed: Manifest | None
+def _with_manifest(
+    options: EvalOptions, protocol: Protocol, dataset: Dataset, listed: Manifest | None
 ) -> tuple[Protocol, Manifest]:
-    """The list of real clips, and the protocol, which is another one where it does not draw the clips of the list."""
+    """The manifest of real clips, and the protocol; another protocol where a given manifest lists other clips."""
     drawn = real_clips.draw(dataset, protocol)
     if listed is None or listed.real == drawn.real:
         return protocol, drawn
     try:
         real_clips.located(dataset, protocol.split, [row.place for row in listed.rows])
     except UserError as error:
-        raise type(error)(f"--manifest {asked.manifest}: {error}") from error
-    own = {"selection": "manifest", "manifest": listed.sha256}
+        raise type(error)(f"--manifest {options.manifest}: {error}") from error
     name = str(plugins.parse(protocol.name).merged({"manifest": listed.sha256[:12]}))
-    return protocol.model_copy(update={**own, "name": name}), listed
+    return protocol.model_copy(update={"selection": "manifest", "manifest": listed.sha256, "name": name}), listed
 
 
-def _prompts(fields: Mapping[str, Any], dataset: Dataset) -> Split:
-    """The split that labels and captions are taken from: the other one where the rules' has no clips.
-
-    A flat folder has one split only. The protocol records which it was, and the note says so.
-    """
-    wanted: Split = fields.get("prompts", "test")
-    other: Split = "test" if wanted == "train" else "train"
-    return wanted if dataset.size(wanted) or not dataset.size(other) else other
+def _prompts(preferred: Split, dataset: Dataset) -> Split:
+    """The split that labels and captions come from: the preferred one, or the other where that has no clips."""
+    other: Split = "test" if preferred == "train" else "train"
+    return preferred if dataset.size(preferred) or not dataset.size(other) else other
 
 
-def _reals(asked: EvalOptions, fields: Mapping[str, Any], dataset: Dataset, listed: Manifest | None) -> dict[str, int]:
-    """How many real clips a score takes, and how many draws of them where a list says it.
+def _num_real(rules: Rules, options: EvalOptions, dataset: Dataset, listed: Manifest | None) -> int:
+    """Number of real clips in a score.
 
-    Raises `MissingData` where there are fewer, and `UserError` where the list has another number than is asked for.
+    Raises `MissingData` where the dataset has fewer, and `UserError` where a manifest has another number than asked.
     """
     if listed is None:
-        return {"n_real": _counted(asked, fields, dataset)}
+        return _available_real(rules, options, dataset)
     count = len(listed.places(0, "real"))
-    if asked.n_real not in (None, count):
-        raise UserError(f"--num-real {asked.n_real}: --manifest {asked.manifest} has {count}; leave out one of the two")
-    if count < LEAST_REAL:
-        raise UserError(f"--manifest {asked.manifest}: {count} real clips, a score needs at least {LEAST_REAL}")
-    return {"n_real": count, "repeats": listed.draws}
+    if options.num_real not in (None, count):
+        raise UserError(
+            f"--num-real {options.num_real}: --manifest {options.manifest} has {count}; leave out one of the two"
+        )
+    if count < MIN_REAL:
+        raise UserError(f"--manifest {options.manifest}: {count} real clips, a score needs at least {MIN_REAL}")
+    return count
 
 
-def _counted(asked: EvalOptions, fields: Mapping[str, Any], dataset: Dataset) -> int:
-    """How many real clips a score takes; raises `MissingData` where there are fewer."""
-    split = fields.get("split", "train")
-    there = real_clips.available(dataset, split)
-    wanted = there if fields["n_real"] == "all" else fields["n_real"]
-    wanted = min(SMOKE_CLIPS["n_real"], there) if asked.smoke else wanted
-    wanted = wanted if asked.n_real is None else asked.n_real
-    if wanted < LEAST_REAL and there >= LEAST_REAL:
-        raise UserError(f"--num-real {wanted}: a score and its floor need at least {LEAST_REAL} real clips")
-    if there < wanted or there < LEAST_REAL:
-        few = "; --num-real N takes fewer, and says so in the protocol" if there >= LEAST_REAL else ""
-        note: str = getattr(dataset, "note", "")
-        needed = f"{max(wanted, LEAST_REAL):,} are needed{few}{f' ({note})' if note else ''}"
-        raise MissingData(f"{dataset.name} has {there:,} real clips here ({split}), and {needed}")
-    return int(wanted)
+def _available_real(rules: Rules, options: EvalOptions, dataset: Dataset) -> int:
+    """Number of real clips in a score without a manifest; raises `MissingData` where the dataset has fewer."""
+    available = real_clips.available(dataset, rules.split)
+    count = available if rules.n_real == "all" else rules.n_real
+    count = min(SMOKE_CLIPS["n_real"], available) if options.smoke else count
+    count = count if options.num_real is None else options.num_real
+    if count < MIN_REAL and available >= MIN_REAL:
+        raise UserError(f"--num-real {count}: a score and its floor need at least {MIN_REAL} real clips")
+    if available < max(count, MIN_REAL):
+        hint = "; --num-real N takes fewer, and says so in the protocol" if available >= MIN_REAL else ""
+        note = f" ({dataset.note})" if isinstance(dataset, VideoBacked) and dataset.note else ""
+        raise MissingData(
+            f"{dataset.name} has {available:,} real clips here ({rules.split}), and {max(count, MIN_REAL):,} are needed"
+            f"{hint}{note}"
+        )
+    return count
 
 
 def _protocol(
-    fields: Mapping[str, Any],
-    dataset: Dataset,
-    specs: Mapping[str, str],
-    loaded: Mapping[str, Extractor],
-    smoke: bool,
+    rules: Rules, dataset: Dataset, specs: Mapping[str, str], loaded: Mapping[str, Extractor], smoke: bool
 ) -> Protocol:
-    shape = dataset.shape
-    others = any(extractor.weight_status == "nonstandard" for extractor in loaded.values())
-    return Protocol(
-        **{
-            **fields,
-            "dataset": dataset.name,
-            "data_fingerprint": dataset.fingerprint,
-            "frames": shape.frames,
-            "height": shape.height,
-            "width": shape.width,
-            "stride": getattr(dataset, "stride", 1),
-            "comparable": fields.get("comparable", True) and not (others or smoke),
-            "extractors": extractor_ids(specs, loaded),
-        }
+    nonstandard = any(extractor.weight_status == "nonstandard" for extractor in loaded.values())
+    return rules.protocol(
+        dataset=dataset.name,
+        data_fingerprint=dataset.fingerprint,
+        frames=dataset.shape.frames,
+        height=dataset.shape.height,
+        width=dataset.shape.width,
+        stride=dataset.stride if isinstance(dataset, VideoBacked) else 1,
+        comparable=rules.comparable and not (nonstandard or smoke),
+        extractors=extractor_ids(specs, loaded),
     )
 
 
-def _name(given: Mapping[str, Any], asked: EvalOptions) -> str:
-    """The name of the rules, with the numbers of clips where the user asks for others than they have."""
-    numbers = {"n_real": asked.n_real, "n_fake": asked.n_fake}
-    changed = {key: n for key, n in numbers.items() if n is not None and given.get(key, n) != n}
-    return str(Spec(given["name"], changed))
+def _name(rules: Rules, num_real: int | None, num_fake: int | None) -> str:
+    """The name of the rules, with the numbers of clips where the user asks for others."""
+    changed = {
+        key: count
+        for key, count, default in (("n_real", num_real, rules.n_real), ("n_fake", num_fake, rules.n_fake))
+        if count is not None and count != (count if default is None else default)
+    }
+    return str(Spec(rules.name, changed))
 
 
 def require_enough(metrics: Mapping[str, Metric], fakes: int, reals: int | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 
@@ -12,31 +11,28 @@ from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Extractor
 from vfbench.plugins import Spec
 from vfbench.protocol.protocol import Measure
+from vfbench.protocol.resolve import Rules
 
 
-def chosen(
-    given: Mapping[str, Any],
-    measures: Mapping[str, Mapping[str, str]],
-    extractors: Sequence[str],
-    *,
-    untrained: bool,
+def specs(
+    rules: Rules, measures: Mapping[str, Mapping[str, str]], replaced: Sequence[str], *, untrained: bool
 ) -> dict[str, str]:
-    """The specs of all networks by their label: the protocol's, those that added metrics read, those the user says.
+    """Specs of all networks by label: the protocol's, those that added metrics read, those that the user replaced.
 
-    `given` are the fields of the protocol's rules, `measures` those with added metrics, `extractors` the user's
-    LABEL=SPEC. Raises `UserError` for a label that there is not, and where `untrained` networks cannot be had.
+    `measures` are those of the rules and of added metrics, `replaced` the user's LABEL=SPEC. Raises `UserError` for an
+    unknown label, and for `untrained` networks where none can have random weights.
     """
     labels, known = (
-        sorted({measure["source"].partition(".")[0] for measure in some.values()})
-        for some in (measures, given["measures"])
+        sorted({measure["source"].partition(".")[0] for measure in each.values()})
+        for each in (measures, rules.measures)
     )
-    networks = {label: label if label in known else _network(label) for label in labels}
-    networks |= given.get("extractors", {})
-    for text in extractors:
+    networks = {label: label if label in known else _with_defaults(label) for label in labels}
+    networks |= rules.extractors
+    for text in replaced:
         label, _, spec = (part.strip() for part in text.partition("="))
         if label not in networks:
             raise unknown("network to replace (--extractor LABEL=SPEC)", label, networks)
-        networks[label] = _network(spec)
+        networks[label] = _with_defaults(spec)
     if not untrained:
         return networks
     random = {label: _untrained(network) for label, network in networks.items()}
@@ -45,15 +41,18 @@ def chosen(
     return random
 
 
-def _network(text: str) -> str:
+def _with_defaults(text: str) -> str:
+    """A spec with the default of every option but `weights`, whose status the protocol id holds."""
     spec = plugins.parse(text)
-    whole = plugins.whole("extractor", spec).options
-    usual = {name for name in ("weights",) if name not in spec.options}  # which ones they are, the standing tells
-    return str(Spec(spec.name, {name: value for name, value in whole.items() if name not in usual}))
+    options = plugins.with_defaults("extractor", spec).options
+    omitted = {"weights"} - set(spec.options)
+    return str(Spec(spec.name, {name: value for name, value in options.items() if name not in omitted}))
 
 
-def outputs(measures: Mapping[str, Any], metrics: Iterable[str]) -> dict[str, list[str]]:
-    """Of each network that the metrics need: what of it."""
+def outputs(
+    measures: Mapping[str, Measure] | Mapping[str, Mapping[str, str]], metrics: Iterable[str]
+) -> dict[str, list[str]]:
+    """The outputs that the metrics read, by network."""
     needed: dict[str, set[str]] = {}
     for name in metrics:
         network, _, output = Measure.model_validate(measures[name]).source.partition(".")

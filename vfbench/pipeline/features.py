@@ -1,4 +1,4 @@
-"""Features of real clips, computed piece by piece and cached; and what is kept of generated ones."""
+"""Features: of real clips, cached chunk by chunk, and of clips as they are generated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vfbench.interfaces import (
 from vfbench.pipeline.real_clips import by_split, located, videos
 from vfbench.protocol.protocol import Protocol, RealSplit
 from vfbench.utils.environment import code_version
-from vfbench.utils.files import cache
+from vfbench.utils.files import cache_folder
 from vfbench.utils.memory import AdaptiveBatches
 from vfbench.utils.progress import Progress
 from vfbench.utils.tensor_files import digest, read_tensors, write_tensors
@@ -38,9 +38,9 @@ CACHE_CHUNK = 128  # clips whose features are kept in one file
 
 @dataclass(frozen=True)
 class Real:
-    """Features of the real clips that the generated ones are scored against, and of others that find the floor.
+    """Features of the real clips of one draw, and of holdout clips that stand in for generated ones to find the floor.
 
-    `groups` has the number of its source video for each of `clips`.
+    `groups` holds the number of the source video of each clip.
     """
 
     clips: Mapping[str, Tensor]
@@ -49,69 +49,70 @@ class Real:
 
 
 def real_features(
-    dataset: Dataset, protocol: Protocol, wanted: FeatureCollector, device: torch.device, manifest: Manifest
+    dataset: Dataset, protocol: Protocol, collector: FeatureCollector, device: torch.device, manifest: Manifest
 ) -> list[Real]:
-    """Features of the listed real clips, and of `n_fake` spare ones where there are as many, for each draw."""
-    return [_drawn(dataset, protocol, wanted, device, manifest, number) for number in range(protocol.repeats)]
+    """Features of the real and the holdout clips of a manifest, for each draw."""
+    return [
+        _features_of_draw(dataset, protocol, collector, device, manifest, number) for number in range(protocol.repeats)
+    ]
 
 
-def _drawn(
+def _features_of_draw(
     dataset: Dataset,
     protocol: Protocol,
-    wanted: FeatureCollector,
+    collector: FeatureCollector,
     device: torch.device,
     manifest: Manifest,
     number: int,
 ) -> Real:
-    def get(places: Sequence[Place], what: str) -> tuple[dict[str, Tensor], Int[np.ndarray, " clips"]]:
-        there, chosen = located(dataset, protocol.split, places)
-        found = features(there, protocol.split, wanted, device, chosen, what=what, keys=places)
-        return found, numbered(videos(there, protocol.split, chosen))
+    def compute(places: Sequence[Place], title: str) -> tuple[dict[str, Tensor], Int[np.ndarray, " clips"]]:
+        placed, chosen = located(dataset, protocol.split, places)
+        values = features(placed, protocol.split, collector, device, chosen, title=title, keys=places)
+        return values, group_numbers(videos(placed, protocol.split, chosen))
 
-    clips, groups = get(manifest.places(number, "real"), "real clips")
+    clips, groups = compute(manifest.places(number, "real"), "real clips")
     holdout = manifest.places(number, "spare")[: protocol.n_fake]
-    return Real(clips, get(holdout, "spare real clips")[0] if len(holdout) == protocol.n_fake else None, groups)
+    return Real(clips, compute(holdout, "spare real clips")[0] if len(holdout) == protocol.n_fake else None, groups)
 
 
-def numbered(things: Sequence[Hashable]) -> Int[np.ndarray, " _"]:
-    """Equal things by equal numbers, from 0 on."""
-    numbers = {thing: number for number, thing in enumerate(dict.fromkeys(things))}
-    return np.array([numbers[thing] for thing in things])
+def group_numbers(sources: Sequence[Hashable]) -> Int[np.ndarray, " _"]:
+    """Number of each source, from 0: equal sources have equal numbers."""
+    numbers = {source: number for number, source in enumerate(dict.fromkeys(sources))}
+    return np.array([numbers[source] for source in sources])
 
 
 def features(
     dataset: Dataset,
     split: RealSplit,
-    wanted: FeatureCollector,
+    collector: FeatureCollector,
     device: torch.device,
     chosen: Sequence[int],
     *,
-    what: str = "real clips",
+    title: str = "real clips",
     keys: Sequence[object] | None = None,
 ) -> dict[str, Tensor]:
-    """Features of the chosen clips of a dataset, from the cache where they are there and their hash is right.
+    """Features of the chosen clips of a dataset, read from the cache where a file is there and its hash is right.
 
-    `chosen` are indices into the splits laid end to end; `what` the clips are is told by the progress. They are kept
-    piece by piece, so that an interruption loses little; `keys` tell a clip from all others of the dataset, by default
-    its index.
+    `chosen` indexes the splits laid end to end. Features are cached in chunks, so that an interruption loses little.
+    `keys` identify each clip in the dataset, by default its index. `title` names the clips in the progress.
     """
-    networks = {name: extractor.fingerprint for name, extractor in wanted.extractors.items()}
-    made_by = [dataset.fingerprint, networks, device.type, code_version(), split, sorted(wanted.names)]
-    pieces = [chosen[start : start + CACHE_CHUNK] for start in range(0, len(chosen), CACHE_CHUNK)]
-    known = chosen if keys is None else keys
-    ids = [digest([*made_by, list(known[start : start + CACHE_CHUNK])]) for start in range(0, len(chosen), CACHE_CHUNK)]
-    files = [cache() / "real" / f"{dataset.name}-{identity[:16]}.safetensors" for identity in ids]
-    parts = [_kept(path, identity) for path, identity in zip(files, ids, strict=True)]
-    progress = Progress(what, sum(len(piece) for piece, part in zip(pieces, parts, strict=True) if not part), "clips")
-    for number, piece in enumerate(pieces):
+    networks = {name: extractor.fingerprint for name, extractor in collector.extractors.items()}
+    made_by = [dataset.fingerprint, networks, device.type, code_version(), split, sorted(collector.names)]
+    chunks = [chosen[start : start + CACHE_CHUNK] for start in range(0, len(chosen), CACHE_CHUNK)]
+    keys = chosen if keys is None else keys
+    ids = [digest([*made_by, list(keys[start : start + CACHE_CHUNK])]) for start in range(0, len(chosen), CACHE_CHUNK)]
+    files = [cache_folder() / "real" / f"{dataset.name}-{identity[:16]}.safetensors" for identity in ids]
+    parts = [_read_cache(path, identity) for path, identity in zip(files, ids, strict=True)]
+    progress = Progress(title, sum(len(chunk) for chunk, part in zip(chunks, parts, strict=True) if not part), "clips")
+    for number, chunk in enumerate(chunks):
         if not parts[number]:
-            parts[number] = _made(dataset, split, wanted, device, piece, progress)
-            _keep(files[number], ids[number], parts[number], what)
+            parts[number] = _compute_chunk(dataset, split, collector, device, chunk, progress)
+            _write_cache(files[number], ids[number], parts[number], title)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _kept(path: Path, key: str) -> dict[str, Tensor]:
-    """Features that were kept, or nothing; says so when a file is there that is not right."""
+def _read_cache(path: Path, key: str) -> dict[str, Tensor]:
+    """Cached features, empty where there are none; prints a warning for a file that is damaged."""
     if not path.exists():
         return {}
     try:
@@ -121,47 +122,47 @@ def _kept(path: Path, key: str) -> dict[str, Tensor]:
         return {}
 
 
-def _keep(path: Path, key: str, found: Mapping[str, Tensor], what: str) -> None:
+def _write_cache(path: Path, key: str, values: Mapping[str, Tensor], title: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(path, found, key=key)
+        write_tensors(path, values, key=key)
     except (OSError, BadEnvironment) as error:  # the next run makes them again
-        print(f"warning: features of {what} are not kept in {path.parent} ({error})", file=sys.stderr)
+        print(f"warning: features of {title} are not kept in {path.parent} ({error})", file=sys.stderr)
 
 
-def _made(
+def _compute_chunk(
     dataset: Dataset,
     split: RealSplit,
-    wanted: FeatureCollector,
+    collector: FeatureCollector,
     device: torch.device,
     chosen: Sequence[int],
     progress: Progress,
 ) -> dict[str, Tensor]:
     parts, rows = [], []
-    for part, places in by_split(dataset, split, chosen).items():
-        rows += list(places)
-        indices = list(places.values())
+    for part, by_row in by_split(dataset, split, chosen).items():
+        rows += list(by_row)
+        indices = list(by_row.values())
         for start in range(0, len(indices), BATCH):
             batch = indices[start : start + BATCH]
-            parts.append(_features(dataset, part, batch, wanted, device))
+            parts.append(_features(dataset, part, batch, collector, device))
             progress.advance(len(batch))
     order = torch.tensor(rows).argsort()  # as chosen
     return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
 
 
 def _features(
-    dataset: Dataset, split: Split, indices: Sequence[int], wanted: FeatureCollector, device: torch.device
+    dataset: Dataset, split: Split, indices: Sequence[int], collector: FeatureCollector, device: torch.device
 ) -> dict[str, Tensor]:
     rows = zip(indices, dataset.labels(split, indices), dataset.captions(split, indices), strict=True)
-    described = [Request(index, 0, label, caption) for index, label, caption in rows]
-    return wanted.features(dataset.clips(split, indices, device).cpu(), described)
+    requests = [Request(index, 0, label, caption) for index, label, caption in rows]
+    return collector.features(dataset.clips(split, indices, device).cpu(), requests)
 
 
 @dataclass(frozen=True)
 class FeatureCollector:
-    """What is to be kept of each clip: outputs of extractors, of its frames that are scored, and the clip itself.
+    """Collector of what is kept of each clip: outputs of extractors for its scored `frames`, and the clip where asked.
 
-    `batches` says how many clips each extractor has found to fit into the memory.
+    `batches` remembers how many clips fit into the memory of each extractor.
     """
 
     extractors: Mapping[str, Extractor]
@@ -171,38 +172,38 @@ class FeatureCollector:
     batches: dict[str, AdaptiveBatches] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def features(self, clips: Clips, requests: Sequence[Request]) -> dict[str, Tensor]:
-        """All asked outputs as `extractor.output`, each from one pass of its network.
+        """All outputs by name, `extractor.output`, each from one pass of its network.
 
-        Raises `UserError` naming the clip for NaN or infinity: no score is made of it, and no file keeps it.
+        Raises `UserError` naming the clip for NaN or infinity, which are neither scored nor written.
         """
-        found = {}
+        values = {}
         for name in self.extractors:
             for output, value in self._outputs(name, clips, requests).items():
                 if len(bad := (~torch.isfinite(value).all(1)).nonzero()):
-                    broken = requests[int(bad[0])].index
+                    index = requests[int(bad[0])].index
                     raise UserError(
-                        f"{name}.{output} of clip {broken} is NaN or infinite: that network or clip is broken"
+                        f"{name}.{output} of clip {index} is NaN or infinite: that network or clip is broken"
                     )
-                found[f"{name}.{output}"] = value
-        return found
+                values[f"{name}.{output}"] = value
+        return values
 
     def _outputs(self, name: str, clips: Clips, requests: Sequence[Request]) -> dict[str, Tensor]:
-        """The asked outputs of one extractor, from one pass of its network or from as many as its memory wants."""
+        """The outputs of one extractor, from one pass of its network, or several where memory is short."""
         extractor, outputs = self.extractors[name], self.outputs[name]
 
         def run(rows: Sequence[int]) -> Mapping[str, Tensor]:
             part = slice(rows[0], rows[-1] + 1)
             return extractor(clips[part], requests[part], outputs)
 
-        def named(rows: Sequence[int]) -> str:
+        def describe(rows: Sequence[int]) -> str:
             return f"{name}: {len(rows)} clip{'s' * (len(rows) > 1)}"
 
         batches = self.batches.setdefault(name, AdaptiveBatches())
-        found = [part for _, part in batches.each(range(len(clips)), run, named)]
-        return {output: torch.cat([part[output] for part in found]) for output in found[0]}
+        parts = [part for _, part in batches.each(range(len(clips)), run, describe)]
+        return {output: torch.cat([part[output] for part in parts]) for output in parts[0]}
 
     @property
     def names(self) -> set[str]:
-        """The tensors a chunk must hold."""
+        """Names of the tensors that a chunk must hold."""
         features = {f"{name}.{output}" for name, outputs in self.outputs.items() for output in outputs}
         return features | ({"clips"} if self.clips else set())

@@ -1,9 +1,8 @@
 """Sampler + requests -> clips -> features, chunk by chunk, resumable and timed.
 
-A clip needs no disk: its features are taken in the pass that makes it. Clips are kept when asked for, lossless. Where
-memory is full, fewer clips are made or scored at once. That changes none of them but for rounding: at another
-batch size a network adds up its numbers in another order, so that rare values are another by one level of 255, and more
-of them in bfloat16.
+Clips are scored in memory and written to disk, lossless, only where asked for. Where memory is short, fewer clips are
+made or scored at once. That changes a clip by rounding alone: at another batch size a network adds its numbers in
+another order, so rare values differ by one level of 255, and more of them in bfloat16.
 """
 
 from __future__ import annotations
@@ -28,33 +27,33 @@ NUM_PREVIEW = 8  # clips in samples/
 
 
 def generate(
-    folder: RunFolder, sampler: Sampler, asked: Sequence[Request], wanted: FeatureCollector, batch_size: int
+    folder: RunFolder, sampler: Sampler, requests: Sequence[Request], collector: FeatureCollector, batch_size: int
 ) -> float:
-    """Make every chunk that is not whole on disk; returns the seconds that all chunks took, earlier ones included."""
-    chunks = _chunks(folder, asked)
-    seconds = {i: _finished(folder, i, part, wanted) for i, part in chunks.items()}
+    """Make every chunk that is not complete on disk; returns the seconds that all chunks took, also earlier ones."""
+    chunks = _chunks(folder, requests)
+    seconds = {i: _finished(folder, i, part, collector) for i, part in chunks.items()}
     missing = [i for i, spent in seconds.items() if spent is None]
     done = sum(len(chunks[i]) for i in chunks if i not in missing)
     if done:
-        print(f"resumed: {done} of {len(asked)} clips are already there", file=sys.stderr)
-    progress, batches = Progress("generate", len(asked), "clips", done=done), AdaptiveBatches(batch_size)
+        print(f"resumed: {done} of {len(requests)} clips are already there", file=sys.stderr)
+    progress, batches = Progress("generate", len(requests), "clips", done=done), AdaptiveBatches(batch_size)
     for i in missing:
-        seconds[i] = _make(folder, i, sampler, chunks[i], wanted, batches, progress)
+        seconds[i] = _make(folder, i, sampler, chunks[i], collector, batches, progress)
     return sum(spent or 0.0 for spent in seconds.values())
 
 
-def _chunks(folder: RunFolder, asked: Sequence[Request]) -> dict[int, Sequence[Request]]:
+def _chunks(folder: RunFolder, requests: Sequence[Request]) -> dict[int, Sequence[Request]]:
     size = folder.chunk_size
-    return {i: asked[start : start + size] for i, start in enumerate(range(0, len(asked), size))}
+    return {i: requests[start : start + size] for i, start in enumerate(range(0, len(requests), size))}
 
 
-def _finished(folder: RunFolder, index: int, part: Sequence[Request], wanted: FeatureCollector) -> float | None:
-    """The seconds a finished chunk took, or None when it must be made; says so when one is there that is not right."""
+def _finished(folder: RunFolder, index: int, part: Sequence[Request], collector: FeatureCollector) -> float | None:
+    """Seconds that a finished chunk took, None where it must be made; prints a warning for a damaged one."""
     path = folder.chunk_path(index)
     if not path.exists():
         return None
     try:
-        _, metadata = _read(folder, index, part, wanted)
+        _, metadata = _read(folder, index, part, collector)
     except ValueError as error:
         print(f"{path} cannot be used: {error}; making it again", file=sys.stderr)
         return None
@@ -62,19 +61,19 @@ def _finished(folder: RunFolder, index: int, part: Sequence[Request], wanted: Fe
 
 
 def _read(
-    folder: RunFolder, index: int, part: Sequence[Request], wanted: FeatureCollector
+    folder: RunFolder, index: int, part: Sequence[Request], collector: FeatureCollector
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A chunk's tensors and metadata; raises ValueError saying why it is not the whole chunk of these requests."""
+    """Tensors and metadata of a chunk; raises ValueError where it is not the complete chunk of these requests."""
     tensors, metadata = read_tensors(folder.chunk_path(index), **_identity(folder, part))
-    if lacking := sorted(wanted.names - tensors.keys()):
-        raise ValueError(f"it lacks {', '.join(lacking)}")
+    if missing := sorted(collector.names - tensors.keys()):
+        raise ValueError(f"it lacks {', '.join(missing)}")
     if any(len(tensor) != len(part) for tensor in tensors.values()):
         raise ValueError(f"it does not hold {len(part)} clips")
     return tensors, metadata
 
 
 def _identity(folder: RunFolder, part: Sequence[Request]) -> dict[str, str]:
-    """What tells a chunk from every other chunk of every run."""
+    """Metadata that identify a chunk among all chunks of all runs."""
     return {"run": folder.run_id, "requests": f"{part[0].index}-{part[-1].index}"}
 
 
@@ -83,7 +82,7 @@ def _make(
     index: int,
     sampler: Sampler,
     part: Sequence[Request],
-    wanted: FeatureCollector,
+    collector: FeatureCollector,
     batches: AdaptiveBatches,
     progress: Progress,
 ) -> float:
@@ -97,18 +96,18 @@ def _make(
 
     for batch, (clips, spent) in batches.each(part, timed, clip_range):
         seconds += spent
-        rows.append({**wanted.features(clips[:, wanted.frames], batch), "clips": clips})
+        rows.append({**collector.features(clips[:, collector.frames], batch), "clips": clips})
         progress.advance(len(batch))
     tensors = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     if index == 0:  # before the chunk itself: a chunk on disk means that its samples are there
         captions = [request.prompt for request in part[:NUM_PREVIEW]]
         video.write_preview(folder.samples, tensors["clips"][:NUM_PREVIEW], captions)
-    kept = {name: tensor for name, tensor in tensors.items() if name in wanted.names}
+    kept = {name: tensor for name, tensor in tensors.items() if name in collector.names}
     write_tensors(folder.chunk_path(index), kept, **_identity(folder, part), seconds=f"{seconds:.3f}")
     return seconds
 
 
-def load(folder: RunFolder, asked: Sequence[Request], wanted: FeatureCollector) -> dict[str, Tensor]:
+def load(folder: RunFolder, requests: Sequence[Request], collector: FeatureCollector) -> dict[str, Tensor]:
     """All features of a finished run, in the order of its requests."""
-    parts = [_read(folder, i, part, wanted)[0] for i, part in _chunks(folder, asked).items()]
-    return {name: torch.cat([part[name] for part in parts]) for name in wanted.names - {"clips"}}
+    parts = [_read(folder, i, part, collector)[0] for i, part in _chunks(folder, requests).items()]
+    return {name: torch.cat([part[name] for part in parts]) for name in collector.names - {"clips"}}

@@ -1,70 +1,70 @@
-"""The main job: plan -> generate -> evaluate -> result."""
+"""The main job: plan -> generate -> score -> result."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import torch
 
+from vfbench.interfaces import Configured
 from vfbench.pipeline import dataset_card
 from vfbench.pipeline.cost import peak_memory
 from vfbench.pipeline.features import real_features
 from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.generate import generate, load
 from vfbench.pipeline.plan import Plan
-from vfbench.pipeline.result import SCHEMA, keep, keep_scored
-from vfbench.pipeline.scores import made_of, scores
+from vfbench.pipeline.result import write_result, write_scored
+from vfbench.pipeline.sample import is_control
+from vfbench.pipeline.scores import scored_tensors, scores
+from vfbench.report.results import SCHEMA, Cost, ProtocolRecord, Result
 from vfbench.utils import memory
 
 
-def run(plan: Plan) -> dict[str, Any]:
-    """Do what was planned and return the result, as it is written to `results.json` in the run folder.
+def run(plan: Plan) -> Result:
+    """Carry out a plan and return the result, as `results.json` in the run folder holds it.
 
-    The same plan again resumes: whatever ends the process, whole chunks are kept.
+    The same plan again resumes: whatever ends the process, finished chunks are kept.
     """
-    said = f"this run ({plan.folder} keeps what is done)"
-    with RunFolder.hold(plan.folder, plan.specification) as folder, memory.needed(said):
+    subject = f"this run ({plan.folder} keeps what is done)"
+    with RunFolder.hold(plan.folder, plan.specification) as folder, memory.require_memory(subject):
         return _run(plan, folder)
 
 
-def _run(plan: Plan, folder: RunFolder) -> dict[str, Any]:
+def _run(plan: Plan, folder: RunFolder) -> Result:
     if plan.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(plan.device)
-    measuring, protocol = plan.measuring, plan.measuring.protocol
-    data = dataset_card.write(folder, measuring)
-    reals = real_features(measuring.dataset, protocol, plan.wanted, plan.device, measuring.manifest)
-    seconds = generate(folder, plan.sampler, plan.requests, plan.wanted, plan.batch_size)
+    setup, requests, sampler = plan.setup, plan.requests, plan.sampler
+    data = dataset_card.write(folder, setup)
+    reals = real_features(setup.dataset, setup.protocol, plan.collector, plan.device, setup.manifest)
+    seconds = generate(folder, sampler, requests, plan.collector, plan.batch_size)
     print("score: value, interval and floor of each metric", file=sys.stderr)
-    sources = [(request.split, request.source) for request in plan.requests]
-    fake = load(folder, plan.requests, plan.wanted)
-    found = scores(protocol, measuring.metrics, fake, reals, sources)
-    keep_scored(folder, made_of(fake, reals, sources))
-    count = len(plan.requests)
-    result = {
-        "schema": SCHEMA,
-        "run_id": plan.specification["id"],
-        "run_dir": str(folder.path),
-        "model": plan.model.name,
-        "model_spec": str(plan.model),
-        "preset": str(getattr(plan.sampler, "preset", "")),
-        "reference": bool(getattr(plan.sampler, "reference", False)),
-        "weights": plan.sampler.weights,
-        "dataset": measuring.dataset.name,
-        "data": data,
-        "protocol": protocol.record(),
-        "seed": plan.options.seed,
-        "scores": found,
-        "cost": {
-            "parameters": plan.cost.parameters,
-            "flops_per_clip": plan.cost.flops_per_clip,
-            "evaluations": plan.cost.evaluations,
-            "calls": plan.cost.calls,
-            "seconds_per_clip": round(seconds / count, 6),
-            "peak_memory_bytes": peak_memory(plan.device),
-        },
-        "environment": plan.specification["environment"],
-        "note": measuring.remarks(plan.requests),
-    }
-    keep(folder, result)
-    return result
+    sources = [(request.split, request.source) for request in requests]
+    fake = load(folder, requests, plan.collector)
+    records = scores(setup.protocol, setup.metrics, fake, reals, sources)
+    write_scored(folder, scored_tensors(fake, reals, sources))
+    result = Result(
+        schema=SCHEMA,
+        run_id=folder.run_id,
+        run_dir=str(folder.path),
+        model=plan.model.name,
+        model_spec=str(plan.model),
+        preset=sampler.preset if isinstance(sampler, Configured) else "",
+        reference=is_control(sampler),
+        weights=sampler.weights,
+        dataset=setup.dataset.name,
+        data=data,
+        protocol=ProtocolRecord.model_validate(setup.protocol.to_json()),
+        seed=plan.options.seed,
+        scores=records,
+        cost=Cost(
+            parameters=plan.cost.parameters,
+            flops_per_clip=plan.cost.flops_per_clip,
+            evaluations=plan.cost.evaluations,
+            calls=plan.cost.calls,
+            seconds_per_clip=round(seconds / len(requests), 6),
+            peak_memory_bytes=peak_memory(plan.device),
+        ),
+        environment=plan.specification.environment,
+        note=setup.remarks(requests),
+    )
+    return write_result(folder, result)

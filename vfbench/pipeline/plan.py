@@ -1,86 +1,32 @@
-"""A run before it starts: everything is loaded and checked, and what is missing is named, before the first hour is
-spent."""
+"""The plan of a run: everything loaded and checked, and what is missing named, before the first hour is spent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
 from vfbench import plugins
-from vfbench.clips.inventory import require_apart
+from vfbench.clips.inventory import require_outside_dataset
 from vfbench.diffusion import hub
 from vfbench.errors import UserError
-from vfbench.interfaces import BuildContext, ClipShape, Dataset, Request, Sampler
-from vfbench.pipeline.cost import Cost, measure
-from vfbench.pipeline.eval_setup import EvalOptions, EvalSetup, prepare
+from vfbench.interfaces import BuildContext, ClipShape, Configured, Dataset, Request, Sampler
+from vfbench.pipeline.cost import ClipCost, measure
+from vfbench.pipeline.eval_setup import EvalSetup, prepare
 from vfbench.pipeline.features import FeatureCollector
-from vfbench.pipeline.folder import RUNS
+from vfbench.pipeline.folder import RUNS, Specification
+from vfbench.pipeline.options import RunOptions
 from vfbench.pipeline.requests import make_requests
-from vfbench.pipeline.sample import require_sampler
+from vfbench.pipeline.sample import is_control, require_sampler
 from vfbench.plugins import Spec
 from vfbench.protocol import protocol as protocols
 from vfbench.utils import device as devices
-from vfbench.utils import environment, files, memory, tensor_files
-from vfbench.utils.progress import clock
+from vfbench.utils import environment, files, memory
+from vfbench.utils.progress import format_duration
 
-SAMPLING = ("steps", "solver", "guidance", "eta", "threshold")  # options of models that have flags of their own
-SLACK = 20_000_000  # bytes for samples, tables and what a file system takes for itself
-
-
-@runtime_checkable
-class RequireTrained(Protocol):
-    """A check, before anything is loaded, that a checkpoint of the model comes with vfbench for these clips."""
-
-    def __call__(self, model: Spec, dataset: Spec, root: str | None, protocol: str | None, *, smoke: bool) -> None:
-        """Raise `MissingData` with the command that trains one where there is none."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a user may say of a run; None means the default of the model, dataset or device."""
-
-    model: str = "videofusion"
-    dataset: str = "shapes"
-    protocol: str | None = None
-    metrics: Sequence[str] = ()
-    num_samples: int | None = None
-    num_real: int | None = None
-    manifest: Path | str | None = None
-    weights: str = "default"
-    extractors: Sequence[str] = ()
-    seed: int = 0
-    steps: int | None = None
-    solver: str | None = None
-    guidance: float | None = None
-    eta: float | None = None
-    threshold: float | None = None
-    batch_size: int | Literal["auto"] = "auto"
-    device: str = "auto"
-    dtype: str = "auto"
-    data_root: Path | str | None = None
-    checkpoint: Path | str | None = None
-    output: Path | str | None = None
-    keep_clips: bool = False
-    smoke: bool = False
-    origins: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def measured(self) -> EvalOptions:
-        """What of it is about measuring."""
-        numbers = {"n_fake": self.num_samples, "n_real": self.num_real}
-        return EvalOptions(
-            self.protocol,
-            self.metrics,
-            weights=self.weights,
-            extractors=self.extractors,
-            smoke=self.smoke,
-            manifest=self.manifest,
-            **numbers,
-        )
+EXTRA_DISK = 20_000_000  # bytes for samples, tables and what a file system takes for itself
 
 
 @dataclass(frozen=True)
@@ -89,160 +35,148 @@ class Plan:
 
     options: RunOptions
     model: Spec
-    measuring: EvalSetup
+    setup: EvalSetup
     sampler: Sampler
-    wanted: FeatureCollector
+    collector: FeatureCollector
     requests: Sequence[Request]
     device: torch.device
     dtype: torch.dtype
     batch_size: int
+    chunk_size: int
     folder: Path
-    disk: int
-    specification: Mapping[str, Any]
-    cost: Cost
+    disk: int  # bytes
+    specification: Specification
+    cost: ClipCost
 
     def describe(self) -> str:
         """The plan as lines to read."""
-        count, size = len(self.requests), int(self.specification["chunk_size"])
-        dataset, protocol, note = self.measuring.dataset, self.measuring.protocol, self.measuring.note
+        count, duration = len(self.requests), format_duration(self.cost.seconds * len(self.requests))
+        dataset, protocol, note = self.setup.dataset, self.setup.protocol, self.setup.note
         lines = {
             "run": str(self.folder),
             "model": f"{self.model}, {self.cost.parameters:,} parameters, weights {self.sampler.weights[:12]}",
             "dataset": f"{dataset.name}, {protocol.split}, at {dataset.shape}{f' ({note})' if note else ''}",
             "protocol": f"{protocol.id} ({protocol.name})" + ("" if protocol.comparable else ", not comparable"),
-            "metrics": ", ".join(self.measuring.metrics),
-            "clips": f"{count} in {-(-count // size)} chunks{self._cut()}, against {protocol.n_real} real ones",
+            "metrics": ", ".join(self.setup.metrics),
+            "clips": f"{count} in {-(-count // self.chunk_size)} chunks{self._unscored_frames()}, "
+            f"against {protocol.n_real} real ones",
             "cost": f"{self.cost.flops_per_clip / 1e9:,.1f} GFLOP and {self.cost.evaluations} evaluations a clip",
-            "time": f"at most {clock(self.cost.seconds * count)} on {self.device}, batches of {self.batch_size}",
+            "time": f"at most {duration} on {self.device}, batches of {self.batch_size}",
             "disk": f"about {self.disk / 1e6:,.0f} MB",
         }
         return "\n".join(f"{name:<9} {line}" for name, line in lines.items())
 
-    def _cut(self) -> str:
-        """A word on frames that are made and not scored, where there are any."""
-        made, end = self.sampler.shape.frames, self.wanted.frames.stop
-        return f", each of {made} frames of which the first {end} are looked at" if made > end else ""
+    def _unscored_frames(self) -> str:
+        """Remark on frames that are generated and not scored; empty where there are none."""
+        generated, end = self.sampler.shape.frames, self.collector.frames.stop
+        return f", each of {generated} frames of which the first {end} are looked at" if generated > end else ""
 
 
-def plan(options: RunOptions, require_trained: RequireTrained | None = None) -> Plan:
+def plan(options: RunOptions) -> Plan:
     """Load and check everything a run needs, the cheap first; raises a `UserError` for whatever would stop it later."""
-    with memory.needed(f"{options.model}, or a network that scores,"):
-        return _plan(options, require_trained)
+    with memory.require_memory(f"{options.model}, or a network that scores,"):
+        return _plan(options)
 
 
-def _plan(options: RunOptions, require_trained: RequireTrained | None) -> Plan:
-    device = devices.choose(options.device)
-    dtype = devices.precision(options.dtype, device)
-    batch_size = devices.batch_size(options.batch_size, device)
-    given = {name: getattr(options, name) for name in SAMPLING}
-    model = plugins.parse(options.model).merged(given)
-    root = str(options.data_root) if options.data_root else None
-    dataset = plugins.parse(options.dataset).merged({"root": root})
-    plugins.accepted("model", model)
-    plugins.accepted("dataset", dataset)
+def _plan(options: RunOptions) -> Plan:
+    device = devices.choose_device(options.device)
+    dtype = devices.choose_dtype(options.dtype, device)
+    batch_size = devices.choose_batch_size(options.batch_size, device)
+    chunk_size = max(devices.AUTO_BATCH[device.type], batch_size)
+    model = plugins.parse(options.model).merged(options.sampling)
+    dataset = plugins.parse(options.dataset).merged({"root": str(options.data_root) if options.data_root else None})
+    plugins.validated_options("model", model)
+    plugins.validated_options("dataset", dataset)
     files.require_writable(Path(options.output or RUNS))
-    if options.checkpoint is None and require_trained is not None:
-        clips = plugins.parse(options.dataset)
-        require_trained(model, clips, root, options.protocol, smoke=options.smoke)
-    measuring = prepare(dataset, device, options.measured)
-    protocol = measuring.protocol
-    asked = make_requests(measuring.dataset, protocol.prompts, protocol.n_fake * protocol.repeats, options.seed)
-    checkpoint = hub.checkpoint(options.checkpoint) if options.checkpoint is not None else None
-    setting = BuildContext(measuring.dataset, device, dtype, checkpoint, protocol.quantise, asked)
-    sampler: Sampler = plugins.load("model", model, setting)
+    setup = prepare(dataset, device, options, options.num_samples)
+    protocol = setup.protocol
+    requests = make_requests(setup.dataset, protocol.prompts, protocol.n_fake * protocol.repeats, options.seed)
+    checkpoint = hub.resolve_checkpoint(options.checkpoint) if options.checkpoint is not None else None
+    context = BuildContext(setup.dataset, device, dtype, checkpoint, protocol.quantise, requests)
+    sampler: Sampler = plugins.load("model", model, context)
     require_sampler(model.name, sampler)
     if options.checkpoint and sampler.weights == "none":
         raise UserError(f"{model.name} has no weights: leave out --checkpoint, or name the model that it is of")
     require_clips(model.name, sampler.shape, protocol)
-    require_conditioning(model.name, sampler, measuring.dataset)
-    wanted = FeatureCollector(measuring.extractors, measuring.outputs, options.keep_clips, scored(protocol))
-    specification = _specification(options, model, sampler, protocol, device, dtype, batch_size)
-    folder = Path(options.output or RUNS / f"{model.name}-{measuring.dataset.name}-{specification['id'][:8]}")
-    require_apart(folder, measuring.dataset)
-    disk = _disk(wanted, sampler.shape, len(asked))
+    require_conditioning(model.name, sampler, setup.dataset)
+    collector = FeatureCollector(setup.extractors, setup.outputs, options.keep_clips, scored_frames(protocol))
+    specification = Specification(
+        determines={
+            "model": str(plugins.with_defaults("model", model)),
+            "weights": sampler.weights,
+            "configuration": sampler.configuration if isinstance(sampler, Configured) else None,
+            "protocol": protocol.to_json(),
+            "seed": options.seed,
+            "device": device.type,
+            "dtype": str(dtype).removeprefix("torch."),
+            "code": environment.code_version(),
+        },
+        options=environment.options_record(options, options.origins),
+        environment=environment.environment(device),
+        chunk_size=chunk_size,
+    )
+    folder = Path(options.output or RUNS / f"{model.name}-{setup.dataset.name}-{specification.id[:8]}")
+    require_outside_dataset(folder, setup.dataset)
+    disk = _disk(collector, sampler.shape, len(requests))
     files.require_space(folder, disk)
     return Plan(
         options=options,
         model=model,
-        measuring=measuring,
+        setup=setup,
         sampler=sampler,
-        wanted=wanted,
-        requests=asked,
+        collector=collector,
+        requests=requests,
         device=device,
         dtype=dtype,
         batch_size=batch_size,
+        chunk_size=chunk_size,
         folder=folder,
         disk=disk,
         specification=specification,
-        cost=measure(sampler, asked[0]),
+        cost=measure(sampler, requests[0]),
     )
 
 
 def require_clips(model: str, shape: ClipShape, protocol: protocols.Protocol) -> None:
-    """Raise `UserError` where clips of this shape are not what the protocol scores."""
-    wanted = ClipShape(_length(protocol), protocol.height, protocol.width)
-    if (shape.height, shape.width) != (wanted.height, wanted.width) or shape.frames < wanted.frames:
+    """Raise `UserError` where the protocol cannot score clips of this shape."""
+    needed = ClipShape(_num_frames(protocol), protocol.height, protocol.width)
+    if (shape.height, shape.width) != (needed.height, needed.width) or shape.frames < needed.frames:
         raise UserError(
-            f"{model} makes clips of {shape}, and protocol {protocol.name} scores {wanted}: choose a model of that "
+            f"{model} makes clips of {shape}, and protocol {protocol.name} scores {needed}: choose a model of that "
             f"size, or have real clips as the model's: --dataset '{protocol.dataset}({shape.options})'"
         )
 
 
 def require_conditioning(model: str, sampler: Sampler, dataset: Dataset) -> None:
-    """Raise `UserError` where a model wants to be told what the dataset does not say: classes, or captions."""
-    if getattr(sampler, "reference", False):  # it looks at real clips
+    """Raise `UserError` where a model needs classes or captions that the dataset does not have."""
+    if is_control(sampler):  # it reads real clips instead
         return
-    said = {"class": ("classes", dataset.classes), "text": ("captions", dataset.words)}
-    name, there = said.get(sampler.conditioning, ("", ("nothing is asked",)))
-    if there:
+    available = {"none": True, "class": bool(dataset.classes), "text": bool(dataset.words)}
+    if available[sampler.conditioning]:
         return
-    others = [way for way, (_, words) in said.items() if words] + ["none"]
-    ways = " or ".join(f"--model \"{model}(condition='{way}')\"" for way in others)
-    able = "condition" in plugins.options("model", model)
-    mend = f"ask it otherwise: {ways}" if able else f"choose a dataset with {name}, or another model"
-    raise UserError(f"{model} goes by {name}, and {dataset.name} has none: {mend}")
+    needed = {"class": "classes", "text": "captions"}[sampler.conditioning]
+    choices = " or ".join(
+        f"--model \"{model}(condition='{name}')\"" for name in ("class", "text", "none") if available[name]
+    )
+    if "condition" in plugins.options("model", model):
+        mend = f"ask it otherwise: {choices}"
+    else:
+        mend = f"choose a dataset with {needed}, or another model"
+    raise UserError(f"{model} goes by {needed}, and {dataset.name} has none: {mend}")
 
 
-def scored(protocol: protocols.Protocol) -> slice:
+def scored_frames(protocol: protocols.Protocol) -> slice:
     """The frames of a generated clip that enter a score."""
-    return slice(protocol.drop_first, _length(protocol), protocol.fake_stride)
+    return slice(protocol.drop_first, _num_frames(protocol), protocol.fake_stride)
 
 
-def _length(protocol: protocols.Protocol) -> int:
-    """How many frames a generated clip must have."""
+def _num_frames(protocol: protocols.Protocol) -> int:
+    """Number of frames that a generated clip must have."""
     return protocols.frames_needed(protocol.frames, protocol.fake_stride, protocol.drop_first)
 
 
-def _disk(wanted: FeatureCollector, shape: ClipShape, count: int) -> int:
+def _disk(collector: FeatureCollector, shape: ClipShape, count: int) -> int:
     """Bytes that `count` clips will take, about."""
-    values = sum(wanted.extractors[name].outputs[o] for name, outputs in wanted.outputs.items() for o in outputs)
+    values = sum(collector.extractors[name].outputs[o] for name, outputs in collector.outputs.items() for o in outputs)
     pixels = 3 * shape.frames * shape.height * shape.width
-    return count * (4 * values + pixels * wanted.clips) + SLACK
-
-
-def _specification(
-    options: RunOptions,
-    model: Spec,
-    sampler: Sampler,
-    protocol: protocols.Protocol,
-    device: torch.device,
-    dtype: torch.dtype,
-    batch_size: int,
-) -> dict[str, Any]:
-    determines = {
-        "model": str(plugins.whole("model", model)),
-        "weights": sampler.weights,
-        "configuration": getattr(sampler, "configuration", None),
-        "protocol": protocol.record(),
-        "seed": options.seed,
-        "device": device.type,
-        "dtype": str(dtype).removeprefix("torch."),
-        "code": environment.code_version(),
-    }
-    return {
-        "id": tensor_files.digest(determines),
-        "determines": determines,
-        "chunk_size": max(devices.BATCH[device.type], batch_size),
-        "options": environment.options(options, options.origins),
-        "environment": environment.environment(device),
-    }
+    return count * (4 * values + pixels * collector.clips) + EXTRA_DISK

@@ -9,7 +9,10 @@ MAX_SAMPLES = 10_000_000  # clips of a run: a hundred times what any protocol as
 
 
 def make_requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Request]:
-    """What the clips of a run shall show: labels and captions of real clips of `split`, drawn by the run's seed."""
+    """`count` requests with labels and captions of real clips of `split`, drawn by the run's seed.
+
+    Raises `UserError` for a split without clips, and for more than `MAX_SAMPLES`.
+    """
     if count > MAX_SAMPLES:
         raise UserError(f"--num-samples {count:,}: at most {MAX_SAMPLES:,}")
     size = dataset.size(split)

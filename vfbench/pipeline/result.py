@@ -1,55 +1,58 @@
-"""The result of a run or a score, written to its folder."""
+"""The files of a finished run or score: result, table, and the features that the scores were computed from."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
 from vfbench.errors import MissingData
 from vfbench.pipeline.folder import RunFolder
-from vfbench.report import render, table
-from vfbench.report.results import SCORED
+from vfbench.report import render, results, table
+from vfbench.report.results import SCORED_FILE, Result
 from vfbench.utils import files
 from vfbench.utils.tensor_files import read_tensors, write_tensors
 
-SCHEMA = 1
 
-
-def keep_scored(folder: RunFolder, tensors: dict[str, Tensor]) -> None:
-    """Write what scores were made of, beside what an earlier command of the same run left there."""
-    path, earlier = folder.path / SCORED, dict[str, Tensor]()
+def write_scored(folder: RunFolder, tensors: Mapping[str, Tensor]) -> None:
+    """Write the tensors that scores were computed from, beside those of an earlier command of the same run."""
+    path, earlier = folder.path / SCORED_FILE, dict[str, Tensor]()
     if path.exists():
-        with contextlib.suppress(ValueError):  # damaged, or another run's: it is made anew
+        with contextlib.suppress(ValueError):  # damaged, or of another run: written anew
             earlier = read_tensors(path, run=folder.run_id)[0]
     write_tensors(path, {**earlier, **tensors}, run=folder.run_id)
 
 
-def keep(folder: RunFolder, result: dict[str, Any]) -> None:
-    """Write a result and its table into its folder; what an earlier command of the same run measured stays in it."""
+def write_result(folder: RunFolder, result: Result) -> Result:
+    """Write a result and its table into the run folder; returns it with the scores of earlier commands of the run."""
     if folder.results.exists():
-        with contextlib.suppress(MissingData):  # damaged: it is made anew
-            (earlier,) = table.load([folder.results])
-            if earlier.get("run_id") == result["run_id"]:
-                _take_over(earlier, result)
-    files.write_json(folder.results, result)
-    made = table.build([result], allow_mixed=True)
-    write = {"md": render.to_markdown, "csv": render.to_csv, "tex": render.to_latex}
-    for suffix, text in write.items():
-        files.write_text(folder.tables / f"table.{suffix}", text(made))
+        with contextlib.suppress(MissingData):  # damaged: written anew
+            (earlier,) = results.load([folder.results])
+            if earlier.run_id == result.run_id:
+                result = _merged(earlier, result)
+    result.write(folder.results)
+    row = table.build([result], allow_mixed=True)
+    for suffix, render_as in {"md": render.to_markdown, "csv": render.to_csv, "tex": render.to_latex}.items():
+        files.write_text(folder.tables / f"table.{suffix}", render_as(row))
+    return result
 
 
-def _take_over(earlier: Mapping[str, Any], result: dict[str, Any]) -> None:
-    """Add the scores and notes of an earlier result of the same run, and the memory that it took if that was more.
+def _merged(earlier: Result, result: Result) -> Result:
+    """The result with the scores and notes of an earlier one of the same run, and the larger peak memory of the two.
 
-    For a command that finds the clips there has made none.
+    A command that finds all clips there has generated none, and so used less memory.
     """
-    found = {**earlier["scores"], **result["scores"]}
-    result["scores"] = {name: found[name] for name in result["protocol"]["measures"] if name in found}
-    notes = [note for each in (earlier, result) for note in str(each.get("note") or "").split("; ")]
-    result["note"] = "; ".join(filter(None, dict.fromkeys(notes)))
-    if result["cost"]:
-        peaks = [each["cost"]["peak_memory_bytes"] for each in (earlier, result)]
-        result["cost"]["peak_memory_bytes"] = max(peaks)
+    scores = {**earlier.scores, **result.scores}
+    notes = [note for each in (earlier, result) for note in each.note.split("; ")]
+    cost = result.cost
+    if cost and earlier.cost:
+        peak = max(cost.peak_memory_bytes, earlier.cost.peak_memory_bytes)
+        cost = cost.model_copy(update={"peak_memory_bytes": peak})
+    return result.model_copy(
+        update={
+            "scores": {name: scores[name] for name in result.protocol.measures if name in scores},
+            "note": "; ".join(filter(None, dict.fromkeys(notes))),
+            "cost": cost,
+        }
+    )

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from vfbench import video
 from vfbench.errors import UserError, unknown
-from vfbench.interfaces import Clips, ClipShape, Conditioning, Request, Sampler
+from vfbench.interfaces import Clips, ClipShape, Conditioning, Control, Request, Sampler
 
-_PARTS: Mapping[str, Any] = {  # what a sampler has, and of what type
+_PARTS: Mapping[str, Any] = {  # attributes of a sampler, and their types
     "sample": Callable,
     "shape": ClipShape,
     "conditioning": str,
@@ -22,7 +22,7 @@ _PARTS: Mapping[str, Any] = {  # what a sampler has, and of what type
 
 
 def require_sampler(name: str, sampler: object) -> None:
-    """Raise `UserError` for the first thing in which what model `name` built is no `Sampler`."""
+    """Raise `UserError` naming the first part that the object built by model `name` lacks to be a `Sampler`."""
     for part, kind in _PARTS.items():
         try:
             found = getattr(sampler, part)
@@ -40,31 +40,38 @@ def _no_sampler(name: str, why: str) -> UserError:
     return UserError(f"model '{name}': what build returned is no sampler: {why}; see CONTRIBUTING.md, Add a model")
 
 
+def is_control(sampler: Sampler) -> bool:
+    """True for a control, which reads real clips: a reference row in tables."""
+    return isinstance(sampler, Control) and sampler.reference
+
+
 def sample(sampler: Sampler, batch: Sequence[Request]) -> Clips:
-    """The sampler's clips for a batch; raises `UserError` naming the requests where they are no clips to score."""
-    named = clip_range(batch)
+    """One clip per request, uint8 (B, T, 3, H, W); raises `UserError` naming requests that cannot be scored."""
+    numbers = clip_range(batch)
     try:
-        made = sampler.sample(batch)
-        _require_bytes(named, made)
-        clips = video.checked(made)
+        output = sampler.sample(batch)
+        _require_bytes(numbers, output)
+        clips = video.require_byte_range(output)
     except ValueError as error:  # NaN, most often
-        raise UserError(f"{named} cannot be scored: {error}") from error
+        raise UserError(f"{numbers} cannot be scored: {error}") from error
     count, frames, _, height, width = clips.shape
-    if (count, found := ClipShape(frames, height, width)) != (len(batch), sampler.shape):
-        raise UserError(f"{named} cannot be scored: {len(batch)} of {sampler.shape} were due, {count} of {found} came")
+    if (count, shape := ClipShape(frames, height, width)) != (len(batch), sampler.shape):
+        raise UserError(
+            f"{numbers} cannot be scored: {len(batch)} of {sampler.shape} were due, {count} of {shape} came"
+        )
     return clips
 
 
-def _require_bytes(named: str, made: object) -> None:
+def _require_bytes(numbers: str, output: object) -> None:
     """Raise `UserError` for anything but a tensor of uint8 (B, T, 3, H, W)."""
-    found = type(made).__name__
-    if isinstance(made, Tensor):
-        if made.dtype == torch.uint8 and made.ndim == 5 and made.shape[2] == 3:
+    actual = type(output).__name__
+    if isinstance(output, Tensor):
+        if output.dtype == torch.uint8 and output.ndim == 5 and output.shape[2] == 3:
             return
-        mend = ": see vfbench.video.to_uint8" if made.is_floating_point() else ""
-        found = f"{str(made.dtype).removeprefix('torch.')} {tuple(made.shape)}{mend}"
+        mend = ": see vfbench.video.to_uint8" if output.is_floating_point() else ""
+        actual = f"{str(output.dtype).removeprefix('torch.')} {tuple(output.shape)}{mend}"
     raise UserError(
-        f"{named} cannot be scored: sample must return a torch tensor of uint8 (B, T, 3, H, W), not {found}"
+        f"{numbers} cannot be scored: sample must return a torch tensor of uint8 (B, T, 3, H, W), not {actual}"
     )
 
 

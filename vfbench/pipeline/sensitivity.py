@@ -1,54 +1,52 @@
-"""What a point of a score means: real clips at known damage, scored with the same protocol as a model."""
+"""Sensitivity of the metrics: scores of real clips at known damage, with the protocol of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from vfbench import plugins
 from vfbench.errors import unknown
 from vfbench.pipeline.folder import RUNS
 from vfbench.pipeline.job import run
-from vfbench.pipeline.plan import RunOptions, plan
+from vfbench.pipeline.options import RunOptions
+from vfbench.pipeline.plan import plan
 from vfbench.plugins import Spec
 from vfbench.report import render, table
+from vfbench.report.results import Result
 from vfbench.utils import files
 
 CONTROL = "corrupted"
 
 
-def rungs(kinds: Sequence[str] = ()) -> list[Spec]:
-    """Clean real clips, then every kind of damage (or those of `kinds`) from weak to strong."""
-    ladder: Mapping[str, Sequence[float]] = plugins.module("model", CONTROL).LADDER
+def damaged_models(kinds: Sequence[str] = ()) -> list[Spec]:
+    """Specs of the clean real clips, then of every kind of damage (or those of `kinds`), from weak to strong."""
+    strengths: Mapping[str, Sequence[float]] = plugins.module("model", CONTROL).STRENGTHS
     for kind in kinds:
-        if kind not in ladder:
-            raise unknown("kind of damage", kind, ladder)
+        if kind not in strengths:
+            raise unknown("kind of damage", kind, strengths)
     damaged = [
-        Spec(CONTROL, {"kind": kind, "strength": strength}) for kind in kinds or ladder for strength in ladder[kind]
+        Spec(CONTROL, {"kind": kind, "strength": strength})
+        for kind in kinds or strengths
+        for strength in strengths[kind]
     ]
     return [Spec("real"), *damaged]
 
 
-def calibrate(options: RunOptions, kinds: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """One run a rung, each in its own folder below `options.output`, resumable like any run; returns their results.
+def sensitivity(options: RunOptions, kinds: Sequence[str] = ()) -> list[Result]:
+    """Run once for each damage, each in its own folder below `options.output`, resumable like any run.
 
-    The model of `options` is not looked at. Raises what a run raises.
+    The model of `options` is ignored. Raises the errors of a run.
     """
-    folder = place(options)
+    folder = Path(options.output or RUNS / f"sensitivity-{plugins.parse(options.dataset).name}")
     results = [
-        run(plan(replace(options, model=str(rung), checkpoint=None, output=folder / _slug(rung))))
-        for rung in rungs(kinds)
+        run(plan(replace(options, model=str(model), checkpoint=None, output=folder / _folder_name(model))))
+        for model in damaged_models(kinds)
     ]
     files.write_text(folder / "table.md", render.to_markdown(table.build(results, allow_mixed=True)))
     return results
 
 
-def place(options: RunOptions) -> Path:
-    """The folder of all rungs and their table."""
-    return Path(options.output or RUNS / f"calibrate-{plugins.parse(options.dataset).name}")
-
-
-def _slug(rung: Spec) -> str:
-    return "-".join([rung.name, *(str(value) for value in rung.options.values())])
+def _folder_name(model: Spec) -> str:
+    return "-".join([model.name, *(str(value) for value in model.options.values())])

@@ -1,6 +1,6 @@
-"""Protocols: every choice that can move a number, frozen, validated and named by a hash.
+"""Evaluation protocols: every choice that can change a score, frozen, validated and identified by a hash.
 
-Two scores may stand in one table only if the ids of their protocols are equal. Those of the field are in `presets/`.
+Two scores compare only if the ids of their protocols are equal. Published protocols are the TOML files beside this one.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from vfbench.interfaces import Extractor, Quantise, Split
 
 RealSplit = Literal["train", "test", "both"]
 SPLITS: Mapping[RealSplit, tuple[Split, ...]] = {"train": ("train",), "test": ("test",), "both": ("train", "test")}
-# Fields that are younger than the first results: at these values, which were meant before, they leave an id as it was.
-LATER: Mapping[str, Any] = {"fake_stride": 1, "drop_first": 0, "repeats": 1, "manifest": ""}
+# Fields added after the first results, at the values that those results imply: left out of the id at these values.
+ADDED_FIELDS: Mapping[str, Any] = {"fake_stride": 1, "drop_first": 0, "repeats": 1, "manifest": ""}
 
 
 def frames_needed(frames: int, stride: int = 1, drop_first: int = 0) -> int:
-    """Length of a video that gives one clip: `frames` frames, `stride` apart, after the first `drop_first`."""
+    """Shortest video, in frames, that holds a clip: `frames` frames, `stride` apart, after the first `drop_first`."""
     return drop_first + (frames - 1) * stride + 1
 
 
 class Measure(BaseModel):
-    """How one metric is computed: the metric with its options, and what it is computed from (`extractor.output`)."""
+    """Metric with its options, and the features it is computed from (`extractor.output`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,7 +35,7 @@ class Measure(BaseModel):
 
 
 class Protocol(BaseModel):
-    """All that can change a number besides the model and its seed. `id` hashes everything but the name."""
+    """Every choice that can change a score besides the model and its seed; `id` hashes all fields but the name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,73 +44,73 @@ class Protocol(BaseModel):
     dataset: str
     data_fingerprint: str
     split: RealSplit = "train"
-    prompts: Split = "test"  # where labels and captions of the generated clips are taken from
-    # seeded: videos drawn by the seed, none twice; sorted: the first by name; all: every one, each with one clip.
-    # windows: clips drawn by the seed from all places where one can begin, as `start` has it: long videos weigh more.
-    # manifest: a list that the user gave, known by its hash (see `vfbench.clips.manifest`).
+    prompts: Split = "test"  # source of labels and captions of the generated clips
+    # seeded: videos drawn by the seed without replacement; sorted: the first by name; all: every video; one clip each.
+    # windows: clips drawn by the seed from all positions that `start` allows, so that long videos have more weight.
+    # manifest: a list of clips from the user, identified by its hash (see `vfbench.clips.manifest`).
     selection: Literal["seeded", "sorted", "all", "windows", "manifest"] = "seeded"
     manifest: str = ""
     selection_seed: int = 0
-    frames: int = Field(gt=0)  # that enter a score
+    frames: int = Field(gt=0)  # frames of a clip that are scored
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     stride: int = Field(gt=0, default=1)  # of real clips, in frames of the video
-    fake_stride: int = Field(gt=0, default=1)  # of generated ones, in frames as the model makes them
-    drop_first: int = Field(ge=0, default=0)  # frames before the scored ones, such as those a model was given
-    # zero: with the first frame; hashed: at a place drawn from the video's name; own: the dataset decides, and its
-    # fingerprint covers it. Of windows, every: at each frame; chunks: where the one before has ended.
+    fake_stride: int = Field(gt=0, default=1)  # of generated clips, in frames of the model's output
+    drop_first: int = Field(ge=0, default=0)  # leading frames that are not scored, such as conditioning frames
+    # First frame of a clip. zero: frame 0; hashed: drawn from a hash of the video's name; own: the dataset decides, and
+    # its fingerprint covers it. For windows, every: each frame; chunks: the end of the previous clip.
     start: Literal["zero", "hashed", "own", "every", "chunks"]
     geometry: Literal["native", "centre-crop", "squash", "own"]
     filter: Literal["none", "bilinear", "lanczos", "own"]
     antialias: bool | Literal["own"]
-    quantise: Quantise = "round"  # how generated floats become bytes
+    quantise: Quantise = "round"  # conversion of generated floats to bytes
     n_real: int = Field(ge=2)
     n_fake: int = Field(ge=2)
-    repeats: int = Field(gt=0, default=1)  # draws of clips whose scores are averaged
+    repeats: int = Field(gt=0, default=1)  # draws of clips; their scores are averaged
     measures: Mapping[str, Measure]
-    extractors: Mapping[str, str]  # by label, as `extractor_ids` tells them
+    extractors: Mapping[str, str]  # label -> text of `extractor_ids`
 
     @property
     def id(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of the canonical JSON of every field but `name`.
 
-        A field of `LATER` is left out at the value given there.
+        A field of `ADDED_FIELDS` is left out at the value listed there.
         """
-        fields = {k: v for k, v in self.model_dump(exclude={"name"}).items() if (k, v) not in LATER.items()}
+        fields = {k: v for k, v in self.model_dump(exclude={"name"}).items() if (k, v) not in ADDED_FIELDS.items()}
         content = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
-    def record(self) -> dict[str, Any]:
-        """All fields and the id, as they stand in a result."""
+    def to_json(self) -> dict[str, Any]:
+        """JSON values of all fields, and the id."""
         return {"id": self.id, **self.model_dump()}
 
 
 def extractor_ids(specs: Mapping[str, str], loaded: Mapping[str, Extractor]) -> dict[str, str]:
-    """What tells each extractor of `specs` (label -> spec) in a protocol, given those that a run has loaded.
+    """Text that identifies each extractor of `specs` (label -> spec) in a protocol.
 
-    The published network, proven to be it, is told by its spec. So is one that the run does not need: with proven
-    networks, fewer metrics leave the id as it is. Any other is told by spec and fingerprint, and so tells apart a run
-    that needed it; by its fingerprint alone, as in the first results, where the spec is no more than the label.
+    A network with verified weights, or one that the run does not load, is identified by its spec, so that the id does
+    not depend on the metrics of a run. Any other is identified by spec and fingerprint, or by its fingerprint alone
+    where the spec is only the label.
     """
-    return {label: _told(label, spec, loaded.get(label)) for label, spec in specs.items()}
+    return {label: _extractor_id(label, spec, loaded.get(label)) for label, spec in specs.items()}
 
 
-def _told(label: str, spec: str, extractor: Extractor | None) -> str:
+def _extractor_id(label: str, spec: str, extractor: Extractor | None) -> str:
     if extractor is None or extractor.weight_status == "verified":
         return spec
     return extractor.fingerprint if spec == label else f"{spec} {extractor.fingerprint}"
 
 
-# The four metrics as the judge of Moving Shapes makes them: covariances over N - 1, the kernel of KID, one split.
-JUDGED: Mapping[str, Mapping[str, str]] = {
+# Metrics on the features of the Moving Shapes judge: covariances over N - 1, the kernel of KID, one split.
+JUDGE_MEASURES: Mapping[str, Mapping[str, str]] = {
     "fvd": {"metric": "fvd(ddof=1)", "source": "shapes_judge.features"},
     "kvd": {"metric": "kvd(degree=3, coef0=1.0)", "source": "shapes_judge.features"},
     "is": {"metric": "is(splits=1)", "source": "shapes_judge.logits"},
     "clipsim": {"metric": "clipsim", "source": "shapes_judge.similarity"},
 }
-# Its captions are not the judge's language, so a dataset of other words has no CLIPSIM.
-WORDLESS = {name: measure for name, measure in JUDGED.items() if name != "clipsim"}
-# For a dataset that names no protocol of its own: enough to try the path.
+# The judge knows only the captions of Moving Shapes, so other datasets have no CLIPSIM.
+UNCAPTIONED_MEASURES = {name: measure for name, measure in JUDGE_MEASURES.items() if name != "clipsim"}
+# Smoke protocol of a dataset that declares none.
 SMOKE: Mapping[str, Any] = {
     "comparable": False,
     "split": "both",
@@ -119,19 +119,14 @@ SMOKE: Mapping[str, Any] = {
     "filter": "own",
     "antialias": "own",
     "n_real": 16,
-    "measures": WORDLESS,
+    "measures": UNCAPTIONED_MEASURES,
 }
 SMOKE_CLIPS = {"n_real": 64, "n_fake": 8}
 
-
-ONE = ("zero", "hashed")  # ways to start that give one clip a video
-
-
-SEVERAL = ("every", "chunks")  # and those that give as many as fit
-
-
-WORDS = {
-    "start": (*ONE, *SEVERAL),
+ONE_CLIP_STARTS = ("zero", "hashed")  # values of `start` with one clip per video
+MULTI_CLIP_STARTS = ("every", "chunks")  # values of `start` with as many clips as fit
+CHOICES = {
+    "start": (*ONE_CLIP_STARTS, *MULTI_CLIP_STARTS),
     "geometry": ("centre-crop", "squash", "native"),
     "filter": ("bilinear", "lanczos", "none"),
 }

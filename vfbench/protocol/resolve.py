@@ -1,96 +1,134 @@
-"""Which rules a measurement follows: a protocol that the dataset's file names, or a preset of the field.
+"""Rules of an evaluation: a protocol that the dataset declares, or a published preset, applied to a dataset.
 
-The dataset does what it can of the rules, as options of its `build`; what it settles itself it says in `SETTLED`. What
-its user says goes before both, and the protocol records what is done.
+The dataset follows the rules through options of its `build`; its `SETTLED` lists the fields that it fixes itself. The
+user's options override both, and the protocol records the result.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from vfbench import plugins
 from vfbench.errors import UserError
+from vfbench.interfaces import Quantise, Split
 from vfbench.plugins import Spec
 from vfbench.protocol import presets
-from vfbench.protocol.protocol import SEVERAL, SMOKE
+from vfbench.protocol.protocol import MULTI_CLIP_STARTS, SMOKE, Protocol, RealSplit
 
-STRICT = "strict"  # the preset of a dataset that names no protocol of its own
-WAYS = ("seeded", "windows")  # selections that draw by a seed
-CUTTING = ("start", "geometry", "filter", "antialias")  # fields that are `own` where a dataset takes no such option
-CUT = ("frames", "height", "width", "stride", "drop_first", *CUTTING)  # fields that are options of a dataset
+STRICT = "strict"  # the preset of a dataset that declares no protocol
+SEEDED_SELECTIONS = ("seeded", "windows")  # drawn by a seed
+OWN_BY_DEFAULT = ("start", "geometry", "filter", "antialias")  # `own` where a dataset lacks the option
+DATASET_OPTIONS = ("frames", "height", "width", "stride", "drop_first", *OWN_BY_DEFAULT)  # also dataset options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Fields of a `Protocol` that are known before its dataset is loaded; None where the dataset decides.
+
+    `Protocol` checks the values. `n_real` is `all` where every real video is scored.
+    """
+
+    name: str
+    comparable: bool = True
+    split: RealSplit = "train"
+    prompts: Split = "test"
+    selection: str = "seeded"
+    selection_seed: int = 0
+    frames: int | None = None
+    height: int | None = None
+    width: int | None = None
+    stride: int | None = None
+    fake_stride: int = 1
+    drop_first: int | None = None
+    start: str
+    geometry: str
+    filter: str
+    antialias: bool | Literal["own"]
+    quantise: Quantise = "round"
+    n_real: int | Literal["all"]
+    n_fake: int | None = None
+    repeats: int = 1
+    measures: Mapping[str, Mapping[str, str]]
+    extractors: Mapping[str, str] = field(default_factory=dict)
+
+    def protocol(self, **known: Any) -> Protocol:
+        """Protocol with the `known` fields of dataset, user and networks added; None leaves a field at its default."""
+        return Protocol(**{**{name: value for name, value in asdict(self).items() if value is not None}, **known})
 
 
 def protocols(dataset: str) -> Mapping[str, Mapping[str, Any]]:
-    """The protocols that a dataset's file names, the first being its default."""
-    offered: Mapping[str, Mapping[str, Any]] = getattr(plugins.module("dataset", dataset), "PROTOCOLS", {})
-    return offered
+    """Protocols that a dataset's file declares; the first is its default."""
+    return plugins.constants("dataset", dataset).protocols
 
 
-def rules(spec: Spec, name: str | None, *, smoke: bool) -> dict[str, Any]:
-    """The fields of the protocol called `name` on a dataset, as far as they can be known before it is built.
+def resolve_rules(spec: Spec, name: str | None, *, smoke: bool) -> Rules:
+    """Rules of the protocol `name` on a dataset, as far as they are known before it is loaded.
 
-    Without a name: the dataset's first that is comparable (any, in a smoke run), else the preset `strict`. Raises
-    `UserError` with the nearest name, for a protocol of plumbing outside a smoke run, or options that contradict it.
+    Without a name: the dataset's first comparable protocol (any, in a smoke run), else the preset `strict`. Raises
+    `UserError` for an unknown name, for a protocol that is not comparable outside a smoke run, and for options that
+    contradict the protocol.
     """
-    own = protocols(spec.name)
-    usable = {key: fields for key, fields in own.items() if smoke or fields.get("comparable", True)}
+    declared = protocols(spec.name)
+    usable = {key: values for key, values in declared.items() if smoke or values.get("comparable", True)}
     if name is None and not usable and smoke:
-        return {"name": "smoke", **SMOKE}
+        return Rules(name="smoke", **SMOKE)
     chosen = name or next(iter(usable), STRICT)
-    if chosen in own and chosen not in usable:
-        raise UserError(f"protocol {chosen} of {spec.name} is not comparable: add --smoke to try the path with it")
-    if chosen not in usable and chosen not in presets.available() and (theirs := _owners(chosen)):
-        raise UserError(f"protocol {chosen} is of dataset {', '.join(theirs)}, not of {spec.name}: see `ls protocols`")
-    fields = usable[chosen] if chosen in usable else _preset(presets.load(chosen, *usable), spec)
-    said = {key: value for key, value in spec.options.items() if key in fields}
-    return _selected({"name": chosen, **fields, **said}, spec)
+    if chosen in declared and chosen not in usable:
+        raise UserError(f"protocol {chosen} of {spec.name} is not comparable: add --smoke to run it")
+    if chosen not in usable and chosen not in presets.available() and (owners := _owners(chosen)):
+        raise UserError(f"protocol {chosen} belongs to {', '.join(owners)}, not to {spec.name}: see `ls protocols`")
+    values = usable[chosen] if chosen in usable else _preset_fields(presets.load(chosen, *usable), spec)
+    overridden = {key: value for key, value in spec.options.items() if key in values}
+    try:
+        return _with_selection(Rules(**{"name": chosen, **values, **overridden}), spec)
+    except TypeError as error:  # an unknown or missing field in PROTOCOLS of the dataset's file
+        raise UserError(f"PROTOCOLS of {spec.name}: protocol {chosen} is invalid: {error}") from error
 
 
 def _owners(name: str) -> list[str]:
-    """The datasets that name a protocol of their own so."""
-    found = []
+    """Datasets that declare a protocol of this name."""
+    owners = []
     for dataset in plugins.names("dataset"):
-        with contextlib.suppress(UserError):  # one that cannot be imported is nothing to this one
-            found += [dataset] if name in protocols(dataset) else []
-    return found
+        with contextlib.suppress(UserError):  # skip a plug-in that cannot be imported
+            owners += [dataset] if name in protocols(dataset) else []
+    return owners
 
 
-def cut(spec: Spec, fields: Mapping[str, Any]) -> Spec:
-    """The dataset as the rules want its clips, as far as it has such options; those of the user stay."""
-    takes = plugins.options("dataset", spec.name)
-    wanted = {name: fields[name] for name in CUT if name in takes and fields.get(name, "own") != "own"}
-    return Spec(spec.name, {**wanted, **spec.options})
+def dataset_spec(spec: Spec, rules: Rules) -> Spec:
+    """Dataset spec with the options that follow the rules; the user's options take precedence."""
+    known = plugins.options("dataset", spec.name)
+    values = {name: getattr(rules, name) for name in DATASET_OPTIONS if name in known}
+    return Spec(spec.name, {**{k: v for k, v in values.items() if v not in (None, "own")}, **spec.options})
 
 
-def departures(fields: Mapping[str, Any], spec: Spec) -> str:
-    """What of a preset the dataset does in its own way; empty where the rules are no preset's, or nothing is."""
-    if fields["name"] in protocols(spec.name) or fields["name"] not in presets.available():
+def departures(rules: Rules, spec: Spec) -> str:
+    """Fields in which the rules depart from their preset, as text; empty where they follow it."""
+    if rules.name in protocols(spec.name) or rules.name not in presets.available():
         return ""
-    wanted = presets.for_dataset(presets.load(fields["name"]), spec.name)
-    own = [f"{field} {fields[field]}" for field in CUT if fields[field] != wanted[field]]
-    return f"{fields['name']}, but {', '.join(own)}" if own else ""
+    preset = presets.for_dataset(presets.load(rules.name), spec.name)
+    actual = {name: getattr(rules, name) for name in DATASET_OPTIONS}
+    changed = [f"{name} {value}" for name, value in actual.items() if value != preset[name]]
+    return f"{rules.name}, but {', '.join(changed)}" if changed else ""
 
 
-def _preset(preset: presets.Preset, spec: Spec) -> dict[str, Any]:
-    """A preset on a dataset: what the dataset settles goes first."""
-    takes = plugins.options("dataset", spec.name)
-    settled: Mapping[str, Any] = getattr(plugins.module("dataset", spec.name), "SETTLED", {})
-    owned = {field: "own" for field in CUTTING if field not in takes}
-    return presets.for_dataset(preset, spec.name, {**owned, **settled})
+def _preset_fields(preset: presets.Preset, spec: Spec) -> dict[str, Any]:
+    """Fields of a preset on a dataset; fields that the dataset settles override the preset."""
+    known = plugins.options("dataset", spec.name)
+    unsupported = {name: "own" for name in OWN_BY_DEFAULT if name not in known}
+    return presets.for_dataset(preset, spec.name, {**unsupported, **plugins.constants("dataset", spec.name).settled})
 
 
-def _selected(fields: dict[str, Any], spec: Spec) -> dict[str, Any]:
-    """The fields with the selection that is made: of videos, or of windows where a video gives several clips."""
-    selection = fields.get("selection", "seeded")
-    several = fields["start"] in SEVERAL
-    if several and selection in ("sorted", "all"):
+def _with_selection(rules: Rules, spec: Spec) -> Rules:
+    """Rules with the selection that fits `start`: windows where a video gives several clips, else videos."""
+    multi_clip = rules.start in MULTI_CLIP_STARTS
+    if multi_clip and rules.selection in ("sorted", "all"):
         raise UserError(
-            f"{spec} gives several clips of a video, and protocol {fields['name']} takes one of each ({selection}): "
-            "leave out start, or choose a protocol that draws windows"
+            f"{spec} gives several clips per video, and protocol {rules.name} takes one ({rules.selection}): "
+            "leave out start, or choose a --protocol that draws windows"
         )
-    if several != (selection == "windows"):
-        # Where each video is one clip, to draw windows is to draw videos.
-        return {**fields, "selection": "windows" if several else "seeded"} if selection in WAYS else fields
-    return fields
+    if multi_clip == (rules.selection == "windows") or rules.selection not in SEEDED_SELECTIONS:
+        return rules
+    return replace(rules, selection="windows" if multi_clip else "seeded")

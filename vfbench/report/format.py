@@ -1,51 +1,51 @@
-"""The numbers of a table as a reader sees them: no more digits than the intervals support, and which is the best."""
+"""Format the numbers of a table: no more digits than the intervals support, the best value marked."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from vfbench.report.results import Record, number
+from vfbench.report.results import Result, ScoreRecord
 
 DASH = "—"
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One number as a reader sees it; `best` is typeset bold."""
+    """Text of one cell; `best` is typeset bold."""
 
     text: str
     best: bool = False
 
 
 class Column(NamedTuple):
-    """One metric down the rows, and the floor of each protocol as text: nothing where its rows share none."""
+    """Cells of one metric, and the floor of each protocol as text, empty where its rows share none."""
 
     cells: list[Cell]
     floors: Mapping[str, str]
 
 
-def column(records: Sequence[Record], name: str, fair: Sequence[bool]) -> Column:
-    """The cells of metric `name`; only rows that are `fair` may be the best, and they choose the digits.
+def column(records: Sequence[Result], name: str, eligible: Sequence[bool]) -> Column:
+    """Cells of metric `name`; only `eligible` rows may be the best, and they determine the number of digits.
 
-    A floor stands in a cell where the rows of its protocol differ in it, or in the number of clips.
+    A cell shows its own floor where the rows of its protocol differ in floor or number of clips.
     """
-    finest = _finest(records, name, fair)
+    finest = _finest(records, name, eligible)
     floors = _floors(records, name, finest)
-    scores = [record["scores"].get(name) for record in records]
-    best = _best(scores, fair)
+    scores = [record.scores.get(name) for record in records]
+    best = _best(scores, eligible)
     cells = []
-    for record, score, may_win in zip(records, scores, fair, strict=True):
-        text = _show(score, finest) if score else DASH
-        own = f" (floor {_floor(score, finest)})" if score and not floors[record["protocol"]["id"]] else ""
-        cells.append(Cell(text + own, may_win and number(score) == best))
+    for record, score, can_win in zip(records, scores, eligible, strict=True):
+        text = _format_score(score, finest) if score else DASH
+        own_floor = f" (floor {_format_floor(score, finest)})" if score and not floors[record.protocol.id] else ""
+        cells.append(Cell(text + own_floor, can_win and score is not None and score.value == best))
     return Column(cells, floors)
 
 
 def rounded(values: Sequence[float], spread: float = 0.0) -> list[str]:
-    """Finite numbers with the digits that an uncertainty of `spread` supports, all on one power of ten.
+    """Finite numbers as text with the digits that an uncertainty of `spread` supports, all with one exponent.
 
     Two significant digits of the spread are kept; without a usable spread, three of the largest number.
     """
@@ -61,43 +61,43 @@ def rounded(values: Sequence[float], spread: float = 0.0) -> list[str]:
     return [f"{value / 10.0**exponent:z.{max(0, decimals + exponent)}f}{power}" for value in values]
 
 
-def _half(score: Mapping[str, Any] | None) -> float:
-    """Half the width of a score's interval, 0 where there is no usable one."""
-    half = (number(score, "high") - number(score, "low")) / 2
+def _half_width(score: ScoreRecord | None) -> float:
+    """Half the width of a score's interval, 0 where it has none that is finite and positive."""
+    half = (score.high - score.low) / 2 if score else 0.0
     return half if 0 < half < math.inf else 0.0
 
 
-def _finest(records: Sequence[Record], name: str, fair: Sequence[bool]) -> float:
-    """The narrowest interval of the models: no row of the column needs more digits than that one supports."""
-    halves = [(_half(record["scores"].get(name)), may_win) for record, may_win in zip(records, fair, strict=True)]
-    return min((half for half, may_win in halves if half and (may_win or not any(fair))), default=0.0)
+def _finest(records: Sequence[Result], name: str, eligible: Sequence[bool]) -> float:
+    """Smallest half-width of the eligible rows: no row of the column needs more digits than it supports."""
+    widths = [(_half_width(record.scores.get(name)), wins) for record, wins in zip(records, eligible, strict=True)]
+    return min((width for width, wins in widths if width and (wins or not any(eligible))), default=0.0)
 
 
-def _floors(records: Sequence[Record], name: str, finest: float) -> dict[str, str]:
-    """The floor that the rows of each protocol share, as text, or nothing where they differ in it or in N."""
-    seen: dict[str, set[tuple[int, int, str]]] = {}
+def _floors(records: Sequence[Result], name: str, finest: float) -> dict[str, str]:
+    """Floor shared by the rows of each protocol, as text; empty where they differ in floor or N."""
+    floors: dict[str, set[tuple[int, int, str]]] = {}
     for record in records:
-        if score := record["scores"].get(name):
-            found = (score["n_real"], score["n_fake"], _floor(score, finest))
-            seen.setdefault(record["protocol"]["id"], set()).add(found)
-    return {protocol: next(iter(found))[2] if len(found) == 1 else "" for protocol, found in seen.items()}
+        if score := record.scores.get(name):
+            floor = (score.n_real, score.n_fake, _format_floor(score, finest))
+            floors.setdefault(record.protocol.id, set()).add(floor)
+    return {protocol: next(iter(group))[2] if len(group) == 1 else "" for protocol, group in floors.items()}
 
 
-def _floor(score: Mapping[str, Any], finest: float) -> str:
-    floor = number(score, "floor")
-    return rounded([floor], finest)[0] if math.isfinite(floor) else DASH
+def _format_floor(score: ScoreRecord, finest: float) -> str:
+    return rounded([score.floor], finest)[0] if math.isfinite(score.floor) else DASH
 
 
-def _best(scores: Sequence[Record | None], fair: Sequence[bool]) -> float:
-    """The best value, NaN where no two compete: alone, a model is not the best of anything."""
-    contenders = [number(s) for s, may_win in zip(scores, fair, strict=True) if may_win and math.isfinite(number(s))]
-    pick = max if any(score and score["better"] == "higher" for score in scores) else min
-    return pick(contenders) if len(contenders) > 1 else math.nan
+def _best(scores: Sequence[ScoreRecord | None], eligible: Sequence[bool]) -> float:
+    """Best value of the eligible rows; NaN where fewer than two have a finite one."""
+    values = [score.value for score, can_win in zip(scores, eligible, strict=True) if score and can_win]
+    contenders = [value for value in values if math.isfinite(value)]
+    best_of = max if any(score and score.better == "higher" for score in scores) else min
+    return best_of(contenders) if len(contenders) > 1 else math.nan
 
 
-def _show(score: Mapping[str, Any], finest: float) -> str:
+def _format_score(score: ScoreRecord, finest: float) -> str:
     """`value ± half-width`, or `value [low, high]` where the interval is too lopsided for one half-width."""
-    value, low, high, half = *(number(score, key) for key in ("value", "low", "high")), _half(score)
+    value, low, high, half = score.value, score.low, score.high, _half_width(score)
     if not math.isfinite(value):
         return "nan"
     if not half:

@@ -1,4 +1,4 @@
-"""A `vfbench.report.table.Table` as Markdown, LaTeX, CSV or a pandas frame."""
+"""Render a `vfbench.report.table.Table` as Markdown, LaTeX, CSV or a pandas frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import textwrap
 import pandas as pd
 
 from vfbench.report.format import DASH, Cell
-from vfbench.report.results import NOT_COMPARABLE, number
+from vfbench.report.results import NOT_COMPARABLE
 from vfbench.report.table import Row, Table
 
 LATEX = str.maketrans(
@@ -21,28 +21,28 @@ LATEX = str.maketrans(
 
 
 def to_frame(table: Table) -> pd.DataFrame:
-    """The scores at full precision, one row a (model, metric); a score a run does not have has no row."""
+    """Scores at full precision, one row per model and metric; a score that a run lacks has no row."""
     rows = [
         {
-            **{"model": row.label, "dataset": record["dataset"], "protocol": record["protocol"]["id"], "metric": name},
-            **{key: number(score, key) for key in ("value", "low", "high", "floor")},
-            **{key: score[key] for key in ("n_real", "n_fake", "better")},
-            "comparable": bool(record["protocol"].get("comparable")),
-            "run_dir": record.get("run_dir", ""),
+            **{"model": row.label, "dataset": record.dataset, "protocol": record.protocol.id, "metric": name},
+            **{"value": score.value, "low": score.low, "high": score.high, "floor": score.floor},
+            **{"n_real": score.n_real, "n_fake": score.n_fake, "better": score.better},
+            "comparable": record.protocol.comparable,
+            "run_dir": record.run_dir,
         }
         for record, row in zip(table.records, table.rows, strict=False)  # the floor row has no record
-        for name, score in record["scores"].items()
+        for name, score in record.scores.items()
     ]
     return pd.DataFrame(rows)
 
 
 def to_csv(table: Table) -> str:
-    """`to_frame` as CSV with a header; reading it gives back the same numbers to the last bit."""
+    """`to_frame` as CSV with a header; reading it restores the same numbers to the last bit."""
     return to_frame(table).to_csv(index=False, na_rep="nan", lineterminator="\n")
 
 
 def to_markdown(table: Table) -> str:
-    """A pipe table that is as easy to read in a terminal as rendered, its caption and notes below."""
+    """Pipe table with aligned columns, readable in a terminal too; caption and notes below."""
     grid = [list(table.header), *([_markdown_label(row), *map(_markdown_cell, row.cells)] for row in table.rows)]
     widths = [max(len(line[i]) for line in grid) for i in range(len(table.header))]
     lines = [
@@ -62,14 +62,14 @@ def _markdown_label(row: Row) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    return f"**{cell.text}**" if cell.best else f"{cell.text}  "  # the blanks keep digits under bold digits
+    return f"**{cell.text}**" if cell.best else f"{cell.text}  "  # two blanks, as wide as the asterisks of bold
 
 
 def to_latex(table: Table) -> str:
-    """A complete `table` environment for `booktabs`; reference rows and the floor stand below a rule."""
+    """Complete `table` environment for `booktabs`; reference rows and the floor stand below a rule."""
     lines = [" & ".join(["model", *(text.translate(LATEX) for text in table.header[1:])]) + r" \\", r"\midrule"]
-    for before, row in zip((None, *table.rows), table.rows, strict=False):
-        if before and before.kind == "model" and row.kind != "model":
+    for previous, row in zip((None, *table.rows), table.rows, strict=False):
+        if previous and previous.kind == "model" and row.kind != "model":
             lines.append(r"\midrule")
         lines.append(" & ".join([_latex_label(row), *map(_latex_cell, row.cells)]) + r" \\")
     return "\n".join(

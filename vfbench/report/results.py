@@ -1,4 +1,8 @@
-"""The `results.json` of runs: read, checked, and told apart by their protocols."""
+"""Typed record of a run, as stored in `results.json`.
+
+`result.schema.json` beside this file is the JSON Schema of `Result`. Records of older versions are read: a missing
+field has its default. A field that this version does not know is kept.
+"""
 
 from __future__ import annotations
 
@@ -6,77 +10,195 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
 
 from vfbench.errors import MissingData
+from vfbench.interfaces import Better, Metric, Score
 from vfbench.protocol import presets
+from vfbench.protocol.protocol import Measure
+from vfbench.utils import files
+from vfbench.utils.environment import Environment
 
-Record: TypeAlias = dict[str, Any]  # one parsed results.json
-
+SCHEMA: Literal[1] = 1
 NOT_COMPARABLE = "not comparable"
-MAKE = "python -m vfbench run --model NAME --dataset NAME"
-ARROWS = {"lower": "↓", "higher": "↑"}
+RUN_COMMAND = "python -m vfbench run --model NAME --dataset NAME"
+ARROWS: Mapping[Better, str] = {"lower": "↓", "higher": "↑"}
+SCORED_FILE = "scored.safetensors"  # features that the scores of a run were computed from
+
+# JSON has no NaN and no infinity: a number that is not finite is null, and null is read as NaN.
+Number = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    PlainSerializer(lambda value: value if math.isfinite(value) else None, return_type=float | None),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]}),
+]
+_NAN: Any = Field(default_factory=lambda: math.nan)  # a default that JSON Schema can leave out
 
 
-def load(paths: Iterable[str | Path]) -> list[Record]:
-    """Read results, each a `results.json` or a run folder that holds one; a path given twice is read once.
+class Record(BaseModel):
+    """A part of `results.json`: immutable; keeps fields that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values of the fields that were set."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+class ScoreRecord(Record):
+    """A `vfbench.interfaces.Score` with the title and the direction of its metric."""
+
+    value: Number
+    low: Number
+    high: Number
+    floor: Number
+    n_real: int
+    n_fake: int
+    title: str
+    better: Better
+    note: str = ""
+    error: Number = _NAN
+    limit: Number | None = None
+    limit_error: Number | None = None
+    slope: Number | None = None
+
+    @classmethod
+    def of(cls, metric: Metric, score: Score) -> ScoreRecord:
+        """Record of a metric's score."""
+        fields = {name: getattr(score, name) for name in Score.__dataclass_fields__}
+        return cls(**fields, title=metric.title, better=metric.better)
+
+
+class ProtocolRecord(Record):
+    """A `vfbench.protocol.protocol.Protocol` with its id: the fields that reports read; the others are kept as well."""
+
+    id: str
+    name: str = "?"
+    comparable: bool = False
+    split: str | None = None
+    selection_seed: int = 0
+    repeats: int = 1
+    n_fake: int = 0
+    measures: Mapping[str, Measure] = {}
+    extractors: Mapping[str, str] = {}
+
+
+class Cost(Record):
+    """Compute of one clip: FLOPs (a multiply-add counts two), network evaluations, seconds and bytes."""
+
+    parameters: int = 0
+    flops_per_clip: Number = _NAN
+    evaluations: int | None = None
+    calls: Mapping[str, int] = {}
+    seconds_per_clip: Number = _NAN
+    peak_memory_bytes: int = 0
+
+
+class DataRecord(Record):
+    """The real clips of a result: copy of the dataset, clips per split, and the SHA-256 of the manifest."""
+
+    dataset: str
+    layout: str = ""
+    copy_: str = Field("", alias="copy")
+    fingerprint: str = ""
+    splits: Mapping[str, Mapping[str, int]] = {}
+    draws: int = 1
+    clips: int = 0
+    spare: int = 0
+    videos: int = 0
+    manifest: str = ""
+    note: str = ""
+
+
+class GivenRecord(Record):
+    """Clips or features that `score` was given: their folder, layout, number, and the SHA-256 of their content."""
+
+    folder: str
+    layout: str = ""
+    count: int = 0
+    manifest: str = ""
+    notes: tuple[str, ...] = ()
+    list_: str | None = Field(None, alias="list")
+    prompts: str | None = None
+    decoder: str | None = None
+    captions: str | None = None  # SHA-256 of all captions in order
+
+
+class Result(Record):
+    """The scores of a run and everything needed to trust and repeat them: one `results.json`.
+
+    `seed` and `cost` are None, and `fake` is set, where `score` was given clips whose model is not known.
+    """
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    run_id: str = ""
+    run_dir: str = ""
+    model: str
+    model_spec: str = ""
+    preset: str = ""
+    reference: bool = False
+    weights: str = ""
+    dataset: str
+    data: DataRecord | None = None
+    protocol: ProtocolRecord
+    seed: int | None = None
+    scores: Mapping[str, ScoreRecord]
+    cost: Cost | None = Cost()
+    environment: Environment | None = None
+    note: str = ""
+    fake: GivenRecord | None = None
+
+    @property
+    def label(self) -> str:
+        """Run folder, or the model's name where no folder is recorded."""
+        return self.run_dir or self.model
+
+    def write(self, path: Path) -> None:
+        """Write the result as JSON in one atomic step."""
+        files.write_json(path, self.to_json())
+
+
+def load(paths: Iterable[str | Path]) -> list[Result]:
+    """Read results, each a `results.json` or a run folder that holds one; duplicates are read once.
 
     Raises `MissingData` naming the file that is absent, damaged or of another schema.
     """
-    files = (Path(path) / "results.json" if Path(path).is_dir() else Path(path) for path in paths)
-    return [_read(file) for file in {file.resolve(): file for file in files}.values()]
+    candidates = (Path(path) / "results.json" if Path(path).is_dir() else Path(path) for path in paths)
+    return [_read(file) for file in {file.resolve(): file for file in candidates}.values()]
 
 
-def _read(file: Path) -> Record:
+def _read(file: Path) -> Result:
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise MissingData(f"no results at {file} ({error.strerror}): make them with `{MAKE}`") from error
+        raise MissingData(f"no results at {file} ({error.strerror}): make them with `{RUN_COMMAND}`") from error
     except ValueError as error:
-        raise MissingData(f"{file} is not valid JSON ({error}): make it again with `{MAKE}`") from error
-    if problem := _problem(record):
-        raise MissingData(f"{file} is not a result that this vfbench reads: {problem}; make it again with `{MAKE}`")
-    return {"run_dir": str(file.parent), **record}
+        raise MissingData(f"{file} is not valid JSON ({error}): make it again with `{RUN_COMMAND}`") from error
+    try:
+        if not isinstance(content, dict):
+            raise ValueError("not a JSON object")
+        if content.get("schema") != SCHEMA:
+            raise ValueError(f"schema {content.get('schema')!r}, expected {SCHEMA}")
+        return Result.model_validate({"run_dir": str(file.parent), **content})
+    except ValueError as error:
+        reason = _first_problem(error) if isinstance(error, ValidationError) else error
+        message = f"{file} is not a valid result: {reason}; make it again with `{RUN_COMMAND}`"
+        raise MissingData(message) from error
 
 
-def _problem(record: object) -> str:
-    """What keeps a parsed file from being a record, or nothing."""
-    if not isinstance(record, dict):
-        return "not a JSON object"
-    if record.get("schema") != 1:
-        return f"schema {record.get('schema')!r}, expected 1"
-    for key, kind in {"model": str, "dataset": str, "protocol": dict, "scores": dict}.items():
-        if not isinstance(record.get(key), kind):
-            return f"'{key}' is missing or not of type {kind.__name__}"
-    if "id" not in record["protocol"]:
-        return "its protocol has no 'id'"
-    for name, score in record["scores"].items():
-        if not isinstance(score, dict) or score.get("better") not in ARROWS:
-            return f"score '{name}' does not say whether 'lower' or 'higher' is better"
-        if absent := {"value", "low", "high", "floor", "n_real", "n_fake", "title"} - set(score):
-            return f"score '{name}' has no '{min(absent)}'"
-    return ""
+def _first_problem(error: ValidationError) -> str:
+    """First invalid field with the reason: `scores.fvd.floor: Field required`."""
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
 
 
-def is_reference(record: Record) -> bool:
-    """Whether a row is a control: it shows what a metric can tell, and never wins."""
-    return bool(record.get("reference"))
-
-
-def number(fields: Mapping[str, Any] | None, key: str = "value") -> float:
-    """A field of a score as a float, NaN where it or the score is missing or is not a number."""
-    value = (fields or {}).get(key)
-    return float(value) if isinstance(value, (int, float)) else math.nan
-
-
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], limit: int = 4) -> str:
-    """The first protocol fields in which two protocols differ, as `field ours vs theirs`, for a message."""
-    mine, other = (dict(presets.flat({**presets.DEFAULTS, **protocol})) for protocol in (ours, theirs))
-    keys = [key for key in {**mine, **other} if key not in ("id", "name", "comparable")]
-    pairs = {key: (mine.get(key, "absent"), other.get(key, "absent")) for key in keys}
-    found = [f"{key} {' vs '.join(pair)}" for key, pair in pairs.items() if pair[0] != pair[1]]
-    more = [f"and {len(found) - limit} more"] if len(found) > limit else []
-    return ", ".join(found[:limit] + more) or "no recorded field"
-
-
-SCORED = "scored.safetensors"  # what the scores of a run were made of
+def differences(ours: ProtocolRecord, theirs: ProtocolRecord, limit: int = 4) -> str:
+    """First `limit` fields in which two protocols differ, as `field ours vs theirs`, for a message."""
+    left, right = (dict(presets.flatten({**presets.DEFAULTS, **record.to_json()})) for record in (ours, theirs))
+    keys = [key for key in {**left, **right} if key not in ("id", "name", "comparable")]
+    pairs = {key: (left.get(key, "absent"), right.get(key, "absent")) for key in keys}
+    texts = [f"{key} {' vs '.join(pair)}" for key, pair in pairs.items() if pair[0] != pair[1]]
+    more = [f"and {len(texts) - limit} more"] if len(texts) > limit else []
+    return ", ".join(texts[:limit] + more) or "no recorded field"

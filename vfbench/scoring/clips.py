@@ -1,4 +1,4 @@
-"""Clips against real clips: which real ones, which rules, how many draws, and what to beware of."""
+"""Scores of clips made elsewhere: find the real clips, set up the measurement, warn, compute."""
 
 from __future__ import annotations
 
@@ -8,79 +8,79 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vfbench import plugins, video
-from vfbench.clips import ClipFolder, decoder, detect, mismatches
-from vfbench.clips.inventory import require_apart
+from vfbench.clips import ClipFolder, decoder_versions, detect, mismatches
+from vfbench.clips.inventory import require_outside_dataset
 from vfbench.clips.manifest import Manifest
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import derive_seed
 from vfbench.pipeline import dataset_card
-from vfbench.pipeline.eval_setup import EvalOptions, EvalSetup, prepare
+from vfbench.pipeline.eval_setup import EvalSetup, prepare
 from vfbench.pipeline.features import FeatureCollector, features, real_features
 from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.generate import NUM_PREVIEW
-from vfbench.pipeline.real_clips import shown
-from vfbench.pipeline.result import keep_scored
-from vfbench.pipeline.scores import made_of, scores
+from vfbench.pipeline.real_clips import preview_clips
+from vfbench.pipeline.result import write_scored
+from vfbench.pipeline.scores import scored_tensors, scores
 from vfbench.plugins import Spec
 from vfbench.protocol.protocol import SPLITS, RealSplit
-from vfbench.protocol.resolve import rules
-from vfbench.scoring.given_clips import HASH, Bytes, GivenClips, captions, require_fit
-from vfbench.scoring.job import ScoreOptions, ScorePlan, Scores, found_in, ready
+from vfbench.protocol.resolve import Rules, resolve_rules
+from vfbench.report.results import ProtocolRecord, ScoreRecord
+from vfbench.scoring.given_clips import HASH, Bytes, GivenClips, read_captions, require_fit
+from vfbench.scoring.job import ScorePlan, default_name, folder_and_specification, given_record
+from vfbench.scoring.options import ScoreOptions
 from vfbench.utils import device as devices
 from vfbench.utils import tensor_files
 
 CACHE_CHUNK = 256  # clips whose features are kept together: an interrupted score loses no more
 ELSEWHERE = "made elsewhere: what the clips were asked to show, and how they became bytes, is as given"
-CAPTIONED = "similarity"  # the output that needs to know what a clip was asked to show
+CAPTION_OUTPUT = "similarity"  # the output that needs to know what a clip was asked to show
 
 
-def look(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
-    """Find the real clips, load what scoring needs, and check that `fake` fits it; raises as `vfbench.scoring.look`."""
+def plan(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
+    """Find the real clips, load what scoring needs and check that `fake` fits; raises as `vfbench.scoring.plan`."""
     if len(fake) < 2:
         raise UserError(f"{fake.root} holds 1 clip: a score needs at least 2")
     spec = real_spec(options.real, options.data_root)
-    fields = rules(spec, options.protocol, smoke=options.smoke)
-    real = _found(spec, fields.get("split", "train"))
-    if odd := [side for side in real if side.kind == "features"]:
-        raise UserError(f"{odd[0].root} holds features and {fake.root} clips: give clips on both sides, or features")
-    told = captions(fake, Path(options.prompts) if options.prompts else None, listed=options.listing is not None)
-    metrics, silent = _metrics(options.metrics, fields["measures"], captioned=bool(told))
-    device = devices.choose(options.device)
-    measuring, order, few = _prepared(spec, device, options, fields, metrics, len(fake))
-    require_fit(fake, measuring.protocol, spec)
-    clips = GivenClips(fake, measuring.protocol, told or [""] * len(fake))
-    alone = ["all clips are of one prompt: no interval says anything of others"] * (len(set(told)) == 1)
-    warnings = [*silent, *few, *alone, *_warnings(fake, real, fields, measuring)]
-    # Clips of one prompt are no independent samples of all prompts; those of one class may be.
-    sources = told if options.prompts and len(set(told)) > 1 else tuple(map(str, range(len(fake))))
-    scoring = ready(
-        options,
-        fake,
-        device,
-        {"fake": clips.fingerprint, "protocol": measuring.protocol.record()},
-        lines=_lines(fake, real, measuring, warnings),
-        about={
-            "dataset": measuring.dataset.name,
-            "data": dataset_card.facts(measuring),
-            "protocol": measuring.protocol.record(),
-            "note": "; ".join(filter(None, [ELSEWHERE, measuring.remarks(clips.requests()), *warnings])),
-            "fake": {
-                **found_in(fake, clips.manifest, options),
-                "decoder": decoder(fake),
-                "captions": tensor_files.digest(told) if told else None,
-            },
-        },
-        work=partial(_work, clips, measuring, order, sources, device),
+    original = resolve_rules(spec, options.protocol, smoke=options.smoke)
+    real = _real_folders(spec, original.split)
+    if features_side := next((side for side in real if side.kind == "features"), None):
+        raise UserError(
+            f"{features_side.root} holds features and {fake.root} clips: give clips on both sides, or features"
+        )
+    captions = read_captions(
+        fake, Path(options.prompts) if options.prompts else None, listed=options.listing is not None
     )
-    require_apart(scoring.folder, measuring.dataset)
-    return scoring
+    metrics, left_out = _metrics(options.metrics, original.measures, captioned=bool(captions))
+    device = devices.choose_device(options.device)
+    setup, order, draws_note = _setup(spec, device, replace(options, metrics=metrics), original, len(fake))
+    require_fit(fake, setup.protocol, spec)
+    clips = GivenClips(fake, setup.protocol, captions or [""] * len(fake))
+    one_prompt = ["all clips are of one prompt: no interval says anything of others"] if len(set(captions)) == 1 else []
+    warnings = [*left_out, *draws_note, *one_prompt, *_warnings(fake, real, original, setup)]
+    # Clips of one prompt are no independent samples of all prompts; those of one class may be.
+    sources = captions if options.prompts and len(set(captions)) > 1 else tuple(map(str, range(len(fake))))
+    determines = {"fake": clips.fingerprint, "protocol": setup.protocol.to_json()}
+    folder, specification = folder_and_specification(options, fake, device, determines)
+    require_outside_dataset(folder, setup.dataset)
+    caption_hash = tensor_files.digest(captions) if captions else None
+    return ScorePlan(
+        folder=folder,
+        specification=specification,
+        name=options.name or default_name(fake),
+        dataset=setup.dataset.name,
+        data=dataset_card.describe(setup),
+        protocol=ProtocolRecord.model_validate(setup.protocol.to_json()),
+        fake=given_record(fake, clips.content_hash, options, decoder_versions(fake), caption_hash),
+        note="; ".join(filter(None, [ELSEWHERE, setup.remarks(clips.requests()), *warnings])),
+        lines=tuple(_lines(fake, real, setup, warnings)),
+        compute=partial(_compute, clips, setup, order, sources, device),
+    )
 
 
 def real_spec(text: str, data_root: Path | str | None) -> Spec:
@@ -94,8 +94,8 @@ def real_spec(text: str, data_root: Path | str | None) -> Spec:
     return plugins.parse(text).merged({"root": str(data_root) if data_root else None})
 
 
-def _found(spec: Spec, split: RealSplit) -> list[ClipFolder]:
-    """The real clips of a folder, those of each split apart; nothing for a dataset of another kind."""
+def _real_folders(spec: Spec, split: RealSplit) -> list[ClipFolder]:
+    """The folder of real clips of each split; empty for a dataset that is not the plug-in `folder`."""
     root = spec.options.get("root")
     if spec.name != "folder" or not root:
         return []
@@ -105,84 +105,66 @@ def _found(spec: Spec, split: RealSplit) -> list[ClipFolder]:
 
 
 def _metrics(
-    asked: Sequence[str], measures: Mapping[str, Mapping[str, str]], *, captioned: bool
+    chosen: Sequence[str], measures: Mapping[str, Mapping[str, str]], *, captioned: bool
 ) -> tuple[list[str], list[str]]:
-    """The metrics to compute, and a remark: those that need captions are left out without, if nobody asked for them."""
-    wanted = list(asked or measures)
-    kinds = {text: plugins.load("metric", measures[text]["metric"] if text in measures else text) for text in wanted}
-    mute = [text for text in wanted if kinds[text].output == CAPTIONED and not captioned]
-    if mute and (asked or len(mute) == len(wanted)):
+    """The metrics to compute, and a remark on those left out: without captions, unless the user chose them."""
+    names = list(chosen or measures)
+    metrics = {name: plugins.load("metric", measures[name]["metric"] if name in measures else name) for name in names}
+    unusable = [name for name in names if metrics[name].output == CAPTION_OUTPUT and not captioned]
+    if not unusable:
+        return list(chosen), []
+    if chosen or len(unusable) == len(names):
         raise UserError(
-            f"{', '.join(mute)}: what were the clips asked to show? Give --prompts FILE, or other --metrics"
+            f"{', '.join(unusable)}: what were the clips asked to show? Give --prompts FILE, or other --metrics"
         )
-    left = (
-        [f"without {', '.join(mute)}: what the clips were asked to show is not known (--prompts FILE)"] if mute else []
-    )
-    return [text for text in wanted if text not in mute] if mute else list(asked), left
+    remark = f"without {', '.join(unusable)}: what the clips were asked to show is not known (--prompts FILE)"
+    return [name for name in names if name not in unusable], [remark]
 
 
-def _prepared(
-    spec: Spec,
-    device: torch.device,
-    options: ScoreOptions,
-    fields: Mapping[str, Any],
-    metrics: Sequence[str],
-    count: int,
+def _setup(
+    spec: Spec, device: torch.device, options: ScoreOptions, rules: Rules, count: int
 ) -> tuple[EvalSetup, list[int], list[str]]:
-    """What is measured, the order of the clips in it, and what is to say of their number.
+    """The setup of the measurement, the order in which it takes the clips, and a remark on their number.
 
-    A protocol of several draws needs a whole number of clips for each; of any other number there is one draw.
+    A protocol of several draws needs `n_fake` clips for each. With any other number there is one draw.
     """
-    repeats = fields.get("repeats", 1)
-    each = fields.get("n_fake", count)
-    drawn = repeats > 1 and count == repeats * each
-    n_fake = each if drawn else count
-    asked = EvalOptions(
-        protocol=options.protocol,
-        metrics=metrics,
-        n_fake=n_fake,
-        n_real=options.num_real,
-        weights=options.weights,
-        extractors=options.extractors,
-        smoke=options.smoke,
-        manifest=options.manifest,
+    per_draw = rules.n_fake or count
+    all_draws = rules.repeats > 1 and count == rules.repeats * per_draw
+    setup = prepare(spec, device, options, per_draw if all_draws else count)
+    seed = setup.protocol.selection_seed
+    if all_draws:  # by hash, since clips sorted by class would give each draw other classes
+        return setup, sorted(range(count), key=lambda index: derive_seed(seed, index, "draw")), []
+    if rules.repeats == 1:
+        return setup, list(range(count)), []
+    name = str(plugins.parse(setup.protocol.name).merged({"repeats": 1}))
+    protocol = setup.protocol.model_copy(update={"repeats": 1, "name": name})
+    remark = (
+        f"one draw of {count:,} clips: {rules.repeats} draws of {per_draw:,}, as {rules.name} has it, need "
+        f"{rules.repeats * per_draw:,}"
     )
-    measuring = prepare(spec, device, asked)
-    seed = measuring.protocol.selection_seed
-    if drawn:  # by hash, since clips sorted by class would give each draw other classes
-        return measuring, sorted(range(count), key=lambda index: derive_seed(seed, index, "draw")), []
-    if repeats == 1:
-        return measuring, list(range(count)), []
-    name = str(plugins.parse(measuring.protocol.name).merged({"repeats": 1}))
-    protocol = measuring.protocol.model_copy(update={"repeats": 1, "name": name})
-    said = (
-        f"one draw of {count:,} clips: {repeats} draws of {each:,}, as {fields['name']} has it, need {repeats * each:,}"
-    )
-    first = Manifest(tuple(row for row in measuring.manifest.rows if row.draw == 0))
-    return replace(measuring, protocol=protocol, manifest=first), list(range(count)), [said]
+    first_draw = Manifest(tuple(row for row in setup.manifest.rows if row.draw == 0))
+    return replace(setup, protocol=protocol, manifest=first_draw), list(range(count)), [remark]
 
 
-def _warnings(
-    fake: ClipFolder, real: Sequence[ClipFolder], fields: Mapping[str, Any], measuring: EvalSetup
-) -> list[str]:
-    """What can move the numbers without anybody meaning it."""
-    said = [line for side in real for line in mismatches(side, fake)]
+def _warnings(fake: ClipFolder, real: Sequence[ClipFolder], rules: Rules, setup: EvalSetup) -> list[str]:
+    """Warnings of differences that can move the numbers unintentionally."""
+    warnings = [line for side in real for line in mismatches(side, fake)]
     if any(side.root.resolve() == fake.root.resolve() for side in real):
-        said.append("real and generated clips are the same folder")
-    wanted = fields.get("n_fake", len(fake)) * measuring.protocol.repeats
-    if wanted != len(fake):
-        said.append(
-            f"all {len(fake):,} clips found are scored, {fields['name']} has {wanted:,}: is none stale or missing?"
+        warnings.append("real and generated clips are the same folder")
+    expected = (rules.n_fake or len(fake)) * setup.protocol.repeats
+    if expected != len(fake):
+        warnings.append(
+            f"all {len(fake):,} clips found are scored, {rules.name} has {expected:,}: is none stale or missing?"
         )
-    if measuring.protocol.quantise != "round":
-        said.append(f"bytes are scored as found: whether they were made by {measuring.protocol.quantise} is not known")
-    return said
+    if setup.protocol.quantise != "round":
+        warnings.append(f"bytes are scored as found: whether they were made by {setup.protocol.quantise} is not known")
+    return warnings
 
 
 def _lines(
-    fake: ClipFolder, real: Sequence[ClipFolder], measuring: EvalSetup, warnings: Sequence[str]
+    fake: ClipFolder, real: Sequence[ClipFolder], setup: EvalSetup, warnings: Sequence[str]
 ) -> list[tuple[str, str]]:
-    dataset, protocol, note = measuring.dataset, measuring.protocol, measuring.note
+    dataset, protocol, note = setup.dataset, setup.protocol, setup.note
     apart = f", {protocol.fake_stride} apart" if protocol.fake_stride > 1 else ""
     return [
         ("fake", fake.describe()),
@@ -190,7 +172,7 @@ def _lines(
         *(("real", side.describe()) for side in real),
         ("real", f"{dataset.name}, {protocol.split}, at {dataset.shape}{f' ({note})' if note else ''}"),
         ("protocol", f"{protocol.id} ({protocol.name})" + ("" if protocol.comparable else ", not comparable")),
-        ("metrics", ", ".join(measuring.metrics)),
+        ("metrics", ", ".join(setup.metrics)),
         ("frames", f"{protocol.frames} of each fake clip, from frame {protocol.drop_first} on{apart}"),
         ("clips", f"{len(fake):,} fake against {protocol.n_real:,} real ones"),
         *(("warning", warning) for warning in warnings),
@@ -198,56 +180,62 @@ def _lines(
 
 
 def _written(fake: ClipFolder) -> str:
-    """When the clips were written, first and last: what is left from another day shows here."""
+    """Dates of the oldest and the newest clip, which show clips left from another day."""
     times = [entry.path.stat().st_mtime for entry in fake.entries]
     first, last = (datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M") for time in (min(times), max(times)))
     return f"written {first}{f' to {last}' if last != first else ''} (UTC)"
 
 
-def _work(
+def _compute(
     clips: GivenClips,
-    measuring: EvalSetup,
+    setup: EvalSetup,
     order: Sequence[int],
     sources: Sequence[str],
     device: torch.device,
     folder: RunFolder,
-) -> Scores:
-    protocol = measuring.protocol
-    wanted = FeatureCollector(measuring.extractors, measuring.outputs)
-    with_hash = FeatureCollector({**wanted.extractors, Bytes.name: Bytes()}, {**wanted.outputs, Bytes.name: [HASH]})
+) -> dict[str, ScoreRecord]:
+    protocol = setup.protocol
+    collector = FeatureCollector(setup.extractors, setup.outputs)
+    with_hash = FeatureCollector(
+        {**collector.extractors, Bytes.name: Bytes()}, {**collector.outputs, Bytes.name: [HASH]}
+    )
     fake = _features(clips, with_hash, device)
     copies = np.unique(fake.pop(f"{Bytes.name}.{HASH}").numpy(), axis=0, return_inverse=True)[1].reshape(-1)
     if len(set(sources)) == len(sources) and copies.max() > 0:  # prompts go before copies
         sources = list(map(str, copies))
-    dataset_card.write(folder, measuring)
-    reals = real_features(measuring.dataset, protocol, wanted, device, measuring.manifest)
-    _show(folder, clips, measuring)
-    drawn = {name: rows[list(order)] for name, rows in fake.items()}
-    alike = [sources[index] for index in order]
-    keep_scored(folder, made_of(drawn, reals, alike))
-    return _noted(scores(protocol, measuring.metrics, drawn, reals, alike), len(copies) - int(copies.max()) - 1)
+    dataset_card.write(folder, setup)
+    reals = real_features(setup.dataset, protocol, collector, device, setup.manifest)
+    _write_preview(folder, clips, setup)
+    ordered = {name: rows[list(order)] for name, rows in fake.items()}
+    ordered_sources = [sources[index] for index in order]
+    write_scored(folder, scored_tensors(ordered, reals, ordered_sources))
+    records = scores(protocol, setup.metrics, ordered, reals, ordered_sources)
+    return _with_copies(records, len(copies) - int(copies.max()) - 1)
 
 
-def _noted(found: Scores, copies: int) -> Scores:
-    """The scores, each saying how many clips are copies: they count together, but N counts them all."""
-    said = f"{copies} of the generated clips are copies of others" if copies else ""
-    return {name: {**score, "note": "; ".join(filter(None, [score["note"], said]))} for name, score in found.items()}
+def _with_copies(records: Mapping[str, ScoreRecord], copies: int) -> dict[str, ScoreRecord]:
+    """The scores with a note on the number of copies: N counts them, the interval counts equal clips as one."""
+    remark = f"{copies} of the generated clips are copies of others" if copies else ""
+    return {
+        name: score.model_copy(update={"note": "; ".join(filter(None, [score.note, remark]))})
+        for name, score in records.items()
+    }
 
 
-def _features(clips: GivenClips, wanted: FeatureCollector, device: torch.device) -> dict[str, Tensor]:
-    """Features of all generated clips, piece by piece, each kept when it is made."""
+def _features(clips: GivenClips, collector: FeatureCollector, device: torch.device) -> dict[str, Tensor]:
+    """Features of all generated clips, cached chunk by chunk."""
     parts: list[dict[str, Tensor]] = []
     for number, (part, indices) in enumerate(clips.parts(CACHE_CHUNK)):
-        told = f"clips {number * CACHE_CHUNK} to {number * CACHE_CHUNK + len(indices) - 1}"
-        parts.append(features(part, "train", wanted, device, list(indices), what=told))
+        title = f"clips {number * CACHE_CHUNK} to {number * CACHE_CHUNK + len(indices) - 1}"
+        parts.append(features(part, "train", collector, device, list(indices), title=title))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _show(folder: RunFolder, clips: GivenClips, measuring: EvalSetup) -> None:
-    """A few clips of both sides to look at, the generated ones first."""
-    real, captions = shown(measuring.dataset, measuring.manifest.places(0, "real")[:NUM_PREVIEW])
-    first = range(min(NUM_PREVIEW, len(clips.found)))
+def _write_preview(folder: RunFolder, clips: GivenClips, setup: EvalSetup) -> None:
+    """Write a few clips of both sides to look at, the generated ones first."""
+    real, captions = preview_clips(setup.dataset, setup.manifest.places(0, "real")[:NUM_PREVIEW])
+    first = range(min(NUM_PREVIEW, len(clips.folder)))
     both = torch.cat([clips.clips("train", first), real])
-    names = [f"fake: {clips.found.entries[index].name}" for index in first]
+    names = [f"fake: {clips.folder.entries[index].name}" for index in first]
     names += [f"real: {caption}" for caption in captions]
     video.write_preview(folder.samples, both, names)

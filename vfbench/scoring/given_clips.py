@@ -1,4 +1,4 @@
-"""Clips that others made, as the generated side of a score: what they were asked to show, and whether they fit.
+"""Clips made elsewhere, as the generated side of a score, with their captions.
 
 A file of prompts has a line for each clip, its path below the folder, a tab and the prompt, in UTF-8:
 
@@ -19,8 +19,8 @@ import torch
 from vfbench import clips as folders
 from vfbench import plugins
 from vfbench.clips import ClipFolder
-from vfbench.clips.caption_file import told as read_told
-from vfbench.clips.text import few
+from vfbench.clips.caption_file import read_captions as read_caption_file
+from vfbench.clips.text import first_few
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, ClipShape, Features, Request, Split, WeightStatus
 from vfbench.plugins import Spec
@@ -30,152 +30,153 @@ CLASS = "clip"  # of clips without a class
 
 
 class GivenClips:
-    """Found clips as a dataset, all in split `train`: the frames that a protocol scores of them, never resized."""
+    """Clips of a folder as a dataset, all in split `train`: the frames that a protocol scores, never resized."""
 
     name = "made"
 
-    def __init__(self, found: ClipFolder, protocol: Protocol, captions: Sequence[str]) -> None:
-        self.found, self._protocol = found, protocol
+    def __init__(self, folder: ClipFolder, protocol: Protocol, captions: Sequence[str]) -> None:
+        self.folder, self._protocol = folder, protocol
         self.shape = ClipShape(protocol.frames, protocol.height, protocol.width)
-        self.classes: tuple[str, ...] = found.groups or (CLASS,)
+        self.classes: tuple[str, ...] = folder.classes or (CLASS,)
         self.words: tuple[str, ...] = tuple(sorted({word for caption in captions for word in caption.split()}))
         self._captions = tuple(captions)
 
     def size(self, split: Split) -> int:
-        """How many clips were found; `test` has none."""
-        return len(self.found) if split == "train" else 0
+        """Number of clips: all in `train`, none in `test`."""
+        return len(self.folder) if split == "train" else 0
 
     def clips(self, split: Split, indices: Sequence[int], device: torch.device | None = None) -> Clips:
         """The scored frames of the clips at `indices`, uint8 (B, T, 3, H, W).
 
         Raises `MissingData` naming a clip that is damaged, too short or of another resolution than the first.
         """
-        clips = _taken(self.found, indices, self._protocol)
+        clips = _scored_frames(self.folder, indices, self._protocol)
         height, width = clips.shape[-2:]
         if (height, width) != (self.shape.height, self.shape.width):
             raise MissingData(
-                f"{self.found.root}: {self.found.entries[indices[0]].name} has {width}x{height} pixels, the first clip "
-                f"{self.shape.width}x{self.shape.height}; bring all to one, or name those of one by --list FILE"
+                f"{self.folder.root}: {self.folder.entries[indices[0]].name} has {width}x{height} pixels, the first "
+                f"clip {self.shape.width}x{self.shape.height}; bring all to one, or name those of one by --list FILE"
             )
         return clips.to(device)
 
     def labels(self, split: Split, indices: Sequence[int]) -> list[int]:
         """The class of each clip, an index into `classes`."""
-        return [self.classes.index(self.found.entries[index].group or CLASS) for index in indices]
+        return [self.classes.index(self.folder.entries[index].class_name or CLASS) for index in indices]
 
     def captions(self, split: Split, indices: Sequence[int]) -> list[str]:
-        """What each clip was asked to show; empty where nobody says."""
+        """The caption of each clip; empty where none is known."""
         return [self._captions[index] for index in indices]
 
     def requests(self) -> list[Request]:
-        """All clips as answers to requests; nobody knows their seeds."""
-        everyone = range(len(self.found))
-        described = zip(everyone, self.labels("train", everyone), self._captions, strict=True)
-        return [Request(index, 0, label, caption) for index, label, caption in described]
+        """One request per clip, with its label and caption; the seed is 0, since it is not known."""
+        indices = range(len(self.folder))
+        rows = zip(indices, self.labels("train", indices), self._captions, strict=True)
+        return [Request(index, 0, label, caption) for index, label, caption in rows]
 
     def parts(self, size: int) -> Iterator[tuple[GivenClips, range]]:
-        """All clips in order, as datasets with the indices that count in each, up to `size` clips at a time.
+        """All clips in order, up to `size` at a time: a dataset of them, and their indices in it.
 
-        Each knows only its own clips, so that its fingerprint outlasts a change of others. Those of arrays stay whole:
-        a file would be hashed once for every part of it.
+        Each dataset holds only its own clips, so its fingerprint stays when other clips change. Clips of array files
+        stay in one dataset: a file would be hashed once for every part of it.
         """
-        for start in range(0, len(self.found), size):
-            taken = range(start, min(start + size, len(self.found)))
-            if self.found.kind == "arrays":
-                yield self, taken
+        for start in range(0, len(self.folder), size):
+            indices = range(start, min(start + size, len(self.folder)))
+            if self.folder.kind == "arrays":
+                yield self, indices
             else:
-                found = replace(self.found, entries=self.found.entries[taken.start : taken.stop])
-                yield GivenClips(found, self._protocol, self._captions[taken.start : taken.stop]), range(len(taken))
+                part = slice(indices.start, indices.stop)
+                folder = replace(self.folder, entries=self.folder.entries[part])
+                yield GivenClips(folder, self._protocol, self._captions[part]), range(len(indices))
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the clips, their captions, the decoder and which frames are taken."""
-        taken = f"{self.shape}/{self._protocol.fake_stride}/{self._protocol.drop_first}"
-        made_of = [taken, folders.decoder(self.found), self.manifest, *self._captions]
-        return hashlib.sha256("\n".join(made_of).encode()).hexdigest()
+        frames = f"{self.shape}/{self._protocol.fake_stride}/{self._protocol.drop_first}"
+        parts = [frames, folders.decoder_versions(self.folder), self.content_hash, *self._captions]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @cached_property
-    def manifest(self) -> str:
+    def content_hash(self) -> str:
         """`vfbench.clips.content_hash` of the clips."""
-        return folders.content_hash(self.found)
+        return folders.content_hash(self.folder)
 
 
-def captions(found: ClipFolder, prompts: Path | None, *, listed: bool) -> tuple[str, ...]:
-    """What each clip was asked to show: its prompt, else its class in words; empty without either.
+def read_captions(folder: ClipFolder, prompts: Path | None, *, listed: bool) -> tuple[str, ...]:
+    """The caption of each clip: its prompt, else the name of its class; empty without either.
 
-    `listed`: a list says which clips count, so that the file may have prompts of others. Raises `MissingData` naming a
-    clip without a prompt, or a prompt without a clip: a clip that is not there would be missing from the score.
+    With `listed`, a list names the clips that count, so the file may hold prompts of others. Raises `MissingData`
+    naming a clip without a prompt, or a prompt without a clip: that clip would be missing from the score.
     """
     if prompts is None:
-        return tuple(folders.in_words(entry.group) for entry in found.entries) if found.groups else ()
-    told = read_told(prompts, "prompt")
-    names = [entry.name for entry in found.entries]
-    if lost := [name for name in names if name not in told]:
+        return tuple(folders.class_caption(entry.class_name) for entry in folder.entries) if folder.classes else ()
+    captions = read_caption_file(prompts, "prompt")
+    names = [entry.name for entry in folder.entries]
+    if uncaptioned := [name for name in names if name not in captions]:
         raise MissingData(
-            f"{prompts}: no prompt for {len(lost):,} of {len(names):,} clips: {few(lost)}; "
+            f"{prompts}: no prompt for {len(uncaptioned):,} of {len(names):,} clips: {first_few(uncaptioned)}; "
             "write a line for each: its path below the folder, a tab, the prompt"
         )
-    if (missing := sorted(told.keys() - set(names), key=folders.natural)) and not listed:
+    if (missing := sorted(captions.keys() - set(names), key=folders.natural_key)) and not listed:
         raise MissingData(
-            f"{prompts}: {len(missing):,} prompts are of clips that {found.root} does not hold: {few(missing)}; "
+            f"{prompts}: {len(missing):,} prompts are of clips that {folder.root} does not hold: {first_few(missing)}; "
             "make these clips, or name those that count by --list FILE"
         )
-    return tuple(told[name] for name in names)
+    return tuple(captions[name] for name in names)
 
 
-def require_fit(found: ClipFolder, protocol: Protocol, real: Spec) -> None:
-    """Raise `UserError` where clips are not of the protocol's resolution, or too short for its frames.
+def require_fit(folder: ClipFolder, protocol: Protocol, real: Spec) -> None:
+    """Raise `UserError` where clips do not have the protocol's resolution, or too few frames.
 
-    The message says how the dataset `real` could be asked for clips of that kind instead. Raises also what reading the
-    first clip does: `MissingData` for damage, `UserError` for bytes that are all 0 or 1.
+    The message names the option of the dataset `real` that gives real clips of that resolution. Also raises the errors
+    of reading the first clip: `MissingData` for damage, `UserError` for bytes that are all 0 or 1.
     """
-    height, width = folders.resolution(found)
+    height, width = folders.resolution(folder)
     if (height, width) != (protocol.height, protocol.width):
-        like = {"height": height, "width": width, **({"geometry": "squash"} if height != width else {})}
+        actual = {"height": height, "width": width, **({"geometry": "squash"} if height != width else {})}
         raise UserError(
-            f"{found.root}: the clips have {width}x{height} pixels (width x height), and protocol {protocol.name} "
+            f"{folder.root}: the clips have {width}x{height} pixels (width x height), and protocol {protocol.name} "
             f"scores {protocol.width}x{protocol.height}; none is resized here: make clips of that size"
-            f"{_instead(real, like)}"
+            f"{_real_like(real, actual)}"
         )
     stride, drop_first = protocol.fake_stride, protocol.drop_first
-    if short := folders.too_short(found, frames=protocol.frames, stride=stride, drop_first=drop_first):
+    if short := folders.too_short(folder, frames=protocol.frames, stride=stride, drop_first=drop_first):
         need = frames_needed(protocol.frames, stride, drop_first)
         raise UserError(
-            f"{found.root}: {len(short):,} of {len(found):,} clips have fewer than the {need} frames that protocol "
-            f"{protocol.name} needs: {few(short)}; make them longer, or name the others by --list FILE"
+            f"{folder.root}: {len(short):,} of {len(folder):,} clips have fewer than the {need} frames that protocol "
+            f"{protocol.name} needs: {first_few(short)}; make them longer, or name the others by --list FILE"
         )
-    _taken(found, [0], protocol)
+    _scored_frames(folder, [0], protocol)
 
 
-def _taken(found: ClipFolder, indices: Sequence[int], protocol: Protocol) -> Clips:
-    """The frames that a protocol scores of generated clips."""
+def _scored_frames(folder: ClipFolder, indices: Sequence[int], protocol: Protocol) -> Clips:
+    """The frames of generated clips that a protocol scores, uint8 (B, T, 3, H, W)."""
     stride, drop_first = protocol.fake_stride, protocol.drop_first
-    return folders.clips(found, indices, frames=protocol.frames, stride=stride, drop_first=drop_first)
+    return folders.read_clips(folder, indices, frames=protocol.frames, stride=stride, drop_first=drop_first)
 
 
-def _instead(real: Spec, options: Mapping[str, Any]) -> str:
-    """The flag that asks for other real clips, if the dataset can make them."""
-    able = options.keys() <= plugins.options("dataset", real.name).keys()
-    return f', or have real clips like them: --real "{real.merged(options)}"' if able else ""
+def _real_like(real: Spec, options: Mapping[str, Any]) -> str:
+    """The flag that asks for real clips like these, where the dataset can make them."""
+    possible = options.keys() <= plugins.options("dataset", real.name).keys()
+    return f', or have real clips like them: --real "{real.merged(options)}"' if possible else ""
 
 
 HASH = "hash"
-PARTS = 4  # numbers of 24 bits, each of which a float32 holds exactly
+HASH_WORDS = 4  # numbers of 24 bits, which float32 holds exactly
 
 
 class Bytes:
-    """Tells clips by their bytes, behind the interface of a feature network, so that what it tells is kept like theirs.
+    """Hash of each clip's bytes as an `Extractor`, so that it is cached like features and finds copies.
 
-    `hash` (4): the first 96 bits of the SHA-256 of the frames that are scored.
+    Output `hash` (4): the first 96 bits of the SHA-256 of the scored frames.
     """
 
     name = "bytes"
     fingerprint = hashlib.sha256(b"sha256/96").hexdigest()
     weight_status: WeightStatus = "unpublished"
-    outputs: Mapping[str, int] = {HASH: PARTS}
+    outputs: Mapping[str, int] = {HASH: HASH_WORDS}
 
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
         """Float32 (B, 4) on the CPU."""
         digests = [hashlib.sha256(clip.contiguous().numpy().tobytes()).digest() for clip in clips.cpu()]
-        rows = [[int.from_bytes(digest[3 * i : 3 * i + 3], "little") for i in range(PARTS)] for digest in digests]
+        rows = [[int.from_bytes(digest[3 * i : 3 * i + 3], "little") for i in range(HASH_WORDS)] for digest in digests]
         return {HASH: torch.tensor(rows, dtype=torch.float32)}

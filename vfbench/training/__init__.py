@@ -1,1 +1,1 @@
-"""The parts of the trainer (`vfbench.training.train`), each with one idea."""
+"""Training: batches, options, multi-process training, checkpoints, compute matching and the `Trainer`."""

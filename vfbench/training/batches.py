@@ -1,7 +1,7 @@
-"""What each step learns from: a function of the seed and the step alone, whoever draws it, and when.
+"""Training batches that depend only on the seed and the step.
 
-Clips, times and noise of a step come from one generator, drawn for the whole batch. A process takes its part of them,
-so that the number of processes and parts changes no draw, and the weights by the rounding of sums alone.
+One generator draws the clips, times and noise of the whole batch. Each process then takes its slice, so the number of
+processes or of accumulation parts changes no draw; weights differ by the rounding of sums alone.
 """
 
 from __future__ import annotations
@@ -18,63 +18,63 @@ from vfbench.training.options import RandomCropDataset, TrainOptions
 
 
 class Batch(NamedTuple):
-    """Clips with what is said of them, and what was drawn for them (`DiffusionModel.draw`)."""
+    """Clips, their labels, captions and conditioning, and the random tensors of `DiffusionModel.draw`."""
 
     clips: Clips
     labels: list[int]
     captions: list[str]
-    modes: list[Conditioning]
-    drawn: dict[str, Tensor]
+    conditioning: list[Conditioning]
+    draws: dict[str, Tensor]
 
     def parts(self, count: int) -> list[Batch]:
-        """The same in `count` equal parts; raises ValueError where it does not split."""
+        """Split into `count` equal parts; raises ValueError where the batch size is not a multiple of `count`."""
         if len(self.clips) % count:
-            raise ValueError(f"{len(self.clips)} clips are not {count} equal parts")
+            raise ValueError(f"cannot split {len(self.clips)} clips into {count} equal parts")
         size = len(self.clips) // count
-        return [self._at(slice(start, start + size)) for start in range(0, len(self.clips), size)]
+        return [self._rows(slice(start, start + size)) for start in range(0, len(self.clips), size)]
 
-    def _at(self, rows: slice) -> Batch:
-        drawn = {name: value[rows] for name, value in self.drawn.items()}
-        return Batch(self.clips[rows], self.labels[rows], self.captions[rows], self.modes[rows], drawn)
+    def _rows(self, rows: slice) -> Batch:
+        draws = {name: value[rows] for name, value in self.draws.items()}
+        return Batch(self.clips[rows], self.labels[rows], self.captions[rows], self.conditioning[rows], draws)
 
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """The batches of a training, by step; `share` is the part of each that this process learns from.
+    """Training batches by step; `share` is the slice of each batch that this process learns from.
 
-    `drawn` and `conditions` say how clips are drawn, and what they are shown with (`vfbench.training.options`); `draw`
-    is that of the model. What is drawn goes to `device`.
+    `crop_options` are passed to `RandomCropDataset.draw`; `conditioning_probs` are the probabilities of each kind of
+    conditioning. `draw` is `DiffusionModel.draw`, whose tensors are moved to `device`.
     """
 
     dataset: Dataset
     options: TrainOptions
-    drawn: Mapping[str, Any]
-    conditions: Mapping[Conditioning, float]
+    crop_options: Mapping[str, Any]
+    conditioning_probs: Mapping[Conditioning, float]
     draw: Callable[[int, torch.Generator], dict[str, Tensor]]
     share: slice
     device: torch.device
 
     def __call__(self, step: int) -> Batch:
-        """This process's share of a step."""
+        """Batch of a step, this process's share; raises ValueError where a drawn tensor lacks a row per clip."""
         generator = torch.Generator().manual_seed(derive_seed(self.options.seed, step))
-        count, size, own = self.options.batch_size, self.dataset.size("train"), self.share
+        count, size, share = self.options.batch_size, self.dataset.size("train"), self.share
         indices = torch.randint(size, (count,), generator=generator).tolist()
-        weights = torch.tensor(list(self.conditions.values()))
-        chosen = torch.multinomial(weights, count, replacement=True, generator=generator).tolist()
-        modes = [list(self.conditions)[i] for i in chosen]
-        labels, captions = self.dataset.labels("train", indices[own]), self.dataset.captions("train", indices[own])
+        probs = torch.tensor(list(self.conditioning_probs.values()))
+        kinds = torch.multinomial(probs, count, replacement=True, generator=generator).tolist()
+        conditioning = [list(self.conditioning_probs)[i] for i in kinds]
+        labels, captions = self.dataset.labels("train", indices[share]), self.dataset.captions("train", indices[share])
         clips = self._clips(step, indices)
-        drawn = self.draw(count, generator)
-        for name, value in drawn.items():
+        draws = self.draw(count, generator)
+        for name, value in draws.items():
             if value.shape[:1] != (count,):
-                raise ValueError(f"draw({count}, ...) gave {tuple(value.shape)} as '{name}': a row a clip is needed")
-        drawn = {name: value[own].to(self.device) for name, value in drawn.items()}
-        return Batch(clips, labels, captions, modes[own], drawn)
+                raise ValueError(f"draw({count}, ...) gave shape {tuple(value.shape)} for '{name}': needs {count} rows")
+        draws = {name: value[share].to(self.device) for name, value in draws.items()}
+        return Batch(clips, labels, captions, conditioning[share], draws)
 
     def _clips(self, step: int, indices: list[int]) -> Clips:
-        own = indices[self.share]
+        share = indices[self.share]
         if not isinstance(self.dataset, RandomCropDataset):
-            return self.dataset.clips("train", own, self.device)
+            return self.dataset.clips("train", share, self.device)
         first = step * len(indices) + self.share.start
-        seeds = [derive_seed(self.options.seed, first + i, "clip") for i in range(len(own))]
-        return self.dataset.draw("train", own, seeds, **self.drawn)
+        seeds = [derive_seed(self.options.seed, first + i, "clip") for i in range(len(share))]
+        return self.dataset.draw("train", share, seeds, **self.crop_options)

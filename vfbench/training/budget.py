@@ -1,152 +1,161 @@
-"""What training would take, told before anything is done: the preset for a dataset's clips, the command, GPU-hours.
+"""Estimated cost of training a missing checkpoint: preset for a dataset's clips, training command and GPU-hours.
 
-FLOPs are counted (`vfbench.training.match_flops`). How many of them a GPU does in a second, how many steps a preset
-needs and how many clips a step are assumptions of ours, all of them here: the papers do not say.
+FLOPs are counted (`vfbench.training.match_flops`). The throughput of a GPU and the steps and batch size of a preset are
+assumptions of vfbench, all made in this file: the papers do not state them.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vfbench import plugins
 from vfbench.diffusion import sampler
-from vfbench.diffusion.model import ModelConfig
-from vfbench.errors import MissingData, UserError
-from vfbench.interfaces import ClipShape, Dataset
+from vfbench.errors import MissingCheckpoint, MissingData, UserError
+from vfbench.interfaces import Dataset
 from vfbench.plugins import Spec
-from vfbench.protocol.resolve import cut, rules
+from vfbench.protocol.resolve import dataset_spec, resolve_rules
 from vfbench.training import match_flops
 from vfbench.training.match_flops import Size
-from vfbench.utils import checkpoint
+from vfbench.utils.checkpoint import shipped
 
-TFLOPS = 100  # TFLOP/s a GPU: a third of what an A100 could do in bfloat16, a tenth of an H100
+ASSUMED_TFLOPS = 100  # TFLOP/s per GPU: a third of an A100's bfloat16 peak, a tenth of an H100's
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Optimiser steps and clips a step, for clips whose frames have sides of up to `side` pixels."""
+    """Optimiser steps and batch size, for frames of up to `side` pixels on the longer side."""
 
     steps: int
     batch_size: int
     side: int
 
 
-RECIPES: Mapping[str, Recipe] = {  # by the first word of a preset's name
-    "tiny": Recipe(10_000, 8, side=32),  # how the shipped checkpoints were trained
+RECIPES: Mapping[str, Recipe] = {  # by the part of a preset's name before the first "-"
+    "tiny": Recipe(10_000, 8, side=32),  # as the shipped checkpoints were trained
     "small": Recipe(100_000, 64, side=64),
     "base": Recipe(300_000, 64, side=128),
     "paper": Recipe(500_000, 64, side=128),
 }
-OTHER = Recipe(100_000, 64, side=64)  # for a preset of another name
-SMOKE = Recipe(20, 4, side=0)  # to try the path
+DEFAULT_RECIPE = Recipe(100_000, 64, side=64)
+SMOKE_RECIPE = Recipe(20, 4, side=0)
 
 
 def recipe(preset: str) -> Recipe:
-    """How long to train a preset."""
-    return RECIPES.get(preset.partition("-")[0], OTHER)
+    """Training recipe of a preset, by the part of its name before the first "-"."""
+    return RECIPES.get(preset.partition("-")[0], DEFAULT_RECIPE)
 
 
 def gpu_hours(flops: int, steps: int, batch_size: int) -> float:
-    """Hours of one GPU at `TFLOPS` for that many steps of that many clips, each of `flops`, forward and backward."""
-    return flops * steps * batch_size / (TFLOPS * 1e12) / 3600
+    """Hours on one GPU at `ASSUMED_TFLOPS`; `flops` of one clip in one step, forward and backward."""
+    return flops * steps * batch_size / (ASSUMED_TFLOPS * 1e12) / 3600
 
 
-def told_hours(flops: int, steps: int, batch_size: int) -> str:
-    """Hours as they are told, with the rate that they stand on."""
+def format_gpu_hours(flops: int, steps: int, batch_size: int) -> str:
+    """GPU-hours and the assumed throughput, such as `about 1.5 GPU-hours at 100 TFLOP/s a GPU`."""
     hours = gpu_hours(flops, steps, batch_size)
-    return f"{f'about {hours:,.1f}' if hours >= 0.1 else 'less than 0.1'} GPU-hours at {TFLOPS} TFLOP/s a GPU"
+    return f"{f'about {hours:,.1f}' if hours >= 0.1 else 'less than 0.1'} GPU-hours at {ASSUMED_TFLOPS} TFLOP/s a GPU"
 
 
-def require_trained(model: Spec, dataset: Spec, root: str | None, protocol: str | None, *, smoke: bool) -> None:
-    """Raise `MissingData` where no checkpoint of a model comes with vfbench for the clips that a protocol scores.
+@contextmanager
+def training_advice(
+    model: str,
+    dataset: str,
+    data_root: Path | str | None,
+    checkpoint: Path | str | None,
+    protocol: str | None = None,
+    *,
+    smoke: bool = False,
+    scored: bool = True,
+) -> Iterator[None]:
+    """Context manager: add the training command and its cost to a `MissingData` error that ends the block.
 
-    Says how to train one, and what that takes; where the dataset itself is missing, both. Only for models that are
-    sampled by `vfbench.diffusion.sampler`: others may bring their own weights. No clip is read and no network loaded.
+    Adds it where the model has no checkpoint, given or shipped, for clips as the protocol needs them; with
+    `scored=False`, for the dataset's own clips. Leaves out models that may bring their own weights.
     """
-    if not _sampled_by_us(model):
-        return
-    asked = cut(dataset, rules(dataset, protocol, smoke=smoke))
-    wanted = _training(dataset, asked)
     try:
-        data: Dataset = plugins.load("dataset", asked.merged({"root": root}))
+        yield
     except MissingData as error:
-        if (stand_in := _as_large(asked)) is None or checkpoint.shipped(dataset.name, model.name):
+        advice = _advice_on(error, plugins.parse(model), plugins.parse(dataset), data_root, protocol, smoke, scored)
+        if checkpoint is not None or not advice:
             raise
-        advice = _advice(model, stand_in, wanted, root or "DIR", smoke=smoke)
-        raise MissingData(
-            f"{error}\n'{model.name}' needs a checkpoint as well: none comes with vfbench for {dataset.name}. {advice}"
-        ) from error
-    require_trained_on(data, model, wanted, root, smoke=smoke)
+        raise MissingData(f"{error}{advice}") from error
 
 
-def require_trained_on(data: Dataset, model: Spec, dataset: Spec, root: str | None, *, smoke: bool = False) -> None:
-    """The same for the clips of a dataset that is there, as `dataset` and `root` name it."""
-    if not _sampled_by_us(model):
-        return
-    shipped = checkpoint.shipped(data.name, model.name)
-    if shipped and _shape(model, data, ModelConfig.read(shipped / "config.json", model.name).shape) == data.shape:
-        return
-    raise MissingData(
-        f"no checkpoint of '{model.name}' for {data.name} at {data.shape}: none comes with vfbench, and --checkpoint "
-        f"is not given. {_advice(model, data, dataset, root, smoke=smoke)}"
-    )
+def _advice_on(
+    error: MissingData,
+    model: Spec,
+    dataset: Spec,
+    data_root: Path | str | None,
+    protocol: str | None,
+    smoke: bool,
+    scored: bool,
+) -> str:
+    """Text to add to the error; empty where no checkpoint is missing or the clip shape is not known."""
+    if not _uses_diffusion_sampler(model):
+        return ""
+    protocol_dataset = dataset_spec(dataset, resolve_rules(dataset, protocol, smoke=smoke)) if scored else dataset
+    training_dataset = _training_dataset(dataset, protocol_dataset)
+    if isinstance(error, MissingCheckpoint) and isinstance(error.dataset, Dataset):
+        root = str(data_root) if data_root else None
+        return f". {_train_command(model, error.dataset, training_dataset, root, smoke=smoke)}"
+    stand_in = _stand_in(protocol_dataset)
+    if stand_in is None or shipped(dataset.name, model.name):
+        return ""
+    advice = _train_command(model, stand_in, training_dataset, str(data_root or "DIR"), smoke=smoke)
+    return f"\n'{model.name}' also needs a checkpoint: vfbench ships none for {dataset.name}. {advice}"
 
 
-def _sampled_by_us(model: Spec) -> bool:
+def _uses_diffusion_sampler(model: Spec) -> bool:
     module = plugins.module("model", model.name)
-    return hasattr(module, "create") and module.build.__module__ == sampler.__name__
+    return plugins.defines("model", model.name, "create") and module.build.__module__ == sampler.__name__
 
 
-def _shape(model: Spec, data: Dataset, trained: ClipShape) -> ClipShape:
-    """What a checkpoint makes: clips of its own shape, or as long as the model is asked for."""
-    return replace(trained, frames=data.shape.frames) if "frames" in model.options else trained
+def _training_dataset(dataset: Spec, protocol_dataset: Spec) -> Spec:
+    """Dataset to train on: clips shaped like the protocol's, but with training's own choice of `start`."""
+    defaults = plugins.options("dataset", dataset.name)
+    changed = {n: value for n, value in protocol_dataset.options.items() if value != defaults.get(n) and n != "start"}
+    return Spec(dataset.name, {**changed, **dataset.options})
 
 
-def _training(dataset: Spec, asked: Spec) -> Spec:
-    """The dataset as it is to be trained on: clips like those of the protocol, drawn where training draws them."""
-    usual = plugins.options("dataset", dataset.name)
-    needed = {name: value for name, value in asked.options.items() if value != usual.get(name) and name != "start"}
-    return Spec(dataset.name, {**needed, **dataset.options})
+def _stand_in(dataset: Spec) -> Dataset | None:
+    """Moving Shapes with the clip shape of a dataset that is missing; None where that shape is not known."""
+    options = {**plugins.options("dataset", dataset.name), **dataset.options}
+    shape = {name: options.get(name) for name in ("frames", "height", "width")}
+    return plugins.load("dataset", Spec("shapes", shape)) if all(shape.values()) else None
 
 
-def _as_large(asked: Spec) -> Dataset | None:
-    """Clips of the size of a dataset that is not there, which cost as much; None where that size is not known."""
-    known = {**plugins.options("dataset", asked.name), **asked.options}
-    size = {name: known.get(name) for name in ("frames", "height", "width")}
-    return plugins.load("dataset", Spec("shapes", size)) if all(size.values()) else None
-
-
-def _advice(model: Spec, data: Dataset, dataset: Spec, root: str | None, *, smoke: bool) -> str:
+def _train_command(model: Spec, data: Dataset, dataset: Spec, root: str | None, *, smoke: bool) -> str:
     known = plugins.options("model", model.name, "create")
-    wanted = Spec(model.name, {name: value for name, value in model.options.items() if name in known})
-    size = next(_fitting(wanted, data), None)
+    trained_model = Spec(model.name, {name: value for name, value in model.options.items() if name in known})
+    size = next(_fitting_presets(trained_model, data), None)
     if size is None:
-        return f"None of its presets takes clips of that shape: see python -m vfbench show model {model.name}"
-    chosen = SMOKE if smoke else recipe(size.preset)
+        return f"None of its presets fits clips of that shape: see python -m vfbench show model {model.name}"
+    chosen = SMOKE_RECIPE if smoke else recipe(size.preset)
     output = f"runs/train-{model.name}-{dataset.name}"
-    told: dict[str, Any] = {"model": wanted, "dataset": dataset, **({"data-root": root} if root else {})}
-    told |= {"preset": size.preset, "steps": chosen.steps, "batch-size": chosen.batch_size, "output": output}
-    flags = [str(word) for name, value in told.items() for word in (f"--{name}", value)]
+    options: dict[str, Any] = {"model": trained_model, "dataset": dataset, **({"data-root": root} if root else {})}
+    options |= {"preset": size.preset, "steps": chosen.steps, "batch-size": chosen.batch_size, "output": output}
+    flags = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     command = shlex.join(["python", "-m", "vfbench", "train", *flags])
     return (
-        f"Train one, {told_hours(size.training_flops, chosen.steps, chosen.batch_size)}:\n  {command}\n"
+        f"Train one, {format_gpu_hours(size.training_flops, chosen.steps, chosen.batch_size)}:\n  {command}\n"
         f"and repeat this command with --checkpoint {output} ({size.training_flops / 1e9:,.1f} GFLOP a clip and step, "
-        "counted; how many steps and clips are needed is our assumption)"
+        "counted; the number of steps and clips is an assumption)"
     )
 
 
-def _fitting(model: Spec, data: Dataset) -> Iterator[Size]:
-    """The presets that take these clips: first those made for frames as large, then the larger ones, then the rest."""
+def _fitting_presets(model: Spec, data: Dataset) -> Iterator[Size]:
+    """Presets that fit the dataset's clips; nearest recipe `side` first, those for smaller frames last."""
     side = max(data.shape.height, data.shape.width)
-    presets = plugins.module("model", model.name).PRESETS
-    for preset in sorted(presets, key=lambda name: _distance(recipe(name).side, side)):  # else as they are listed
+    presets = plugins.constants("model", model.name).presets
+    for preset in sorted(presets, key=lambda name: _side_distance(recipe(name).side, side)):
         with suppress(UserError):
             yield match_flops.describe(model.name, preset, data, model.options)
 
 
-def _distance(made_for: int, side: int) -> tuple[bool, int]:
-    return made_for < side, abs(made_for - side)
+def _side_distance(preset_side: int, side: int) -> tuple[bool, int]:
+    return preset_side < side, abs(preset_side - side)

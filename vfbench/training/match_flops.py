@@ -1,7 +1,7 @@
-"""Equal compute: what a preset costs before anything is trained, and presets widened until they cost what others do.
+"""FLOPs and parameters of presets before training, and presets widened to equal compute.
 
-Nothing is computed: the networks are made of torch's meta tensors, which have shapes and no values, so that the largest
-preset is counted in a fraction of a second. What is counted is what the ledger (`vfbench.pipeline.cost`) says of a run.
+Networks are built from meta tensors, which have shapes and no values, so the largest preset is counted in a fraction of
+a second. The counts equal those of the cost ledger (`vfbench.pipeline.cost`) for a run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from vfbench import plugins
-from vfbench.diffusion.flops import counting, training_flops_or_none
+from vfbench.diffusion.flops import count_flops, training_flops_or_none
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.diffusion.solvers import guided
 from vfbench.errors import UserError
@@ -28,18 +28,18 @@ from vfbench.plugins import Spec
 from vfbench.training import width_search
 from vfbench.training.width_search import Widths
 
-MATCHED = " at the FLOPs of "  # in the name of a preset that was scaled
-TOLERANCE = 0.03  # of the reference's FLOPs a clip: what counts as equal
-_PRETRAINED = "base_from"  # the option of a model that names a part trained before
+MATCHED = " at the FLOPs of "  # in the recorded preset name of a scaled preset: saved in checkpoints
+TOLERANCE = 0.03  # relative difference of FLOPs a clip that counts as equal
+_PRETRAINED_OPTION = "base_from"  # model option that names a pretrained part
 
 
 @dataclass(frozen=True)
 class Size:
-    """A preset for clips of one shape: what it costs to sample and to learn a clip of it.
+    """Cost of a preset for clips of one shape.
 
-    `options` are all of the model's own, `given` those that its user said. `flops_per_clip` and `evaluations` (of the
-    network) are those of the sampling steps and the guidance it takes unless told otherwise. A multiply-add counts two
-    FLOPs. `reference` names the model whose FLOPs a preset was scaled to, if it was; `bare` is it without values.
+    `options` are all options of the model, `user_options` those given by the user. `flops_per_clip` and `evaluations`
+    of the network are for the default sampling steps and guidance; a multiply-add counts two FLOPs. `reference` names
+    the model and preset whose FLOPs a scaled preset matches. `meta_model` is the model on the meta device.
     """
 
     model: str
@@ -49,42 +49,44 @@ class Size:
     parameters: int
     flops_per_clip: int
     evaluations: int
-    bare: DiffusionModel = field(repr=False, compare=False)
-    given: Mapping[str, Any] = field(default_factory=dict)
+    meta_model: DiffusionModel = field(repr=False, compare=False)
+    user_options: Mapping[str, Any] = field(default_factory=dict)
     reference: str = ""
 
     @functools.cached_property
     def training_flops(self) -> int:
-        """FLOPs of one clip in one training step, forward and backward; raises `UserError` where nobody can count."""
-        if (found := training_flops_or_none(self.bare)) is None:
-            raise UserError(f"{self.model} {self.preset}: its loss looks at values, so that it cannot be counted")
-        return found
+        """FLOPs of one clip in one training step, forward and backward; raises `UserError` if not countable."""
+        if (flops := training_flops_or_none(self.meta_model)) is None:
+            raise UserError(
+                f"{self.model} {self.preset}: training FLOPs cannot be counted, its loss reads tensor values"
+            )
+        return flops
 
     @property
     def label(self) -> str:
-        """The preset, and what it was scaled to."""
+        """Name of the preset, with the reference of a scaled one: `tiny at the FLOPs of vdm small`."""
         return f"{self.preset}{MATCHED}{self.reference}" if self.reference else self.preset
 
 
 def trainable() -> list[str]:
-    """The models that can be trained, and so have presets: those with a function `create`."""
-    return [name for name in plugins.names("model") if hasattr(plugins.module("model", name), "create")]
+    """Names of the models that can be trained: those with a function `create`, and so with presets."""
+    return [name for name in plugins.names("model") if plugins.defines("model", name, "create")]
 
 
 def describe(model: str, preset: str, dataset: Dataset, options: Mapping[str, Any] | None = None) -> Size:
-    """The size of a preset for a dataset's clips, with `options` of the model, such as `{"lam": 0.3}`.
+    """Size of a preset for a dataset's clips, with `options` of the model, such as `{"lam": 0.3}`.
 
-    Raises `UserError` for an unknown name, a model that has no presets, and a preset that clips of this shape do not
-    fit; with a pretrained part also what reading it does.
+    Raises `UserError` for an unknown name, a model without presets, or a preset that clips of this shape do not fit.
+    With a pretrained part it also raises the errors of reading that.
     """
-    given = dict(options or {})
-    return _size(model, _bare(model, preset, dataset, given), given)
+    user_options = dict(options or {})
+    return _measure(model, _meta_model(model, preset, dataset, user_options), user_options)
 
 
 def reference(text: str, dataset: Dataset, preset: str) -> Size:
-    """The size that `vdm`, `vdm:small` or `pyoco(alpha=2):small` names for a dataset; `preset` where it names none.
+    """Size of a reference such as `vdm`, `vdm:small` or `pyoco(alpha=2):small`; `preset` is the default preset.
 
-    Raises `UserError` with the text, and the nearest name to one that is unknown.
+    Raises `UserError` with the text, and the nearest known name where one is unknown.
     """
     named = re.fullmatch(r"(?P<model>.*[^:]):(?P<preset>[\w.-]+)", text.strip(), re.DOTALL)
     try:
@@ -103,36 +105,39 @@ def match(
     tolerance: float = TOLERANCE,
     options: Mapping[str, Any] | None = None,
 ) -> Size:
-    """The preset with its widths scaled until its FLOPs a clip differ from the reference's by at most `tolerance`.
+    """Preset with its widths scaled until its FLOPs a clip differ from the reference's by at most `tolerance`.
 
     Widths are the numbers in an option `channels` (a list), `width` or `hidden`, at any depth. All are multiplied by
-    one factor and rounded to multiples of eight (a `width` beside `heads` so that each head has a multiple of eight);
-    where that is too coarse, single widths then move step by step, by a quarter at most. Depths, patches and the
-    condition's embedding stay. A third of the tolerance is aimed at, so that two models matched with a third one are
-    equal as well. `options` are of the model, as in `describe`. Raises `UserError` where the tolerance cannot be kept,
-    telling how near it comes, and for a model with a pretrained part, whose widths are given.
+    one factor and rounded to multiples of eight; a `width` beside `heads` gives each head a multiple of eight. Where
+    that is too coarse, single widths then move step by step, by a quarter at most. Depths, patches and the size of the
+    conditioning embedding stay. The search aims at a third of the tolerance, so that two models matched to the
+    same reference are equal as well. `options` as in `describe`.
+
+    Raises `UserError` with the nearest FLOPs where the tolerance is out of reach, and for a model with a pretrained
+    part, whose widths are fixed.
     """
-    given = dict(options or {})
-    if given.get(_PRETRAINED) is not None:
+    user_options = dict(options or {})
+    if user_options.get(_PRETRAINED_OPTION) is not None:
         raise UserError(
-            f"{model} begins with {given[_PRETRAINED]}, whose widths are what they are, and cannot be scaled: "
-            f"leave out {_PRETRAINED}, or compare without matching"
+            f"{model} has a pretrained part, {user_options[_PRETRAINED_OPTION]}, whose widths cannot be scaled: "
+            f"leave out {_PRETRAINED_OPTION}, or compare without --match-flops"
         )
-    bare = _bare(model, preset, dataset, given)
-    steps = width_search.steps(bare.config.options)
-    if not steps:
+    meta_model = _meta_model(model, preset, dataset, user_options)
+    multiples = width_search.width_multiples(meta_model.config.options)
+    if not multiples:
         raise UserError(f"preset '{preset}' of {model} has no `channels`, `width` or `hidden` that could be scaled")
 
-    def scaled(found: Widths) -> DiffusionModel:
-        options = width_search.changed(bare.config.options, dict(zip(steps, found, strict=True)))
-        return _built(type(bare), replace(bare.config, options=options))
+    def scaled(widths: Widths) -> DiffusionModel:
+        options = width_search.with_widths(meta_model.config.options, dict(zip(multiples, widths, strict=True)))
+        return _build_meta(type(meta_model), replace(meta_model.config, options=options))
 
     @functools.cache
-    def error(found: Widths) -> float:
-        return math.log(_sampling(model, scaled(found))[0] / reference.flops_per_clip)
+    def error(widths: Widths) -> float:
+        return math.log(_sampling_cost(model, scaled(widths))[0] / reference.flops_per_clip)
 
-    before = {place: int(width_search.at(bare.config.options, place)) for place in steps}
-    size = _size(model, scaled(width_search.nearest(before, steps, error, math.log1p(tolerance / 3))), given)
+    before = {path: int(width_search.get_option(meta_model.config.options, path)) for path in multiples}
+    widths = width_search.search(before, multiples, error, math.log1p(tolerance / 3))
+    size = _measure(model, scaled(widths), user_options)
     if abs(size.flops_per_clip / reference.flops_per_clip - 1) > tolerance:
         raise UserError(
             f"{model} {preset} cannot be scaled to the {reference.flops_per_clip / 1e9:,.2f} GFLOP a clip of "
@@ -143,22 +148,24 @@ def match(
 
 
 def create(size: Size, dataset: Dataset) -> DiffusionModel:
-    """The untrained model of that size, its initial weights drawn from torch's global generator."""
+    """Untrained model of that size; torch's global generator draws its initial weights."""
     if not size.reference:
-        options = plugins.accepted("model", Spec(size.model, size.given), "create")
-        return _checked(size.model, _module(size.model).create(dataset, size.preset, **options))
-    bare = _bare(size.model, size.preset, dataset, size.given)
-    return type(bare)(replace(bare.config, preset=size.label, options=size.options))
+        options = plugins.validated_options("model", Spec(size.model, size.user_options), "create")
+        return _require_diffusion_model(
+            size.model, _trainable_module(size.model).create(dataset, size.preset, **options)
+        )
+    meta_model = _meta_model(size.model, size.preset, dataset, size.user_options)
+    return type(meta_model)(replace(meta_model.config, preset=size.label, options=size.options))
 
 
-def clips_for(model: str, preset: str, dataset: str | None = None, root: Path | str | None = None) -> Dataset:
-    """The dataset of that name, its files below `root`; without one Moving Shapes as large as the preset is made for.
+def dataset_for(model: str, preset: str, dataset: str | None = None, root: Path | str | None = None) -> Dataset:
+    """Dataset of that name below `root`, or by default Moving Shapes with the clip shape of the preset.
 
-    A preset that is made for clips of one shape says so in its option `clips`.
+    A preset for clips of one shape has it in its option `clips`.
     """
     if dataset is None:
-        made_for = _presets(model).get(preset, {}).get("clips", ())
-        spec = Spec("shapes", dict(zip(("frames", "height", "width"), made_for, strict=False)))
+        shape = _presets(model).get(preset, {}).get("clips", ())
+        spec = Spec("shapes", dict(zip(("frames", "height", "width"), shape, strict=False)))
     else:
         spec = plugins.parse(dataset).merged({"root": str(root) if root else None})
     data: Dataset = plugins.load("dataset", spec)
@@ -166,86 +173,86 @@ def clips_for(model: str, preset: str, dataset: str | None = None, root: Path | 
 
 
 def _presets(model: str) -> Mapping[str, Mapping[str, Any]]:
-    found: Mapping[str, Mapping[str, Any]] = getattr(_module(model), "PRESETS", {})
-    return found
+    _trainable_module(model)
+    return plugins.constants("model", model).presets
 
 
 # Counting.
 
 
-def _bare(model: str, preset: str, dataset: Dataset, given: Mapping[str, Any]) -> DiffusionModel:
-    """A model without values."""
-    module = _module(model)
-    options = plugins.accepted("model", Spec(model, given), "create")
+def _meta_model(model: str, preset: str, dataset: Dataset, user_options: Mapping[str, Any]) -> DiffusionModel:
+    """Model of a preset on the meta device; raises `UserError` where the preset does not fit the dataset."""
+    module = _trainable_module(model)
+    options = plugins.validated_options("model", Spec(model, user_options), "create")
     try:
-        if given.get(_PRETRAINED) is None:
-            with _empty():
-                return _checked(model, module.create(dataset, preset, **options)).to("meta")
-        with torch.random.fork_rng(devices=[]):  # its weights are read, which no meta tensor can hold
-            whole = _checked(model, module.create(dataset, preset, **options))
-        return _built(type(whole), whole.config)
+        if user_options.get(_PRETRAINED_OPTION) is None:
+            with _meta_weights():
+                return _require_diffusion_model(model, module.create(dataset, preset, **options)).to("meta")
+        with torch.random.fork_rng(devices=[]):  # reads the pretrained weights, which no meta tensor can hold
+            loaded = _require_diffusion_model(model, module.create(dataset, preset, **options))
+        return _build_meta(type(loaded), loaded.config)
     except (TypeError, ValueError) as error:
         raise UserError(f"{model} preset '{preset}' does not fit {dataset.name}: {error}") from error
 
 
-def _module(model: str) -> ModuleType:
-    """The file of a model that can be trained."""
+def _trainable_module(model: str) -> ModuleType:
     module = plugins.module("model", model)
-    if not hasattr(module, "create"):
+    if not plugins.defines("model", model, "create"):
         raise UserError(f"'{model}' has no presets to count; these have: {', '.join(trainable())}")
     return module
 
 
-def _checked(model: str, made: Any) -> DiffusionModel:
-    if not isinstance(made, DiffusionModel):
-        raise UserError(f"'{model}' makes a {type(made).__name__}: only a DiffusionModel can be counted")
-    return made
+def _require_diffusion_model(model: str, created: Any) -> DiffusionModel:
+    if not isinstance(created, DiffusionModel):
+        raise UserError(f"'{model}' creates a {type(created).__name__}: only a DiffusionModel can be counted")
+    return created
 
 
-def _built(kind: type[DiffusionModel], config: ModelConfig) -> DiffusionModel:
-    with _empty():
+def _build_meta(kind: type[DiffusionModel], config: ModelConfig) -> DiffusionModel:
+    with _meta_weights():
         return kind(config).to("meta")
 
 
 @contextmanager
-def _empty() -> Iterator[None]:
-    """Within, parameters of modules have no values, and nothing that is drawn counts."""
+def _meta_weights() -> Iterator[None]:
+    """Context manager: put new parameters on the meta device, and restore the CPU random state at the end."""
     from accelerate import init_empty_weights
 
     with torch.random.fork_rng(devices=[]), init_empty_weights():
         yield
 
 
-def _size(model: str, bare: DiffusionModel, given: Mapping[str, Any]) -> Size:
-    config = bare.config
-    networks = [bare.condition, *bare.networks().values()]
+def _measure(model: str, meta_model: DiffusionModel, user_options: Mapping[str, Any]) -> Size:
+    config = meta_model.config
+    networks = [meta_model.condition, *meta_model.networks().values()]
     parameters = {id(p): p.numel() for network in networks for p in network.parameters()}
-    flops, evaluations = _sampling(model, bare)
-    counted = (sum(parameters.values()), flops, evaluations)
-    return Size(model, config.preset, config.options, config.shape, *counted, bare, given)
+    flops, evaluations = _sampling_cost(model, meta_model)
+    counts = (sum(parameters.values()), flops, evaluations)
+    return Size(model, config.preset, config.options, config.shape, *counts, meta_model, user_options)
 
 
-def _sampling(model: str, bare: DiffusionModel) -> tuple[int, int]:
-    """FLOPs a clip, and evaluations of the network."""
-    config, options = bare.config, plugins.options("model", model)
+def _sampling_cost(model: str, meta_model: DiffusionModel) -> tuple[int, int]:
+    """FLOPs to sample a clip, and evaluations of the network, at the default steps and guidance."""
+    config, options = meta_model.config, plugins.options("model", model)
     if missing := [name for name in ("steps", "guidance") if name not in options]:
-        raise UserError(f"'{model}' takes no option '{missing[0]}': the FLOPs of a clip cannot be counted beforehand")
-    said = ([0], list(config.words[:1]) or [""])
-    mode: Conditioning = "text" if config.words else "none"
+        raise UserError(f"'{model}' takes no option '{missing[0]}': its FLOPs a clip cannot be counted before a run")
+    labels, captions = [0], list(config.words[:1]) or [""]
+    conditioning: list[Conditioning] = ["text" if config.words else "none"]
     shape, meta = config.shape, torch.device("meta")
     z = torch.empty(1, shape.frames, 3, shape.height, shape.width, device=meta)
     t = torch.zeros(1, dtype=torch.long, device=meta)
     with torch.no_grad():
-        with counting() as once:
-            condition, null = bare.conditioned(*said, [mode], _normal), bare.unconditioned(1)
+        with count_flops() as per_clip:
+            condition = meta_model.conditioning_vectors(labels, captions, conditioning, _meta_noise)
+            null = meta_model.null_conditioning(1)
         try:
-            with counting() as each:
-                guided(bare.predict, z, t, condition, null, options["guidance"])
+            with count_flops() as per_step:
+                guided(meta_model.predict, z, t, condition, null, options["guidance"])
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{config.model} {config.preset} does not take clips of {shape}: {error}") from error
     evaluations = options["steps"] * (1 if options["guidance"] == 1.0 else 2)
-    return once.get_total_flops() + options["steps"] * each.get_total_flops(), evaluations
+    return per_clip.get_total_flops() + options["steps"] * per_step.get_total_flops(), evaluations
 
 
-def _normal(shape: tuple[int, ...]) -> torch.Tensor:
+def _meta_noise(shape: tuple[int, ...]) -> torch.Tensor:
     return torch.empty((1, *shape), device="meta")

@@ -1,8 +1,7 @@
-"""The model card that is written with each checkpoint: what it is, what made it, and what may be done with it.
+"""Model card (README.md beside the weights, as the Hugging Face hub expects): model, training, files and licence.
 
-It stands as README.md beside the weights, where the Hugging Face hub looks for it. Each line follows from the
-configuration, the training's options, the dataset or the file of weights itself; a score is no part of it, since a
-training measures none.
+Every line follows from the configuration, the training options, the dataset or the weights file. It has no scores,
+since training measures none.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ from vfbench.interfaces import Dataset
 from vfbench.plugins import Spec
 from vfbench.utils import files
 from vfbench.utils.checkpoint import CONFIG, TENSORS, require_checkpoint
-from vfbench.utils.environment import VERSIONED, environment
+from vfbench.utils.environment import VERSIONED_PACKAGES, environment
 
-_ROWS = {  # options of a training that belong together; others follow in a row of their own
+_TRAINING_ROWS = {  # training options by table row; all others share the last row
     "optimiser": ("lr", "warmup", "weight_decay", "clip_norm"),
     "moving average": ("ema",),
-    "clips drawn": ("crop", "flip"),
+    "clip sampling": ("crop", "flip"),
     "seed": ("seed",),
     "precision": ("dtype",),
-    "first weights": ("init_from",),
-    "computed": ("device", "compile", "accumulate", "checkpoint_activations"),
+    "initial weights": ("init_from",),
+    "execution": ("device", "compile", "accumulate", "checkpoint_activations"),
 }
-_UNTOLD = (
-    *("steps", "batch_size", "conditions"),  # told elsewhere
-    *("save_every", "sample_every", "workers", "half"),  # which the weights do not depend on
+_OMITTED = (
+    *("steps", "batch_size", "conditions"),  # in rows of their own
+    *("save_every", "sample_every", "workers", "half"),  # without effect on the weights
 )
-_TYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # of numbers in safetensors
-_UNITS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # by their safetensors names
+_SI_PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
 def write(
@@ -51,57 +50,56 @@ def write(
     flops: int | None,
     sha256: str,
 ) -> None:
-    """Write README.md beside the weights in `folder`, whole or not at all.
+    """Write the model card beside the weights in `folder`, atomically.
 
-    `options` are those of the training, with `steps` and `batch_size` (clips of a step, over all processes); `step` is
-    how many steps were made, at least 1, `flops` what they took all together (`vfbench.diffusion.flops.training_flops`
-    of each
-    clip; None where it could not be counted), and `sha256` that of the weights. Raises `MissingData` where there are no
-    weights, and `BadEnvironment` for a disk that does not take the file.
+    `options` are the training options, with `steps` and `batch_size` (clips per step over all processes). `step` is the
+    number of steps made, at least 1; `flops` their total (`vfbench.diffusion.flops.training_flops` times all clips),
+    None if not counted. `sha256` is the hash of the weights. Raises `MissingData` where there are no weights, and
+    `BadEnvironment` where the file cannot be written.
     """
     parts = {
         "": _summary(config),
-        "Use": _use(config),
-        "The model": _table(_model(folder, config)),
-        "The training": _table(_training(config, dataset, options, step, flops)),
-        "The files": _table(_files(sha256)),
-        "Scores": ["Not scored yet: no score is part of a training. The command above measures them."],
+        "Use": _usage(config),
+        "The model": _table(_model_rows(folder, config)),
+        "The training": _table(_training_rows(config, dataset, options, step, flops)),
+        "The files": _table(_file_rows(sha256)),
+        "Scores": ["Not scored yet: training measures no scores. The command above measures them."],
         "Limits": [f"- {line}" for line in _limits(config, options, step)],
         "Licence": _licence(config, options),
     }
     title = f"# {config.model}, trained on {config.dataset}"
     body = [line for name, lines in parts.items() for line in ([f"## {name}"] if name else [title]) + ["", *lines, ""]]
-    files.write_text(folder / CARD, "\n".join(["---", _front(config, options), "---", "", *body]))
+    files.write_text(folder / CARD, "\n".join(["---", _front_matter(config, options), "---", "", *body]))
 
 
 def command(config: ModelConfig, checkpoint: object) -> list[str]:
-    """The words after `python -m vfbench` that score a checkpoint of this configuration."""
-    data = ["--data-root", "DATA"] if _on_disk(config.dataset) else []
+    """Arguments of `python -m vfbench` that score a checkpoint with this configuration."""
+    data = ["--data-root", "DATA"] if _third_party_files(config.dataset) else []
     return [*("run", "--model", config.model, "--dataset", _dataset(config)), *data, "--checkpoint", str(checkpoint)]
 
 
 def _dataset(config: ModelConfig) -> str:
-    """The dataset, with the size of the clips where it is not the one that they have by default."""
+    """Dataset with the clip shape, as far as it differs from the dataset's default."""
     shape = {"frames": config.shape.frames, "height": config.shape.height, "width": config.shape.width}
-    if config.dataset not in plugins.names("dataset"):  # a name from a file is not imported
+    if config.dataset not in plugins.names("dataset"):  # never import a name read from a file
         return config.dataset
     default = plugins.options("dataset", config.dataset)
     return str(Spec(config.dataset, {n: size for n, size in shape.items() if n in default and size != default[n]}))
 
 
-def _on_disk(dataset: str) -> bool:
-    """Whether a dataset is files that somebody else made; of one that is not known here, it must be assumed."""
+def _third_party_files(dataset: str) -> bool:
+    """True where a dataset reads files made by others; assumed of a dataset that vfbench does not know."""
     if dataset not in plugins.names("dataset"):
         return True
     module = plugins.module("dataset", dataset)
     return hasattr(module, "find") or not module.__name__.startswith("vfbench.")
 
 
-def _front(config: ModelConfig, options: Mapping[str, Any]) -> str:
-    """What the hub reads: YAML."""
+def _front_matter(config: ModelConfig, options: Mapping[str, Any]) -> str:
+    """YAML metadata for the Hugging Face hub."""
     from huggingface_hub import ModelCardData
 
-    free = not _bound(config, options)
+    free = not _third_party_sources(config, options)
     data = ModelCardData(
         license="apache-2.0" if free else "other",
         license_name=None if free else "terms-of-what-it-was-made-from",
@@ -113,145 +111,150 @@ def _front(config: ModelConfig, options: Mapping[str, Any]) -> str:
 
 
 def _task(config: ModelConfig) -> str | None:
-    """The task by its name on the hub, which has none for videos that are made of nothing."""
-    told = len(config.classes) > 1 and bool(config.words) and "text" in config.ways
+    """Task name on the Hugging Face hub, which has none for unconditional video generation."""
+    takes_text = len(config.classes) > 1 and bool(config.words) and "text" in config.trained_conditioning
     if config.shape.frames == 1:
-        return "text-to-image" if told else "unconditional-image-generation"
-    return "text-to-video" if told else None
+        return "text-to-image" if takes_text else "unconditional-image-generation"
+    return "text-to-video" if takes_text else None
 
 
 def _summary(config: ModelConfig) -> list[str]:
-    what, clip = plugins.names("model").get(config.model), f"{config.shape.frames} frames of {_pixels(config)} pixels"
-    made = f"It makes clips of {clip}, like those of `{config.dataset}`, and was trained with vfbench."
-    return [*([what, ""] if what else []), made]
+    description = plugins.names("model").get(config.model)
+    clip = f"{config.shape.frames} frames of {_resolution(config)} pixels"
+    generates = f"It generates clips of {clip}, like those of `{config.dataset}`, and was trained with vfbench."
+    return [*([description, ""] if description else []), generates]
 
 
-def _pixels(config: ModelConfig) -> str:
+def _resolution(config: ModelConfig) -> str:
     return f"{config.shape.height}x{config.shape.width}"
 
 
-def _use(config: ModelConfig) -> list[str]:
+def _usage(config: ModelConfig) -> list[str]:
     line = shlex.join(["python", "-m", "vfbench", *command(config, "DIR")])
-    where = "`DIR` is the folder of this file, or `hub:OWNER/NAME` where you read it on the hub"
-    data = ", and `DATA` that of the dataset" if _on_disk(config.dataset) else ""
-    return ["```sh", line, "```", "", f"makes clips and scores them. {where}{data}."]
+    folder = "`DIR` is the folder of this file, or `hub:OWNER/NAME` for a model on the hub"
+    data_root = ", and `DATA` the folder of the dataset" if _third_party_files(config.dataset) else ""
+    return ["```sh", line, "```", "", f"generates clips and scores them. {folder}{data_root}."]
 
 
-def _model(folder: Path, config: ModelConfig) -> Iterator[tuple[str, str]]:
+def _model_rows(folder: Path, config: ModelConfig) -> Iterator[tuple[str, str]]:
     yield "model", f"`{config.model}`, preset {config.preset}"
-    yield "a clip", f"{config.shape.frames} frames of {_pixels(config)} pixels, RGB"
+    yield "a clip", f"{config.shape.frames} frames of {_resolution(config)} pixels, RGB"
     yield "parameters", _parameters(folder / TENSORS)
-    yield "is told", _conditions(config)
+    yield "conditioning", _conditioning(config)
     for name, value in config.options.items():
-        yield f"`{name}`", _value(value)
+        yield f"`{name}`", _option_value(value)
 
 
 def _parameters(path: Path) -> str:
-    """How many there are in a file and of which type, from its header alone."""
+    """Number and data types of the parameters, from the file's header alone."""
     require_checkpoint(path.parent)
     with safe_open(path, "pt") as file:
-        parts = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118  # not a mapping
-        types = sorted({_TYPES.get(part.get_dtype(), part.get_dtype()) for part in parts})
-        return f"{sum(math.prod(part.get_shape()) for part in parts):,}, stored as {' and '.join(types)}"
+        tensors = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118  # not a mapping
+        dtypes = sorted({_DTYPES.get(tensor.get_dtype(), tensor.get_dtype()) for tensor in tensors})
+        return f"{sum(math.prod(tensor.get_shape()) for tensor in tensors):,}, stored as {' and '.join(dtypes)}"
 
 
-def _conditions(config: ModelConfig) -> str:
-    things = {
+def _conditioning(config: ModelConfig) -> str:
+    descriptions = {
         "class": f"one of {len(config.classes)} classes" if len(config.classes) > 1 else "",
         "text": f"a caption of {len(config.words)} known words" if config.words else "",
         "none": "nothing",
     }
-    return ", or ".join(thing for way, thing in things.items() if thing and way in config.ways)
+    return ", or ".join(text for kind, text in descriptions.items() if text and kind in config.trained_conditioning)
 
 
-def _inside(value: Mapping[str, Any]) -> str:
-    """A network's own options in a line; a table in it is left to config.json."""
+def _network_options(value: Mapping[str, Any]) -> str:
+    """Options of a network in one line; nested mappings are left to config.json."""
     return ", ".join(f"{name} {'...' if isinstance(v, Mapping) else v}" for name, v in value.items())
 
 
-def _training(
+def _training_rows(
     config: ModelConfig, dataset: Dataset, options: Mapping[str, Any], step: int, flops: int | None
 ) -> Iterator[tuple[str, str]]:
-    seen = step * options["batch_size"]
+    clips = step * options["batch_size"]
     yield "data", f"`{dataset.name}`, split train: {dataset.size('train'):,} clips"
     yield "fingerprint", f"`{dataset.fingerprint}`"
     if config.conditions:
-        yield "shown with", _settings({way: f"{weight:g}" for way, weight in config.conditions.items() if weight})
+        probs = {str(kind): f"{prob:g}" for kind, prob in config.conditions.items() if prob}
+        yield "conditioning probabilities", _settings(probs)
     yield "steps", f"{step:,}" + (f" of {options['steps']:,}" if step < options["steps"] else "")
-    yield "clips seen", f"{seen:,}, {options['batch_size']} a step"
-    counted = "" if flops is None else f"{_metric(flops)}FLOP, forward and backward: {_metric(flops / seen)}FLOP a clip"
-    again = ", without what was computed again for the backward pass" * bool(options.get("checkpoint_activations"))
-    yield "compute", (counted or "not counted") + again + _before(config, options)
-    given = {name: value for name, value in options.items() if value is not None and name not in _UNTOLD}
-    for row, names in _ROWS.items():
-        if found := {name: given.pop(name) for name in names if name in given}:
-            yield row, _settings(found) if len(names) > 1 else _value(found[names[0]])
-    if given:
-        yield "also", _settings(given)
+    yield "clips seen", f"{clips:,}, {options['batch_size']} a step"
+    counted = "not counted"
+    if flops is not None:
+        counted = f"{_si_format(flops)}FLOP, forward and backward: {_si_format(flops / clips)}FLOP a clip"
+    recomputed = ", without recomputed activations" * bool(options.get("checkpoint_activations"))
+    yield "compute", counted + recomputed + _uncounted_training(config, options)
+    remaining = {name: value for name, value in options.items() if value is not None and name not in _OMITTED}
+    for row, names in _TRAINING_ROWS.items():
+        if values := {name: remaining.pop(name) for name in names if name in remaining}:
+            yield row, _settings(values) if len(names) > 1 else _option_value(values[names[0]])
+    if remaining:
+        yield "other options", _settings(remaining)
 
 
-def _before(config: ModelConfig, options: Mapping[str, Any]) -> str:
-    """A word on what was spent on the weights before this training, which is not known."""
-    parts = ["the first weights"] if options.get("init_from") else []
+def _uncounted_training(config: ModelConfig, options: Mapping[str, Any]) -> str:
+    """Remark on earlier training of the weights, whose compute is not known; may be empty."""
+    parts = ["the initial weights"] if options.get("init_from") else []
     parts += ["the pretrained base generator"] if "base_sha256" in config.options else []
     return f", without the training of {' and '.join(parts)}" if parts else ""
 
 
-def _value(value: Any) -> str:
-    return _inside(value) if isinstance(value, Mapping) else str(value)
+def _option_value(value: Any) -> str:
+    return _network_options(value) if isinstance(value, Mapping) else str(value)
 
 
-def _settings(found: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{name}` {value}" for name, value in found.items())
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{name}` {value}" for name, value in values.items())
 
 
-def _metric(value: int | float) -> str:
-    """Three digits and the prefix of a unit: `8.15 G`."""
+def _si_format(value: int | float) -> str:
+    """Three significant digits and an SI prefix: `8.15 G`."""
     power = 0
-    while value >= 999.5 and power < len(_UNITS) - 1:
+    while value >= 999.5 and power < len(_SI_PREFIXES) - 1:
         value, power = value / 1000, power + 1
-    return f"{value:.3g} {_UNITS[power]}"
+    return f"{value:.3g} {_SI_PREFIXES[power]}"
 
 
-def _files(sha256: str) -> Iterator[tuple[str, str]]:
+def _file_rows(sha256: str) -> Iterator[tuple[str, str]]:
     import torch
 
-    machine = environment(torch.device("cpu"))
+    versions = environment(torch.device("cpu")).model_dump()
     yield f"`{TENSORS}`", f"SHA-256 `{sha256}`"
-    yield f"`{CONFIG}`", "what the networks are built from, classes, words and the same hash"
-    yield "written by", ", ".join(f"{name} {machine[name]}" for name in (*VERSIONED, "python"))
+    yield f"`{CONFIG}`", "options of the networks, classes, words and the same hash"
+    yield "written by", ", ".join(f"{name} {versions[name]}" for name in (*VERSIONED_PACKAGES, "python"))
 
 
 def _limits(config: ModelConfig, options: Mapping[str, Any], step: int) -> Iterator[str]:
-    yield f"It makes clips of {config.shape}: another size or length was not learnt."
-    yield f"It learnt from the train split of `{config.dataset}`: expect nothing that is not in there, and its bias."
-    if config.words and "text" in config.ways:
-        yield "A caption may use the known words alone, others are refused: they stand in config.json."
+    yield f"It generates clips of {config.shape} and was trained on no other size or length."
+    yield f"It was trained on the train split of `{config.dataset}` and shares the content and bias of that data."
+    if config.words and "text" in config.trained_conditioning:
+        yield "Captions may use only the words listed in config.json; others are refused."
     if step < options["steps"]:
-        yield f"Its training is not done: {step:,} of {options['steps']:,} steps."
+        yield f"Its training is not finished: {step:,} of {options['steps']:,} steps."
 
 
-def _bound(config: ModelConfig, options: Mapping[str, Any]) -> list[str]:
-    """What was used to make the weights that has terms of its own."""
-    found = [f"the videos of `{config.dataset}`"] if _on_disk(config.dataset) else []
+def _third_party_sources(config: ModelConfig, options: Mapping[str, Any]) -> list[str]:
+    """Descriptions of the data, weights and code with terms of their own that the weights were made from."""
+    sources = [f"the videos of `{config.dataset}`"] if _third_party_files(config.dataset) else []
     if digest := config.options.get("base_sha256"):
-        found.append(f"a pretrained base generator (SHA-256 of its tensors `{digest}`)")
+        sources.append(f"a pretrained base generator (SHA-256 of its tensors `{digest}`)")
     if digest := (config.options.get("embedding") or {}).get("sha256"):
-        found.append(f"the embeddings of a CLIP (SHA-256 of its weights `{digest}`)")
+        sources.append(f"the embeddings of a CLIP (SHA-256 of its weights `{digest}`)")
     if config.model not in plugins.names("model"):
-        found.append(f"the code of `{config.model}`")
+        sources.append(f"the code of `{config.model}`")
     if digest := options.get("init_from"):
-        found.append(f"the weights that the training began with (`{digest}`)")
-    return found
+        sources.append(f"the initial weights (`{digest}`)")
+    return sources
 
 
 def _licence(config: ModelConfig, options: Mapping[str, Any]) -> list[str]:
-    if not (bound := _bound(config, options)):
-        return ["Apache-2.0, as the code of vfbench, which also makes the clips that it learnt from."]
-    terms = f" Those of the dataset: `python -m vfbench data where {config.dataset}`." * _on_disk(config.dataset)
+    if not (sources := _third_party_sources(config, options)):
+        return ["Apache-2.0, as the code of vfbench, which also generates the training clips."]
+    external = _third_party_files(config.dataset)
+    terms = f" Terms of the dataset: `python -m vfbench data status {config.dataset}`." * external
     return [
-        f"The code is Apache-2.0. The weights were made from {' and '.join(bound)}, whose own terms bind whoever uses "
-        f"or passes on the weights: read them first.{terms}"
+        f"The code is Apache-2.0. The weights were made from {' and '.join(sources)}, whose own terms bind whoever "
+        f"uses or passes on the weights: read them first.{terms}"
     ]
 
 

@@ -1,4 +1,4 @@
-"""How a step is computed: in which precision, by which kernels, and what is kept for the backward pass."""
+"""Numerical precision, attention kernels and activation checkpointing of a training step."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vfbench.nets.recompute import Recomputing
 
 
 def autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
-    """Within, the networks compute in `dtype`; weights, their average and the optimiser stay in float32."""
+    """Context manager: run the networks in `dtype`; weights, EMA and optimiser stay in float32."""
     return torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else nullcontext()
 
 
 @contextmanager
 def kernels(device: torch.device, dtype: str) -> Iterator[None]:
-    """Within, attention in bfloat16 on a CPU is plain matrix products.
+    """Context manager: compute bfloat16 attention on a CPU by plain matrix products.
 
-    The fused kernel's backward pass is slow there, it took two fifths of a training step (torch 2.15, Xeon with AMX).
-    Around the backward pass as well: what is computed again there must be computed alike.
+    The fused kernel's backward pass is slow there: two fifths of a training step (torch 2.15, Xeon with AMX). It must
+    also enclose the backward pass, where recomputed activations must equal the first ones.
     """
     if dtype != "bfloat16" or device.type != "cpu":
         yield
@@ -40,12 +40,12 @@ def kernels(device: torch.device, dtype: str) -> Iterator[None]:
 
 
 def recompute(model: nn.Module) -> None:
-    """Let the networks compute their blocks again in the backward pass; raises `UserError` where none can."""
-    found = [module for module in model.modules() if isinstance(module, Recomputing)]
-    hub = [module for module in model.modules() if hasattr(module, "enable_gradient_checkpointing")]
-    if not found and not hub:
-        raise UserError("--checkpoint-activations: no network of this model has blocks that it could compute again")
-    for module in found:
+    """Turn on activation checkpointing; raises `UserError` where no network of the model supports it."""
+    networks = [module for module in model.modules() if isinstance(module, Recomputing)]
+    diffusers_networks = [module for module in model.modules() if hasattr(module, "enable_gradient_checkpointing")]
+    if not networks and not diffusers_networks:
+        raise UserError("--checkpoint-activations: no network of this model supports it; leave the flag out")
+    for module in networks:
         module.recompute = True
-    for network in hub:  # of the diffusers library
+    for network in diffusers_networks:
         network.enable_gradient_checkpointing()  # type: ignore[operator]

@@ -1,9 +1,9 @@
-"""What a training leaves behind to go on from: `training.pt` and the log."""
+"""Training state on disk, for `--resume`: `training.pt` and the log."""
 
 from __future__ import annotations
 
 import json
-import pickle  # only for the name of an error
+import pickle  # for its exception alone
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,115 +12,117 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from vfbench.diffusion import hub
-from vfbench.diffusion.model import flag_of
+from vfbench.diffusion.model import conditions_flag
 from vfbench.errors import MissingData, UserError
 from vfbench.training.match_flops import MATCHED
 from vfbench.utils import checkpoint as weights
 from vfbench.utils import files, memory
 
 FILE, LOG = "training.pt", "log.jsonl"
-_DAMAGED = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError)  # what reading such a file raises
+_READ_ERRORS = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError, BadZipFile)
 
 
 @runtime_checkable
-class Part(Protocol):
-    """A model or an optimiser."""
+class Stateful(Protocol):
+    """Model or optimiser with a state dict."""
 
     def state_dict(self) -> Any:
-        """All that it must not forget."""
+        """State to save."""
         ...
 
     def load_state_dict(self, state: Any, /) -> Any:
-        """Take it back."""
+        """Restore a saved state."""
         ...
 
 
-def write(folder: Path, parts: Mapping[str, Part], step: int, seconds: float, spec: Mapping[str, Any]) -> None:
-    """Write the state of each part after a step, and the `seconds` that took.
+def save_state(
+    folder: Path, parts: Mapping[str, Stateful], step: int, seconds: float, settings: Mapping[str, Any]
+) -> None:
+    """Write the state of each part after `step` steps, and the `seconds` they took.
 
-    `spec` is what must be the same when it is taken up.
+    `settings` must be equal when the run is resumed.
     """
     state = {name: part.state_dict() for name, part in parts.items()}
     try:
-        with files.replacing(folder / FILE) as file, memory.needed(str(folder / FILE)):
-            torch.save({**state, "step": step, "seconds": seconds, "spec": json.dumps(spec)}, file)
-    except RuntimeError as error:  # what torch makes of a full disk
-        raise files.unwritable(folder / FILE, error) from error
+        with files.atomic_path(folder / FILE) as file, memory.require_memory(str(folder / FILE)):
+            torch.save({**state, "step": step, "seconds": seconds, "spec": json.dumps(settings)}, file)
+    except RuntimeError as error:  # torch's error for a full disk
+        raise files.write_error(folder / FILE, error) from error
 
 
-def load_state(folder: Path, parts: Mapping[str, Part], spec: Mapping[str, Any]) -> tuple[int, float]:
-    """Fill each part, and return the step after which it was written, and the seconds that had taken.
+def load_state(folder: Path, parts: Mapping[str, Stateful], settings: Mapping[str, Any]) -> tuple[int, float]:
+    """Restore each part; returns the number of steps made and the seconds they took.
 
-    Raises `MissingData` where there is nothing, or it is damaged, and `UserError` naming what has changed since.
+    Raises `MissingData` for a missing or damaged file, and `UserError` with the settings that differ.
     """
     path = folder / FILE
     if not path.is_file():
-        begin = f"begin from the weights there, --init-from {folder} and another --output"
-        mend = begin if (folder / weights.TENSORS).is_file() else "start without --resume"
-        raise MissingData(f"nothing to resume at {path}: {mend}")
+        has_weights = (folder / weights.TENSORS).is_file()
+        from_weights = f"start from the weights in it with --init-from {folder} and another --output"
+        raise MissingData(f"nothing to resume at {path}: {from_weights if has_weights else 'start without --resume'}")
     try:
-        with memory.needed(str(path)):
-            if broken := ZipFile(path).testzip():  # torch itself does not look at the sums
-                raise ValueError(f"{broken} has another checksum")
+        with memory.require_memory(str(path)):
+            if damaged := ZipFile(path).testzip():  # torch does not verify the checksums
+                raise ValueError(f"{damaged} has another checksum")
             state = torch.load(path, map_location="cpu", weights_only=True)  # each part has its own device
-        found, step, seconds = json.loads(state["spec"]), int(state["step"]), float(state.get("seconds", 0))
-    except (*_DAMAGED, pickle.UnpicklingError, BadZipFile) as error:
-        raise MissingData(f"{path} is damaged ({error}): train again into another --output") from error
-    if changed := told(found, json.loads(json.dumps(spec))):
+        saved, step, seconds = json.loads(state["spec"]), int(state["step"]), float(state.get("seconds", 0))
+    except _READ_ERRORS as error:
+        raise MissingData(f"{path} is damaged ({error}): train again with another --output") from error
+    if changes := differences(saved, json.loads(json.dumps(settings))):
         raise UserError(
-            f"{path} is of another training ({'; '.join(changed)}): give what it began with again, or begin anew from "
-            f"its weights with --init-from {folder} and another --output"
+            f"{path} is from a run with other settings ({'; '.join(changes)}): give the saved ones again, or start a "
+            f"new run from its weights with --init-from {folder} and another --output"
         )
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return step, seconds
 
 
-def there(folder: Path) -> bool:
-    """Whether a folder holds a training that can be resumed."""
+def exists(folder: Path) -> bool:
+    """True where a folder holds a training state to resume."""
     return (folder / FILE).exists()
 
 
 def require_new(folder: Path) -> None:
-    """Raise `UserError` where a folder holds a training, or what one would write over."""
-    if there(folder):
-        raise UserError(f"{folder} holds a training run already: add --resume to go on, or choose another --output")
-    if found := next((name for name in (*hub.FILES, "run.json") if (folder / name).exists()), None):
-        raise UserError(f"{folder} holds a {found}, which is not written over: choose another --output")
+    """Raise `UserError` where a folder holds a training run, or a file that one would overwrite."""
+    if exists(folder):
+        raise UserError(f"{folder} holds a training run already: add --resume to continue, or choose another --output")
+    if existing := next((name for name in (*hub.FILES, "run.json") if (folder / name).exists()), None):
+        raise UserError(f"{folder} holds a {existing}, which is not overwritten: choose another --output")
 
 
-def log(folder: Path, entry: Mapping[str, Any]) -> None:
-    """Add a line to the log."""
+def append_log(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Append an entry to the log, as one line of JSON."""
     with (folder / LOG).open("a") as file:
         file.write(json.dumps(entry) + "\n")
 
 
-def forget_later(folder: Path, step: int) -> None:
-    """Drop from the log the steps that were made after the checkpoint and lost: they will be made again."""
+def truncate_log(folder: Path, step: int) -> None:
+    """Drop log entries after `step`: those steps were lost and will be repeated."""
     path = folder / LOG
     if path.exists():
         steps = {line: _logged_step(line) for line in path.read_text(encoding="utf-8").splitlines()}
-        files.write_text(path, "".join(f"{line}\n" for line, at in steps.items() if 0 < at <= step))
+        files.write_text(path, "".join(f"{line}\n" for line, logged in steps.items() if 0 < logged <= step))
 
 
 def _logged_step(line: str) -> int:
-    """The step of a line of the log, 0 for one that a killed process did not finish."""
+    """Step of a log line, 0 for a line that a killed process left unfinished."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return 0
 
 
-_CLIPS = ("config.classes", "config.words", "data")
-_BRINGS = {  # what changes with a change of the first, and is not to be told beside it
+_DATA_DEPENDENT = ("config.classes", "config.words", "data")
+_IMPLIED = {  # settings that change with a setting, by their prefixes: differences() does not list them beside it
     "config.model": ("config.preset", "config.options."),
     "config.preset": ("config.options.",),
     "config.match_flops": ("config.options.",),
-    "config.dataset": ("config.shape.", *_CLIPS, "options.crop", "options.flip"),
-    "config.shape.": _CLIPS,
+    "config.dataset": ("config.shape.", *_DATA_DEPENDENT, "options.crop", "options.flip"),
+    "config.shape.": _DATA_DEPENDENT,
     "config.options.base_sha256": ("config.options.new_condition", "config.options.new_embedding"),
-    "data": _CLIPS[:2],
-    "options.steps": ("options.warmup",),  # which may be a part of them
+    "data": _DATA_DEPENDENT[:2],
+    "options.steps": ("options.warmup",),  # the default warm-up depends on the steps
 }
 _FLAGS = {
     "config.model": "--model",
@@ -134,43 +136,42 @@ _FLAGS = {
 }
 
 
-def told(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Each difference of two records of a training, such as `--lr 0.001 there, 0.01 now`; none where they are alike.
+def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Differences between a saved run's settings and the current ones, such as `--lr 0.001 saved, 0.01 now`.
 
-    A record has `config` (of the model), `data` (the fingerprint of the clips) and `options`, as JSON has them.
+    Settings have `config` (of the model), `data` (the fingerprint of the clips) and `options`, as read from JSON.
     """
-    before, after = (_flat(_as_given(record)) for record in (there, now))
+    before, after = (_flatten(_as_flags(settings)) for settings in (saved, current))
     changed = [key for key in {**after, **before} if before.get(key) != after.get(key)]
-    brought = tuple(
-        key for first, keys in _BRINGS.items() if any(each.startswith(first) for each in changed) for key in keys
+    implied = tuple(
+        prefix for key, prefixes in _IMPLIED.items() if any(c.startswith(key) for c in changed) for prefix in prefixes
     )
-    return [_told(key, before.get(key), after.get(key)) for key in changed if not key.startswith(brought)]
+    return [_difference(key, before.get(key), after.get(key)) for key in changed if not key.startswith(implied)]
 
 
-def _as_given(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, with what a user gives as one thing in one place."""
-    config = dict(record.get("config", {}))
+def _as_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with one value for each flag: `match_flops` split from the preset, mappings joined to text."""
+    config = dict(settings.get("config", {}))
     config["preset"], _, reference = str(config.get("preset")).partition(MATCHED)
     if reference:
         config["match_flops"] = reference.replace(" ", ":", 1)
-    if weights := config.get("conditions"):
-        config["conditions"] = flag_of(weights)
+    if probs := config.get("conditions"):
+        config["conditions"] = conditions_flag(probs)
     if embedding := config.get("options", {}).get("embedding"):
-        named = " ".join(filter(None, (embedding["encoder"], embedding.get("sha256", "")[:12])))
-        config["options"] = {**config["options"], "embedding": named}
-    return {**record, "config": config}
+        encoder = " ".join(filter(None, (embedding["encoder"], embedding.get("sha256", "")[:12])))
+        config["options"] = {**config["options"], "embedding": encoder}
+    return {**settings, "config": config}
 
 
-def _told(key: str, there: Any, now: Any) -> str:
-    if key == "options.flip" and None not in (there, now):
-        yes, no = "--flip", "--no-flip"
-        return f"{yes if there else no} there, {yes if now else no} now"
-    values = ["none" if value is None else value for value in (there, now)]
-    return f"{_flag(key)} {values[0]} there, {values[1]} now"
+def _difference(key: str, saved: Any, current: Any) -> str:
+    if key == "options.flip" and None not in (saved, current):
+        return f"{'--flip' if saved else '--no-flip'} saved, {'--flip' if current else '--no-flip'} now"
+    values = ["none" if value is None else value for value in (saved, current)]
+    return f"{_flag(key)} {values[0]} saved, {values[1]} now"
 
 
 def _flag(key: str) -> str:
-    """Where a user says what a record has under `key`."""
+    """Command-line flag that sets a flattened setting."""
     if key in _FLAGS:
         return _FLAGS[key]
     if key.startswith("options."):
@@ -180,7 +181,7 @@ def _flag(key: str) -> str:
     return f"--dataset with {key.rpartition('.')[2]}"
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix: tree}
-    return {k: v for key, child in tree.items() for k, v in _flat(child, f"{prefix}.{key}".lstrip(".")).items()}
+    return {k: v for key, child in tree.items() for k, v in _flatten(child, f"{prefix}.{key}".lstrip(".")).items()}

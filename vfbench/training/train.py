@@ -1,8 +1,8 @@
-"""One trainer for every built-in model: accelerate, AdamW, EMA, clipping, atomic checkpoints, exact resume.
+"""Training loop of every built-in model: accelerate, AdamW, EMA, gradient clipping, atomic checkpoints, exact resume.
 
-Step k draws its clips, times and noise from a generator seeded by (seed, k), so that a resumed run sees what an
-uninterrupted one would have seen, and the weights come out the same. Several processes (`accelerate launch -m vfbench
-train ...`, or torchrun) split each batch between them, and see the same too (`vfbench.training.batches`).
+Step k draws its clips, times and noise from a generator seeded by (seed, k), so a resumed run ends with the same
+weights as an uninterrupted one. Several processes (`accelerate launch -m vfbench train ...`, or torchrun) split each
+batch, with the same draws (`vfbench.training.batches`).
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
-from vfbench.clips.inventory import require_apart
+from vfbench.clips.inventory import require_outside_dataset
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import BadEnvironment, Interrupted
 from vfbench.interfaces import Dataset
-from vfbench.training.build import prepare
-from vfbench.training.distributed import Team
+from vfbench.training.build import prepare_training
+from vfbench.training.distributed import ProcessGroup
 from vfbench.training.options import TrainOptions
 from vfbench.training.trainer import Trainer, more_parts
 from vfbench.utils import files, memory
 from vfbench.utils.progress import Progress
 
-__all__ = ["TrainOptions", "prepare", "train"]
+__all__ = ["TrainOptions", "prepare_training", "train"]
 
 
 def train(
@@ -38,85 +38,88 @@ def train(
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Train `model` on the train split and write it to `output`; returns that folder.
+    """Train `model` on the train split and write it to the folder `output`, which is returned.
 
-    `output` then holds `config.json`, `model.safetensors` (the EMA weights), `README.md` (the model's card),
-    `log.jsonl`, `samples/` and `training.pt` (for `resume`). `stop` is asked after every step: when it says so, the run
-    is saved and left. Ctrl-C and SIGTERM likewise finish the step at hand and save, and raise `Interrupted` with the
-    command that goes on. Of several processes the main one writes, to a folder that all must see; each may stop all.
+    `output` then holds `config.json`, `model.safetensors` (the EMA weights), `README.md` (the model card), `log.jsonl`,
+    `samples/` and `training.pt` (for `resume`). `stop` is called after every step; when it returns True, the run is
+    saved and ends. On Ctrl-C or SIGTERM the current step is finished and saved, then `Interrupted` is raised with the
+    command to resume. The main process writes, to a folder that all processes must see; each process may stop all.
     """
-    require_apart(output, dataset)
-    team = Team(options.device)
-    with ExitStack() as held:
-        with team.as_one():
-            held.enter_context(files.held(output) if team.main else nullcontext())
-        with team.as_one():
-            run = Trainer(model, dataset, options, output, team)
-            run.start(resume)
-        with closing(run.batches):
-            if resume and run.step == options.steps:
-                run.save_model()  # which may be gone, or be wanted in --half now
-            _train(run, options, stop)
+    require_outside_dataset(output, dataset)
+    processes = ProcessGroup(options.device)
+    with ExitStack() as stack:
+        with processes.collective():
+            stack.enter_context(files.locked_folder(output) if processes.is_main else nullcontext())
+        with processes.collective():
+            trainer = Trainer(model, dataset, options, output, processes)
+            trainer.start(resume)
+        with closing(trainer.batches):
+            if resume and trainer.step == options.steps:
+                trainer.save_model()  # the model may be missing, or now be wanted with --half
+            _train(trainer, options, stop)
     return output
 
 
-def _advance(run: Trainer) -> dict[str, float]:
-    """One step; raises `BadEnvironment` where it does not fit into the memory."""
+def _advance(trainer: Trainer) -> dict[str, float]:
+    """Make one step; raises `BadEnvironment` where it does not fit into memory."""
     try:
-        return run.advance()
-    except memory.ERRORS as error:
-        raise _no_memory(run, memory.full(error)) from error
+        return trainer.advance()
+    except memory.MEMORY_ERRORS as error:
+        raise _no_memory(trainer, memory.exhausted_memory(error)) from error
 
 
-def _no_memory(run: Trainer, full: str) -> BadEnvironment:
-    """The error for a step that does not fit into the memory, however small its parts were made."""
-    clips, ways = run.options.batch_size // run.team.count, []
-    if run.accumulate < clips:
-        ways.append(f"--accumulate {more_parts(run.accumulate, clips)} (the same batch in smaller parts)")
-    if not run.options.checkpoint_activations:
-        ways.append("--checkpoint-activations")
-    saved = f", and --resume: {run.output} has a save" if ways and run.saved is not None else ""
-    mend = f"give the same command with {' or '.join(ways)}{saved}" if ways else "choose a smaller --preset"
-    return BadEnvironment(f"step {run.step + 1} does not fit into {full}: {mend}")
+def _no_memory(trainer: Trainer, full: str) -> BadEnvironment:
+    """Error for a step that does not fit into memory, with the flags that reduce its memory."""
+    clips, remedies = trainer.options.batch_size // trainer.processes.world_size, []
+    if trainer.accumulate < clips:
+        remedies.append(f"--accumulate {more_parts(trainer.accumulate, clips)}")
+    if not trainer.options.checkpoint_activations:
+        remedies.append("--checkpoint-activations")
+    resume = f", and --resume ({trainer.output} has a save)" if remedies and trainer.saved is not None else ""
+    advice = f"repeat the command with {' or '.join(remedies)}{resume}" if remedies else "choose a smaller --preset"
+    return BadEnvironment(f"step {trainer.step + 1} does not fit into {full}: {advice}")
 
 
-def _train(run: Trainer, options: TrainOptions, stop: Callable[[], bool]) -> None:
-    title = f"train {run.raw.config.model}"
-    progress = Progress(title, options.steps, "steps", done=run.step) if run.team.main else None
-    with interruptible() as interrupted:
+def _train(trainer: Trainer, options: TrainOptions, stop: Callable[[], bool]) -> None:
+    title = f"train {trainer.raw.config.model}"
+    progress = Progress(title, options.steps, "steps", done=trainer.step) if trainer.processes.is_main else None
+    with defer_interrupts() as interrupted:
         leave = False
-        while run.step < options.steps and not leave:
-            losses = _advance(run)
+        while trainer.step < options.steps and not leave:
+            losses = _advance(trainer)
             if progress:
                 speed = f"{progress.rate * options.batch_size:.1f} clips/s"
                 progress.advance(1, f"loss {sum(losses.values()):.4f}, {speed}")
-            pressed, done = run.team.agree(interrupted(), stop())
-            leave = pressed or done
-            if run.step % options.save_every == 0 or run.step == options.steps or leave:
-                run.save()
-            if run.step % options.sample_every == 0 or run.step == options.steps:
-                run.show()
-        if leave and pressed and run.step < options.steps:
-            again = resuming(run.team.count)
-            raise Interrupted(f"stopped after step {run.step} of {options.steps}; go on with\n  {again}")
+            signalled, stopped = trainer.processes.any_rank(interrupted(), stop())
+            leave = signalled or stopped
+            if trainer.step % options.save_every == 0 or trainer.step == options.steps or leave:
+                trainer.save()
+            if trainer.step % options.sample_every == 0 or trainer.step == options.steps:
+                trainer.write_preview()
+        if leave and signalled and trainer.step < options.steps:
+            command = resume_command(trainer.processes.world_size)
+            raise Interrupted(f"stopped after step {trainer.step} of {options.steps}; continue with\n  {command}")
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C and SIGTERM, as schedulers send it, set a flag instead of breaking a step in two."""
-    asked: list[int] = []
+def defer_interrupts() -> Iterator[Callable[[], bool]]:
+    """Context manager: record SIGINT (Ctrl-C) and SIGTERM (sent by schedulers) instead of interrupting a step.
+
+    Yields a function that is True once a signal has arrived.
+    """
+    received: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in numbers}
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def resuming(processes: int) -> str:
-    """The command that takes up what this process does, with as many processes on this machine."""
+def resume_command(processes: int) -> str:
+    """Command that resumes the current run, with as many processes on this machine."""
     arguments = [a for a in sys.argv[1:] if a != "--resume"]
-    here = os.environ.get("LOCAL_WORLD_SIZE", str(processes))
-    start = ["torchrun", "--nproc-per-node", here] if processes > 1 else ["python"]
-    return shlex.join([*start, "-m", "vfbench", *arguments, "--resume"])
+    processes_here = os.environ.get("LOCAL_WORLD_SIZE", str(processes))
+    launcher = ["torchrun", "--nproc-per-node", processes_here] if processes > 1 else ["python"]
+    return shlex.join([*launcher, "-m", "vfbench", *arguments, "--resume"])

@@ -1,4 +1,4 @@
-"""A training on its way: weights, their average, optimiser and step, and one step of them."""
+"""Training state (weights, EMA, optimiser, step) and one optimiser step."""
 
 from __future__ import annotations
 
@@ -23,173 +23,178 @@ from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Dataset
 from vfbench.training import preview
 from vfbench.training.batches import Batch, TrainingBatches
-from vfbench.training.build import start_from
-from vfbench.training.distributed import Team
-from vfbench.training.options import TrainOptions, conditions, drawn
+from vfbench.training.build import load_initial_weights
+from vfbench.training.distributed import ProcessGroup
+from vfbench.training.options import TrainOptions, conditioning_probs, crop_options
 from vfbench.training.precision import autocast, kernels, recompute
-from vfbench.training.resume import Part, forget_later, load_state, log, require_new, write
+from vfbench.training.resume import Stateful, append_log, load_state, require_new, save_state, truncate_log
 from vfbench.utils import checkpoint, memory
 from vfbench.utils.files import file_sha256
-from vfbench.utils.prefetch import ahead
+from vfbench.utils.prefetch import prefetch
 
 
 class Trainer:
-    """The state of a training run: weights, EMA, optimiser, step."""
+    """Training run: raw weights, EMA, optimiser and step. Raises `MissingData` for an empty train split."""
 
     def __init__(
-        self, model: DiffusionModel, dataset: Dataset, options: TrainOptions, output: Path, team: Team
+        self, model: DiffusionModel, dataset: Dataset, options: TrainOptions, output: Path, processes: ProcessGroup
     ) -> None:
         if dataset.size("train") == 0:
             raise MissingData(
                 f"{dataset.name}: no train clips found; see `python -m vfbench show dataset {dataset.name}`"
             )
-        self.options, self.output, self.dataset, self.team, self.step = options, output, dataset, team, 0
-        self.saved: int | None = None  # the step that --resume goes on from
-        self.sheets = memory.AdaptiveBatches()  # clips of a sheet that fit into the memory at once
-        self.drawn, self.conditions = drawn(dataset, options), conditions(dataset, options)
-        share, self.accumulate = team.share(options.batch_size, options.accumulate), options.accumulate
-        model.record_conditions(self.conditions)
-        self.raw = model.to(team.device)
-        self.bare = flops.without_values(self.raw)  # before its way to compute is changed
-        began = start_from(model, options.init_from) if options.init_from is not None else None
+        self.options, self.output, self.dataset, self.processes, self.step = options, output, dataset, processes, 0
+        self.saved: int | None = None  # last saved step, from which --resume continues
+        self.preview_batches = memory.AdaptiveBatches()
+        self.crop_options = crop_options(dataset, options)
+        self.conditioning_probs = conditioning_probs(dataset, options)
+        share, self.accumulate = processes.share(options.batch_size, options.accumulate), options.accumulate
+        model.record_conditioning(self.conditioning_probs)
+        self.raw = model.to(processes.device)
+        self.meta_model = flops.meta_copy(self.raw)  # copied before recomputation and compilation are turned on
+        init_sha256 = load_initial_weights(model, options.init_from) if options.init_from is not None else None
         self.ema = copy.deepcopy(self.raw).eval().requires_grad_(False)
         if options.checkpoint_activations:
             recompute(self.raw)
         if options.compile:
             for network in self.raw.networks().values():
-                network.compile(dynamic=False)  # a program for each batch size: symbolic sizes take far longer
-        optimizer = torch.optim.AdamW(model.groups(options.lr), weight_decay=options.weight_decay)
-        self.rates = [group["lr"] for group in optimizer.param_groups]
-        self.model, self.optimizer = team.prepare(_Losses(self.raw), optimizer)
-        fixed = {**options.of_the_weights(), **self.drawn, "init_from": began}
-        self.spec: dict[str, Any] = {"config": asdict(model.config), "data": dataset.fingerprint, "options": fixed}
-        # What is made by arithmetic alone would only compete with the step for the same cores.
-        workers = options.workers if self.drawn or team.device.type == "cuda" else 0
-        make = TrainingBatches(dataset, options, self.drawn, self.conditions, model.draw, share, team.device)
-        self.batches = ahead(make, self._steps(), workers=workers, depth=max(2 * workers, 1))
-        self.began = time.monotonic()
+                network.compile(dynamic=False)  # one program per batch size: symbolic sizes take far longer
+        optimizer = torch.optim.AdamW(model.parameter_groups(options.lr), weight_decay=options.weight_decay)
+        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.model, self.optimizer = processes.prepare(_Losses(self.raw), optimizer)
+        fixed = {**options.weight_options(), **self.crop_options, "init_from": init_sha256}
+        self.settings: dict[str, Any] = {"config": asdict(model.config), "data": dataset.fingerprint, "options": fixed}
+        # Rendered clips on a CPU are computed without prefetching: threads would compete with the step for the cores.
+        workers = options.workers if self.crop_options or processes.device.type == "cuda" else 0
+        batches = TrainingBatches(
+            dataset, options, self.crop_options, self.conditioning_probs, model.draw, share, processes.device
+        )
+        self.batches = prefetch(batches, self._steps(), workers=workers, depth=max(2 * workers, 1))
+        self.started = time.monotonic()
 
     def _steps(self) -> Iterator[int]:
-        yield from range(self.step, self.options.steps)  # asked for when an earlier run has been taken up
+        yield from range(self.step, self.options.steps)  # lazy: `start` may set the step of a resumed run first
 
     @cached_property
     def _flops(self) -> int | None:
-        """What a step takes, where that can be counted; for the first card."""
-        each = flops.training_flops_or_none(self.bare)
-        return None if each is None else each * self.options.batch_size
+        """FLOPs of a step, None where they cannot be counted; computed for the first model card."""
+        per_clip = flops.training_flops_or_none(self.meta_model)
+        return None if per_clip is None else per_clip * self.options.batch_size
 
     @property
     def seconds(self) -> float:
-        """How long it has taken, all runs together."""
-        return time.monotonic() - self.began
+        """Training time in seconds, including the runs before a resume."""
+        return time.monotonic() - self.started
 
     @property
-    def _parts(self) -> dict[str, Part]:
+    def _parts(self) -> dict[str, Stateful]:
         return {"model": self.raw, "ema": self.ema, "optimizer": self.optimizer}
 
     def start(self, resume: bool) -> None:
-        """Begin anew, or take up where an earlier run stopped."""
+        """Start a new run, or restore the saved one; raises as `resume.load_state` and `resume.require_new`."""
         if resume:
-            self.step, before = load_state(self.output, self._parts, self.spec)
-            self.began, self.saved = self.began - before, self.step
+            self.step, seconds = load_state(self.output, self._parts, self.settings)
+            self.started, self.saved = self.started - seconds, self.step
         else:
             require_new(self.output)
-        if self.team.main:
-            forget_later(self.output, self.step)
+        if self.processes.is_main:
+            truncate_log(self.output, self.step)
 
     def advance(self) -> dict[str, float]:
-        """One optimiser step; returns the loss terms. Raises `UserError` in place of a step that is not finite."""
-        with self.team.as_one():
+        """Make one optimiser step; returns the loss terms. Raises `UserError` before a step that is not finite."""
+        with self.processes.collective():
             batch = next(self.batches)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * lr_factor(self.step, self.options)
-        terms = self._gradients(batch)
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = lr * lr_factor(self.step, self.options)
+        terms = self._accumulate_gradients(batch)
         norm = nn.utils.clip_grad_norm_(self.raw.parameters(), self.options.clip_norm)
-        losses = self._finite(terms, norm)
+        losses = self._require_finite(terms, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        self._average()
-        if self.step % 50 == 0 and self.team.main:
-            log(self.output, {"step": self.step, **losses, "seconds": round(self.seconds, 1)})
+        self._update_ema()
+        if self.step % 50 == 0 and self.processes.is_main:
+            append_log(self.output, {"step": self.step, **losses, "seconds": round(self.seconds, 1)})
         return losses
 
-    def _finite(self, terms: Tensor, norm: Tensor) -> dict[str, float]:
-        """The loss terms over all processes; raises `UserError` in each where one, or the gradients, are not finite.
+    def _require_finite(self, terms: Tensor, norm: Tensor) -> dict[str, float]:
+        """Loss terms averaged over all processes; raises `UserError` on all where a loss or the norm is not finite.
 
-        Before the step is made: a loss may be finite and its gradients not, and then clipping makes NaN of them, which
-        would be averaged and saved.
+        Must precede the optimiser step: a finite loss may have infinite gradients, which clipping turns into NaN, and
+        these would enter the EMA and the saved state.
         """
-        *values, size = self.team.mean(torch.cat([terms, norm[None]])).tolist()  # one copy: each waits for the GPU
-        losses = dict(zip(self._terms, values, strict=True))
-        if all(math.isfinite(value) for value in (*values, size)):
+        # One tensor, so one copy: each copy waits for the GPU.
+        *values, mean_norm = self.processes.mean(torch.cat([terms, norm[None]])).tolist()
+        losses = dict(zip(self._loss_names, values, strict=True))
+        if all(math.isfinite(value) for value in (*values, mean_norm)):
             return losses
-        found = f"loss {losses}, norm of the gradients {size}"
-        raise UserError(f"step {self.step + 1} is not finite and was not made ({found}): {self._calmer()}")
+        reason = f"loss {losses}, gradient norm {mean_norm}"
+        raise UserError(f"step {self.step + 1} is not finite, training stopped ({reason}): {self._divergence_advice()}")
 
-    def _calmer(self) -> str:
-        """What to do about a training that diverges; resuming alone would meet the same numbers again."""
-        ways = "a lower --lr" if self.options.dtype == "float32" else "a lower --lr or --dtype float32"
+    def _divergence_advice(self) -> str:
+        """Flags to try after divergence; --resume alone would repeat the same numbers."""
+        flags = "a lower --lr" if self.options.dtype == "float32" else "a lower --lr or --dtype float32"
         if self.saved is None:
-            return f"give the same command with {ways}"
+            return f"repeat the command with {flags}"
         return (
-            f"begin anew from the weights of step {self.saved} with --init-from {self.output}, another --output and "
-            f"{ways}; where the machine was at fault, go on from that step with --resume"
+            f"start a new run from the weights of step {self.saved} with --init-from {self.output}, another --output "
+            f"and {flags}; after a hardware fault, continue from that step with --resume"
         )
 
-    def _gradients(self, batch: Batch) -> Tensor:
-        """Those of a step, in more parts from here on where there is too little memory; returns the loss terms."""
+    def _accumulate_gradients(self, batch: Batch) -> Tensor:
+        """Accumulate gradients; on out-of-memory, split the batch further and retry. Returns the loss terms."""
         while True:
             parts = batch.parts(self.accumulate)
             try:
-                return torch.stack([self._learn(part, len(parts), last=part is parts[-1]) for part in parts]).mean(0)
-            except memory.ERRORS as error:
-                full = memory.full(error)
-                if self.team.count > 1 or self.accumulate == len(batch.clips):  # the others would wait for this one
+                return torch.stack([self._backward(part, len(parts), last=part is parts[-1]) for part in parts]).mean(0)
+            except memory.MEMORY_ERRORS as error:
+                full = memory.exhausted_memory(error)
+                # With several processes the others would wait for this one.
+                if self.processes.world_size > 1 or self.accumulate == len(batch.clips):
                     raise
             self.optimizer.zero_grad()
-            torch.cuda.empty_cache()  # here, where the error is gone, and with it what it held of the failed part
+            torch.cuda.empty_cache()  # outside of `except`: the error holds the tensors of the failed part
             if self.options.compile:
-                torch._dynamo.reset()  # a network has programs for a few sizes only, and then runs uncompiled
+                torch._dynamo.reset()  # torch compiles a network for a few batch sizes only, then runs it uncompiled
             self.accumulate = more_parts(self.accumulate, len(batch.clips))
-            said = f"step {self.step + 1} does not fit into {full}: each batch in {self.accumulate} parts"
-            print(f"{said} from here on, the weights are the same but for the rounding of sums", file=sys.stderr)
+            message = f"step {self.step + 1} does not fit into {full}: continuing with --accumulate {self.accumulate}"
+            print(f"{message}, which changes the weights by rounding only", file=sys.stderr)
 
-    def _learn(self, part: Batch, count: int, *, last: bool) -> Tensor:
-        """Add the gradients of one of `count` parts; returns the loss terms."""
-        x = part.clips.to(self.team.device).float().div(127.5).sub(1)
-        device, dtype = self.team.device, self.options.dtype
-        with nullcontext() if last else self.team.alone(self.model), kernels(device, dtype):
+    def _backward(self, part: Batch, count: int, *, last: bool) -> Tensor:
+        """Add the gradients of one of `count` parts; returns its loss terms, detached."""
+        x = part.clips.to(self.processes.device).float().div(127.5).sub(1)
+        device, dtype = self.processes.device, self.options.dtype
+        with nullcontext() if last else self.processes.no_sync(self.model), kernels(device, dtype):
             with autocast(device, dtype):
                 losses: dict[str, Tensor] = self.model(x, part)
             terms = torch.stack(list(losses.values()))
             (terms.sum() / count).backward()  # type: ignore[no-untyped-call]  # torch has no type
-        self._terms = list(losses)
+        self._loss_names = list(losses)
         return terms.detach()
 
     @torch.no_grad()
-    def _average(self) -> None:
-        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))  # young averages forget faster
+    def _update_ema(self) -> None:
+        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))  # smaller in the first steps
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.raw.parameters()), 1 - decay)
 
     def save(self) -> None:
-        """Write the EMA model, then what resuming needs (a run that is done has its model), and the card.
+        """Write the EMA model, the training state and the model card.
 
-        Where the model cannot be written, what resuming needs is, and resuming writes the model.
+        The state is written even where writing the model fails: a resumed run then writes the model.
         """
-        with self.team.as_one():
-            if self.team.main:
+        with self.processes.collective():
+            if self.processes.is_main:
                 try:
                     self.ema.save(self.output, half=self.options.half)
                 finally:
-                    write(self.output, self._parts, self.step, self.seconds, self.spec)
+                    save_state(self.output, self._parts, self.step, self.seconds, self.settings)
                 self._write_card()
         self.saved = self.step
 
     def save_model(self) -> None:
-        """Write the EMA model and the card, as they are."""
-        with self.team.as_one():
-            if self.team.main:
+        """Write the EMA model and the model card alone."""
+        with self.processes.collective():
+            if self.processes.is_main:
                 self.ema.save(self.output, half=self.options.half)
                 self._write_card()
 
@@ -200,37 +205,38 @@ class Trainer:
             self.output,
             self.ema.config,
             dataset=self.dataset,
-            options={**asdict(self.options), **self.spec["options"], "accumulate": self.accumulate},
+            options={**asdict(self.options), **self.settings["options"], "accumulate": self.accumulate},
             step=self.step,
             flops=None if self._flops is None else self._flops * self.step,
             sha256=file_sha256(self.output / checkpoint.TENSORS),
         )
 
-    def show(self) -> None:
-        """Sample a few held-out clips into `samples/`, to be looked at."""
-        with self.team.as_one():
-            if self.team.main:
-                sampler = DiffusionSampler(self.ema, "none", self.team.device)
-                preview.write(self.output / "samples" / f"step_{self.step:06d}", sampler, self.dataset, self.sheets)
+    def write_preview(self) -> None:
+        """Sample a few test clips into `samples/`."""
+        with self.processes.collective():
+            if self.processes.is_main:
+                sampler = DiffusionSampler(self.ema, "none", self.processes.device)
+                path = self.output / "samples" / f"step_{self.step:06d}"
+                preview.write(path, sampler, self.dataset, self.preview_batches)
 
 
 class _Losses(nn.Module):
-    """`training_losses` as a forward pass, so that accelerate can wrap it."""
+    """`DiffusionModel.training_losses` as a forward pass, so that accelerate can wrap it."""
 
     def __init__(self, model: DiffusionModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return self.model.training_losses(x, batch.labels, batch.captions, batch.modes, batch.drawn)
+        return self.model.training_losses(x, batch.labels, batch.captions, batch.conditioning, batch.draws)
 
 
 def lr_factor(step: int, options: TrainOptions) -> float:
-    """Linear warm-up, then half a cosine down to a twentieth."""
-    rising = min((step + 1) / max(options.warmup_steps, 1), 1.0)
-    return rising * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
+    """Factor on the learning rate: linear warm-up times a cosine decay from 1 to 0.05 at the last step."""
+    warmup = min((step + 1) / max(options.warmup_steps, 1), 1.0)
+    return warmup * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
 
 
 def more_parts(parts: int, clips: int) -> int:
-    """At least twice as many equal parts of so many clips."""
+    """Smallest number of equal parts of `clips` clips that is at least twice `parts`, or `clips`."""
     return next(count for count in range(min(2 * parts, clips), clips + 1) if clips % count == 0)

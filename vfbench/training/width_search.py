@@ -1,4 +1,4 @@
-"""The widths of a model among its options: found at any depth, and searched until the model costs what it should."""
+"""Search for network widths that give a model a wanted cost; finds widths at any depth of the model's options."""
 
 from __future__ import annotations
 
@@ -8,79 +8,83 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-LARGEST = 16.0  # times as wide as the preset, and the smallest that part of it: another preset would be meant
-LEEWAY = 0.25  # of a width: how far a single one may be moved from its proportion
-UNIT = 8  # group norms have eight groups, and kernels like multiples of eight
+MAX_SCALE = 16.0  # largest factor on all widths, and the inverse of the smallest; beyond it choose another preset
+MAX_DEVIATION = 0.25  # of a single width from the common factor, relative
+WIDTH_MULTIPLE = 8  # group norms have eight groups, and kernels are faster with multiples of eight
 
 Widths: TypeAlias = tuple[int, ...]
-Place: TypeAlias = tuple[str | int, ...]  # of a width: the names and numbers on the way to it
+OptionPath: TypeAlias = tuple[str | int, ...]  # keys and list indices that lead to a width
 
 
-def steps(options: Mapping[str, Any], path: Place = ()) -> dict[Place, int]:
-    """Where widths stand, and the numbers they must be multiples of."""
-    found: dict[Place, int] = {}
+def width_multiples(options: Mapping[str, Any], path: OptionPath = ()) -> dict[OptionPath, int]:
+    """Path of each width (`channels`, `width`, `hidden`), with the number that the width must be a multiple of."""
+    multiples: dict[OptionPath, int] = {}
     for name, value in options.items():
         if isinstance(value, Mapping):
-            found |= steps(value, (*path, name))
+            multiples |= width_multiples(value, (*path, name))
         elif name == "channels":
-            found |= {(*path, name, i): UNIT for i in range(len(value))}
+            multiples |= {(*path, name, i): WIDTH_MULTIPLE for i in range(len(value))}
         elif name == "width":
-            found[*path, name] = UNIT * options.get("heads", 1)
+            multiples[*path, name] = WIDTH_MULTIPLE * options.get("heads", 1)
         elif name == "hidden":
-            found[*path, name] = UNIT
-    return found
+            multiples[*path, name] = WIDTH_MULTIPLE
+    return multiples
 
 
-def at(options: Any, path: Place) -> Any:
-    """What stands at a place."""
+def get_option(options: Any, path: OptionPath) -> Any:
+    """Value at a path in nested options."""
     return functools.reduce(lambda node, key: node[key], path, options)
 
 
-def changed(options: Mapping[str, Any], widths: Mapping[Place, int]) -> dict[str, Any]:
-    """A copy of the options with other widths."""
+def with_widths(options: Mapping[str, Any], widths: Mapping[OptionPath, int]) -> dict[str, Any]:
+    """Copy of the options with the widths at these paths replaced."""
     copied = copy.deepcopy(dict(options))
     for path, width in widths.items():
-        at(copied, path[:-1])[path[-1]] = width
+        get_option(copied, path[:-1])[path[-1]] = width
     return copied
 
 
-def nearest(
-    before: Mapping[Place, int], steps: Mapping[Place, int], error: Callable[[Widths], float], enough: float
+def search(
+    before: Mapping[OptionPath, int],
+    multiples: Mapping[OptionPath, int],
+    error: Callable[[Widths], float],
+    tolerance: float,
 ) -> Widths:
-    """The widths of almost no error: as they are, else all by one factor, else single ones step by step.
+    """Widths whose absolute error is at most `tolerance`, or the nearest ones found.
 
-    `before` are those of the preset, `steps` what each must be a multiple of. `error` grows with every width and is 0
-    at what is wanted; one of at most `enough`, of either sign, ends the search. Where none is found, the nearest.
+    Tries the preset's widths `before`, then all scaled by one factor (bisection), then single widths step by step.
+    `multiples` as in `width_multiples`. `error` increases with every width and is 0 at the target cost.
     """
 
     def scaled(factor: float) -> Widths:
-        return tuple(max(round(factor * width / steps[path]), 1) * steps[path] for path, width in before.items())
+        steps = ((width, multiples[path]) for path, width in before.items())
+        return tuple(max(round(factor * width / step), 1) * step for width, step in steps)
 
     def distance(widths: Widths) -> float:
         return abs(error(widths))
 
     best = tuple(before.values())
-    if distance(best) <= enough:
+    if distance(best) <= tolerance:
         return best
-    low, high = 1 / LARGEST, LARGEST
+    low, high = 1 / MAX_SCALE, MAX_SCALE
     while high / low > 1.001:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if error(scaled(middle)) > 0 else (middle, high)
     best = min(scaled(low), scaled(high), key=distance)
-    if low == 1 / LARGEST or high == LARGEST:  # what is wanted lies beyond, and single steps will not get there
+    if low == 1 / MAX_SCALE or high == MAX_SCALE:  # the target is out of range, beyond the reach of single steps
         return best
-    proportion = [low * width for width in before.values()]
-    while distance(best) > enough:
-        nearer = min(_neighbours(best, proportion, list(steps.values())), key=distance, default=best)
+    proportional = [low * width for width in before.values()]
+    while distance(best) > tolerance:
+        nearer = min(_neighbours(best, proportional, list(multiples.values())), key=distance, default=best)
         if distance(nearer) >= distance(best):
             break
         best = nearer
     return best
 
 
-def _neighbours(widths: Widths, proportion: Sequence[float], steps: Sequence[int]) -> Iterator[Widths]:
-    """Each width one step up and down, as far as it stays near its proportion."""
-    for i, step in enumerate(steps):
+def _neighbours(widths: Widths, proportional: Sequence[float], multiples: Sequence[int]) -> Iterator[Widths]:
+    """Widths with one of them a step up or down, at most `MAX_DEVIATION` from its proportional value."""
+    for i, step in enumerate(multiples):
         for width in (widths[i] - step, widths[i] + step):
-            if width > 0 and abs(width / proportion[i] - 1) <= LEEWAY:
+            if width > 0 and abs(width / proportional[i] - 1) <= MAX_DEVIATION:
                 yield (*widths[:i], width, *widths[i + 1 :])

@@ -1,1 +1,1 @@
-"""Files, tensors, devices and memory of the machine; nothing about video models."""
+"""Files, tensors, devices and memory; nothing specific to video models."""

@@ -1,4 +1,4 @@
-"""Weights on disk: find, read and write them. Only safetensors is opened; nothing is ever unpickled."""
+"""Checkpoint folders: find and check them. Only safetensors files are read; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -11,67 +11,68 @@ from vfbench.errors import MissingData, UserError
 from vfbench.utils import memory
 from vfbench.utils.files import read_json
 
-SHIPPED = Path(__file__).parent.parent / "checkpoints"
-CONFIG, TENSORS = "config.json", "model.safetensors"  # what a checkpoint is
+SHIPPED_FOLDER = Path(__file__).parent.parent / "checkpoints"
+CONFIG, TENSORS = "config.json", "model.safetensors"  # the two files of a checkpoint
 HUB_NAME = r"[\w-][\w.-]*/[\w-][\w.-]*"  # owner/name
 
 
 def shipped(dataset: str, name: str) -> Path | None:
-    """The folder of a checkpoint that comes with vfbench, if there is one: `checkpoints/<dataset>/<name>`."""
-    folder = SHIPPED / dataset / name
+    """Folder of a checkpoint shipped with vfbench, `checkpoints/<dataset>/<name>`; None where there is none."""
+    folder = SHIPPED_FOLDER / dataset / name
     return folder if (folder / CONFIG).is_file() else None
 
 
 def require_checkpoint(folder: Path, model: str | None = None) -> None:
-    """Raise `MissingData` where a folder is not a checkpoint, or not that of `model`, with the command that mends it.
+    """Raise `MissingData` where a folder is not a checkpoint, or not one of `model`, with the flag that mends it.
 
-    Only what stands there is looked at; `load_into` looks into it.
+    Reads only the configuration; `load_into` checks the tensors.
     """
     if not folder.is_dir():
-        raise MissingData(f"{folder} {_no_folder(folder)}")
+        raise MissingData(f"{folder} {_not_a_folder(folder)}")
     if not (folder / CONFIG).is_file():
-        raise MissingData(f"{folder} {_another_folder(folder)}")
+        raise MissingData(f"{folder} {_not_a_checkpoint(folder)}")
     content = read_json(folder / CONFIG)
-    found, other = content.get("model"), content.get("_class_name") or content.get("model_type")
-    if not isinstance(found, str):
-        of = f"describes a '{other}' of another library" if other else "names no model"
-        raise MissingData(f"{folder / CONFIG} {of}: a checkpoint is what `vfbench train` writes")
-    if model and found != model:
-        raise MissingData(f"{folder} is a checkpoint of '{found}', not of '{model}': say --model {found}")
+    saved_model, other = content.get("model"), content.get("_class_name") or content.get("model_type")
+    if not isinstance(saved_model, str):
+        reason = f"describes a '{other}' of another library" if other else "names no model"
+        raise MissingData(f"{folder / CONFIG} {reason}: needed is a checkpoint of `vfbench train`")
+    if model and saved_model != model:
+        raise MissingData(f"{folder} is a checkpoint of '{saved_model}', not of '{model}': use --model {saved_model}")
     if not (folder / TENSORS).is_file():
         raise MissingData(f"{folder} has a {CONFIG} and no {TENSORS}: copy that file too, or train again")
 
 
-def _no_folder(path: Path) -> str:
+def _not_a_folder(path: Path) -> str:
+    """Reason and advice for a path that is not a folder."""
     if path.name in (CONFIG, TENSORS) and path.is_file():
         return f"is a file of a checkpoint: give its folder, {path.parent}"
     if path.exists():
         return f"is a file: a checkpoint is a folder with {CONFIG} and {TENSORS}"
-    of_hub = f", or hub:{path} for one of the hub" if re.fullmatch(HUB_NAME, str(path)) else ""
-    return f"does not exist: give the --output of a `python -m vfbench train`{of_hub}"
+    hub_name = f", or hub:{path} for a checkpoint on the hub" if re.fullmatch(HUB_NAME, str(path)) else ""
+    return f"does not exist: give the --output of a `python -m vfbench train`{hub_name}"
 
 
-def _another_folder(folder: Path) -> str:
-    """What a folder without configuration is."""
+def _not_a_checkpoint(folder: Path) -> str:
+    """Reason and advice for a folder without a configuration file."""
     if (folder / "model_index.json").is_file():
-        return f"is a pipeline of diffusers: say --model \"diffusers(id='{folder}')\" and no --checkpoint"
+        return f"is a pipeline of diffusers: use --model \"diffusers(id='{folder}')\" without --checkpoint"
     if (folder / "run.json").is_file():
         options = read_json(folder / "run.json").get("options", {})
-        used = options.get("checkpoint", {}).get("value", "None")
-        instead = "leave out --checkpoint, as it did" if used == "None" else f"say --checkpoint {used}, as it did"
-        return f"is the folder of a run, which holds scores and no weights: {instead}"
-    what = f"holds no {CONFIG}" if any(folder.iterdir()) else "is empty"
-    return f"{what}: give the --output of a `python -m vfbench train` that has saved"
+        checkpoint = options.get("checkpoint", {}).get("value", "None")
+        advice = "leave out --checkpoint" if checkpoint == "None" else f"use --checkpoint {checkpoint}"
+        return f"is the folder of a run, which holds scores and no weights: {advice}, as that run did"
+    reason = f"holds no {CONFIG}" if any(folder.iterdir()) else "is empty"
+    return f"{reason}: give the --output of a `python -m vfbench train` that has saved"
 
 
 @contextmanager
-def describing(path: Path, model: str) -> Iterator[None]:
-    """Within, a model is built of what a file says: a value that is missing or out of range names the file."""
+def config_errors(path: Path, model: str) -> Iterator[None]:
+    """Context manager: turn errors of building `model` from the file `path` into `MissingData` naming the file."""
     try:
-        with memory.needed(f"the {model} of {path}"):
+        with memory.require_memory(f"the {model} of {path}"):
             yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
         if isinstance(error, UserError) and type(error) is not UserError:
-            raise  # not about a value: a library is missing, or another file
+            raise  # a missing library or another file, not a bad value
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise MissingData(f"{path} does not describe a {model} ({reason})") from error

@@ -1,4 +1,4 @@
-"""Where work runs, in what precision, and how many clips at once."""
+"""Device, precision, batch size and CPU cores."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import torch
 from vfbench.errors import BadEnvironment, UserError, unknown
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-BATCH = {"cpu": 32, "cuda": 256}  # clips of BATCH_FRAMES frames that `auto` makes at once
+AUTO_BATCH = {"cpu": 32, "cuda": 256}  # batch size of `auto` for clips of BATCH_FRAMES frames
 BATCH_FRAMES = 16
 
 
-def choose(name: str) -> torch.device:
-    """`auto` is CUDA where there is one; asking for CUDA where there is none raises `BadEnvironment`."""
+def choose_device(name: str) -> torch.device:
+    """Device for `auto`, `cpu` or `cuda`; `auto` prefers CUDA. Raises `BadEnvironment` for `cuda` without a GPU."""
     if name not in ("auto", "cpu", "cuda"):
         raise unknown("--device", name, ["auto", "cpu", "cuda"])
     if name == "cuda" and not torch.cuda.is_available():
-        raise BadEnvironment("--device cuda: torch sees no CUDA device here; use --device cpu")
+        raise BadEnvironment("--device cuda: torch sees no CUDA device; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def precision(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 (by autocast) on a GPU and float32 on a CPU."""
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Computation dtype by name; `auto` is bfloat16 (autocast) on a GPU and float32 on a CPU."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name not in DTYPES:
@@ -34,18 +34,18 @@ def precision(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def batch_size(asked: int | Literal["auto"], device: torch.device, frames: int = BATCH_FRAMES) -> int:
-    """How many clips are made at once: by `auto` fewer, the longer they are; raises `UserError` for none."""
-    if asked == "auto":
-        return max(1, BATCH[device.type] * BATCH_FRAMES // max(frames, BATCH_FRAMES))
-    if asked < 1:
-        raise UserError(f"--batch-size {asked}: at least 1, or auto")
-    return asked
+def choose_batch_size(size: int | Literal["auto"], device: torch.device, frames: int = BATCH_FRAMES) -> int:
+    """Clips per batch; `auto` makes batches of long clips smaller. Raises `UserError` for a size below 1."""
+    if size == "auto":
+        return max(1, AUTO_BATCH[device.type] * BATCH_FRAMES // max(frames, BATCH_FRAMES))
+    if size < 1:
+        raise UserError(f"--batch-size {size}: must be at least 1, or auto")
+    return size
 
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """Within, float32 is float32: no TF32 in convolutions or matrix products, no autocast. For feature networks."""
+    """Context manager: full float32, without TF32 in convolutions and matrix products, without autocast."""
     convolution, product = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
@@ -55,6 +55,6 @@ def exact_float32(device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolution, product
 
 
-def cores() -> int:
-    """How many cores this process may use, which a scheduler may have made fewer than there are."""
+def available_cores() -> int:
+    """Number of CPU cores that this process may use; a scheduler may allow fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

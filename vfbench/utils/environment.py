@@ -1,4 +1,4 @@
-"""What every result says of its making: what was asked for, the machine, the versions."""
+"""Provenance in every result: options, machine, versions, and a hash of the code."""
 
 from __future__ import annotations
 
@@ -13,52 +13,73 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict
 
-VERSIONED = ("vfbench", "torch", "torchvision", "numpy", "scipy", "safetensors")
+VERSIONED_PACKAGES = ("vfbench", "torch", "torchvision", "numpy", "scipy", "safetensors")
 
 PACKAGE = Path(__file__).parent.parent
-# Code that moves no number of a run: flags, tables, training, checks of datasets, words of errors.
-APART = ("cli", "report", "training", "data", "__init__.py", "__main__.py", "errors.py", "torchmetrics.py")
+# Code that does not change the numbers of a run: flags, tables, training, dataset checks, error messages.
+UNHASHED = ("cli", "report", "training", "data", "__init__.py", "__main__.py", "errors.py", "torchmetrics.py")
 
 
 @functools.cache
 def code_version(package: Path = PACKAGE) -> str:
-    """SHA-256 of the sources that move a number, and of torch's version; part of the id of a run and of every cache.
+    """SHA-256 of torch's version and of the sources that can change a number; part of run ids and cache keys.
 
-    A change in one of `APART` keeps chunks and features; a change anywhere else makes them again.
+    Changes below `UNHASHED` keep chunks and features valid; any other change computes them again.
     """
-    total = hashlib.sha256(torch.__version__.encode())
-    for path in sorted((*package.glob("*.py"), *package.glob("*/*.py"))):  # through the links metrics and baselines
-        place = path.relative_to(package)
-        if place.parts[0] not in APART:
-            total.update(f"{place}\n".encode() + path.read_bytes())
-    return total.hexdigest()
+    sha256 = hashlib.sha256(torch.__version__.encode())
+    for path in sorted((*package.glob("*.py"), *package.glob("*/*.py"))):  # includes the symlinks metrics and baselines
+        name = path.relative_to(package)
+        if name.parts[0] not in UNHASHED:
+            sha256.update(f"{name}\n".encode() + path.read_bytes())
+    return sha256.hexdigest()
 
 
-def options(given: Any, origins: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Every field of a dataclass of options with its value, and where it came from: as the command line says, else
-    whether a caller changed it."""
-    found = {}
-    for option in dataclasses.fields(given):
-        value = getattr(given, option.name)
+def options_record(options: Any, origins: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """`value` and `origin` of every field of an options dataclass.
+
+    The origin comes from `origins` (the command line), else it is `default`, or `call` for a value that differs.
+    """
+    record = {}
+    for option in dataclasses.fields(options):
+        value = getattr(options, option.name)
         default = "default" if value == option.default else "call"
-        found[option.name] = {"value": str(value), "origin": origins.get(option.name) or default}
-    return {name: told for name, told in found.items() if name != "origins"}
+        record[option.name] = {"value": str(value), "origin": origins.get(option.name) or default}
+    record.pop("origins", None)
+    return record
 
 
-def environment(device: torch.device) -> dict[str, str]:
-    """Machine and versions, as they stand in every result."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
-        "threads": str(torch.get_num_threads()),
-        "python": platform.python_version(),
-        "system": platform.system(),
-        **{name: _version(name) for name in VERSIONED},
-    }
+class Environment(BaseModel):
+    """Machine and package versions of a result."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    device: str = ""
+    threads: str = ""
+    python: str = ""
+    system: str = ""
+    vfbench: str = ""
+    torch: str = ""
+    torchvision: str = ""
+    numpy: str = ""
+    scipy: str = ""
+    safetensors: str = ""
 
 
-def processor() -> str:
-    """The name of the CPU and how many of its cores there are, as far as the system tells."""
+def environment(device: torch.device) -> Environment:
+    """Environment of this process."""
+    return Environment(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        threads=str(torch.get_num_threads()),
+        python=platform.python_version(),
+        system=platform.system(),
+        **{name: _version(name) for name in VERSIONED_PACKAGES},
+    )
+
+
+def cpu_name() -> str:
+    """CPU model and number of cores, such as `AMD EPYC 7763, 16 cores`."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,5 +1,7 @@
-"""The Hugging Face hub, asked through its own library: what it gives lies in a cache below HF_HOME, and what it refuses
-is an error that names the cache and says what to do. With HF_HUB_OFFLINE=1 that cache alone is looked at."""
+"""Files from the Hugging Face hub, cached below HF_HOME; its errors become `MissingData` with advice.
+
+With HF_HUB_OFFLINE=1 only the cache is read.
+"""
 
 from __future__ import annotations
 
@@ -10,42 +12,42 @@ from pathlib import Path
 
 from vfbench.errors import MissingData
 
-PREFIX = "hub:"  # of a name that could be taken for a folder's
+HUB_PREFIX = "hub:"  # marks a name as a repository, not a folder
 
 
-def folder(name: Path | str, patterns: Sequence[str]) -> Path:
-    """A folder as it is, or else the one in the cache with the files of these names of the repository `name`.
+def resolve_folder(name: Path | str, patterns: Sequence[str]) -> Path:
+    """The folder `name`, or the cached snapshot of the repository `name` with the files that match `patterns`.
 
-    Raises `MissingData` naming HF_HOME where it is no folder, and neither hub nor cache has it.
+    Raises `MissingData` naming HF_HOME where it is not a folder, and neither hub nor cache has it.
     """
-    if os.path.isdir(name):  # noqa: PTH112  # which a name that no file can have does not break
+    if os.path.isdir(name):  # noqa: PTH112  # Path.is_dir raises for names that no file can have
         return Path(name)
-    repo = str(name).removeprefix(PREFIX)
-    with asking(f"'{repo}' is no folder here, and neither the hub nor the cache has it", repo):
-        return _downloaded(repo, patterns)
+    repo = str(name).removeprefix(HUB_PREFIX)
+    with hub_errors(f"'{repo}' is no folder here, and neither the hub nor the cache has it", repo):
+        return _download(repo, patterns)
 
 
 def snapshot(repo: str, patterns: Sequence[str], revision: str | None = None) -> Path:
-    """The folder in the cache with a repository's files of these names, downloaded where they are not there yet.
+    """Cached snapshot of a repository with the files that match `patterns`, downloaded where it is missing.
 
     Raises `MissingData` naming HF_HOME where neither hub nor cache has it.
     """
-    with asking(f"neither the hub nor the cache gives '{repo}'{f' at {revision}' if revision else ''}", repo):
-        return _downloaded(repo, patterns, revision)
+    with hub_errors(f"neither the hub nor the cache gives '{repo}'{f' at {revision}' if revision else ''}", repo):
+        return _download(repo, patterns, revision)
 
 
-def _downloaded(repo: str, patterns: Sequence[str], revision: str | None = None) -> Path:
+def _download(repo: str, patterns: Sequence[str], revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
 
 
 @contextmanager
-def asking(what: str, repo: str, *, command: str = "") -> Iterator[None]:
-    """Within, the hub is asked of a repository: an error of it becomes a `MissingData` that begins with `what`.
+def hub_errors(what: str, repo: str, *, command: str = "") -> Iterator[None]:
+    """Context manager: turn hub errors about a repository into `MissingData` that begins with `what`.
 
-    It says what to do, and the `command` that fills the cache where there is one. The errors have no base in common:
-    OSError, ValueError, those of its HTTP library.
+    The message ends with advice, and with the `command` that fills the cache, if any. Hub errors have no common base
+    class: OSError, ValueError, errors of the HTTP library.
     """
     from huggingface_hub import constants
 
@@ -53,16 +55,16 @@ def asking(what: str, repo: str, *, command: str = "") -> Iterator[None]:
         yield
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        mend = _mend(error, repo) + (f"; the cache is filled by\n  {command}" if command else "")
-        raise MissingData(f"{what} (HF_HOME={constants.HF_HOME}): {reason}\n{mend}") from error
+        advice = _advice(error, repo) + (f"; the cache is filled by\n  {command}" if command else "")
+        raise MissingData(f"{what} (HF_HOME={constants.HF_HOME}): {reason}\n{advice}") from error
 
 
-def _mend(error: Exception, repo: str) -> str:
-    """What to do about an error of the hub."""
+def _advice(error: Exception, repo: str) -> str:
+    """Advice for an error of the hub."""
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.HFValidationError):
-        return "give a folder that is there, or the name of a repository of the hub, owner/name"
+        return "give an existing folder, or a repository on the hub, owner/name"
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     if constants.HF_HUB_OFFLINE:
         cached = ", or set HF_HOME to a cache that holds it" * isinstance(error, errors.LocalEntryNotFoundError)
@@ -75,4 +77,4 @@ def _mend(error: Exception, repo: str) -> str:
         return f"its revisions: {constants.ENDPOINT}/{repo}/branches"
     if isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
         return "log in with a token that may do this: hf auth login"
-    return "check the connection and the name, then give the same command again"
+    return "check the connection and the name, then repeat the command"

@@ -1,9 +1,9 @@
-"""Where memory is full: how errors tell it, and work that goes on with fewer things at once.
+"""Out-of-memory errors: detect them, and continue with smaller batches.
 
-A full GPU is a `torch.OutOfMemoryError` only where torch itself asks for the memory: what CUDA, cuBLAS and cuDNN take
-for themselves fails as a RuntimeError in their words. The memory of a machine is full where the system grants no more,
-by a limit that is set on the process (`ulimit -v`) or for a piece larger than all there is; where it grants more than
-there is, it ends the process later, and nothing here can know.
+A full GPU raises `torch.OutOfMemoryError` only for memory that torch allocates. CUDA, cuBLAS and cuDNN allocate memory
+of their own and fail as a RuntimeError with their own message. The main memory gives an error only where the system
+refuses an allocation: one beyond the limit of the process (`ulimit -v`) or beyond all memory of the machine. A system
+that overcommits kills the process later, which cannot be detected here.
 """
 
 from __future__ import annotations
@@ -20,89 +20,92 @@ import torch
 
 from vfbench.errors import BadEnvironment
 
-ERRORS = (RuntimeError, MemoryError, OSError)  # among which are those that tell of full memory
+MEMORY_ERRORS = (RuntimeError, MemoryError, OSError)  # classes of out-of-memory errors, among others
 
 _GPU, _MACHINE = "the memory of the GPU", "the memory of this machine"
-_SAYINGS = {
+_MESSAGES = {
     r"CUDA (driver )?error: out of memory": _GPU,
     r"CU(BLAS|DNN)_STATUS_ALLOC_FAILED": _GPU,
-    r"CUDNN_STATUS_\w*DEVICE_ALLOCATION_FAILED": _GPU,  # of cuDNN 9
+    r"CUDNN_STATUS_\w*DEVICE_ALLOCATION_FAILED": _GPU,  # cuDNN 9
     r"CUDNN_STATUS_\w*HOST_ALLOCATION_FAILED": _MACHINE,
     r"DefaultCPUAllocator: can't allocate memory": _MACHINE,
     r"std::bad_alloc": _MACHINE,
-    r"could not create a primitive$": _MACHINE,  # oneDNN's; with "descriptor" behind it something is not supported
+    r"could not create a primitive$": _MACHINE,  # oneDNN; followed by "descriptor" it is another error
 }
-_WAYS = {
+_ADVICE = {
     _GPU: (
         "compute in half precision (--dtype bfloat16), keep the networks of a pipeline off the GPU "
-        "(--model \"diffusers(offload='model')\"), or take --device cpu"
+        "(--model \"diffusers(offload='model')\"), or use --device cpu"
     ),
-    _MACHINE: "lift a limit that is set on it (ulimit -v), or take a machine with more",
+    _MACHINE: "raise the limit of the process (ulimit -v), or use a machine with more memory",
 }
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Output = TypeVar("Output")
 
 
 class NoMemory(BadEnvironment):
-    """The least that must be in memory at once does not fit, such as a single clip."""
+    """The smallest unit of work, such as a single clip, does not fit into memory."""
 
 
-def full(error: Exception) -> str:
-    """Which memory is full by this error of `ERRORS`, in words; raises every other error again."""
+def exhausted_memory(error: Exception) -> str:
+    """Name of the exhausted memory for one of `MEMORY_ERRORS`; re-raises an error that is not out of memory."""
     if isinstance(error, torch.OutOfMemoryError):
         return _GPU
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return _MACHINE
-    for saying, memory in _SAYINGS.items():
-        if re.search(saying, str(error)):
+    for message, memory in _MESSAGES.items():
+        if re.search(message, str(error)):
             return memory
     raise error
 
 
 @contextmanager
-def needed(what: str) -> Iterator[None]:
-    """Within, full memory raises `NoMemory`: `what` does not fit. For what cannot be done with less at once."""
+def require_memory(what: str) -> Iterator[None]:
+    """Context manager: turn out-of-memory errors into `NoMemory` naming `what`, for work that cannot be split."""
     try:
         yield
-    except ERRORS as error:
-        raise no_memory(what, full(error)) from error
+    except MEMORY_ERRORS as error:
+        raise no_memory(what, exhausted_memory(error)) from error
 
 
 def no_memory(what: str, memory: str) -> NoMemory:
-    """The error for what does not fit into a memory, with what helps."""
-    return NoMemory(f"{what} does not fit into {memory}: end what else runs there, {_WAYS[memory]}")
+    """Error for `what` that does not fit into a memory, with advice."""
+    return NoMemory(f"{what} does not fit into {memory}: end other programs that use it, {_ADVICE[memory]}")
 
 
 @dataclass
 class AdaptiveBatches:
-    """At most `size` things at once, halved for good, and told so, where there is too little memory for as many."""
+    """Batches of at most `size` items; out of memory halves `size` for the rest of the work and prints a warning."""
 
     size: int = sys.maxsize
 
     def each(
-        self, items: Sequence[Item], work: Callable[[Sequence[Item]], Made], named: Callable[[Sequence[Item]], str]
-    ) -> Iterator[tuple[Sequence[Item], Made]]:
-        """Batches of `items`, each with what `work` makes of it; `named` says what a batch is.
+        self,
+        items: Sequence[Item],
+        work: Callable[[Sequence[Item]], Output],
+        describe: Callable[[Sequence[Item]], str],
+    ) -> Iterator[tuple[Sequence[Item], Output]]:
+        """Iterate over (batch of `items`, `work(batch)`); `describe` names a batch in messages.
 
-        Raises `NoMemory` where there is too little memory for a single one.
+        Raises `NoMemory` where a single item does not fit.
         """
         start = 0
         while start < len(items):
             batch = items[start : start + self.size]
             try:
-                made = work(batch)
-            except ERRORS as error:
-                self._halve(len(batch), named(batch), error)
+                output = work(batch)
+            except MEMORY_ERRORS as error:
+                self._halve(len(batch), describe(batch), error)
             else:
-                yield batch, made
+                yield batch, output
                 start += len(batch)
                 continue
-            torch.cuda.empty_cache()  # here, where the error is gone, and with it what it held of the failed batch
+            torch.cuda.empty_cache()  # after the except block: the error keeps the tensors of the failed batch alive
 
-    def _halve(self, count: int, named: str, error: Exception) -> None:
-        memory = full(error)
+    def _halve(self, count: int, description: str, error: Exception) -> None:
+        memory = exhausted_memory(error)
         if count == 1:
-            raise no_memory(named, memory) from error
+            raise no_memory(description, memory) from error
         self.size = count // 2
-        print(f"{named} do not fit into {memory}: batches of {self.size} from here on", file=sys.stderr)
+        print(f"{description} do not fit into {memory}: batches of {self.size} from here on", file=sys.stderr)

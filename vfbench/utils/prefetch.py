@@ -1,4 +1,4 @@
-"""Work done ahead by threads: what will be asked for next is made while its consumer is busy."""
+"""Prefetching with threads: the next results are computed while the consumer is busy."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Generic, TypeVar
 
-Made = TypeVar("Made")
+Output = TypeVar("Output")
 
 
-def ahead(
-    make: Callable[[int], Made], steps: Iterable[int], *, workers: int, depth: int
-) -> Generator[Made, None, None]:
-    """`make(step)` for each step in order, made by `workers` threads; while one is looked at, up to `depth` are made.
+def prefetch(
+    make: Callable[[int], Output], steps: Iterable[int], *, workers: int, depth: int
+) -> Generator[Output, None, None]:
+    """Iterate over `make(step)` in the order of `steps`; `workers` threads compute up to `depth` results in advance.
 
-    What `make` raises is raised where its result would have come. To stop early, close the iterator
-    (`contextlib.closing`): what was begun is waited for, the rest is never begun, and no thread is left. With no
-    workers each is made by the caller, when it is asked for. Raises ValueError for negative workers or no depth.
+    An error of `make` is raised in place of its result. To stop early, close the iterator (`contextlib.closing`): it
+    waits for running calls, cancels the others and ends the threads. Without workers, the caller computes each result
+    on demand. Raises ValueError for negative `workers` or a `depth` below 1.
     """
     if workers < 0 or depth < 1:
         raise ValueError(f"workers={workers}, depth={depth}: workers count from 0, depth from 1")
-    return _made_ahead(make, iter(steps), workers, depth) if workers else (make(step) for step in steps)
+    return _prefetch(make, iter(steps), workers, depth) if workers else (make(step) for step in steps)
 
 
-def _made_ahead(
-    make: Callable[[int], Made], steps: Iterator[int], workers: int, depth: int
-) -> Generator[Made, None, None]:
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="ahead")
-    waiting: deque[Future[Made]] = deque()
+def _prefetch(
+    make: Callable[[int], Output], steps: Iterator[int], workers: int, depth: int
+) -> Generator[Output, None, None]:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="prefetch")
+    waiting: deque[Future[Output]] = deque()
     try:
         for step in steps:
             waiting.append(pool.submit(make, step))
@@ -42,27 +42,27 @@ def _made_ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-class InTurn(Generic[Made]):
-    """What an iterator makes, in parts that several threads take: each waits until the parts before its own are taken.
+class SharedIterator(Generic[Output]):
+    """Iterator that several threads read in parts: each thread waits until all earlier parts are taken.
 
-    Parts must be begun in their order, as by `ahead`: one that nobody begins would be waited for.
+    Threads must start the parts in order, as `prefetch` does; a part that no thread starts blocks all later ones.
     """
 
-    def __init__(self, items: Iterator[Made]) -> None:
-        self._items, self._taken, self._turn = items, 0, threading.Condition()
-        self._fault: Exception | None = None
+    def __init__(self, items: Iterator[Output]) -> None:
+        self._items, self._taken, self._condition = items, 0, threading.Condition()
+        self._error: Exception | None = None
 
-    def take(self, first: int, count: int) -> list[Made]:
-        """Items `first` to `first + count`, fewer at the end. What the iterator raises, later parts raise, too."""
-        with self._turn:
-            self._turn.wait_for(lambda: self._fault or self._taken == first)
-            if self._fault:
-                raise self._fault
+    def take(self, first: int, count: int) -> list[Output]:
+        """Items `first` to `first + count`, fewer at the end. Later parts raise an error of the iterator again."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._error or self._taken == first)
+            if self._error:
+                raise self._error
             try:
                 return list(islice(self._items, count))
             except Exception as error:
-                self._fault = error
+                self._error = error
                 raise
             finally:
                 self._taken = first + count
-                self._turn.notify_all()
+                self._condition.notify_all()

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files, each with the hash of its content."""
+"""Safetensors files: read, write, hash, and load into a module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vfbench.errors import MissingData, UserError
-from vfbench.utils.files import file_sha256, replacing
+from vfbench.utils.files import atomic_path, file_sha256
 
 
 def digest(content: object) -> str:
@@ -22,24 +22,24 @@ def digest(content: object) -> str:
 
 
 def tensor_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of the metadata and of names, shapes, types and bytes of the tensors."""
-    total = hashlib.sha256(digest(dict(metadata)).encode())
+    """SHA-256 of the metadata and of the names, shapes, dtypes and bytes of the tensors."""
+    sha256 = hashlib.sha256(digest(dict(metadata)).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
-        total.update(f"{name}/{tensor.dtype}/{tuple(tensor.shape)}/".encode())
-        total.update(tensor.view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return total.hexdigest()
+        sha256.update(f"{name}/{tensor.dtype}/{tuple(tensor.shape)}/".encode())
+        sha256.update(tensor.view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return sha256.hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
-    """Write tensors with their hash, whole or not at all; raises `BadEnvironment` when the disk does not take them."""
+    """Write tensors with their hash, atomically; raises `BadEnvironment` where the file cannot be written."""
     write(path, tensors, {**metadata, "sha256": tensor_digest(tensors, metadata)})
 
 
 def read_tensors(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file that `write_tensors` wrote.
+    """Read tensors and metadata of a file that `write_tensors` wrote.
 
-    Raises ValueError when a byte has changed, or when its metadata are not those expected: then it belongs elsewhere.
+    Raises ValueError where a byte has changed, or the metadata differ from `expected`.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -56,7 +56,7 @@ def read_tensors(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict[s
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU; raises `MissingData` naming the file when it cannot be read."""
+    """All tensors of a safetensors file, on the CPU; raises `MissingData` naming a file that cannot be read."""
     if not path.is_file():
         raise MissingData(f"no weights at {path}")
     try:
@@ -65,8 +65,8 @@ def read(path: Path) -> dict[str, Tensor]:
         raise MissingData(f"{path} is damaged or not a safetensors file ({error})") from error
 
 
-def metadata(path: Path) -> dict[str, str]:
-    """The texts beside the tensors of a safetensors file; none where it is not there, or damaged, as `read` says."""
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file; empty for a missing or damaged file, for which `read` raises the error."""
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
@@ -75,61 +75,60 @@ def metadata(path: Path) -> dict[str, str]:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, whole or not at all; raises `BadEnvironment` when the disk does not take it."""
-    whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    with replacing(path) as file:
-        file.write_bytes(save(whole, dict(metadata or {})))  # not save_file: it keeps others from reading the file
+    """Write a safetensors file atomically; raises `BadEnvironment` where it cannot be written."""
+    on_cpu = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    with atomic_path(path) as file:
+        file.write_bytes(save(on_cpu, dict(metadata or {})))  # save_file would deny other users read access
 
 
 def load_into(module: nn.Module, path: Path, expected: str | None = None) -> str:
-    """Fill `module` from a safetensors file, in the module's own dtype, and return the file's SHA-256.
+    """Load a safetensors file into `module`, in the module's dtypes, and return the file's SHA-256.
 
-    Raises `MissingData` naming what differs, the most telling first: a file that is damaged; the first tensor that is
-    missing, unknown, of another shape or of another kind of number, as in a file of another model; the hash, as in a
-    file of another training. Nothing is filled then.
+    Raises `MissingData`, before anything is loaded, for a damaged file; for the first tensor that is missing, unknown,
+    or of another shape or kind of number; for a hash other than `expected`; and for NaN or infinity.
     """
-    tensors, wanted = read(path), module.state_dict()
-    for name in sorted(wanted.keys() | tensors.keys()):
-        if differs := _difference(tensors.get(name), wanted.get(name)):
-            raise MissingData(f"{path} does not fit this model: '{name}' {differs}")
-    found = verified(path, expected)
-    if strange := [n for n, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
-        raise MissingData(f"{path} holds NaN or infinity in '{strange[0]}': a training that diverged; train again")
-    module.load_state_dict({name: tensors[name].to(wanted[name].dtype) for name in wanted})
-    return found
+    tensors, state = read(path), module.state_dict()
+    for name in sorted(state.keys() | tensors.keys()):
+        if difference := _difference(tensors.get(name), state.get(name)):
+            raise MissingData(f"{path} does not fit this model: '{name}' {difference}")
+    sha256 = verify_sha256(path, expected)
+    if bad := [n for n, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
+        raise MissingData(f"{path} holds NaN or infinity in '{bad[0]}': the training diverged; train again")
+    module.load_state_dict({name: tensors[name].to(state[name].dtype) for name in state})
+    return sha256
 
 
-def _difference(here: Tensor | None, needed: Tensor | None) -> str:
-    """How a tensor of a file differs from the model's own; floating numbers may have any precision."""
-    if here is None:
+def _difference(tensor: Tensor | None, needed: Tensor | None) -> str:
+    """Difference of a tensor in the file from the model's; empty for none. Floats may have any precision."""
+    if tensor is None:
         return "is missing from the file"
     if needed is None:
-        return "is not part of the model but stands in the file"
-    if here.shape != needed.shape:
-        return f"has shape {tuple(here.shape)}, needed {tuple(needed.shape)}"
-    floating = here.is_floating_point() and needed.is_floating_point()
-    return "" if floating or here.dtype == needed.dtype else f"holds {here.dtype}, needed {needed.dtype}"
+        return "is not part of the model but is in the file"
+    if tensor.shape != needed.shape:
+        return f"has shape {tuple(tensor.shape)}, needed {tuple(needed.shape)}"
+    floating = tensor.is_floating_point() and needed.is_floating_point()
+    return "" if floating or tensor.dtype == needed.dtype else f"holds {tensor.dtype}, needed {needed.dtype}"
 
 
-def verified(path: Path, expected: str | None) -> str:
-    """The SHA-256 of a file; raises `MissingData` where it is not the one that is expected, if any is."""
-    found = file_sha256(path)
-    if expected and found != expected:
-        raise MissingData(f"{path} is damaged or of another training: its SHA-256 is {found}, expected {expected}")
-    return found
+def verify_sha256(path: Path, expected: str | None) -> str:
+    """SHA-256 of a file; raises `MissingData` where it differs from `expected`, if given."""
+    sha256 = file_sha256(path)
+    if expected and sha256 != expected:
+        raise MissingData(f"{path} is damaged or of another training: its SHA-256 is {sha256}, expected {expected}")
+    return sha256
 
 
-def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Floating tensors in half precision, for shipping, on the CPU: a training may fill the memory of its GPU.
+def to_half(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State with float tensors in half precision, on the CPU because training may fill the GPU.
 
-    Raises `UserError` naming the first that holds a value beyond float16.
+    Raises `UserError` naming the first tensor with a value beyond the range of float16.
     """
-    whole = {name: tensor.cpu() for name, tensor in state.items()}
-    half = {name: t.half() if t.is_floating_point() else t for name, t in whole.items()}
+    on_cpu = {name: tensor.cpu() for name, tensor in state.items()}
+    half = {name: t.half() if t.is_floating_point() else t for name, t in on_cpu.items()}
     if bad := [name for name, t in half.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
-        found = f"'{bad[0]}' holds {float(whole[bad[0]].abs().max()):g}, which is not finite in half precision"
-        most = f"{torch.finfo(torch.half).max:g}"
+        largest, limit = float(on_cpu[bad[0]].abs().max()), torch.finfo(torch.half).max
         raise UserError(
-            f"{found} (up to {most}): go on with --resume and without --half, or train again with a lower --lr"
+            f"'{bad[0]}' holds {largest:g}, which is not finite in half precision (up to {limit:g}): "
+            "continue with --resume and without --half, or train again with a lower --lr"
         )
     return half

@@ -1,33 +1,33 @@
-"""Video files and pixels: the only codec, and the only place where floats become bytes.
+"""Decode, encode and preview video; convert float pixels to bytes, here and nowhere else.
 
-A clip is uint8 RGB (T, 3, H, W), as everywhere in vfbench. Frames come in the order in which the decoder gives them:
-sorting by time stamp would shuffle the B-frames of AVI files. No frame is ever repeated or replaced by another.
+A clip is uint8 RGB (T, 3, H, W). Frames keep the order of the decoder: sorting by time stamp would shuffle the B-frames
+of AVI files. No frame is repeated or replaced by another.
 """
 
-from vfbench.video.contact_sheet import FONT_SIZE, GAP, INK, PAPER, write_preview, write_sheet, write_webp
-from vfbench.video.decode import DECODERS, chosen, count_frames, decode, frames, version
-from vfbench.video.header import Header, check_whole, header
-from vfbench.video.pixels import checked, to_bytes, to_uint8
+from vfbench.video.contact_sheet import BACKGROUND, FONT_SIZE, GAP, TEXT_GREY, write_preview, write_sheet, write_webp
+from vfbench.video.decode import DECODERS, choose_decoder, count_frames, decode, decoder_version, frame_groups
+from vfbench.video.header import Header, check_complete, header
+from vfbench.video.pixels import require_byte_range, to_bytes, to_uint8
 from vfbench.video.rotation import Pixels
 
 __all__ = [
+    "BACKGROUND",
     "DECODERS",
     "FONT_SIZE",
     "GAP",
-    "INK",
-    "PAPER",
+    "TEXT_GREY",
     "Header",
     "Pixels",
-    "check_whole",
-    "checked",
-    "chosen",
+    "check_complete",
+    "choose_decoder",
     "count_frames",
     "decode",
-    "frames",
+    "decoder_version",
+    "frame_groups",
     "header",
+    "require_byte_range",
     "to_bytes",
     "to_uint8",
-    "version",
     "write_preview",
     "write_sheet",
     "write_webp",

@@ -1,4 +1,4 @@
-"""Which decoder reads a video file, and what it reads."""
+"""Decode video files with PyAV, decord or torchcodec."""
 
 from __future__ import annotations
 
@@ -25,68 +25,69 @@ def decode(
     stream: int | None = None,
     decoder: str = "auto",
 ) -> UInt8[Tensor, "frames 3 height width"]:
-    """Frames `start`, `start + stride`, ... of a video file, turned as its display matrix says: uint8 (T, 3, H, W).
+    """Decode frames `start`, `start + stride`, ... of a video file, uint8 (T, 3, H, W), rotated by its display matrix.
 
-    `frames` is exact: fewer raise `MissingData` with the file's name and `declared N, decoded M`, as does a file that
-    is missing, empty, no video, or damaged where it is decoded: from its beginning up to the last frame asked for, or
-    from a keyframe on where decoding may begin there (`vfbench.video.pyav`), which passes over damage before it that
-    changes none of these frames; `count_frames` finds all. None reads to the end. `stream` is a stream index of the
-    file, by default its first video. `decoder` is one of `DECODERS`; see `chosen`. The pixels are those of swscale's
-    rgb24, the reference of every PyAV reader; others may differ by 2 of 255 levels. They lie in memory as they come,
-    channels last: `contiguous` puts them into the order of their axes.
+    `frames` is the exact number of frames; None reads to the end. `stream` is a stream index of the file, by default
+    its first video stream. `decoder` is one of `DECODERS`; see `choose_decoder`. Pixels are those of swscale's rgb24;
+    decoders other than PyAV may differ by 2 of 255 levels. Memory is channels last until `contiguous` is called.
+
+    Raises `MissingData` with the file's name and `declared N, decoded M` for too few frames, and for a file that is
+    missing, empty, not a video, or damaged in the decoded part. That part starts at the first frame, or at a keyframe
+    where `vfbench.video.pyav` can seek: earlier damage that changes none of the frames is ignored. `count_frames`
+    detects all damage.
     """
     if start < 0 or stride < 1 or (frames is not None and frames < 1):
         raise ValueError(f"start={start}, frames={frames}, stride={stride}: start counts from 0, the others from 1")
-    wanted = FrameRange(start, frames, stride)
-    if (name := chosen(path, decoder, stream=stream)) == "pyav":
-        return pyav.read(path, wanted, stream)
-    return other_decoders.read(path, wanted, name)
+    frame_range = FrameRange(start, frames, stride)
+    if (name := choose_decoder(path, decoder, stream=stream)) == "pyav":
+        return pyav.read(path, frame_range, stream)
+    return other_decoders.read(path, frame_range, name)
 
 
-def frames(
+def frame_groups(
     path: str | os.PathLike[str], *, group: int, decoder: str = "auto"
 ) -> Iterator[UInt8[Tensor, "_ 3 height width"]]:
-    """All frames of a video file in groups of `group`, as `decode` gives them; the last group may be smaller.
+    """Iterate over all frames of a video file in groups of `group`, each as from `decode`; the last may be smaller.
 
-    The reference decodes the file once, from one opening. Raises `MissingData` where `decode` would, and before the
-    last group where the file has another number of frames than it declares, more or fewer.
+    PyAV opens and decodes the file once. Raises `MissingData` like `decode`, and before the last group where the number
+    of decoded frames differs from the declared one.
     """
-    declared, name = header(path).frames, chosen(path, decoder)
+    declared, name = header(path).frames, choose_decoder(path, decoder)
     if name == "pyav":
-        yield from pyav.groups(path, declared, group)
+        yield from pyav.frame_groups(path, declared, group)
         return
     for first in range(0, declared, group):
         yield other_decoders.read(path, FrameRange(first, min(group, declared - first)), name)
 
 
 def count_frames(path: str | os.PathLike[str], *, stream: int | None = None) -> int:
-    """How many frames the file decodes to, found by decoding: the counts in file headers are often wrong.
+    """Count frames by decoding the file, because file headers are often wrong.
 
-    Raises `MissingData` where `decode` would. A file that was cut off may just have fewer, without any error.
+    Raises `MissingData` like `decode`. A truncated file may have fewer frames without any error.
     """
-    return pyav.count(path, stream)
+    return pyav.count_frames(path, stream)
 
 
-def chosen(path: str | os.PathLike[str], decoder: str = "auto", *, stream: int | None = None) -> str:
-    """The name of the decoder that reads this file: `auto` is PyAV for every file, on every machine.
+def choose_decoder(path: str | os.PathLike[str], decoder: str = "auto", *, stream: int | None = None) -> str:
+    """Name of the decoder for this file: `auto` is PyAV for every file, on every machine.
 
-    It is the reference, and with the jumps of `vfbench.video.pyav` no other is faster where it is right
-    (benchmarks/decode_speed.py). A decoder asked for by name is used for plain files, which it is known to read right.
-    Raises `UserError` naming what is not plain in a file, or a decoder that does not exist, and `BadEnvironment` with
-    the mending command where the decoder is not installed.
+    PyAV is the reference. With the seeking of `vfbench.video.pyav`, no other decoder is faster on the files it reads
+    correctly (benchmarks/decode_speed.py). Another decoder reads only plain files, which it is known to read correctly.
+    Raises `UserError` for an unknown decoder or a file that is not plain, and `BadEnvironment` with the install command
+    where the decoder is missing.
     """
     if decoder not in DECODERS:
         raise unknown("decoder", decoder, DECODERS)
     if decoder in ("auto", "pyav"):
         return "pyav"
-    other_decoders.check(path, decoder, stream)
+    other_decoders.require_plain(path, decoder, stream)
     return decoder
 
 
-def version(name: str) -> str:
-    """Name and versions of a decoder, the part of a fingerprint that says how files became pixels.
+def decoder_version(name: str) -> str:
+    """Name and version of a decoder and its libraries, for fingerprints.
 
-    Raises `BadEnvironment` where it is not installed.
+    Raises `BadEnvironment` where the decoder is not installed.
     """
     if name not in DECODERS[1:]:
         raise unknown("decoder", name, DECODERS[1:])

@@ -1,4 +1,4 @@
-"""Clips as files that the readers give back bit for bit: H.264 in RGB without loss, frames as PNG, arrays."""
+"""Lossless clip files: H.264 in RGB, PNG frames, WebP and arrays."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from vfbench.utils.files import replacing
+from vfbench.utils.files import atomic_path
 from vfbench.video.contact_sheet import write_webp
 
 
 def write_mp4(path: str | os.PathLike[str], clip: UInt8[Tensor, "frames 3 height width"], fps: int = 8) -> None:
-    """Write a clip as H.264 at `fps` frames a second, lossless: RGB and not the usual YUV, which loses colours.
+    """Write a clip as lossless H.264 at `fps` frames per second, in RGB because YUV loses colours.
 
-    Players made on FFmpeg show it (VLC, mpv, Chrome), some others do not. Raises `BadEnvironment` if the file cannot be
-    written.
+    Players based on FFmpeg show it (VLC, mpv, Chrome), some others do not. Raises `BadEnvironment` if the file cannot
+    be written.
     """
     import av
 
     height, width = clip.shape[-2:]
     # As a URL of a file: a name with a colon would be taken for another protocol.
-    with replacing(path) as file, av.open(f"file:{file}", "w", format="mp4") as container:
+    with atomic_path(path) as file, av.open(f"file:{file}", "w", format="mp4") as container:
         stream = container.add_stream("libx264rgb", rate=fps, options={"qp": "0"})
         stream.width, stream.height, stream.pix_fmt = width, height, "rgb24"
         for image in clip.permute(0, 2, 3, 1).contiguous().numpy():
@@ -38,31 +38,31 @@ def write_frames(folder: str | os.PathLike[str], clip: UInt8[Tensor, "frames 3 h
     """Write a clip as a folder of PNG files, `0000.png` and so on; raises `BadEnvironment` if one cannot be written."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(clip):
-        with replacing(Path(folder) / f"{number:04}.png") as file:
+        with atomic_path(Path(folder) / f"{number:04}.png") as file:
             Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()).save(file, "PNG")
 
 
 def write_array(path: str | os.PathLike[str], clip: UInt8[Tensor, "frames 3 height width"]) -> None:
-    """Write a clip as a .npy file of one, uint8 (1, T, H, W, 3); raises `BadEnvironment` if it cannot be written."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    """Write a clip as a .npy file, uint8 (1, T, H, W, 3); raises `BadEnvironment` if it cannot be written."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, clip[None].permute(0, 1, 3, 4, 2).contiguous().numpy())
 
 
 class Format(NamedTuple):
-    """How clips become files, none of which loses anything.
+    """File format of clips: name template and writer. All formats are lossless.
 
-    `name` is that of one, with a place for its number, as `vfbench.clips` lists it, and `write` writes it. What is
-    not `read` there is only to look at.
+    `name_template.format(index)` is the entry name in `vfbench.clips`. Formats that are not `readable` there serve as
+    previews.
     """
 
-    name: str
+    name_template: str
     write: Callable[[Path, Tensor], None]
-    read: bool = True
+    readable: bool = True
 
 
 FORMATS: Mapping[str, Format] = {
     "mp4": Format("{:06}.mp4", write_mp4),
-    "webp": Format("{:06}.webp", write_webp, read=False),
+    "webp": Format("{:06}.webp", write_webp, readable=False),
     "npy": Format("{:06}.npy[0]", write_array),
     "png-folder": Format("{:06}", write_frames),
 }

@@ -1,4 +1,4 @@
-"""Which frames of a file are asked for, and the error for a file that does not have them."""
+"""Range of frames to decode, and the error for a file that lacks some of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vfbench.video.header import header
 
 
 class FrameRange(NamedTuple):
-    """Frames `start`, `start + stride`, ...: `frames` of them, or all to the end where that is None."""
+    """Frames `start`, `start + stride`, ...: `frames` of them, or all to the end for None."""
 
     start: int = 0
     frames: int | None = None
@@ -25,14 +25,16 @@ class FrameRange(NamedTuple):
 
     @property
     def stop(self) -> int | None:
-        """One more than the last frame asked for."""
+        """One past the last frame; None for a range to the end."""
         return None if self.frames is None else self.start + (self.frames - 1) * self.stride + 1
 
 
-def unreadable(path: str | os.PathLike[str], wanted: FrameRange, decoded: int, reason: str) -> MissingData:
-    """The error for a file that ends, or is damaged, behind its first `decoded` frames."""
+def unreadable(path: str | os.PathLike[str], frame_range: FrameRange, decoded: int, reason: str) -> MissingData:
+    """Error for a file that ends or is damaged after `decoded` frames."""
     try:
-        found = f"declared {header(path).frames}, decoded {decoded}"
-    except MissingData:  # it declares nothing
-        found = f"decoded {decoded}"
-    return MissingData(f"{os.fspath(path)}: needs {wanted}, {found} ({reason}); get this file again or take it out")
+        counts = f"declared {header(path).frames}, decoded {decoded}"
+    except MissingData:  # no readable header
+        counts = f"decoded {decoded}"
+    return MissingData(
+        f"{os.fspath(path)}: needs {frame_range}, {counts} ({reason}); get this file again or take it out"
+    )

@@ -1,11 +1,11 @@
-"""Frames by decord or torchcodec, for whoever asks for them by name, and from plain files only.
+"""Decoding with decord or torchcodec, only when chosen by name and only for plain files.
 
-Each is wrong on some files, and silent about it: decord shows frames that the container hides, is off by some frames
-after a jump among B-frames or open groups of pictures, and repeats the last one to fill a short file; both take other
-colours from 10 bits. On plain files both equal PyAV within 2 of 255 levels (tests/test_decoders.py).
+Both silently misread some files. decord returns frames that the container hides, is off by some frames after seeking
+among B-frames or open groups of pictures, and repeats the last frame of a short file. Both return wrong colours for
+10-bit video. On plain files both equal PyAV within 2 of 255 levels (tests/test_decoders.py).
 
-decord: https://github.com/dmlc/decord; torchcodec: https://github.com/meta-pytorch/torchcodec, which loads the shared
-libraries of FFmpeg.
+decord: https://github.com/dmlc/decord; torchcodec, which needs FFmpeg's shared libraries:
+https://github.com/meta-pytorch/torchcodec.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from vfbench.errors import BadEnvironment, UserError
 from vfbench.utils import memory
 from vfbench.video import pyav
 from vfbench.video.frame_range import FrameRange, unreadable
-from vfbench.video.header import header, opened
-from vfbench.video.rotation import matrix
+from vfbench.video.header import header, open_video
+from vfbench.video.rotation import display_matrix
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -34,49 +34,49 @@ if TYPE_CHECKING:
 
 MODULES = {"decord": "decord", "torchcodec": "torchcodec.decoders"}
 NAMES = tuple(MODULES)
-PLAIN = {"avi": "mpeg4", "mov,mp4,m4a,3gp,3g2,mj2": "h264"}  # FFmpeg's names of a container and of its codec
+PLAIN_CODECS = {"avi": "mpeg4", "mov,mp4,m4a,3gp,3g2,mj2": "h264"}  # container to codec, FFmpeg's names
 
 
 def version(name: str) -> str:
-    """Such as `decord 0.6.0`."""
+    """Name and version of a decoder, such as `decord 0.6.0`."""
     _load(name)
     return f"{name} {importlib.metadata.version(name)}"
 
 
-def check(path: str | os.PathLike[str], name: str, stream: int | None = None) -> None:
-    """Raise unless this decoder is installed and this file plain; see `vfbench.video.chosen`."""
+def require_plain(path: str | os.PathLike[str], name: str, stream: int | None = None) -> None:
+    """Raise `BadEnvironment` unless the decoder is installed, and `UserError` unless the file is plain."""
     _load(name)
-    if reason := _special(path, stream):
-        raise UserError(f"{os.fspath(path)}: {name} is not known to read it right: {reason}; use decoder='auto'")
+    if reason := _not_plain(path, stream):
+        raise UserError(f"{os.fspath(path)}: {name} may misread this file: {reason}; use decoder='auto'")
 
 
-def read(path: str | os.PathLike[str], wanted: FrameRange, name: str) -> UInt8[Tensor, "frames 3 height width"]:
-    """The frames asked for, of a plain file: uint8 (T, 3, H, W). Raises `MissingData` unless the file has them all."""
-    there = header(path).frames
-    stop = there if wanted.stop is None else wanted.stop
-    numbers = list(range(wanted.start, stop, wanted.stride))
-    if stop > there or not numbers:
-        raise unreadable(path, wanted, pyav.count(path), "the video ends there")
+def read(path: str | os.PathLike[str], frame_range: FrameRange, name: str) -> UInt8[Tensor, "frames 3 height width"]:
+    """Decode frames of a plain file, uint8 (T, 3, H, W); raises `MissingData` unless the file has them all."""
+    total = header(path).frames
+    stop = total if frame_range.stop is None else frame_range.stop
+    numbers = list(range(frame_range.start, stop, frame_range.stride))
+    if stop > total or not numbers:
+        raise unreadable(path, frame_range, pyav.count_frames(path), "the video ends there")
     reader = {"decord": _decord, "torchcodec": _torchcodec}[name]
     try:
-        with memory.needed(str(path)):
-            return reader(_load(name), os.path.abspath(path), numbers, there)  # noqa: PTH100  # keeps the links
+        with memory.require_memory(str(path)):
+            return reader(_load(name), os.path.abspath(path), numbers, total)  # noqa: PTH100  # keeps symbolic links
     except memory.NoMemory:
         raise
-    except Exception as error:  # each has its own
-        raise unreadable(path, wanted, pyav.count(path), f"{name}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # each decoder has its own error classes
+        raise unreadable(path, frame_range, pyav.count_frames(path), f"{name}: {str(error).splitlines()[0]}") from error
 
 
-def _decord(module: ModuleType, path: str, numbers: list[int], there: int) -> Tensor:
+def _decord(module: ModuleType, path: str, numbers: list[int], total: int) -> Tensor:
     reader = module.VideoReader(path, num_threads=1)
-    if len(reader) != there:
+    if len(reader) != total:
         raise RuntimeError(f"it counts {len(reader)} frames")
     return torch.from_numpy(reader.get_batch(numbers).asnumpy()).permute(0, 3, 1, 2)
 
 
-def _torchcodec(module: ModuleType, path: str, numbers: list[int], there: int) -> Tensor:
+def _torchcodec(module: ModuleType, path: str, numbers: list[int], total: int) -> Tensor:
     reader = module.VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="exact")
-    if len(reader) != there:
+    if len(reader) != total:
         raise RuntimeError(f"it counts {len(reader)} frames")
     frames: Tensor = reader.get_frames_at(numbers).data
     return frames
@@ -92,29 +92,29 @@ def _load(name: str) -> ModuleType:
         ) from error
 
 
-def _special(path: str | os.PathLike[str], stream: int | None) -> str:
-    """What is not plain in a file; empty for a plain one."""
+def _not_plain(path: str | os.PathLike[str], stream: int | None) -> str:
+    """Reason why a file is not plain; empty for a plain file."""
     if os.fsencode(path).decode(errors="ignore") != os.fspath(path):
         return "its name is not UTF-8"
-    with opened(path) as (container, video):
+    with open_video(path) as (container, video):
         codec = video.codec_context
         if stream is not None or len(container.streams.video) > 1:
             return "it has several video streams"
-        if PLAIN.get(container.format.name) != codec.name:
+        if PLAIN_CODECS.get(container.format.name) != codec.name:
             return f"it is {codec.codec.canonical_name} in {container.format.name}"
         if codec.pix_fmt != "yuv420p":
             return f"its pixels are {codec.pix_fmt}"
         if container.format.name == "avi":
             return "it has B-frames in an AVI" if codec.has_b_frames else ""
         first = next(container.decode(video), None)
-        if first is None or matrix(first):
-            return "it is shown turned, or not at all"
+        if first is None or display_matrix(first):
+            return "it is rotated, or shows no frame"
         container.seek(0)
-        return _hidden([packet for packet in container.demux(video) if packet.size])
+        return _hidden_or_open([packet for packet in container.demux(video) if packet.size])
 
 
-def _hidden(packets: Sequence[Packet[VideoStream]]) -> str:
-    """Whether not all packets are shown, or some that follow a keyframe are shown before it."""
+def _hidden_or_open(packets: Sequence[Packet[VideoStream]]) -> str:
+    """Reason where packets are hidden, or some that follow a keyframe are shown before it; else empty."""
     if any(packet.is_discard for packet in packets):
         return "its container hides some frames"
     newest = None

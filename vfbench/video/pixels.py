@@ -1,4 +1,4 @@
-"""Bytes of pixels: how floats become bytes, and what bytes cannot be."""
+"""Conversion of float pixels to bytes, and a check of the value range."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from vfbench.interfaces import Quantise
 
 
 def to_uint8(x: Float[Tensor, "*shape"], quantise: Quantise = "round") -> UInt8[Tensor, "*shape"]:
-    """Floats in [0, 1] as bytes: round(255 x), clamped, a half going to the even byte; `truncate` cuts 255 x off.
+    """Floats in [0, 1] as bytes: round(255 x), clamped, halves to even; `truncate` drops the fraction instead.
 
-    Rounding gives back the byte that a float came from; cutting off makes 63 of the 256 levels one too dark, and is
-    there for the published protocols that do it.
-
-    Raises TypeError for anything but floats, and ValueError for NaN or infinity, which are no colour.
+    Rounding restores the byte that a float came from. Truncation makes 63 of the 256 levels one too dark; some
+    published protocols use it. Raises TypeError for anything but floats, and ValueError for NaN or infinity.
     """
     if not x.is_floating_point():
         raise TypeError(f"to_uint8 takes floats in [0, 1], got {x.dtype}")
@@ -26,15 +24,18 @@ def to_uint8(x: Float[Tensor, "*shape"], quantise: Quantise = "round") -> UInt8[
 
 
 def to_bytes(levels: Float[Tensor, "*shape"], quantise: Quantise = "round") -> UInt8[Tensor, "*shape"]:
-    """Finite floats in 0..255 as bytes, by the rules of `to_uint8`. The tensor given is used up."""
+    """Finite floats in 0..255 as bytes, by the rules of `to_uint8`. Overwrites its argument."""
     levels = levels.clamp_(0, 255)
     return (levels.round_() if quantise == "round" else levels).to(torch.uint8)
 
 
-def checked(clips: UInt8[Tensor, "batch frames 3 height width"]) -> UInt8[Tensor, "batch frames 3 height width"]:
-    """The same clips; refuses bytes that look like 0..1 floats cut to integers, the commonest range mistake.
+def require_byte_range(
+    clips: UInt8[Tensor, "batch frames 3 height width"],
+) -> UInt8[Tensor, "batch frames 3 height width"]:
+    """Return `clips` unchanged; raise for other types than uint8, and `UserError` for bytes that are only 0 and 1.
 
-    A score of such clips would be a number that means nothing (0.0149 instead of about 131 in one known case).
+    Such bytes are floats in 0..1 cut to integers, and their score is meaningless (0.0149 instead of about 131 in one
+    known case).
     """
     if clips.dtype != torch.uint8:
         raise TypeError(f"clips must be uint8 in 0..255, got {clips.dtype}: see vfbench.video.to_uint8")

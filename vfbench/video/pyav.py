@@ -1,4 +1,4 @@
-"""Frames by PyAV, the reference: it reads every file, on every machine, and gives the pixels of swscale's rgb24."""
+"""Decoding with PyAV, the reference decoder for every file; pixels are those of swscale's rgb24."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from vfbench.video import mpeg4
 from vfbench.video.frame_range import FrameRange, unreadable
 from vfbench.video.header import check_file
-from vfbench.video.rotation import Pixels, matrix, upright
+from vfbench.video.rotation import Pixels, apply_matrix, display_matrix
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
-MANY = 1024  # frames: a file that is asked for more by mistake gets its error, not that of a full memory
+MAX_PREALLOCATED = 1024  # frames: a mistaken larger number fails for the file, not for memory
 
 
 def version() -> str:
-    """Its version, and those of the libraries that make the pixels."""
+    """Versions of PyAV and of the FFmpeg libraries that determine the pixels."""
     import av
 
     libraries = (f"{name} {'.'.join(map(str, av.library_versions[name]))}" for name in ("libavcodec", "libswscale"))
@@ -35,82 +35,84 @@ def version() -> str:
 
 
 def read(
-    path: str | os.PathLike[str], wanted: FrameRange, stream: int | None = None
+    path: str | os.PathLike[str], frame_range: FrameRange, stream: int | None = None
 ) -> UInt8[Tensor, "frames 3 height width"]:
-    """The frames asked for, as shown: uint8 (T, 3, H, W), in memory pixel by pixel as they come (channels last).
+    """Decode frames as displayed, uint8 (T, 3, H, W), channels last in memory.
 
     Raises `MissingData` unless the file has them all.
     """
     try:
-        images = _joined(_images(path, wanted, stream, jump=True), wanted.frames)
-    except _Unproven:
-        images = _joined(_images(path, wanted, stream, jump=False), wanted.frames)
+        images = _stack(_images(path, frame_range, stream, seek=True), frame_range.frames)
+    except _UnsafeSeek:
+        images = _stack(_images(path, frame_range, stream, seek=False), frame_range.frames)
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def groups(path: str | os.PathLike[str], declared: int, size: int) -> Iterator[UInt8[Tensor, "_ 3 height width"]]:
-    """All frames from one opening of the file, `size` at a time; the last group may be smaller.
+def frame_groups(path: str | os.PathLike[str], declared: int, size: int) -> Iterator[UInt8[Tensor, "_ 3 height width"]]:
+    """Iterate over all frames of a file, opened once, `size` at a time; the last group may be smaller.
 
-    Raises `MissingData` before the last group where they are not as many as declared.
+    Raises `MissingData` before the last group where the number of frames differs from `declared`.
     """
-    images = _images(path, FrameRange(), None, jump=False)
+    images = _images(path, FrameRange(), None, seek=False)
     for first in range(0, max(declared, 1), size):
-        wanted = min(size, declared - first)
-        group = list(islice(images, wanted))
-        if len(group) < wanted or first + wanted == declared:
+        expected = min(size, declared - first)
+        group = list(islice(images, expected))
+        if len(group) < expected or first + expected == declared:
             decoded = first + len(group) + sum(1 for _ in images)
             if decoded != declared:
                 raise unreadable(path, FrameRange(), decoded, "another number")
         yield torch.from_numpy(np.stack(group)).permute(0, 3, 1, 2)
 
 
-def count(path: str | os.PathLike[str], stream: int | None = None) -> int:
-    """How many frames come out; raises `MissingData` for none, and for damage."""
-    found = sum(1 for _ in _frames(path, FrameRange(), stream))
-    if found == 0:
+def count_frames(path: str | os.PathLike[str], stream: int | None = None) -> int:
+    """Number of frames that decode; raises `MissingData` for none, and for damage."""
+    total = sum(1 for _ in _frames(path, FrameRange(), stream))
+    if total == 0:
         raise unreadable(path, FrameRange(), 0, "the video holds no frame")
-    return found
+    return total
 
 
-class _Unproven(Exception):
-    """What came after a jump may not be what comes there without one."""
+class _UnsafeSeek(Exception):
+    """Frames after seeking may differ from those of sequential decoding."""
 
 
-def _joined(images: Iterator[Pixels], total: int | None) -> UInt8[np.ndarray, "frames height width 3"]:
-    """Images in one array, which is made first where it is known, and likely, that they are so many."""
-    if total is None or total > MANY:
+def _stack(images: Iterator[Pixels], total: int | None) -> UInt8[np.ndarray, "frames height width 3"]:
+    """Stack images; for a known, plausible `total` into one preallocated array."""
+    if total is None or total > MAX_PREALLOCATED:
         return np.stack(list(images))
     first = next(images)
-    joined = np.empty((total, *first.shape), np.uint8)
-    for place, image in zip(joined, chain([first], images), strict=True):
+    stacked = np.empty((total, *first.shape), np.uint8)
+    for place, image in zip(stacked, chain([first], images), strict=True):
         place[:] = image
-    return joined
+    return stacked
 
 
-def _images(path: str | os.PathLike[str], wanted: FrameRange, stream: int | None, *, jump: bool) -> Iterator[Pixels]:
-    """The frames asked for, all or an error, and all of one size."""
+def _images(
+    path: str | os.PathLike[str], frame_range: FrameRange, stream: int | None, *, seek: bool
+) -> Iterator[Pixels]:
+    """Frames of a range, all of one size; raises `MissingData` unless the file has them all."""
     from av.video.reformatter import VideoReformatter
 
-    reformatter = VideoReformatter()  # one for all frames, since each makes its tables anew
+    reformatter = VideoReformatter()  # one for all frames: each builds its own tables
     decoded, shape = 0, None
-    for number, frame in _frames(path, wanted, stream, jump=jump):
-        if number in wanted:
+    for number, frame in _frames(path, frame_range, stream, seek=seek):
+        if number in frame_range:
             image = _pixels(frame, reformatter)
             shape = shape or image.shape
             if image.shape != shape:
-                raise unreadable(path, wanted, number, "the frame size changes within the video")
+                raise unreadable(path, frame_range, number, "the frame size changes within the video")
             yield image
         decoded = number + 1
-        if decoded == wanted.stop:
+        if decoded == frame_range.stop:
             return
-    if wanted.stop is not None or shape is None:
-        raise unreadable(path, wanted, decoded, "the video ends there")
+    if frame_range.stop is not None or shape is None:
+        raise unreadable(path, frame_range, decoded, "the video ends there")
 
 
 def _frames(
-    path: str | os.PathLike[str], wanted: FrameRange, stream: int | None, *, jump: bool = False
+    path: str | os.PathLike[str], frame_range: FrameRange, stream: int | None, *, seek: bool = False
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """The frames of a stream with their numbers, from the first, or with `jump` from a keyframe before `wanted`."""
+    """Numbered frames of a stream from the first one, or with `seek` from a keyframe at or before the range."""
     import av
 
     check_file(path)
@@ -120,29 +122,30 @@ def _frames(
         with av.open(f"file:{os.fspath(path)}") as container:
             video = next((s for s in container.streams.video if stream in (None, s.index)), None)
             if video is None:
-                raise unreadable(path, wanted, 0, "no video stream" if stream is None else f"no video stream {stream}")
-            if jump and (first := _keyframe(container, video, wanted.start)):
+                raise unreadable(
+                    path, frame_range, 0, "no video stream" if stream is None else f"no video stream {stream}"
+                )
+            if seek and (first := _keyframe(container, video, frame_range.start)):
                 container.seek(first, stream=video)
                 number = first
             for frame in container.decode(video):
                 if first and not _follows(frame, number, first):
-                    raise _Unproven
+                    raise _UnsafeSeek
                 yield number, frame
                 number += 1
     except av.error.FFmpegError as error:
         if first:
-            raise _Unproven from error
-        raise unreadable(path, wanted, number, error.strerror or str(error)) from error
-    if first and wanted.stop is not None:  # an error must tell how many frames come from the beginning
-        raise _Unproven
+            raise _UnsafeSeek from error
+        raise unreadable(path, frame_range, number, error.strerror or str(error)) from error
+    if first and frame_range.stop is not None:  # the error must count the frames from the first one
+        raise _UnsafeSeek
 
 
 def _keyframe(container: InputContainer, video: VideoStream, start: int) -> int:
-    """The number of the last keyframe up to frame `start`, if decoding may begin there; 0 if that is not sure.
+    """Number of the last keyframe up to frame `start` where decoding can safely start; 0 for none.
 
-    It is sure in an AVI with MPEG-4 without B-frames, each of whose packets before it says that it is one frame:
-    nothing is shown in another order, and nothing refers to what stands before an I-frame. Raises `_Unproven` where
-    packets were read that do not say so.
+    Safe is an MPEG-4 AVI without B-frames in which every earlier packet is exactly one coded frame: frames are shown in
+    stored order, and none refers to a frame before an I-frame. Raises `_UnsafeSeek` where an earlier packet is not.
     """
     plain = container.format.name == "avi" and video.codec_context.name == "mpeg4"
     if start == 0 or not plain or video.codec_context.has_b_frames:
@@ -150,28 +153,28 @@ def _keyframe(container: InputContainer, video: VideoStream, start: int) -> int:
     entries = video.index_entries[: start + 1]
     first = max((i for i, entry in enumerate(entries) if entry.is_keyframe), default=0)
     bits = mpeg4.time_bits(video.codec_context.extradata or b"")
-    # By the index alone, what is not coded looks like a frame, of which nothing comes.
+    # In the index, packets that are not coded look like frames, although they give none.
     for number, packet in enumerate(islice(container.demux(video), first)):
-        bits = mpeg4.one_frame(bytes(packet), bits)
+        bits = mpeg4.coded_frame_bits(bytes(packet), bits)
         if packet.dts != number or not bits:
-            raise _Unproven
+            raise _UnsafeSeek
     return first
 
 
 def _follows(frame: VideoFrame, number: int, first: int) -> bool:
-    """Whether a frame after a jump is the one of that number, the first an I-frame, none of them a B-frame or damaged.
+    """True where a frame after seeking has the expected number and type, first an I-frame, and is not damaged.
 
-    What is missing in a damaged one is filled from those before it, which a jump leaves out.
+    Decoders fill damage from earlier frames, which seeking skips.
     """
     from av.video.frame import PictureType
 
-    kinds = (PictureType.I,) if number == first else (PictureType.I, PictureType.P)
-    return frame.pts == number and frame.pict_type in kinds and not frame.is_corrupt
+    types = (PictureType.I,) if number == first else (PictureType.I, PictureType.P)
+    return frame.pts == number and frame.pict_type in types and not frame.is_corrupt
 
 
 def _pixels(frame: VideoFrame, reformatter: VideoReformatter) -> Pixels:
-    """The frame as shown."""
-    # Threads would take longer to start than a frame takes.
+    """Frame as displayed, RGB (H, W, 3)."""
+    # Starting threads takes longer than converting a frame.
     image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    turn = matrix(frame)
-    return image if turn is None else upright(image, turn)
+    matrix = display_matrix(frame)
+    return image if matrix is None else apply_matrix(image, matrix)

@@ -1,4 +1,4 @@
-"""Frames as they are shown: a file may store them lying, with a display matrix that turns them."""
+"""Display rotation: a file may store frames on their side, with a display matrix that turns them upright."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 Pixels: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
 
 
-def matrix(frame: VideoFrame) -> tuple[int, ...] | None:
-    """The display matrix of a frame as its nine fixed-point numbers, or None where it is shown as stored."""
+def display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
+    """Display matrix of a frame as nine fixed-point numbers; None where the frame is shown as stored."""
     side_data: Mapping[str, Any] = frame.side_data
-    found = side_data.get("DISPLAYMATRIX") if len(side_data) else None  # most frames have none, and a search is slow
-    return None if found is None else struct.unpack("=9i", bytes(found))
+    data = side_data.get("DISPLAYMATRIX") if len(side_data) else None  # most frames have none, and a lookup is slow
+    return None if data is None else struct.unpack("=9i", bytes(data))
 
 
-def upright(image: Pixels, turn: Sequence[int]) -> Pixels:
-    """Apply a display matrix: x' = ax + cy, y' = bx + dy. Quarter turns and mirrors only; any other angle is left."""
-    a, b, _, c, d, *_ = turn
+def apply_matrix(image: Pixels, matrix: Sequence[int]) -> Pixels:
+    """Apply a display matrix: x' = ax + cy, y' = bx + dy. Quarter turns and mirrors only; other angles are ignored."""
+    a, b, _, c, d, *_ = matrix
     if (a or d) and (b or c):
         return image
     if b or c:
@@ -32,8 +32,8 @@ def upright(image: Pixels, turn: Sequence[int]) -> Pixels:
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-def shown(frame: VideoFrame) -> tuple[int, int]:
-    """Height and width of a frame as it is shown."""
-    turn = matrix(frame)
-    lying = turn is not None and not (turn[0] or turn[4]) and (turn[1] or turn[3])
-    return (frame.width, frame.height) if lying else (frame.height, frame.width)
+def displayed_size(frame: VideoFrame) -> tuple[int, int]:
+    """Height and width of a frame as displayed."""
+    matrix = display_matrix(frame)
+    swapped = matrix is not None and not (matrix[0] or matrix[4]) and (matrix[1] or matrix[3])
+    return (frame.width, frame.height) if swapped else (frame.height, frame.width)

@@ -1,6 +1,6 @@
-"""The published feature networks' weights: find them, prove them right, and fill a module with them.
+"""Weights of the published feature networks: locate, verify and load them.
 
-Only safetensors is loaded here; every other format is converted once, by `vfbench weights import`.
+Only safetensors files are loaded here. `vfbench weights import` converts every other format once.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from torch import Tensor, nn
 
 from vfbench.interfaces import WeightStatus
 from vfbench.weights import cache, catalogue, random_init, verify
-from vfbench.weights.tensors import counted, digest, fit
+from vfbench.weights.tensors import digest, is_counter, require_fit
 
 
 @dataclass(frozen=True)
-class Filled:
-    """What a feature network was filled with: the hash of the tensors, and what speaks for them."""
+class WeightInfo:
+    """Hash and verification status of the weights in a feature network."""
 
-    digest: str  # SHA-256, 64 hexadecimal digits
+    digest: str  # SHA-256 of the tensors, 64 hexadecimal digits
     weight_status: WeightStatus
 
 
-def fill(module: nn.Module, name: str, source: str = "default") -> Filled:
-    """Fill `module` with the weights called `name`.
+def load_weights(module: nn.Module, name: str, source: str = "default") -> WeightInfo:
+    """Load the weights of network `name` into `module`.
 
-    `source` is `default` (the published file, fetched or imported before), `random` (seeded, the same on every machine,
-    for plumbing checks), or the path of a safetensors file. What is proven depends on the tensors, not on the path.
-    The module has the tensors of the published network under its names, and no others but `num_batches_tracked`.
-    Raises `MissingData` naming the command that gets the weights, or the file and the tensor that are wrong.
+    `source` is `default` (the converted file in the weights folder), `random` (seeded, identical on every machine, for
+    plumbing checks) or the path of a safetensors file. The status depends on the tensors, not on the path. The module
+    must have exactly the tensors of the published network; `num_batches_tracked` is ignored.
+    Raises `MissingData` with the command that gets the weights, or with the file and the tensor that do not fit.
     """
-    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items() if not counted(key)}
+    shapes = {key: tuple(value.shape) for key, value in module.state_dict().items() if not is_counter(key)}
     if source == "random":
-        drawn = random_init.tensors(wanted)
-        return _load(module, drawn, Filled(digest(drawn), weight_status="nonstandard"))
+        tensors = random_init.random_tensors(shapes)
+        return _load(module, tensors, WeightInfo(digest(tensors), weight_status="nonstandard"))
     network = catalogue.network(name)
-    path = cache.place(name) if source == "default" else Path(source)
-    found, its_digest = verify.read(network, path)
-    fit(path, found.tensors, wanted, name)
-    return _load(module, found.tensors, Filled(its_digest, verify.weight_status(found)))
+    path = cache.weights_path(name) if source == "default" else Path(source)
+    weights, weights_digest = verify.read_converted(network, path)
+    require_fit(path, weights.tensors, shapes, name)
+    return _load(module, weights.tensors, WeightInfo(weights_digest, verify.weight_status(weights)))
 
 
-def _load(module: nn.Module, tensors: Mapping[str, Tensor], filled: Filled) -> Filled:
-    module.load_state_dict(dict(tensors), strict=False)  # but for the counters it fits: this was checked
-    return filled
+def _load(module: nn.Module, tensors: Mapping[str, Tensor], weight_info: WeightInfo) -> WeightInfo:
+    module.load_state_dict(dict(tensors), strict=False)  # only the counters may be missing
+    return weight_info

@@ -1,4 +1,4 @@
-"""Where the weights of the published feature networks are kept: one safetensors file a network."""
+"""Weights folder of the published feature networks: one safetensors file per network."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vfbench.errors import BadEnvironment
-from vfbench.utils.files import cache, held
+from vfbench.utils.files import cache_folder, locked_folder
 
 
 def folder() -> Path:
-    """VFBENCH_WEIGHTS, or `weights` in vfbench's cache."""
-    return Path(os.environ.get("VFBENCH_WEIGHTS") or cache() / "weights")
+    """Path in VFBENCH_WEIGHTS, or `weights` in vfbench's cache folder."""
+    return Path(os.environ.get("VFBENCH_WEIGHTS") or cache_folder() / "weights")
 
 
-def place(name: str) -> Path:
-    """The converted file of a network."""
+def weights_path(name: str) -> Path:
+    """Path of the converted file of network `name`; the file need not exist."""
     return folder() / f"{name}.safetensors"
 
 
-def made(path: Path) -> Path:
-    """The folder itself, made if need be; raises `BadEnvironment` where it cannot be."""
+def make_folder(path: Path) -> Path:
+    """Create folder `path` unless it exists, and return it; raises `BadEnvironment` if it cannot be created."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadEnvironment(
-            f"cannot make {path} ({error.strerror}): set VFBENCH_WEIGHTS to a folder that can be written"
+            f"cannot create {path} ({error.strerror}): set VFBENCH_WEIGHTS to a writable folder"
         ) from error
     return path
 
 
 @contextlib.contextmanager
-def downloads() -> Iterator[Path]:
-    """The folder of unfinished downloads, held by this process alone; raises `BadEnvironment` while another has it."""
-    path = made(folder() / "downloads")
-    with held(path, by="`weights fetch`", mend="set VFBENCH_WEIGHTS to another folder"):
+def locked_downloads() -> Iterator[Path]:
+    """Lock the folder of unfinished downloads and yield it; raises `BadEnvironment` if another process holds it."""
+    path = make_folder(folder() / "downloads")
+    with locked_folder(path, holder="`weights fetch`", advice="set VFBENCH_WEIGHTS to another folder"):
         yield path

@@ -1,7 +1,7 @@
-"""The published feature networks: what each one is, where its weights are found, and what proves them right.
+"""Catalogue of the published feature networks: description, sources of the weights, verification.
 
-A number is comparable only if the network behind it is the published one, and links to weights die. So each network has
-several sources, tried in this order, and a proof that does not depend on where a file came from.
+Scores are comparable only if they come from the published network, and links to weights die. So each network has
+several sources, tried in order, and a verification that does not depend on the source.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Literal
 
 from vfbench.errors import UserError, unknown
 
-Proof = Literal["tensors", "file", "none"]
-PROOFS: dict[Proof, str] = {
+Verification = Literal["tensors", "file", "none"]
+VERIFICATION_TEXT: dict[Verification, str] = {
     "tensors": "the CRC-32C of each of its 230 tensors, from any format",
     "file": "the SHA-256 of the published file",
-    "none": "nothing but names and shapes: no hash of it is published",
+    "none": "names and shapes only: no hash of it is published",
 }
 
 
 @dataclass(frozen=True)
 class Download:
-    """One file: mirrors in the order they are tried, SHA-256 and size in bytes where they are known."""
+    """File to download: mirrors in order, SHA-256 and size in bytes where known."""
 
     name: str
     urls: tuple[str, ...]
@@ -31,7 +31,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Source:
-    """Files that together hold a network; the first one is given to `weights import`."""
+    """Files that together hold a network; `weights import` takes the first."""
 
     files: tuple[Download, ...]
     licence: str = "unknown"
@@ -39,57 +39,57 @@ class Source:
 
 @dataclass(frozen=True)
 class Network:
-    """A published network. `manual` are places that no program can fetch from; `note` says what else to know."""
+    """Published network. `manual` lists sources that need a browser, `note` holds a warning about similar files."""
 
     name: str
-    what: str
-    proof: Proof
+    description: str
+    verification: Verification
     sources: tuple[Source, ...]
     manual: tuple[str, ...] = ()
     note: str = ""
 
     @property
-    def known(self) -> frozenset[str]:
-        """The SHA-256 of every published file of it that is known."""
+    def published_hashes(self) -> frozenset[str]:
+        """SHA-256 of its published files, as far as known."""
         return frozenset(file.sha256 for source in self.sources for file in source.files if file.sha256)
 
     @property
     def urls(self) -> list[str]:
-        """Every address a program can fetch from, in the order of trying."""
+        """All addresses for automatic download, in order."""
         return [url for source in self.sources for file in source.files for url in file.urls]
 
 
 @dataclass(frozen=True)
-class Hub:
-    """A model of the Hugging Face hub, and the commit of it that is meant: the newest need not have safetensors."""
+class HubModel:
+    """Model on the Hugging Face hub, pinned to a commit that has safetensors."""
 
     repository: str
     revision: str
 
     @property
-    def fetching(self) -> str:
-        """The command that gets it into the cache of transformers."""
+    def fetch_command(self) -> str:
+        """Command that downloads it into the cache of transformers."""
         return f"hf download {self.repository} --revision {self.revision}"
 
 
 def network(name: str) -> Network:
-    """The network called `name`; raises `UserError` naming the nearest one."""
-    if name in HUB:
-        kept = f"{name} has no file here: transformers keeps {HUB[name].repository} in its own cache"
-        raise UserError(f"{kept}, get it with\n  {HUB[name].fetching}")
+    """Network called `name`; raises `UserError` with the nearest known name."""
+    if name in HUB_MODELS:
+        model = HUB_MODELS[name]
+        raise UserError(f"{name}: transformers caches {model.repository} itself; get it with\n  {model.fetch_command}")
     if name not in NETWORKS:
-        raise unknown("feature network", name, [*NETWORKS, *HUB])
+        raise unknown("feature network", name, [*NETWORKS, *HUB_MODELS])
     return NETWORKS[name]
 
 
-def importing(name: str) -> str:
-    """The command that takes a file which is already on this machine."""
-    more = " --mean MEAN_FILE" if name == "c3d" else ""
-    return f"python -m vfbench weights import {name} FILE{more}"
+def import_command(name: str) -> str:
+    """Command that imports weights from a file on this machine."""
+    mean = " --mean MEAN_FILE" if name == "c3d" else ""
+    return f"python -m vfbench weights import {name} FILE{mean}"
 
 
-def fetching(name: str) -> str:
-    """The command that gets the weights from the network."""
+def fetch_command(name: str) -> str:
+    """Command that downloads the weights."""
     return f"python -m vfbench weights fetch {name}"
 
 
@@ -142,7 +142,7 @@ _I3D = Network(
         "https://drive.google.com/uc?id=1mQK8KD8G6UWRa5t87SRMm5PVXtlpneJT (i3d_pretrained_400.pt, VideoGPT and DIGAN)",
         "https://drive.google.com/uc?id=1fBNl3TS0LA5FEhZv5nMGJs2_7qQmvTmh (i3d_pretrained_400.pt, PVDM)",
     ),
-    "rgb_imagenet.pt and model_rgb.pth are another network, inflated from ImageNet, and are refused",
+    "rgb_imagenet.pt and model_rgb.pth hold another network, inflated from ImageNet, and are refused",
 )
 
 _C3D = Network(
@@ -168,7 +168,7 @@ _C3D = Network(
 
 _INCEPTION = Network(
     "inception",
-    "Inception-v3 of 2015-12-05 as pytorch-fid has it: the network of FID",
+    "Inception-v3 of 2015-12-05 as in pytorch-fid: the network of FID",
     "file",
     (
         Source(
@@ -209,6 +209,6 @@ _VIDEOMAE = Network(
 )
 
 NETWORKS = {network.name: network for network in (_I3D, _C3D, _INCEPTION, _VIDEOMAE)}
-HUB = {  # transformers finds, checks and keeps these itself
-    "clip": Hub("openai/clip-vit-base-patch32", "b33cedfd0df4e43b8238760678fcc89e1a0d38b3"),
+HUB_MODELS = {  # transformers downloads, checks and caches these itself
+    "clip": HubModel("openai/clip-vit-base-patch32", "b33cedfd0df4e43b8238760678fcc89e1a0d38b3"),
 }

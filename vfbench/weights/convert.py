@@ -1,4 +1,4 @@
-"""`vfbench weights import` and `verify`: read a published file in any of its formats, prove it, and convert it once."""
+"""`vfbench weights import` and `verify`: read a published file in any of its formats, verify it and convert it."""
 
 from __future__ import annotations
 
@@ -12,125 +12,126 @@ from vfbench.utils.files import file_sha256
 from vfbench.weights import c3d, cache, catalogue, formats, i3d, tf_bundle
 from vfbench.weights.catalogue import Network
 from vfbench.weights.tensors import without_counters
-from vfbench.weights.verify import Judgement, Weights, judge, read, write
+from vfbench.weights.verify import VerificationResult, Weights, read_converted, verify_weights, write_converted
 
-ITS_RECORD = "what a safetensors file says of its own origin is no proof: import the published file itself"
-FORCING = "`weights import` with --force takes it all the same, and no score from it will be called standard"
+METADATA_HINT = "the metadata of a safetensors file does not prove its origin: import the published file itself"
+FORCE_HINT = "`weights import --force` accepts it; its scores are then marked as nonstandard"
 
 
-def convert(network: Network, file: Path, *, mean: Path | None = None, force: bool = False) -> tuple[Path, Judgement]:
-    """Import the weights in `file` into the folder, and say where they are now and what proves them.
+def import_weights(
+    network: Network, file: Path, *, mean: Path | None = None, force: bool = False
+) -> tuple[Path, VerificationResult]:
+    """Import the weights in `file` into the weights folder; returns the converted file and the verification result.
 
-    `mean` is the second file of C3D. Raises `MissingData` for weights that are damaged or not the published ones;
-    `force` takes the latter too, and every score from them will say that it is not standard.
+    `mean` is the mean clip of C3D, a second file. Raises `MissingData` for weights that are damaged or not the
+    published ones; `force` accepts the latter and marks every score from them as nonstandard.
     """
-    found = load(network, file, mean)
-    judgement = judge(found)
-    target = cache.place(network.name)
-    if not judgement.standard and network.proof != "none":
+    weights = read_any_format(network, file, mean)
+    result = verify_weights(weights)
+    target = cache.weights_path(network.name)
+    if not result.verified and network.verification != "none":
         if not force:
-            raise MissingData(
-                f"{file} is not the published {network.name}: {_why(network, file, judgement)}\n{FORCING}"
-            )
-        _spare_proven(network, target)
-    cache.made(target.parent)
-    write(found, target)
-    return target, judgement
+            reason = _reason(network, file, result)
+            raise MissingData(f"{file} is not the published {network.name}: {reason}\n{FORCE_HINT}")
+        _refuse_overwrite(network, target)
+    cache.make_folder(target.parent)
+    write_converted(weights, target)
+    return target, result
 
 
-def load(network: Network, file: Path, mean: Path | None = None) -> Weights:
-    """The weights in a file of any format that the network is published in; raises `MissingData` or `UserError`.
+def read_any_format(network: Network, file: Path, mean: Path | None = None) -> Weights:
+    """Weights from a file in any published format of the network; raises `MissingData` or `UserError`.
 
-    Their origin is the file itself, even where it is a converted one and names another.
+    Their origin is `file` itself, also where `file` is a converted file whose metadata name another one.
     """
-    form = formats.recognise(file)
-    if mean and (network.name != "c3d" or form == "safetensors"):
-        raise UserError(f"--mean {mean}: only C3D has a mean clip, and only as an npz file of its own")
-    if network.name == "c3d" and form == "npz":
-        return _c3d(network, file, mean)
-    if form == "safetensors" and network.proof != "tensors":  # whoever made it may have written any record
-        return replace(read(network, file)[0], origins=_origins(file))
-    return _by_names(network, file, form)
+    file_format = formats.detect_format(file)
+    if mean and (network.name != "c3d" or file_format == "safetensors"):
+        raise UserError(f"--mean {mean}: only C3D in npz format takes a mean clip; leave out --mean")
+    if network.name == "c3d" and file_format == "npz":
+        return _read_c3d(network, file, mean)
+    if file_format == "safetensors" and network.verification != "tensors":  # its metadata may be forged
+        return replace(read_converted(network, file)[0], origins=_file_hashes(file))
+    return _read_named_tensors(network, file, file_format)
 
 
-def _c3d(network: Network, file: Path, mean: Path | None) -> Weights:
+def _read_c3d(network: Network, file: Path, mean: Path | None) -> Weights:
     if mean is None:
         raise UserError(f"C3D needs its mean clip too: python -m vfbench weights import c3d {file} --mean mean2.npz")
-    return Weights(network, c3d.from_npz(file, mean), _origins(file, mean))
+    return Weights(network, c3d.from_npz(file, mean), _file_hashes(file, mean))
 
 
-def _by_names(network: Network, file: Path, form: formats.Format) -> Weights:
-    """Tensors that have names in their file, under ours."""
-    if form == "torchscript":
-        state = formats.read_torchscript(file, network.known)
-    elif network.name == "c3d" or form == "npz" or (form == "bundle" and network.name != "i3d"):
-        takes = "Chainer's npz" if network.name == "c3d" else "a state dict of PyTorch"
-        raise MissingData(f"{file} is a file of another network: {network.name} comes as {takes}")
-    elif prefix := tf_bundle.find(file):
-        return Weights(network, i3d.from_bundle(prefix), _origins(tf_bundle.data(prefix)))
+def _read_named_tensors(network: Network, file: Path, file_format: formats.Format) -> Weights:
+    """Weights from a format that names its tensors, under vfbench's names."""
+    if file_format == "torchscript":
+        state = formats.read_torchscript(file, network.published_hashes)
+    elif network.name == "c3d" or file_format == "npz" or (file_format == "bundle" and network.name != "i3d"):
+        expected = "Chainer npz" if network.name == "c3d" else "PyTorch state dict"
+        raise MissingData(f"{file} is a file of another network: {network.name} is published as {expected}")
+    elif prefix := tf_bundle.find_prefix(file):
+        return Weights(network, i3d.from_bundle(prefix), _file_hashes(tf_bundle.data_file(prefix)))
     else:
-        state = tensor_files.read(file) if form == "safetensors" else formats.read_torch(file)
-    named = i3d.from_state_dict(file, state) if network.name == "i3d" else without_counters(state)
-    return Weights(network, named, _origins(file))
+        state = tensor_files.read(file) if file_format == "safetensors" else formats.read_torch(file)
+    tensors = i3d.from_state_dict(file, state) if network.name == "i3d" else without_counters(state)
+    return Weights(network, tensors, _file_hashes(file))
 
 
-def _origins(*files: Path) -> dict[str, str]:
+def _file_hashes(*files: Path) -> dict[str, str]:
     return {file.name: file_sha256(file) for file in files}
 
 
-def _why(network: Network, file: Path, judgement: Judgement) -> str:
-    """Why weights are not the published ones."""
-    claims = network.proof == "file" and formats.recognise(file) == "safetensors"
-    return f"{judgement.text}\n{ITS_RECORD}" if claims else judgement.text
+def _reason(network: Network, file: Path, result: VerificationResult) -> str:
+    """Reason why weights are not the published ones."""
+    converted = network.verification == "file" and formats.detect_format(file) == "safetensors"
+    return f"{result.text}\n{METADATA_HINT}" if converted else result.text
 
 
-def _spare_proven(network: Network, target: Path) -> None:
-    """Published weights are not replaced by others."""
-    if target.is_file() and judge(read(network, target)[0]).standard:
+def _refuse_overwrite(network: Network, target: Path) -> None:
+    """Raise `UserError` where `target` holds the published weights."""
+    if target.is_file() and verify_weights(read_converted(network, target)[0]).verified:
         raise UserError(f"{target} holds the published {network.name}: move it away first, or set VFBENCH_WEIGHTS")
 
 
 def verify(network: Network, file: Path | None = None) -> str:
-    """What proves the weights in `file`, by default the converted ones, to be the published ones.
+    """Verify the weights in `file`, by default the converted ones; returns the evidence.
 
-    Raises `MissingData` saying what is wrong with them. Of C3D nothing is known to compare with: that is what it says.
+    Raises `MissingData` with the mismatch. C3D has no published hash, so it always passes, and the text says so.
     """
-    judgement = _judged(network, file)
-    if not judgement.standard and network.proof != "none":
-        place = file or cache.place(network.name)
-        why = _why(network, file, judgement) if file else judgement.text
-        raise MissingData(f"{place} is not the published {network.name}: {why}")
-    return judgement.text
+    result = _verify_file(network, file)
+    if not result.verified and network.verification != "none":
+        path = file or cache.weights_path(network.name)
+        reason = _reason(network, file, result) if file else result.text
+        raise MissingData(f"{path} is not the published {network.name}: {reason}")
+    return result.text
 
 
-def present() -> list[Network]:
-    """The networks that have a file in the folder; raises `MissingData` when none has."""
-    found = [network for network in catalogue.NETWORKS.values() if cache.place(network.name).exists()]
-    if not found:
-        commands = "".join(f"\n  {catalogue.fetching(name)}" for name in catalogue.NETWORKS)
+def installed_networks() -> list[Network]:
+    """Networks with a file in the weights folder; raises `MissingData` when there is none."""
+    networks = [network for network in catalogue.NETWORKS.values() if cache.weights_path(network.name).exists()]
+    if not networks:
+        commands = "".join(f"\n  {catalogue.fetch_command(name)}" for name in catalogue.NETWORKS)
         raise MissingData(f"no weights in {cache.folder()}: get them with{commands}")
-    return found
+    return networks
 
 
-def verdict(network: Network) -> str | MissingData:
-    """What `verify` says of the converted weights, or what it would raise: one bad network hides no other."""
+def verify_or_error(network: Network) -> str | MissingData:
+    """Text of `verify` for the converted weights, or its error, so that one bad network hides no other."""
     try:
         return verify(network)
     except MissingData as error:
         return error
 
 
-def require(verdicts: Mapping[Network, str | MissingData]) -> None:
-    """Raise `MissingData` naming every network whose verdict is an error, and the command that gets it."""
-    bad = [network.name for network, said in verdicts.items() if isinstance(said, MissingData)]
-    if bad:
-        commands = "".join(f"\n  {catalogue.fetching(name)}" for name in bad)
-        raise MissingData(f"not proven: {', '.join(bad)}; get what is published with{commands}")
+def require_verified(outcomes: Mapping[Network, str | MissingData]) -> None:
+    """Raise `MissingData` naming every network whose outcome is an error, and the command that gets it."""
+    failed = [network.name for network, outcome in outcomes.items() if isinstance(outcome, MissingData)]
+    if failed:
+        commands = "".join(f"\n  {catalogue.fetch_command(name)}" for name in failed)
+        raise MissingData(f"not verified: {', '.join(failed)}; get the published weights with{commands}")
 
 
-def _judged(network: Network, file: Path | None) -> Judgement:
+def _verify_file(network: Network, file: Path | None) -> VerificationResult:
     if file is None:
-        return judge(read(network)[0])
-    if network.proof != "tensors" and formats.recognise(file) != "safetensors":
-        return judge(Weights(network, {}, _origins(file)))  # its hash says all, no need to open it
-    return judge(load(network, file))
+        return verify_weights(read_converted(network)[0])
+    if network.verification != "tensors" and formats.detect_format(file) != "safetensors":
+        return verify_weights(Weights(network, {}, _file_hashes(file)))  # the hash of the file is enough
+    return verify_weights(read_any_format(network, file))

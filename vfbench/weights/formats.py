@@ -1,4 +1,4 @@
-"""Files of weights as others publish them, told apart by their content and read without executing anything in them."""
+"""Published weight files: format detection by content, and readers that execute nothing."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from vfbench.weights import tf_bundle
 
 Format = Literal["bundle", "safetensors", "npz", "torch", "torchscript"]
 
-NESTED = ("state_dict", "model", "module")  # where trainers put the weights among other things
-STRANGERS = (  # what a download often is instead
+NESTED_KEYS = ("state_dict", "model", "module")  # keys under which training scripts save the weights
+OTHER_FILES = (  # first bytes of frequent wrong downloads
     (b"\x1f\x8b", "is a gzip archive: unpack it, and give the folder"),
     (b"version https://git-lfs", "is only a pointer of Git LFS: get the file itself with `git lfs pull`"),
-    (b"<", "is a web page, not weights: the link has died, or asks for a login"),
+    (b"<", "is a web page, not weights: the link is dead, or asks for a login"),
 )
 
 
-def recognise(path: Path) -> Format:
-    """The format of a file, by its first bytes; raises `MissingData` saying what it is instead."""
-    if tf_bundle.find(path):
+def detect_format(path: Path) -> Format:
+    """Format of a file by its first bytes; raises `MissingData` with the actual content if it holds no weights."""
+    if tf_bundle.find_prefix(path):
         return "bundle"
     if not path.is_file():
-        what = "is a folder without a TensorFlow checkpoint" if path.is_dir() else "does not exist"
-        raise MissingData(f"{path} {what}")
+        problem = "is a folder without a TensorFlow checkpoint" if path.is_dir() else "does not exist"
+        raise MissingData(f"{path} {problem}")
     with path.open("rb") as file:
         start = file.read(64)
     if zipfile.is_zipfile(path):
-        return _archive(path)
+        return _zip_format(path)
     if start[8:9] == b"{":
         return "safetensors"
     if start[:1] == b"\x80":  # a pickle, as torch wrote it before 1.6
         return "torch"
-    for beginning, what in STRANGERS:
-        if start.lstrip().startswith(beginning):
-            raise MissingData(f"{path} {what}")
-    raise MissingData(f"{path} is truncated, or no format that holds weights: it begins with {start[:8]!r}")
+    for first_bytes, problem in OTHER_FILES:
+        if start.lstrip().startswith(first_bytes):
+            raise MissingData(f"{path} {problem}")
+    raise MissingData(f"{path} is truncated, or in no known weight format: it begins with {start[:8]!r}")
 
 
-def _archive(path: Path) -> Format:
+def _zip_format(path: Path) -> Format:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any(name.endswith("/constants.pkl") for name in names):
@@ -58,40 +58,40 @@ def _archive(path: Path) -> Format:
         return "torch"
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
-    raise MissingData(f"{path} is a zip archive, but holds neither numpy arrays nor a state dict of PyTorch")
+    raise MissingData(f"{path} is a zip archive, but holds neither NumPy arrays nor a PyTorch state dict")
 
 
 def read_torch(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict; raises `MissingData` for a file that is damaged or holds more than plain data."""
+    """Tensors of a saved state dict; raises `MissingData` for a file that is damaged or holds more than plain data."""
     try:
-        with memory.needed(str(path)):
+        with memory.require_memory(str(path)):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except memory.NoMemory:
         raise
-    except Exception as error:  # whatever a damaged file makes the reader stumble over
+    except Exception as error:  # a damaged file can raise anything
         reason = f"{type(error).__name__}; nothing in it was executed"
         raise MissingData(f"{path} is damaged, or holds more than tensors ({reason}): get it again") from error
-    return _state(path, content)
+    return _state_dict(path, content)
 
 
-def read_torchscript(path: Path, known: frozenset[str]) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive whose SHA-256 is known, for only of those is it certain what they execute.
+def read_torchscript(path: Path, allowed_hashes: frozenset[str]) -> dict[str, Tensor]:
+    """Tensors of a TorchScript archive whose SHA-256 is in `allowed_hashes`: opening any other could execute code.
 
-    Raises `MissingData` for any other.
+    Raises `MissingData` for any other file.
     """
-    if (found := file_sha256(path)) not in known:
+    if (sha256 := file_sha256(path)) not in allowed_hashes:
         raise MissingData(
-            f"{path} is a TorchScript program with SHA-256 {found}, which is not a known one: opening it could execute "
-            "anything, so it is not opened. Give a file of tensors, or see `python -m vfbench weights where`"
+            f"{path} is a TorchScript program with the unknown SHA-256 {sha256}; it could execute code, so it is not "
+            "opened. Give a file of tensors, or see `python -m vfbench weights status`"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PyTorch would have it replaced, and the file is as it is
+        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, but this file is published in it
         content = torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
-    return _state(path, content)
+    return _state_dict(path, content)
 
 
 def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an npz file; raises `MissingData` for a damaged one, or one that holds Python objects."""
+    """Arrays of an npz file; raises `MissingData` for a damaged one, or one that holds Python objects."""
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
@@ -99,9 +99,9 @@ def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise MissingData(f"{path} is damaged, or holds more than numbers ({error}): get it again") from error
 
 
-def _state(path: Path, content: object) -> dict[str, Tensor]:
-    """The tensors themselves, from under `state_dict`, `model` or `module` if they are there."""
-    while isinstance(content, Mapping) and (inner := next((name for name in NESTED if name in content), None)):
+def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
+    """Named tensors, unpacked from `state_dict`, `model` or `module`; raises `MissingData` for any other content."""
+    while isinstance(content, Mapping) and (inner := next((name for name in NESTED_KEYS if name in content), None)):
         content = content[inner]
     if not isinstance(content, Mapping) or not content:
         raise MissingData(f"{path} holds {type(content).__name__}, expected tensors by name")

@@ -1,4 +1,4 @@
-"""`vfbench weights where`: what of the published feature networks is here, and how to get the rest."""
+"""`vfbench weights status`: installed feature networks, and the commands that get the others."""
 
 from __future__ import annotations
 
@@ -6,61 +6,62 @@ from collections.abc import Iterator
 
 from vfbench.errors import MissingData
 from vfbench.weights import cache, catalogue, verify
-from vfbench.weights.catalogue import HUB, NETWORKS, PROOFS, Download, Hub, Network, Source
+from vfbench.weights.catalogue import HUB_MODELS, NETWORKS, VERIFICATION_TEXT, Download, HubModel, Network, Source
 
 
 def overview() -> str:
-    """A paragraph for each network: its state, its file, and the command that gets it."""
-    parts = ["\n".join(_short(network)) for network in NETWORKS.values()]
-    return "\n".join([*parts, *(_of_hub(name, model) for name, model in HUB.items())])
+    """Paragraph per network: state, file, and the command that gets it."""
+    parts = ["\n".join(_summary(network)) for network in NETWORKS.values()]
+    return "\n".join([*parts, *(_hub_summary(name, model) for name, model in HUB_MODELS.items())])
 
 
 def details(name: str) -> str:
-    """All that is known of one network: its state, what proves it, every source with its hash, size and licence."""
-    if name in HUB:
-        return _of_hub(name, HUB[name])
+    """Full description of one network: state, verification, every source with hash, size and licence."""
+    if name in HUB_MODELS:
+        return _hub_summary(name, HUB_MODELS[name])
     network = catalogue.network(name)
-    rest = [f"  proven by {PROOFS[network.proof]}", *([f"  {network.note}"] if network.note else [])]
-    sources = [line for source in network.sources for line in _source(source)]
-    by_hand = [f"  by hand: {place}" for place in network.manual]
-    return "\n".join([*_short(network), *rest, *sources, *by_hand])
+    verification = f"  verified by {VERIFICATION_TEXT[network.verification]}"
+    note = [f"  {network.note}"] if network.note else []
+    sources = [line for source in network.sources for line in _source_lines(source)]
+    by_hand = [f"  by hand: {address}" for address in network.manual]
+    return "\n".join([*_summary(network), verification, *note, *sources, *by_hand])
 
 
-def state(network: Network) -> tuple[str, str]:
-    """`proven`, `not proven`, `missing` or `damaged`, and why."""
-    if not cache.place(network.name).exists():
+def weight_state(network: Network) -> tuple[str, str]:
+    """`verified`, `not verified`, `missing` or `damaged`, and the reason."""
+    if not cache.weights_path(network.name).exists():
         return "missing", ""
     try:
-        judgement = verify.judge(verify.read(network)[0])
+        result = verify.verify_weights(verify.read_converted(network)[0])
     except MissingData as error:
         return "damaged", str(error).partition("\n")[0]
-    return ("proven" if judgement.standard else "not proven"), judgement.text
+    return ("verified" if result.verified else "not verified"), result.text
 
 
-def _short(network: Network) -> Iterator[str]:
-    word, why = state(network)
-    yield f"{network.name}: {word}, {cache.place(network.name)}"
-    yield f"  {network.what}"
-    if why:
-        yield f"  {why}"
-    if word in ("missing", "damaged"):
-        yield f"  get it: {catalogue.fetching(network.name)}"
-        yield f"      or: {catalogue.importing(network.name)}"
+def _summary(network: Network) -> Iterator[str]:
+    state, reason = weight_state(network)
+    yield f"{network.name}: {state}, {cache.weights_path(network.name)}"
+    yield f"  {network.description}"
+    if reason:
+        yield f"  {reason}"
+    if state in ("missing", "damaged"):
+        yield f"  get it: {catalogue.fetch_command(network.name)}"
+        yield f"      or: {catalogue.import_command(network.name)}"
 
 
-def _of_hub(name: str, model: Hub) -> str:
+def _hub_summary(name: str, model: HubModel) -> str:
     return (
         f"{name}: {model.repository} of the Hugging Face hub, in the cache of transformers (HF_HOME)\n"
-        f"  get it: {model.fetching}"
+        f"  get it: {model.fetch_command}"
     )
 
 
-def _source(source: Source) -> Iterator[str]:
+def _source_lines(source: Source) -> Iterator[str]:
     yield f"  source, licence {source.licence}:"
     for file in source.files:
-        yield f"    {file.name}, {_size(file)}, SHA-256 {file.sha256 or 'unknown'}"
+        yield f"    {file.name}, {_size_text(file)}, SHA-256 {file.sha256 or 'unknown'}"
         yield from (f"      {url}" for url in file.urls)
 
 
-def _size(file: Download) -> str:
+def _size_text(file: Download) -> str:
     return f"{file.size} bytes" if file.size else "size unknown"

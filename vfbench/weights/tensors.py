@@ -1,4 +1,4 @@
-"""Named tensors: do they fit, and what is their hash?"""
+"""Named tensors: comparison with expected names and shapes, and their hash."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from vfbench.errors import MissingData
 
-COUNTER = "num_batches_tracked"  # batch norm's own, of no use once trained: some files have it and some have not
+COUNTER = "num_batches_tracked"  # unused at inference; only some published files have it
 
 
-def counted(name: str) -> bool:
-    """Whether a name is one of the counters that may be missing from a file, or too many in it."""
+def is_counter(name: str) -> bool:
+    """True where `name` is a batch-norm counter, which a file may have or lack."""
     return name.rpartition(".")[2] == COUNTER
 
 
 def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that a network computes with."""
-    return {name: tensor for name, tensor in state.items() if not counted(name)}
+    """State dict without the counters of batch norm."""
+    return {name: tensor for name, tensor in state.items() if not is_counter(name)}
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes in the order of the names: the same whatever file they came from."""
+    """SHA-256 over names, dtypes, shapes and bytes, sorted by name; independent of the file format."""
     total = hashlib.sha256()
     for name, tensor in sorted(without_counters(state).items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -33,18 +33,18 @@ def digest(state: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def same_names(path: Path, found: Iterable[str], wanted: Iterable[str], network: str) -> None:
-    """Raises `MissingData` naming a tensor that the file lacks, or has too many; counters do not matter."""
-    here, needed = ({name for name in names if not counted(name)} for names in (found, wanted))
-    for name in sorted(here ^ needed):
-        where = "is missing from" if name in needed else f"is no part of {network} but stands in"
-        raise MissingData(f"'{name}' {where} {path}: the file is damaged, or holds another network")
+def require_same_names(path: Path, names: Iterable[str], expected: Iterable[str], network: str) -> None:
+    """Raise `MissingData` with the first tensor that the file lacks or has too many; ignores counters."""
+    actual_names, expected_names = ({name for name in each if not is_counter(name)} for each in (names, expected))
+    for name in sorted(actual_names ^ expected_names):
+        problem = "is missing from" if name in expected_names else f"is no part of {network} but is in"
+        raise MissingData(f"'{name}' {problem} {path}: the file is damaged, or holds another network")
 
 
-def fit(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], network: str) -> None:
-    """Raises `MissingData` naming the first tensor whose name or shape is not as wanted; counters do not matter."""
-    same_names(path, found, wanted, network)
-    for name, tensor in sorted(without_counters(found).items()):
-        if tuple(tensor.shape) != wanted[name]:
-            here = f"'{name}' in {path} has shape {tuple(tensor.shape)}, needed {wanted[name]}"
-            raise MissingData(f"{here}: the file holds another network than {network}")
+def require_fit(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], network: str) -> None:
+    """Raise `MissingData` with the first tensor whose name or shape is not that in `shapes`; ignores counters."""
+    require_same_names(path, tensors, shapes, network)
+    for name, tensor in sorted(without_counters(tensors).items()):
+        if tuple(tensor.shape) != shapes[name]:
+            mismatch = f"'{name}' in {path} has shape {tuple(tensor.shape)}, needed {shapes[name]}"
+            raise MissingData(f"{mismatch}: the file holds another network than {network}")

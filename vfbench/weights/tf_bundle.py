@@ -1,8 +1,8 @@
-"""TensorFlow checkpoints, read without TensorFlow: every block and every tensor is checked by its CRC-32C.
+"""Reader of TensorFlow checkpoints without TensorFlow; checks the CRC-32C of every block and every tensor.
 
-`<prefix>.index` is a table of LevelDB (https://github.com/google/leveldb/blob/main/doc/table_format.md), whose values
-are protocol buffers (`BundleEntryProto` of tensorflow/core/protobuf/tensor_bundle.proto).
-`<prefix>.data-00000-of-00001` is the tensors, little-endian, one behind the other.
+`<prefix>.index` is a LevelDB table (https://github.com/google/leveldb/blob/main/doc/table_format.md) whose values are
+protocol buffers (`BundleEntryProto` of tensorflow/core/protobuf/tensor_bundle.proto).
+`<prefix>.data-00000-of-00001` holds the tensors, little-endian and contiguous.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from vfbench.errors import MissingData
 
 INDEX, DATA = ".index", ".data-00000-of-00001"
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
-FOOTER = 48
-FLOAT32 = 1  # of the enum DataType
+FOOTER_SIZE = 48  # bytes
+FLOAT32 = 1  # value in the enum DataType
 UNCOMPRESSED, SNAPPY = 0, 1
 
 Array: TypeAlias = npt.NDArray[np.float32]
-Message: TypeAlias = dict[int, list[int | bytes]]  # the values of each field of a protocol buffer, undecoded
+Message: TypeAlias = dict[int, list[int | bytes]]  # raw values of each field of a protocol buffer
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where a tensor stands in the data file, and the masked CRC-32C of its bytes."""
+class TensorEntry:
+    """Index entry of a tensor: data type, shape, offset and size in bytes, masked CRC-32C of its bytes."""
 
     dtype: int
     shape: tuple[int, ...]
@@ -41,165 +41,165 @@ class Entry:
 
 
 def masked_crc(content: bytes | memoryview) -> int:
-    """The CRC-32C of some bytes, rotated and shifted as LevelDB and TensorFlow store it."""
+    """CRC-32C, rotated and shifted as LevelDB and TensorFlow store it."""
     crc: int = google_crc32c.value(bytes(content))
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def find(path: Path) -> Path | None:
-    """The prefix of the bundle that `path` means: prefix, index, data file, or a folder that holds one; else None.
+def find_prefix(path: Path) -> Path | None:
+    """Prefix of the checkpoint at `path`: a prefix, index, data file, or folder with one checkpoint; else None.
 
     Raises `MissingData` for a folder that holds several.
     """
     if path.is_dir():
-        found = sorted([*path.glob(f"*{INDEX}"), *path.glob(f"variables/*{INDEX}")])  # the latter: TF-Hub
-        if len(found) > 1:
-            raise MissingData(f"{path} holds several checkpoints: name one of {', '.join(map(str, found))}")
-        return Path(str(found[0]).removesuffix(INDEX)) if found else None
+        indices = sorted([*path.glob(f"*{INDEX}"), *path.glob(f"variables/*{INDEX}")])  # TF-Hub has `variables`
+        if len(indices) > 1:
+            raise MissingData(f"{path} holds several checkpoints: name one of {', '.join(map(str, indices))}")
+        return Path(str(indices[0]).removesuffix(INDEX)) if indices else None
     prefix = Path(str(path).removesuffix(INDEX).removesuffix(DATA))
-    return prefix if prefix != path or _beside(prefix, INDEX).is_file() else None
+    return prefix if prefix != path or _with_suffix(prefix, INDEX).is_file() else None
 
 
-def data(prefix: Path) -> Path:
-    """The file that holds the tensors."""
-    return _beside(prefix, DATA)
+def data_file(prefix: Path) -> Path:
+    """Path of the file that holds the tensors."""
+    return _with_suffix(prefix, DATA)
 
 
-def entries(prefix: Path) -> dict[str, Entry]:
-    """All tensors of a bundle by name; raises `MissingData` naming the file that is missing or damaged."""
-    path = _beside(prefix, INDEX)
-    table = _content(path)
-    if table[-8:] != MAGIC or len(table) < FOOTER:
-        raise MissingData(f"{path} is truncated, or no index of a TensorFlow checkpoint: its last 8 bytes are wrong")
+def read_index(prefix: Path) -> dict[str, TensorEntry]:
+    """Index entry of every tensor by name; raises `MissingData` with the file that is missing or damaged."""
+    path = _with_suffix(prefix, INDEX)
+    table = _read_bytes(path)
+    if table[-8:] != MAGIC or len(table) < FOOTER_SIZE:
+        raise MissingData(f"{path} is truncated, or no TensorFlow checkpoint index: its last 8 bytes are wrong")
     try:
-        values = dict(_table(table))
-        _check_header(_message(values.pop("", b"")))
-        return {name: _entry(_message(value)) for name, value in values.items()}
+        values = dict(_read_table(table))
+        _check_header(_parse_message(values.pop("", b"")))
+        return {name: _parse_entry(_parse_message(value)) for name, value in values.items()}
     except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
         raise MissingData(f"{path} is damaged ({error}): get it again") from error
 
 
-def read(prefix: Path, chosen: Mapping[str, Entry]) -> dict[str, Array]:
-    """The chosen tensors as float32 arrays; raises `MissingData` naming file and tensor whose type or CRC is wrong."""
-    path = data(prefix)
-    content = memoryview(_content(path))
-    return {name: _array(path, name, entry, content) for name, entry in chosen.items()}
+def read_tensors(prefix: Path, entries: Mapping[str, TensorEntry]) -> dict[str, Array]:
+    """Float32 array of each entry; raises `MissingData` with the file and the tensor whose type or CRC is wrong."""
+    path = data_file(prefix)
+    content = memoryview(_read_bytes(path))
+    return {name: _to_array(path, name, entry, content) for name, entry in entries.items()}
 
 
-def _array(path: Path, name: str, entry: Entry, content: memoryview) -> Array:
+def _to_array(path: Path, name: str, entry: TensorEntry, content: memoryview) -> Array:
     raw = content[entry.offset : entry.offset + entry.size]
     if entry.dtype != FLOAT32 or entry.size != 4 * np.prod(entry.shape, dtype=int):
-        raise MissingData(f"{path}: '{name}' is no float32 tensor of shape {entry.shape}, so this is another network")
+        raise MissingData(f"{path}: '{name}' is no float32 tensor of shape {entry.shape}: the file is another network")
     if len(raw) != entry.size:
         raise MissingData(f"{path} is truncated: '{name}' ends at byte {entry.offset + entry.size} of {len(content)}")
-    if (found := masked_crc(raw)) != entry.crc:
-        raise MissingData(f"{path} is damaged: '{name}' has CRC {found}, its index says {entry.crc}; get it again")
+    if (crc := masked_crc(raw)) != entry.crc:
+        raise MissingData(f"{path} is damaged: '{name}' has CRC {crc}, its index says {entry.crc}; get it again")
     return np.frombuffer(raw, "<f4").reshape(entry.shape).astype(np.float32)
 
 
-def _beside(prefix: Path, suffix: str) -> Path:
+def _with_suffix(prefix: Path, suffix: str) -> Path:
     return prefix.with_name(prefix.name + suffix)
 
 
-def _content(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        need = f"a TensorFlow checkpoint is two files, {INDEX} and {DATA}"
-        raise MissingData(f"{path} cannot be read ({error.strerror}): {need}") from error
+        required = f"a TensorFlow checkpoint is two files, {INDEX} and {DATA}"
+        raise MissingData(f"{path} cannot be read ({error.strerror}): {required}") from error
 
 
-def _table(table: bytes) -> Iterator[tuple[str, bytes]]:
-    """All keys and values: the footer names the block of blocks, which names the others."""
-    footer = table[-FOOTER:]
-    _, place = _varint(footer, 0)  # where the meta block is: TensorFlow leaves it empty
-    _, place = _varint(footer, place)
-    for _, handle in _pairs(_block(table, footer[place:])):
-        for key, value in _pairs(_block(table, handle)):
+def _read_table(table: bytes) -> Iterator[tuple[str, bytes]]:
+    """Keys and values of all data blocks; the footer points to the index block, which points to them."""
+    footer = table[-FOOTER_SIZE:]
+    _, position = _read_varint(footer, 0)  # skip the handle of the meta block, which TensorFlow leaves empty
+    _, position = _read_varint(footer, position)
+    for _, handle in _key_values(_read_block(table, footer[position:])):
+        for key, value in _key_values(_read_block(table, handle)):
             yield key.decode(), value
 
 
-def _block(table: bytes, handle: bytes) -> bytes:
-    """The block that a handle (offset, size) points to, without its trailer of one byte and a CRC."""
-    offset, place = _varint(handle, 0)
-    size, _ = _varint(handle, place)
-    content, kind = table[offset : offset + size], table[offset + size]
+def _read_block(table: bytes, handle: bytes) -> bytes:
+    """Content of the block at a handle (offset, size), without its trailer of compression type and CRC."""
+    offset, position = _read_varint(handle, 0)
+    size, _ = _read_varint(handle, position)
+    content, compression = table[offset : offset + size], table[offset + size]
     (crc,) = struct.unpack_from("<I", table, offset + size + 1)
     if masked_crc(table[offset : offset + size + 1]) != crc:
         raise ValueError(f"the CRC of the block at byte {offset} is wrong")
-    if kind != UNCOMPRESSED:
-        how = "snappy" if kind == SNAPPY else f"method {kind}"
-        raise ValueError(f"the block at byte {offset} is compressed with {how}, and only plain ones are read")
+    if compression != UNCOMPRESSED:
+        method = "snappy" if compression == SNAPPY else f"method {compression}"
+        raise ValueError(f"the block at byte {offset} is compressed with {method}; only plain blocks are supported")
     return content
 
 
-def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The entries of a block: each key shares its beginning with the one before."""
+def _key_values(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Entries of a block; each key stores only the part after its common prefix with the previous key."""
     (restarts,) = struct.unpack_from("<I", block, len(block) - 4)
-    end, place, key = len(block) - 4 * (restarts + 1), 0, b""
-    while place < end:
-        shared, place = _varint(block, place)
-        unshared, place = _varint(block, place)
-        length, place = _varint(block, place)
-        key = key[:shared] + block[place : place + unshared]
-        place += unshared
-        yield key, block[place : place + length]
-        place += length
+    end, position, key = len(block) - 4 * (restarts + 1), 0, b""
+    while position < end:
+        shared, position = _read_varint(block, position)
+        unshared, position = _read_varint(block, position)
+        length, position = _read_varint(block, position)
+        key = key[:shared] + block[position : position + unshared]
+        position += unshared
+        yield key, block[position : position + length]
+        position += length
 
 
-def _varint(content: bytes, place: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, low ones first, and the place behind it."""
+def _read_varint(content: bytes, position: int) -> tuple[int, int]:
+    """Decode a little-endian base-128 integer; returns the value and the position after it."""
     value = shift = 0
     while True:
-        byte = content[place]
-        place += 1
+        byte = content[position]
+        position += 1
         value |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
-            return value, place
+            return value, position
 
 
-def _message(content: bytes) -> Message:
-    """The fields of a protocol buffer: varints and fixed 32 bits as numbers, everything with a length as bytes."""
+def _parse_message(content: bytes) -> Message:
+    """Fields of a protocol buffer: varints and fixed 32-bit values as int, length-delimited values as bytes."""
     fields: Message = {}
-    place = 0
-    while place < len(content):
-        tag, place = _varint(content, place)
+    position = 0
+    while position < len(content):
+        tag, position = _read_varint(content, position)
         value: int | bytes
         match tag & 7:
             case 0:
-                value, place = _varint(content, place)
+                value, position = _read_varint(content, position)
             case 2:
-                length, place = _varint(content, place)
-                value, place = content[place : place + length], place + length
+                length, position = _read_varint(content, position)
+                value, position = content[position : position + length], position + length
             case 5:
-                (value,), place = struct.unpack_from("<I", content, place), place + 4
-            case wire:
-                raise ValueError(f"a field of wire type {wire}, which no entry has")
+                (value,), position = struct.unpack_from("<I", content, position), position + 4
+            case wire_type:
+                raise ValueError(f"a field of wire type {wire_type}, which no entry has")
         fields.setdefault(tag >> 3, []).append(value)
     return fields
 
 
-def _entry(fields: Message) -> Entry:
-    """BundleEntryProto: dtype 1, shape 2, shard 3, offset 4, size 5, crc32c 6; what is 0 is left out of the file."""
-    dtype, offset, size, crc = (_number(fields, field) for field in (1, 4, 5, 6))
-    shape = tuple(_number(_message(dim), 1) for dim in _parts(_message(_parts(fields, 2)[0]), 2)) if 2 in fields else ()
-    return Entry(dtype, shape, offset, size, crc)
+def _parse_entry(fields: Message) -> TensorEntry:
+    """Decode a BundleEntryProto: dtype 1, shape 2, shard 3, offset 4, size 5, crc32c 6; a missing field is 0."""
+    dtype, offset, size, crc = (_integer_field(fields, field) for field in (1, 4, 5, 6))
+    dims = _bytes_fields(_parse_message(_bytes_fields(fields, 2)[0]), 2) if 2 in fields else []
+    return TensorEntry(dtype, tuple(_integer_field(_parse_message(dim), 1) for dim in dims), offset, size, crc)
 
 
 def _check_header(fields: Message) -> None:
-    """BundleHeaderProto: shards 1, endianness 2 (0 is little)."""
-    shards, endianness = _number(fields, 1), _number(fields, 2)
+    """Raise `ValueError` unless the BundleHeaderProto has one shard (field 1), little-endian (field 2 is 0)."""
+    shards, endianness = _integer_field(fields, 1), _integer_field(fields, 2)
     if (shards, endianness) != (1, 0):
-        raise ValueError(f"{shards} shards, endianness {endianness}: only one little-endian data file is read")
+        raise ValueError(f"{shards} shards, endianness {endianness}: only one little-endian data file is supported")
 
 
-def _number(fields: Message, field: int) -> int:
+def _integer_field(fields: Message, field: int) -> int:
     value = fields.get(field, [0])[-1]
     if not isinstance(value, int):
-        raise TypeError(f"field {field} is no number")
+        raise TypeError(f"field {field} is no integer")
     return value
 
 
-def _parts(fields: Message, field: int) -> list[bytes]:
+def _bytes_fields(fields: Message, field: int) -> list[bytes]:
     return [value for value in fields.get(field, []) if isinstance(value, bytes)]

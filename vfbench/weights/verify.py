@@ -1,4 +1,4 @@
-"""The converted files: safetensors with a record of where they came from, checked whenever they are read."""
+"""Converted weight files: safetensors with a record of their origin, verified on every read."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vfbench.interfaces import WeightStatus
 from vfbench.utils import tensor_files
 from vfbench.weights import cache, catalogue, i3d
 from vfbench.weights.catalogue import Network
-from vfbench.weights.tensors import digest, fit
+from vfbench.weights.tensors import digest, require_fit
 
-Origins = Mapping[str, str]  # the name of each file that the weights came from, and its SHA-256
+Origins = Mapping[str, str]  # name and SHA-256 of each file that the weights were imported from
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a network, under our names, and the files they came from."""
+    """Tensors of a network under vfbench's names, and the files they were imported from."""
 
     network: Network
     tensors: Mapping[str, Tensor]
@@ -30,98 +30,99 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """Whether weights are the published ones, and what speaks for or against it."""
+class VerificationResult:
+    """Outcome of comparing weights with the published ones; `text` gives the reason."""
 
-    standard: bool
+    verified: bool
     text: str
 
 
-def judge(found: Weights) -> Judgement:
-    """Put weights to the proof of their network."""
-    match found.network.proof:
+def verify_weights(weights: Weights) -> VerificationResult:
+    """Verify weights by the method of their network: CRC of each tensor, hash of the file, or none."""
+    match weights.network.verification:
         case "tensors":
-            verdict = i3d.prove(found.tensors)
-            return Judgement(verdict.proven, str(verdict))
+            check = i3d.check_tensors(weights.tensors)
+            return VerificationResult(check.verified, str(check))
         case "file":
-            return judge_origins(found.network, found.origins)
+            return verify_origins(weights.network, weights.origins)
         case "none":
-            return Judgement(False, f"not proven, as no hash of it is published; {_said(found.origins)}")
+            text = f"not verified: no hash of it is published; {_describe_origins(weights.origins)}"
+            return VerificationResult(False, text)
 
 
-def weight_status(found: Weights) -> WeightStatus:
-    """What weights are to a protocol, see `vfbench.interfaces.Extractor`."""
-    if judge(found).standard:
+def weight_status(weights: Weights) -> WeightStatus:
+    """Status of weights in a protocol, see `vfbench.interfaces.Extractor`."""
+    if verify_weights(weights).verified:
         return "verified"
-    return "unpublished" if found.network.proof == "none" else "nonstandard"
+    return "unpublished" if weights.network.verification == "none" else "nonstandard"
 
 
-def judge_origins(network: Network, origins: Origins) -> Judgement:
-    """Whether weights came from a published file, by its SHA-256."""
-    if origins and network.known.issuperset(origins.values()):
-        return Judgement(True, f"the published file: {_said(origins)}")
-    return Judgement(False, f"not the published file: {_said(origins)}, published {', '.join(sorted(network.known))}")
+def verify_origins(network: Network, origins: Origins) -> VerificationResult:
+    """Verify by SHA-256 that weights were imported from a published file."""
+    if origins and network.published_hashes.issuperset(origins.values()):
+        return VerificationResult(True, f"the published file: {_describe_origins(origins)}")
+    published = ", ".join(sorted(network.published_hashes))
+    return VerificationResult(False, f"not the published file: {_describe_origins(origins)}, published {published}")
 
 
-def _said(origins: Origins) -> str:
+def _describe_origins(origins: Origins) -> str:
     return ", ".join(f"{name} has SHA-256 {sha256}" for name, sha256 in origins.items()) or "of unknown origin"
 
 
-def write(found: Weights, path: Path) -> None:
-    """Write the converted file, whole or not at all, with its record."""
-    record = {
-        "network": found.network.name,
-        "digest": digest(found.tensors),
-        "origins": json.dumps(dict(found.origins)),
+def write_converted(weights: Weights, path: Path) -> None:
+    """Write the converted file atomically, with network, digest and origins as metadata."""
+    metadata = {
+        "network": weights.network.name,
+        "digest": digest(weights.tensors),
+        "origins": json.dumps(dict(weights.origins)),
     }
-    tensor_files.write(path, found.tensors, record)
+    tensor_files.write(path, weights.tensors, metadata)
 
 
-def read(network: Network, path: Path | None = None) -> tuple[Weights, str]:
-    """A converted file, by default the one in the folder, and the digest of its tensors.
+def read_converted(network: Network, path: Path | None = None) -> tuple[Weights, str]:
+    """Weights of a converted file, by default the one in the weights folder, and the digest of their tensors.
 
-    Raises `MissingData` naming the command that gets it, or what is damaged; the digest in its record must be right.
-    A file whose record has no digest is taken as it is: its origin is unknown, whatever the record claims.
+    Raises `MissingData` with the command that gets the file, or with the damaged part; a digest in the metadata must
+    match the tensors. A file without a digest has unknown origin, whatever its metadata claims.
     """
-    place = path or cache.place(network.name)
-    if not place.is_file():
-        raise MissingData(f"no weights of {network.name} at {place}: {advice(network)}")
+    path = path or cache.weights_path(network.name)
+    if not path.is_file():
+        raise MissingData(f"no weights of {network.name} at {path}: {download_hint(network)}")
     try:
-        tensors, record = tensor_files.read(place), _record(place)
+        tensors, metadata = tensor_files.read(path), _read_metadata(path)
     except MissingData as error:
-        raise MissingData(f"{error}\nremove it, and {advice(network)}") from error
-    if network.proof == "tensors":
-        fit(place, tensors, i3d.shapes(), network.name)
-    found, recorded = digest(tensors), record.get("digest")
-    if recorded not in (None, found):
-        what = f"{place} is damaged: its tensors have the digest {found}, its record says {recorded}"
-        raise MissingData(f"{what}{_where(network, tensors)}\nremove it, and {advice(network)}")
-    if record.get("network", network.name) != network.name:
-        raise MissingData(f"{place} holds the weights of {record['network']}, asked for were those of {network.name}")
-    origins = _origins(place, record.get("origins", "{}"))
-    return Weights(network, tensors, origins if recorded else {}), found
+        raise MissingData(f"{error}\nremove it, and {download_hint(network)}") from error
+    if network.verification == "tensors":
+        require_fit(path, tensors, i3d.shapes(), network.name)
+    actual, recorded = digest(tensors), metadata.get("digest")
+    if recorded not in (None, actual):
+        damage = f"{path} is damaged: its tensors have the digest {actual}, its metadata has {recorded}"
+        raise MissingData(f"{damage}{_describe_damage(network, tensors)}\nremove it, and {download_hint(network)}")
+    if metadata.get("network", network.name) != network.name:
+        raise MissingData(f"{path} holds the weights of {metadata['network']}, not those of {network.name}")
+    origins = _parse_origins(path, metadata.get("origins", "{}"))
+    return Weights(network, tensors, origins if recorded else {}), actual
 
 
-def advice(network: Network) -> str:
-    """How to get the weights, with and without a network."""
-    commands = (catalogue.fetching(network.name), catalogue.importing(network.name))
-    return "get them with\n  {}\nor, if you have a file of them, with\n  {}".format(*commands)
+def download_hint(network: Network) -> str:
+    """Commands that get the weights: by download, or from a file on this machine."""
+    commands = (catalogue.fetch_command(network.name), catalogue.import_command(network.name))
+    return "get them with\n  {}\nor, from a file on this machine, with\n  {}".format(*commands)
 
 
-def _record(path: Path) -> dict[str, str]:
+def _read_metadata(path: Path) -> dict[str, str]:
     with safe_open(path, framework="pt") as file:
         return file.metadata() or {}
 
 
-def _origins(path: Path, text: str) -> dict[str, str]:
+def _parse_origins(path: Path, text: str) -> dict[str, str]:
     try:
         return dict(json.loads(text))
     except (TypeError, ValueError) as error:
         raise MissingData(
-            f"{path} is damaged: its record of origins is '{text}'; remove it, and import it anew"
+            f"{path} is damaged: its record of origins is '{text}'; remove it and import it again"
         ) from error
 
 
-def _where(network: Network, tensors: Mapping[str, Tensor]) -> str:
-    """Which tensors are damaged, where a table can tell."""
-    return f"; {i3d.prove(tensors)}" if network.proof == "tensors" else ""
+def _describe_damage(network: Network, tensors: Mapping[str, Tensor]) -> str:
+    return f"; {i3d.check_tensors(tensors)}" if network.verification == "tensors" else ""

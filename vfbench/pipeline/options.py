@@ -1,0 +1,106 @@
+"""Options of the jobs that generate or measure clips. Python and the command line share them.
+
+EvalOptions      what is measured: shared by run, score, sensitivity and data stats
+SamplingOptions  what makes clips: shared by run and generate
+MachineOptions   where it runs: shared by all
+RunOptions       run and sensitivity
+StatsOptions     data stats
+ExportOptions    generate
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vfbench.utils.options import REQUIRED, flag
+
+# Sampling options that are passed on to the model, which may have other defaults for each.
+SAMPLING = ("steps", "solver", "guidance", "eta", "threshold")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """Device, and folder of the dataset's files."""
+
+    device: str = flag("auto", "auto, cpu or cuda.")
+    data_root: Path | str | None = flag(None, "Folder of the dataset's files; VFBENCH_DATA by default.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """Options of a measurement; None and () mean the protocol's own."""
+
+    protocol: str | None = flag(None, "Protocol; the dataset's own by default, else strict.")
+    metrics: Sequence[str] = flag((), "Comma-separated, see `ls metrics`; the protocol's by default.")
+    num_real: int | None = flag(None, "Real clips; the protocol's by default.")
+    manifest: Path | str | None = flag(None, "Take the real clips of this list, such as a run's manifest.csv.")
+    weights: str = flag("default", "default, or random to try the path (not comparable).")
+    extractors: Sequence[str] = flag(
+        (), "LABEL=SPEC, e.g. \"i3d=i3d(dtype='bfloat16')\"; repeatable.", "--extractor", repeat=True
+    )
+    smoke: bool = flag(False, "A few clips through the whole path; not comparable.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """Options of sampling clips from a model; None means the default of the model or the device."""
+
+    model: str = flag("videofusion", "Model, e.g. videofusion or 'vdm(steps=50)'.")
+    dataset: str = flag("shapes", "Dataset that the model is asked to imitate, e.g. shapes or ucf101.")
+    seed: int = flag(0, "Seed of all clips; clip i has its own, derived from (seed, i).")
+    steps: int | None = flag(None, "Sampling steps.")
+    solver: str | None = flag(None, "ddim, ddpm or dpm++2m.")
+    guidance: float | None = flag(None, "Classifier-free guidance weight; 1 is none.")
+    eta: float | None = flag(None, "Fresh noise of ddim: 0 is none, 1 as much as ddpm.")
+    threshold: float | None = flag(None, "Dynamic thresholding: a quantile of each clip, e.g. 0.995.")
+    batch_size: int | Literal["auto"] = flag("auto", "Clips per network call; a clip changes by rounding at most.")
+    dtype: str = flag("auto", "auto, float32 or bfloat16 (auto on a GPU).")
+    checkpoint: Path | str | None = flag(None, "Folder that `train` wrote, or hub:owner/name[@revision].")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The options that are passed on to the model, by name; None means not given."""
+        return {name: getattr(self, name) for name in SAMPLING}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(MachineOptions, EvalOptions, SamplingOptions):
+    """Options of a run. `origins` says where each value came from: command line, environment or configuration file."""
+
+    num_samples: int | None = flag(
+        None, "Clips to generate: the protocol's, 256 on a CPU, 2048 on a GPU.", "-n", "--num-samples"
+    )
+    output: Path | str | None = flag(None, "Run folder; runs/<model>-<dataset>-<id>.")
+    keep_clips: bool = flag(False, "Keep every clip, lossless, in the chunks.")
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatsOptions(MachineOptions, EvalOptions):
+    """Options of measuring real clips alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(MachineOptions, SamplingOptions):
+    """Options of writing clips to files.
+
+    `prompt` or `label` (a class name) is what every clip shows. With neither, each clip shows what a real clip of the
+    dataset's test split does.
+    """
+
+    output: Path = flag(REQUIRED, "Folder of the clips; must not exist yet, or be empty.")
+    prompt: str | None = flag(None, "What all clips show, in words; the dataset's test captions by default.")
+    label: str | None = flag(None, "What all clips show, as the name of a class.")
+    num_samples: int = flag(8, "Clips to generate.", "-n", "--num-samples")
+    share_base_noise: bool = flag(False, "Give all clips the base noise of the first: one content, different motions.")
+    frames: int | None = flag(None, "Frames of a clip, more than the model's own.")
+    overlap: int | None = flag(None, "Frames that neighbouring windows of such a long clip share.")
+    format: Literal["mp4", "webp", "npy", "png-folder"] = flag("mp4", "All are lossless; `score` reads all but webp.")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The options that are passed on to the model, by name; None means not given."""
+        return {"frames": self.frames, "overlap": self.overlap, **super().sampling}
