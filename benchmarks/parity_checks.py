@@ -1,6 +1,6 @@
 """Comparisons for parity.py: vfbench and a published package on the same input.
 
-Tolerances relative to the largest number: 1e-6; in float32 1e-5 after a resize, the distance of both sides from float64,
+Tolerances, relative to the largest number: 1e-6; float32 1e-5 after a resize, the distance of both sides from float64,
 and 1e-4 after a network. tests/test_inception.py compares with the network of pytorch-fid.
 """
 

@@ -155,7 +155,7 @@ def test_what_is_no_name_is_refused_before_anything_is_asked(name: str) -> None:
 
 
 def test_two_revisions_are_refused() -> None:
-    with pytest.raises(UserError, match="with one --revision"):
+    with pytest.raises(UserError, match="once, as --revision"):
         hub.pull(f"{NAME}@v1", revision="v2")
 
 

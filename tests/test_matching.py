@@ -55,7 +55,7 @@ def all_widths(options: Mapping[str, Any]) -> list[int]:
 def test_what_is_described_is_what_the_ledger_counts_of_a_run(
     name: str, preset: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("vfbench.pipeline.cost.PATIENCE", 0.0)  # the time is not asked for
+    monkeypatch.setattr("vfbench.pipeline.cost.MAX_REPEAT_SECONDS", 0.0)  # the time is not asked for
     described = describe(name, preset, DATA)
     create(described, DATA).save(tmp_path)
     sampler = plugins.load("model", name, BuildContext(DATA, torch.device("cpu"), checkpoint=tmp_path))
