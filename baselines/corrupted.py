@@ -85,7 +85,7 @@ _FRACTIONAL = ("shuffle", "freeze")  # kinds whose strength is a fraction of the
 
 
 def build(context: BuildContext, *, kind: str = "noise", strength: float = 0.1) -> Corrupted:
-    """Real clips of the context's dataset with damage of a `kind` (see LADDER) and `strength` above 0.
+    """Real clips of the context's dataset with damage of a `kind` (see `STRENGTHS`) and `strength` above 0.
 
     Raises `UserError` for an unknown kind and a strength out of range.
     """

@@ -70,7 +70,7 @@ def time_repeats(work: Callable[[], Result], repeats: int) -> Runs[Result]:
 
 def matmul_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
     """Floating-point operations per second of a large matrix product, median of five."""
-    size = 8192 if device.type == "cuda" else 2048
+    size = 8192 if device.type == "cuda" else 1024
     a, b, product = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(3))
     return float(2 * size**3 / time_repeats(partial(torch.matmul, a, b, out=product), 5).median)
 

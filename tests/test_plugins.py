@@ -19,7 +19,7 @@ from vfbench.plugins import Kind, Spec
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BUILT_IN: list[tuple[Kind, str]] = [(kind, name) for kind in KINDS for name in plugins.names(kind)]
-CONTEXT = {"model": ["setting"], "dataset": [], "metric": [], "extractor": ["device"]}  # what the engine passes first
+CONTEXT = {"model": ["context"], "dataset": [], "metric": [], "extractor": ["device"]}  # what the engine passes first
 
 
 # Reading.
