@@ -118,7 +118,7 @@ class InceptionExtractor:
         return clips.flatten(0, 1)
 
     def network_input(self, frames: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 299 299"]:
-        """Preprocessed frames, in about -1..1."""
+        """Frames resized to 299 x 299: `half_pixel` scales 0..255 to -1..1, `tf1` to -1..0.992."""
         pixels = frames.to(self.device).float()
         if self.resize == "tf1":
             return tf1_bilinear(pixels, SIDE, SIDE).sub(128).div(128)

@@ -21,7 +21,7 @@ Sizes: TypeAlias = Int[np.ndarray, " _"]  # clips in each cluster
 
 @dataclass(frozen=True)
 class PairKernels:
-    """Kernel values of x with x, of x with y, and of y with y, computed by rows."""
+    """Kernel values of x with x, x with y, and y with y. Each is a function that computes a block of rows."""
 
     xx: KernelRows
     xy: KernelRows

@@ -1,7 +1,8 @@
 """Precision, recall, density and coverage from nearest-neighbour balls.
 
-The ball of a clip has the distance to its k-th nearest neighbour in its own sample as radius. Each measure comes with
-an exact jackknife over the blocks `fake_blocks` (N,) and `real_blocks` (M,), numbered from 0.
+`fake` (N, D) and `real` (M, D) are features. The ball of a clip is centred on its features and reaches to its k-th
+nearest neighbour in its own sample. Each measure comes with an exact jackknife: clips are left out block by block, and
+`fake_blocks` (N,) and `real_blocks` (M,) give the number of each clip's block, from 0.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ def check_k(k: int) -> None:
 def precision(
     fake: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m dim"], k: int, fake_blocks: Labels, real_blocks: Labels
 ) -> Influence:
-    """Fraction of `fake` (N, D) in any ball of `real` (M, D), in 0..1: Kynkaanniemi et al., arXiv 1904.06991."""
+    """Fraction of generated clips in the ball of a real clip, in 0..1: Kynkaanniemi et al., arXiv 1904.06991."""
     return _mean_over(_count_balls(fake, real, k, real_blocks) > 0, fake_blocks)
 
 
 def recall(
     fake: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m dim"], k: int, fake_blocks: Labels, real_blocks: Labels
 ) -> Influence:
-    """Fraction of `real` (M, D) in any ball of `fake` (N, D), in 0..1: precision with the roles exchanged."""
+    """Fraction of real clips that lie in the ball of a generated clip, in 0..1: precision with exchanged roles."""
     swapped = precision(real, fake, k, real_blocks, fake_blocks)
     return Influence(swapped.value, swapped.real, swapped.fake)
 
@@ -44,7 +45,7 @@ def recall(
 def density(
     fake: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m dim"], k: int, fake_blocks: Labels, real_blocks: Labels
 ) -> Influence:
-    """Mean number of balls of `real` (M, D) around a row of `fake` (N, D), divided by k; in 0..M / k.
+    """Mean over generated clips of the number of real clips whose ball contains them, divided by k; in 0..M / k.
 
     Less sensitive to a single outlier in `real` than precision: Naeem et al., arXiv 2002.09797, eq. 4.
     """
@@ -54,7 +55,7 @@ def density(
 def coverage(
     fake: Float[np.ndarray, "n dim"], real: Float[np.ndarray, "m dim"], k: int, fake_blocks: Labels, real_blocks: Labels
 ) -> Influence:
-    """Fraction of `real` (M, D) with any of `fake` (N, D) in their ball, in 0..1: Naeem et al., eq. 5."""
+    """Fraction of real clips whose ball contains at least one generated clip, in 0..1: Naeem et al., eq. 5."""
     radii = _kth_distances(real, real, k, real_blocks, same=True)
     closest = _kth_distances(real, fake, 1, fake_blocks)
     without_fake = (closest[1:] <= radii[0]).mean(axis=1)

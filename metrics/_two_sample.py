@@ -135,7 +135,7 @@ def floor(
 
 
 def holdout_suffices(holdout: np.ndarray | None, n_fake: int) -> bool:
-    """True where `holdout` has enough clips to compute the floor at the N of the score."""
+    """True where `holdout` has at least `n_fake` clips: the floor then uses as many clips as the score."""
     return holdout is not None and len(holdout) >= n_fake
 
 
@@ -146,7 +146,7 @@ def join_notes(floor_at_same_n: bool, floor_n: int, *notes: str) -> str:
 
 
 def sample_notes(fake: np.ndarray, real: np.ndarray, fake_labels: Labels, real_labels: Labels) -> list[str]:
-    """Notes on the two samples: constant features, dependent clips, few clusters."""
+    """Notes for a score of `fake` against `real`: constant features, dependent clips, few clusters."""
     return [
         *_constant_value_notes("generated clips", fake),
         *_cluster_notes("generated clips", fake_labels),
@@ -158,7 +158,10 @@ def sample_notes(fake: np.ndarray, real: np.ndarray, fake_labels: Labels, real_l
 def paired_sample_notes(
     a: np.ndarray, b: np.ndarray, real: np.ndarray, fake_labels: Labels, real_labels: Labels
 ) -> list[str]:
-    """Notes on the three samples of a comparison of models A and B, as in `sample_notes`."""
+    """Notes for a comparison of models A and B: constant features, dependent clips, few clusters.
+
+    Row i of `a` and of `b` answers the same request, so both share `fake_labels`.
+    """
     samples = {"clips of A": a, "clips of B": b, "real clips": real}
     constant = [note for kind, values in samples.items() for note in _constant_value_notes(kind, values)]
     return [*constant, *_cluster_notes("generated clips", fake_labels), *_cluster_notes("real clips", real_labels)]

@@ -299,9 +299,9 @@ class Remarks(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Group index of each row of the features, equal for dependent clips: of one prompt, or of one source video.
+    """Group number of each clip. Clips of one prompt, or cut from one source video, are dependent: they share a number.
 
-    Indices of `fake`, (N,), and of `real`, (M,), are unrelated.
+    `fake` (N,) and `real` (M,) are numbered separately.
     """
 
     fake: Int[np.ndarray, " fake"]
@@ -349,7 +349,7 @@ class Comparison:
 
 @runtime_checkable
 class Metric(Protocol):
-    """Score of generated clips against real ones, from one output of an extractor."""
+    """Score of generated clips against real ones. It reads one named output of one extractor."""
 
     @property
     def name(self) -> str:
@@ -400,9 +400,10 @@ class PairedMetric(Metric, Protocol):
     def compare(
         self, a: FakeArray, b: FakeArray, real: RealArray, *, groups: Groups | None = None, seed: int = 0
     ) -> Comparison:
-        """Score of `a` minus that of `b` (N, D), both against `real` (M, D); row i of both answers request i.
+        """Score of model A minus score of model B, both against `real` (M, D), with a test of the difference.
 
-        Pure and deterministic for given arrays and seed. Random variation that both models share cancels in the
-        difference, so the test is more sensitive than a look at two intervals.
+        `a` and `b` (N, D) are the features of their clips; row i of each array answers request i. Pure and
+        deterministic for given arrays and seed. Random variation that both models share cancels in the difference, so
+        this test is more sensitive than a comparison of two intervals.
         """
         ...

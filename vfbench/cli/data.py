@@ -53,7 +53,10 @@ def data_status(
     source = config.origins(context).get("data_root", "")
     origin = {"environment": "VFBENCH_DATA_ROOT", "configuration file": "configuration file"}.get(source, "--data-root")
     states = status.dataset_states(dataset, data_root, origin)
-    print(files.as_json(states) if as_json else status.format_states(states), end="" if as_json else "\n")
+    if as_json:
+        print(files.as_json({name: state.to_json() for name, state in states.items()}), end="")
+    else:
+        print(status.format_states(states))
 
 
 @data.command("stats")

@@ -13,7 +13,7 @@ from vfbench.clips.fingerprint import DEEP_HASH, LIGHT_HASH, HashDepth, content_
 from vfbench.clips.layout import ClipFile, ClipFolder, detect
 from vfbench.clips.probe import measure_all
 from vfbench.clips.read import (
-    STARTS,
+    START_CHOICES,
     count_frames,
     decoder_versions,
     measure,
@@ -28,7 +28,7 @@ from vfbench.clips.text import class_caption, first_few, natural_key, printable
 __all__ = [
     "DEEP_HASH",
     "LIGHT_HASH",
-    "STARTS",
+    "START_CHOICES",
     "ClipFile",
     "ClipFolder",
     "HashDepth",

@@ -58,10 +58,10 @@ def read_inventory(
 
 
 def require_intact(root: Path) -> None:
-    """Verify the hashes of the shards of a prepared folder, each only once.
+    """Verify the SHA-256 of every shard of a prepared folder.
 
-    Verified shards are cached by path, size and mtime. Raises `MissingData` naming a damaged shard, with the command
-    that writes it again.
+    The cache remembers verified shards by path, size and modification time, so that later calls skip them. Raises
+    `MissingData` naming a damaged shard, with the command that writes it again.
     """
     index = read_index(root)
     shards = index["shards"]

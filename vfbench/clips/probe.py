@@ -17,7 +17,7 @@ from vfbench.utils.progress import Progress
 Measure = tuple[int, int, int]
 CACHE_FILE = "videos.json"
 FORMAT = 1  # of the cache: raise it when measurements change
-FAST_SUFFIX = ".avi"  # its header is at the start: reading it again is faster than the cache
+UNCACHED_SUFFIX = ".avi"  # the header is at the start of the file: reading it is faster than the cache
 
 
 def measure_all(entries: Sequence[ClipFile]) -> list[Measure]:
@@ -44,7 +44,7 @@ def measure_all(entries: Sequence[ClipFile]) -> list[Measure]:
 
 
 def _slow(entry: ClipFile) -> bool:
-    return entry.kind == "videos" and suffix(entry.path.name) != FAST_SUFFIX
+    return entry.kind == "videos" and suffix(entry.path.name) != UNCACHED_SUFFIX
 
 
 def _key(path: Path) -> str:

@@ -23,7 +23,7 @@ from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips
 from vfbench.protocol.protocol import ONE_CLIP_STARTS
 
-STARTS = ONE_CLIP_STARTS
+START_CHOICES = ONE_CLIP_STARTS
 
 
 def read_clips(
@@ -101,8 +101,8 @@ def _check_request(folder: ClipFolder, index: int, frames: int, start: str, stri
     for name, value, least in (("frames", frames, 1), ("stride", stride, 1), ("drop_first", drop_first, 0)):
         if value < least:
             raise UserError(f"{name}={value}: at least {least} is needed to read clips of {folder.root}")
-    if start not in STARTS:
-        raise UserError(f"start={start!r}: clips of {folder.root} start at one of {', '.join(STARTS)}")
+    if start not in START_CHOICES:
+        raise UserError(f"start={start!r}: clips of {folder.root} start at one of {', '.join(START_CHOICES)}")
     if not 0 <= index < len(folder):
         raise IndexError(f"{folder.root} has {len(folder)} clips: no clip {index}")
 
@@ -137,7 +137,8 @@ def count_frames(entry: ClipFile) -> int:
 def measure(entry: ClipFile) -> tuple[int, int, int]:
     """Number of frames, height and width of an entry as displayed, without decoding the clip.
 
-    Raises `MissingData` naming a file that cannot be read, and `UserError` for features.
+    Raises `MissingData` naming a file that cannot be read, and `UserError` for a file of features, which has no
+    frames.
     """
     if entry.kind == "features":
         raise UserError(f"{entry.path} holds features, not clips: it has no frames to read")

@@ -72,7 +72,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 class Example(NamedTuple):
-    """Affected name with a detail, and the other names of its group (copies, links)."""
+    """One video that a finding is about, with a detail; `others` are its copies or links."""
 
     name: str
     detail: str = ""

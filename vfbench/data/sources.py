@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 from vfbench import plugins
@@ -23,7 +22,7 @@ def find_inventory(dataset: str, data_root: Path | str | None = None) -> Invento
     """
     spec = plugins.parse(dataset).merged({"root": str(data_root) if data_root else None})
     module = plugins.module("dataset", spec.name)
-    if not is_on_disk(module):
+    if not plugins.defines("dataset", spec.name, "find"):
         known = ", ".join(dataset_names())
         raise UserError(f"dataset {spec.name} is generated, so it has no files on disk: choose one of {known}")
     find_options, build_options = (set(inspect.signature(work).parameters) for work in (module.find, module.build))
@@ -39,13 +38,8 @@ def dataset_names() -> list[str]:
     names = []
     for name in plugins.names("dataset"):
         with contextlib.suppress(UserError):  # skip a plug-in that cannot be imported
-            names += [name] if is_on_disk(plugins.module("dataset", name)) else []
+            names += [name] if plugins.defines("dataset", name, "find") else []
     return names
-
-
-def is_on_disk(module: ModuleType) -> bool:
-    """True where a dataset module has a function `find`, and so reads files."""
-    return hasattr(module, "find")
 
 
 class SplitVideo(NamedTuple):

@@ -59,7 +59,7 @@ class DatasetTree(NamedTuple):
         return clips.first_few(others or list(self.scan.ignored) or self.scan.empty)
 
     def unpack_hint(self) -> str:
-        """The archives, and the command that unpacks the first; empty without archives."""
+        """Archives found in the folder and the command that unpacks the first; empty where there are none."""
         if not self.archives:
             return ""
         first = self.archives[0]

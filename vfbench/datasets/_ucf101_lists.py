@@ -88,10 +88,11 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 def read_list(path: Path, classes: Sequence[str]) -> list[str]:
-    """Official clip names of a train or test list. Lines of a train list also have the class number, counted from 1.
+    """Official clip names in a train or test list.
 
-    Case is ignored, since some lists spell a folder like its files, `HandStandPushups/...`. Raises `MissingData` with
-    the archive to get for a missing file, and naming a line that contradicts the class list.
+    Class numbers, which only train lists have, are checked and dropped. Case is ignored: some lists spell a folder
+    differently, such as `HandStandPushups/`. Raises `MissingData` for a missing list, with the archive that holds it,
+    and for a line that contradicts the class list.
     """
     labels = {name.lower(): i for i, name in enumerate(classes)}
     clips = []

@@ -27,7 +27,7 @@ SAVED_WITH = "vfbench"  # metadata key of the weights file, for the configuratio
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that a model's networks are built from; saved as `config.json` beside the weights.
+    """Configuration that a model's networks are built from; saved as `config.json` beside the weights.
 
     `conditions` are the relative frequencies of each conditioning among training clips; empty where not recorded.
     `sha256` is the hash of the weights.

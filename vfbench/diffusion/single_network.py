@@ -68,7 +68,7 @@ class OneNetwork(DiffusionModel):
         self.parametrisation = check_parametrisation(config.options["parametrisation"])
 
     def networks(self) -> dict[str, nn.Module]:
-        """The network, and those of the frame embedding if the model has one."""
+        """Modules by name: the denoising network, and the modules of the frame embedding where the model has one."""
         return {"network": self.network, **self._embedding_networks()}
 
     def predict(self, z: Tensor, t: Tensor, cond: Tensor) -> Prediction:

@@ -50,7 +50,7 @@ class PretrainedBase(NamedTuple):
     checkpoint: BaseCheckpoint | None = None
 
     def load_into(self, model: nn.Module) -> None:
-        """Load the weights into a model built with `options`; raises `MissingData` where one is missing."""
+        """Load the weights into `model`, built with `self.options`; raises `MissingData` naming a missing weight."""
         state = model.state_dict()
         needed = [n for n in state if n.startswith("base.") and not n.startswith(_hub_base.CONDITIONING_PREFIX)]
         if missing := [name for name in needed if name not in self.state]:

@@ -172,9 +172,9 @@ class FeatureCollector:
     batches: dict[str, AdaptiveBatches] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def features(self, clips: Clips, requests: Sequence[Request]) -> dict[str, Tensor]:
-        """All outputs by name, `extractor.output`, each from one pass of its network.
+        """Features by name, `extractor.output`; each extractor sees the clips once.
 
-        Raises `UserError` naming the clip for NaN or infinity, which are neither scored nor written.
+        Raises `UserError` naming a clip with NaN or infinite features: they are neither scored nor written.
         """
         values = {}
         for name in self.extractors:

@@ -18,7 +18,7 @@ from vfbench import video
 from vfbench.interfaces import Clips, Request, Sampler
 from vfbench.pipeline.features import FeatureCollector
 from vfbench.pipeline.folder import RunFolder
-from vfbench.pipeline.sample import clip_range, sample
+from vfbench.pipeline.sample import clip_numbers, sample
 from vfbench.utils.memory import AdaptiveBatches
 from vfbench.utils.progress import Progress
 from vfbench.utils.tensor_files import read_tensors, write_tensors
@@ -94,7 +94,7 @@ def _make(
         clips = sample(sampler, batch)
         return clips, time.monotonic() - began
 
-    for batch, (clips, spent) in batches.each(part, timed, clip_range):
+    for batch, (clips, spent) in batches.each(part, timed, clip_numbers):
         seconds += spent
         rows.append({**collector.features(clips[:, collector.frames], batch), "clips": clips})
         progress.advance(len(batch))

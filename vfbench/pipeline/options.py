@@ -80,7 +80,7 @@ class RunOptions(MachineOptions, EvalOptions, SamplingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class StatsOptions(MachineOptions, EvalOptions):
-    """Options of measuring real clips alone."""
+    """Options of `data stats`, which computes and stores the features of real clips."""
 
 
 @dataclass(frozen=True, kw_only=True)

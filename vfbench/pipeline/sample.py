@@ -47,7 +47,7 @@ def is_control(sampler: Sampler) -> bool:
 
 def sample(sampler: Sampler, batch: Sequence[Request]) -> Clips:
     """One clip per request, uint8 (B, T, 3, H, W); raises `UserError` naming requests that cannot be scored."""
-    numbers = clip_range(batch)
+    numbers = clip_numbers(batch)
     try:
         output = sampler.sample(batch)
         _require_bytes(numbers, output)
@@ -75,6 +75,6 @@ def _require_bytes(numbers: str, output: object) -> None:
     )
 
 
-def clip_range(batch: Sequence[Request]) -> str:
+def clip_numbers(batch: Sequence[Request]) -> str:
     """Numbers of the clips of a batch, for a message: `clips 8 to 15`."""
     return f"clips {batch[0].index} to {batch[-1].index}" if len(batch) > 1 else f"clip {batch[0].index}"

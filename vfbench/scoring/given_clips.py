@@ -30,7 +30,10 @@ CLASS = "clip"  # of clips without a class
 
 
 class GivenClips:
-    """Clips of a folder as a dataset, all in split `train`: the frames that a protocol scores, never resized."""
+    """Dataset of the clips in a folder, all in split `train`.
+
+    Its clips are cut to the frames that the protocol scores. They are never resized.
+    """
 
     name = "made"
 

@@ -92,7 +92,7 @@ def _third_party_files(dataset: str) -> bool:
     if dataset not in plugins.names("dataset"):
         return True
     module = plugins.module("dataset", dataset)
-    return hasattr(module, "find") or not module.__name__.startswith("vfbench.")
+    return plugins.defines("dataset", dataset, "find") or not module.__name__.startswith("vfbench.")
 
 
 def _front_matter(config: ModelConfig, options: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-VOP = b"\0\0\1\xb6"  # start code of a frame (video object plane)
+VOP_START_CODE = b"\0\0\1\xb6"  # of a frame (video object plane)
 VOP_HEAD, VOL_HEAD = 8, 32  # bytes parsed of a frame and of a layer header
 _VOL = re.compile(rb"\x00\x00\x01[\x20-\x2f]")  # start code of a layer header (video object layer)
 _LAYER = re.compile(
@@ -34,9 +34,9 @@ def coded_frame_bits(packet: bytes, bits: int) -> int:
 
     `bits` is the value of the packets before, used where this packet has no layer header.
     """
-    head, _, frame = packet.partition(VOP)
+    head, _, frame = packet.partition(VOP_START_CODE)
     bits = time_bits(head, bits)
-    single = bits and len(frame) >= VOP_HEAD and VOP not in frame
+    single = bits and len(frame) >= VOP_HEAD and VOP_START_CODE not in frame
     return bits if single and _coded(bits).match(_bits(frame[:VOP_HEAD])) else 0
 
 

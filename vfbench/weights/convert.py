@@ -40,9 +40,11 @@ def import_weights(
 
 
 def read_any_format(network: Network, file: Path, mean: Path | None = None) -> Weights:
-    """Weights from a file in any published format of the network; raises `MissingData` or `UserError`.
+    """Weights from a file in any published format of the network.
 
-    Their origin is `file` itself, also where `file` is a converted file whose metadata name another one.
+    `mean` is the mean clip that C3D in npz format needs. The SHA-256 of `file` is recorded as the origin, even where
+    its metadata name another file. Raises `MissingData` for a file that cannot be read as this network, and `UserError`
+    for a `mean` that is missing or not needed.
     """
     file_format = formats.detect_format(file)
     if mean and (network.name != "c3d" or file_format == "safetensors"):
