@@ -42,9 +42,10 @@ def create(
     parametrisation: str | None = None,
     embedding: str | None = None,
 ) -> PYoCo:
-    """An untrained model for a dataset; None keeps the preset's value. `alpha` is at least 0.
+    """An untrained model for a dataset; None keeps the preset's value.
 
-    `parametrisation` is the target of the network, `eps` or `v`; the loss is its plain error. `embedding` adds
+    `alpha`, at least 0, is how much noise the frames share. `parametrisation` is the target of the network, `eps` or
+    `v`; the loss is the unweighted mean squared error of that target. `embedding` adds
     conditioning on the embedding of a frame, see `ModelConfig.with_embedding`. Raises `UserError` for an alpha out of
     range and for an unknown name.
     """

@@ -145,7 +145,8 @@ def resize_frame(image: UInt8[Tensor, "h w 3"], side: int, *, squash: bool) -> U
     """Resize a frame as OpenAI's CLIP does: short side to `side`, then the centre square; or squash to a square.
 
     Uses PIL: torch's antialiased bicubic filter differs by one or two levels in up to 1 % of the bytes, depending on
-    the processor. As in torchvision, the long side is rounded down, and half-pixel crop offsets to the even pixel.
+    the processor. As in torchvision, the long side is rounded down, and crop offsets of half a pixel are rounded to
+    the even pixel.
     """
     frame = Image.fromarray(image.numpy())
     if squash:

@@ -90,7 +90,9 @@ class FrechetMetric:
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Comparison:
-        """Score of `a` minus score of `b` (N, D) against the same `real` (M, D); row i of both answers one request.
+        """Score of `a` minus score of `b` (N, D) against the same `real` (M, D).
+
+        Row i of `a` and row i of `b` answer one request.
 
         The test uses the differences of the influence values of each request and of each real clip. Part of the
         difference may be bias at this N; the note gives the difference at infinite N if it is known.

@@ -74,7 +74,9 @@ class MeanCosine:
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Comparison:
-        """Score of `a` minus score of `b` (N, 1); row i of both answers one request, `real` has no effect.
+        """Score of `a` minus score of `b` (N, 1); `real` has no effect.
+
+        Row i of `a` and row i of `b` answer one request.
 
         The test is a paired bootstrap of the differences.
         Raises `UserError` as `score` does, and if `a` and `b` have different shapes.

@@ -92,7 +92,9 @@ def kernel_difference(
     y_labels: Labels,
     kernel: KernelFunction = polynomial_kernel,
 ) -> KernelSums:
-    """Kernel sums for the distance of `a` minus that of `b`, both to `y`; row i of both answers one request.
+    """Kernel sums for the distance of `a` to `y` minus that of `b` to `y`.
+
+    Row i of `a` and row i of `b` answer one request.
 
     The difference is itself a kernel distance, with the difference of the kernels; the pairs of real clips cancel.
     """

@@ -82,7 +82,9 @@ class NeighbourMetric:
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Comparison:
-        """Score of `a` minus score of `b` (N, D) against the same `real` (M, D); row i of both answers one request.
+        """Score of `a` minus score of `b` (N, D) against the same `real` (M, D).
+
+        Row i of `a` and row i of `b` answer one request.
 
         The test is a joint jackknife, which leaves the same requests and the same real clips out of both scores.
         Raises `UserError` as `score` does, and if `a` and `b` have different shapes.

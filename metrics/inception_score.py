@@ -142,7 +142,7 @@ class InceptionScore:
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Comparison:
-        """IS of `a` minus IS of `b` (N, K); row i of both answers one request, `real` has no effect.
+        """IS of `a` minus IS of `b` (N, K); row i of `a` and row i of `b` answer one request, `real` has no effect.
 
         The test is a paired bootstrap, which resamples the requests of both models together.
         Raises `UserError` as `score` does, and if `a` and `b` have different shapes.

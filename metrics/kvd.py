@@ -108,7 +108,9 @@ class KVD:
         groups: Groups | None = None,
         seed: int = 0,
     ) -> Comparison:
-        """KVD of `a` minus KVD of `b` (N, D) against the same `real` (M, D); row i of both answers one request.
+        """KVD of `a` minus KVD of `b` (N, D) against the same `real` (M, D).
+
+        Row i of `a` and row i of `b` answer one request.
 
         Over all pairs, even if the score uses subsets. The difference is itself a kernel distance with its standard
         error, see `kernel_difference`. Nothing is random, so `seed` has no effect.

@@ -94,7 +94,7 @@ def saved(tmp_path: Path) -> Path:
     """A checkpoint as a training leaves it, with what is nobody else's business beside it."""
     folder = tmp_path / "saved"
     tiny_vdm().save(folder)
-    (folder / hub.CARD).write_text("a card")
+    (folder / hub.CARD_FILE).write_text("a card")
     for name in ("training.pt", "log.jsonl", ".lock", "notes.md"):
         (folder / name).write_text("mine")
     return folder
@@ -166,10 +166,10 @@ def test_private_is_asked_for_and_a_public_repository_is_refused(fake: FakeHub, 
     hub.push(saved, "someone/secret", private=True)
     assert fake.private["someone/secret"]
     hub.push(saved, NAME)
-    (fake.folder(NAME) / hub.CARD).write_text("the old one")
+    (fake.folder(NAME) / hub.CARD_FILE).write_text("the old one")
     with pytest.raises(UserError, match=f"'{NAME}' is public: "):
         hub.push(saved, NAME, private=True)
-    assert (fake.folder(NAME) / hub.CARD).read_text() == "the old one"
+    assert (fake.folder(NAME) / hub.CARD_FILE).read_text() == "the old one"
 
 
 # What does not verify.
@@ -313,7 +313,7 @@ def test_push_and_pull_say_what_comes_next(fake: FakeHub, saved: Path, tmp_path:
 
 
 def test_a_checkpoint_without_a_card_goes_with_a_warning(fake: FakeHub, saved: Path, vfbench: Command) -> None:
-    (saved / hub.CARD).unlink()
+    (saved / hub.CARD_FILE).unlink()
     done = vfbench("hub", "push", saved, NAME)
     assert done.code == 0
     assert "saved has no README.md, so the hub shows no model card" in done.err

@@ -26,7 +26,7 @@ def card(folder: Path, model: DiffusionModel, *, half: bool = False, **given: An
     options = {**OPTIONS, **given.pop("options", {})}
     facts = {"dataset": tiny_dataset(), "step": 250, "flops": 8000 * 1_234_000_000, "sha256": "ab" * 32, **given}
     model_card.write(folder, model.config, options=options, **facts)
-    return (folder / hub.CARD).read_text(encoding="utf-8")
+    return (folder / hub.CARD_FILE).read_text(encoding="utf-8")
 
 
 def of(text: str, row: str) -> str:
@@ -119,7 +119,7 @@ def _licence(tmp_path: Path, config: ModelConfig, **options: Any) -> tuple[str, 
     tiny_vdm().save(tmp_path)
     facts: dict[str, Any] = {"dataset": tiny_dataset(), "step": 1, "flops": 1, "sha256": ""}
     model_card.write(tmp_path, config, options={**OPTIONS, **options}, **facts)
-    text = (tmp_path / hub.CARD).read_text()
+    text = (tmp_path / hub.CARD_FILE).read_text()
     return front(text).license, text.split("## Licence\n\n")[1]
 
 
@@ -129,7 +129,7 @@ def test_the_terms_of_files_of_others_bind_the_weights(dataset: str, tmp_path: P
     assert licence == "other"
     assert f"The weights were made from the videos of `{dataset}`, whose own terms bind" in text
     assert f"python -m vfbench data status {dataset}" in text
-    assert "--data-root DATA" in (tmp_path / hub.CARD).read_text()
+    assert "--data-root DATA" in (tmp_path / hub.CARD_FILE).read_text()
 
 
 def test_the_terms_of_weights_of_others_bind_as_well(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_card_without_weights_is_refused(tmp_path: Path) -> None:
     facts: dict[str, Any] = {"dataset": tiny_dataset(), "options": OPTIONS, "step": 1, "flops": 1, "sha256": ""}
     with pytest.raises(MissingData, match=r"no model\.safetensors"):
         model_card.write(tmp_path, known(), **facts)
-    assert not (tmp_path / hub.CARD).exists()
+    assert not (tmp_path / hub.CARD_FILE).exists()
 
 
 def test_a_card_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_a_card_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(BadEnvironment, match="disk full"):
         model_card.write(tmp_path, known(), step=1000, **facts)
     monkeypatch.undo()
-    assert (tmp_path / hub.CARD).read_text() == before
+    assert (tmp_path / hub.CARD_FILE).read_text() == before
 
 
 @pytest.mark.parametrize(

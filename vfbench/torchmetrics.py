@@ -94,7 +94,7 @@ class VideoMetric(Metric):
         self._clip_shape = ()
 
     def forward(self, *_: Any, **__: Any) -> Any:
-        """Raise `UserError`: a single batch has no score."""
+        """Raise `UserError`: a single batch has no score. Call `update` for each batch, then `compute`."""
         raise UserError(
             f"one batch is too few clips for {type(self).__name__}: call update(clips) with each, then compute()"
         )

@@ -24,8 +24,8 @@ def hub_push(
     from vfbench.diffusion import hub
 
     url = hub.push(folder, name, private=private, revision=revision)
-    if not (folder / hub.CARD).is_file():
-        print(f"warning: {folder} has no {hub.CARD}, so the hub shows no model card", file=sys.stderr)
+    if not (folder / hub.CARD_FILE).is_file():
+        print(f"warning: {folder} has no {hub.CARD_FILE}, so the hub shows no model card", file=sys.stderr)
     print(url)
     next_command("hub", "pull", hub.hub_name(name, revision))
 

@@ -49,7 +49,7 @@ def weights_verify(
         return
     results = {}
     for network in convert.installed_networks():
-        results[network] = convert.verify_or_error(network)
+        results[network] = convert.verify_or_message(network)
         print(f"{network.name}: {results[network]}")
     convert.require_verified(results)
 

@@ -33,9 +33,9 @@ def read_inventory(
 ) -> Inventory | None:
     """Inventory of the prepared videos in `root`; None where there are none.
 
-    `options` select the videos, such as `split_list=2`; `origin` goes to the `Inventory`. Raises `MissingData` for an
-    index that is damaged or of another dataset, an unfinished preparation, and a shard that is missing or cut off;
-    `UserError` for options that differ from those of the preparation.
+    `options` select the videos, such as `split_list=2`. `origin` maps a video's name to its recording. Raises
+    `MissingData` for an index that is damaged or of another dataset, an unfinished preparation, and a shard that is
+    missing or cut off; `UserError` for options that differ from those of the preparation.
     """
     if not (root / INDEX).is_file():
         if (root / UNFINISHED).is_file():

@@ -65,7 +65,10 @@ class NamedVideos:
         return paths
 
     def describe_layout(self, one_level: str) -> str:
-        """The layout, such as `train/test frame folders, one level`; `one_level` names one folder level of videos."""
+        """Folder layout in words, such as `train/test frame folders, one level`.
+
+        `one_level` is the text for videos in one level of folders, such as `class folders`.
+        """
         splits = "/".join(split for split in ("train", "test") if split in self.by_folder)
         frames = {0: "frame folders, one level", 1: "frame folders, two levels"}
         videos = {0: "flat folder of videos", 1: f"{one_level} of videos"}
@@ -112,10 +115,11 @@ class NamedVideos:
 def find_named(
     tree: DatasetTree, dataset: str, title: str, official_name: Callable[[re.Match[str]], str], how: str
 ) -> NamedVideos:
-    """Videos of a tree with the dataset's names; `official_name` turns a match of its pattern into the official name.
+    """Videos in a folder tree whose names fit the dataset, under their official names.
 
-    Raises `MissingData` where there are none, with the present content and the steps `how` to get the dataset; naming a
-    video that exists twice; and where videos and frame folders, or png and jpeg frames, are mixed.
+    `official_name` turns a match of the dataset's pattern in `NAME_PATTERNS` into the official name. Raises
+    `MissingData` where no video is found (with the content of the folder and the steps `how` to get the dataset), where
+    a video exists twice, and where videos are mixed with frame folders, or png with jpeg frames.
     """
     names_by_kind: dict[Kind, Iterable[str]] = {"videos": tree.videos, "frames": tree.frames}
     matches = {

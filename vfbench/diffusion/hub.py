@@ -18,8 +18,8 @@ from vfbench.utils import files, tensor_files
 from vfbench.utils.checkpoint import CONFIG, HUB_NAME, TENSORS, require_checkpoint
 from vfbench.utils.hf_hub import HUB_PREFIX, hub_errors, snapshot
 
-CARD = "README.md"
-FILES = (CARD, TENSORS, CONFIG)  # the configuration is written last: where it exists, the weights do
+CARD_FILE = "README.md"
+FILES = (CARD_FILE, TENSORS, CONFIG)  # the configuration is written last: where it exists, the weights do
 _NAME = re.compile(rf"({HUB_PREFIX})?(?P<repo>{HUB_NAME})(@(?P<revision>\S+))?")
 
 

@@ -146,7 +146,7 @@ def conditions_flag(weights: Mapping[Conditioning, float]) -> str:
 
 
 def embedding_options(name: str = LEARNT) -> dict[str, Any]:
-    """The model option `embedding` for the encoder `learnt`, or for CLIP by its folder or hub id."""
+    """Value of the model option `embedding`: `name` is `learnt`, or the folder or hub id of a CLIP model."""
     return asdict(EmbeddingConfig.from_name(name))
 
 

@@ -1,7 +1,7 @@
 """A pretrained image diffusion model of diffusers (`UNet2DModel`) as VideoFusion's base generator.
 
-The model keeps its noise levels and its prediction type: each of our times maps to its timestep of nearest
-signal-to-noise ratio. Our conditioning vector replaces its class embedding, through a linear layer whose weight starts
+The model keeps its noise levels and its prediction type: each time of vfbench maps to its timestep of nearest
+signal-to-noise ratio. The conditioning vector replaces its class embedding, through a linear layer whose weight starts
 at zero. The bias starts at zero, so that a model without classes is unchanged at first, or at the mean of the class
 embeddings of a model with classes, which stands for no class in particular.
 
@@ -63,7 +63,7 @@ class HubBase(nn.Module):
         self.register_buffer("timestep", timesteps, persistent=False)
 
     def forward(self, frame: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """The output (B, 1, 3, H, W) for `frame` (B, 1, 3, H, W), our times `t` (B,) and `cond` (B, width)."""
+        """The output (B, 1, 3, H, W) for `frame` (B, 1, 3, H, W), vfbench's times `t` (B,) and `cond` (B, width)."""
         output: Tensor = self.network(frame[:, 0], self.timestep[t], class_labels=cond, return_dict=False)[0]
         return output[:, None]
 

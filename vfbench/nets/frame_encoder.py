@@ -21,7 +21,7 @@ from vfbench.utils.files import file_sha256
 
 FINAL_SIDE = 4  # pixels: frames are halved until their longer side is at most this
 WIDTHS = (32, 64, 128)  # of the first layers; later ones are as wide as the last
-FILES = ("config.json", "model.safetensors")
+WEIGHT_FILES = ("config.json", "model.safetensors")
 
 
 def normalise_vectors(vectors: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class CLIPEncoder:
         clip = find_clip(self.name)
         if clip.sha256 != self.sha256:
             raise MissingData(
-                f"{clip.folder / FILES[1]} is not the CLIP that this training began with: "
+                f"{clip.folder / WEIGHT_FILES[1]} is not the CLIP that this training began with: "
                 f"its SHA-256 is {clip.sha256}, expected {self.sha256}"
             )
         return _load_clip(clip.folder)
@@ -99,14 +99,14 @@ def find_clip(name: str) -> CLIPFiles:
     """
     from transformers import CLIPVisionConfig
 
-    folder = hf_hub.resolve_folder(name, FILES)
-    if missing := [file for file in FILES if not (folder / file).is_file()]:
+    folder = hf_hub.resolve_folder(name, WEIGHT_FILES)
+    if missing := [file for file in WEIGHT_FILES if not (folder / file).is_file()]:
         raise MissingData(f"{folder} holds no CLIP model: {', '.join(missing)} is missing")
     try:
         size: int = CLIPVisionConfig.from_pretrained(folder, local_files_only=True).projection_dim
     except (OSError, ValueError, TypeError) as error:
-        raise MissingData(f"{folder / FILES[0]} does not describe a CLIP model ({error})") from error
-    return CLIPFiles(folder, file_sha256(folder / FILES[1]), size)
+        raise MissingData(f"{folder / WEIGHT_FILES[0]} does not describe a CLIP model ({error})") from error
+    return CLIPFiles(folder, file_sha256(folder / WEIGHT_FILES[1]), size)
 
 
 def _load_clip(folder: Path) -> nn.Module:
@@ -122,7 +122,7 @@ def _load_clip(folder: Path) -> nn.Module:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise MissingData(f"{folder} holds no readable CLIP model ({error})") from error
     if info["missing_keys"]:
-        raise MissingData(f"{folder / FILES[1]} does not fit CLIP: '{min(info['missing_keys'])}' is missing")
+        raise MissingData(f"{folder / WEIGHT_FILES[1]} does not fit CLIP: '{min(info['missing_keys'])}' is missing")
     network: nn.Module = loaded.eval().requires_grad_(False)
     return network
 

@@ -35,7 +35,7 @@ class ClipCost:
 
 
 def measure(sampler: Sampler, request: Request) -> ClipCost:
-    """Sample one clip under torch's flop counter, with a hook on each network."""
+    """Cost of one clip, measured by sampling it: FLOPs in total, and calls of each network."""
     calls = dict.fromkeys(sampler.networks, 0)
     parameters = {id(p): p.numel() for network in sampler.networks.values() for p in network.parameters()}
     with ExitStack() as stack:

@@ -99,7 +99,7 @@ def _plan(options: ExportOptions) -> ExportPlan:
     root = str(options.data_root) if options.data_root else None
     dataset: Dataset = plugins.load("dataset", plugins.parse(options.dataset).merged({"root": root}))
     require_outside_dataset(options.output, dataset)
-    requests, model = _requests(options, dataset), _model(options)
+    requests, model = _requests(options, dataset), _model_spec(options)
     checkpoint = hub.resolve_checkpoint(options.checkpoint) if options.checkpoint is not None else None
     _require_trained_conditioning(options, model, dataset, checkpoint)
     context = BuildContext(dataset, device, dtype, checkpoint, requests=requests)
@@ -145,7 +145,7 @@ def _label(dataset: Dataset, name: str) -> int:
     return dataset.classes.index(name)
 
 
-def _model(options: ExportOptions) -> Spec:
+def _model_spec(options: ExportOptions) -> Spec:
     """The model with its sampling options, conditioned on the prompt or class that the user gave."""
     spec = plugins.parse(options.model).merged(options.sampling)
     return spec.merged({"condition": _conditioning(options)}) if _open_conditioning(spec) else spec

@@ -83,7 +83,7 @@ def resolve_rules(spec: Spec, name: str | None, *, smoke: bool) -> Rules:
     values = usable[chosen] if chosen in usable else _preset_fields(presets.load(chosen, *usable), spec)
     overridden = {key: value for key, value in spec.options.items() if key in values}
     try:
-        return _with_selection(Rules(**{"name": chosen, **values, **overridden}), spec)
+        return _with_clip_selection(Rules(**{"name": chosen, **values, **overridden}), spec)
     except TypeError as error:  # an unknown or missing field in PROTOCOLS of the dataset's file
         raise UserError(f"PROTOCOLS of {spec.name}: protocol {chosen} is invalid: {error}") from error
 
@@ -121,7 +121,7 @@ def _preset_fields(preset: presets.Preset, spec: Spec) -> dict[str, Any]:
     return presets.for_dataset(preset, spec.name, {**unsupported, **plugins.constants("dataset", spec.name).settled})
 
 
-def _with_selection(rules: Rules, spec: Spec) -> Rules:
+def _with_clip_selection(rules: Rules, spec: Spec) -> Rules:
     """Rules with the selection that fits `start`: windows where a video gives several clips, else videos."""
     multi_clip = rules.start in MULTI_CLIP_STARTS
     if multi_clip and rules.selection in ("sorted", "all"):

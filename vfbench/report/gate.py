@@ -35,7 +35,7 @@ class Rule:
     def __str__(self) -> str:
         return f"{self.metric}:{self.sign}{self.amount:g}{'%' if self.percent else ''}"
 
-    def allowed(self, baseline: float) -> float:
+    def largest_worsening(self, baseline: float) -> float:
         """Largest worsening that passes, in units of the score."""
         return self.amount / 100 * abs(baseline) if self.percent else self.amount
 
@@ -113,7 +113,7 @@ def _judge(rule: Rule, new: ScoreRecord | None, old: ScoreRecord | None, smoke: 
         state = "no score" if (new if where == "the result" else old) is None else "a score that is not a finite number"
         return GateResult(rule.metric, base, value, False, f"has {state} in {where}{smoke}")
     worse = value - base if rule.sign == "+" else base - value
-    allowed = rule.allowed(base)
+    allowed = rule.largest_worsening(base)
     # exactly the allowed amount passes, despite rounding errors
     beyond = worse > allowed and not math.isclose(worse, allowed, rel_tol=1e-9)
     chance = _in_interval(value, old) or _in_interval(base, new)
@@ -134,7 +134,7 @@ def _change(rule: Rule, base: float, value: float, old: ScoreRecord | None) -> s
     if rule.percent and base != 0:
         size, allowed = f"{abs(worse / base) * 100:.1f} %", f"{rule.amount:g} %"
     else:
-        size, allowed = rounded([abs(worse)])[0], f"{rule.allowed(base):g}"
+        size, allowed = rounded([abs(worse)])[0], f"{rule.largest_worsening(base):g}"
     direction = f"{'worse' if worse > 0 else 'better'} by {size}" if worse else "unchanged"
     return f"{before} -> {after}: {direction}, allowed {allowed}"
 

@@ -129,7 +129,7 @@ class GivenRecord(Record):
 class Result(Record):
     """The scores of a run and everything needed to trust and repeat them: one `results.json`.
 
-    `seed` and `cost` are None, and `fake` is set, where `score` was given clips whose model is not known.
+    For clips made elsewhere, whose model is not known, `seed` and `cost` are None and `fake` describes the clips.
     """
 
     schema_: Literal[1] = Field(1, alias="schema")

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import safe_open
 
 from vfbench import plugins
-from vfbench.diffusion.hub import CARD
+from vfbench.diffusion.hub import CARD_FILE
 from vfbench.diffusion.model import ModelConfig
 from vfbench.interfaces import Dataset
 from vfbench.plugins import Spec
@@ -69,7 +69,7 @@ def write(
     }
     title = f"# {config.model}, trained on {config.dataset}"
     body = [line for name, lines in parts.items() for line in ([f"## {name}"] if name else [title]) + ["", *lines, ""]]
-    files.write_text(folder / CARD, "\n".join(["---", _front_matter(config, options), "---", "", *body]))
+    files.write_text(folder / CARD_FILE, "\n".join(["---", _front_matter(config, options), "---", "", *body]))
 
 
 def command(config: ModelConfig, checkpoint: object) -> list[str]:

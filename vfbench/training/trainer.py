@@ -76,7 +76,7 @@ class Trainer:
         yield from range(self.step, self.options.steps)  # lazy: `start` may set the step of a resumed run first
 
     @cached_property
-    def _flops(self) -> int | None:
+    def _training_flops(self) -> int | None:
         """FLOPs of a step, None where they cannot be counted; computed for the first model card."""
         per_clip = flops.training_flops_or_none(self.meta_model)
         return None if per_clip is None else per_clip * self.options.batch_size
@@ -207,7 +207,7 @@ class Trainer:
             dataset=self.dataset,
             options={**asdict(self.options), **self.settings["options"], "accumulate": self.accumulate},
             step=self.step,
-            flops=None if self._flops is None else self._flops * self.step,
+            flops=None if self._training_flops is None else self._training_flops * self.step,
             sha256=file_sha256(self.output / checkpoint.TENSORS),
         )
 

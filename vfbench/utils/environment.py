@@ -19,19 +19,19 @@ VERSIONED_PACKAGES = ("vfbench", "torch", "torchvision", "numpy", "scipy", "safe
 
 PACKAGE = Path(__file__).parent.parent
 # Code that does not change the numbers of a run: flags, tables, training, dataset checks, error messages.
-UNHASHED = ("cli", "report", "training", "data", "__init__.py", "__main__.py", "errors.py", "torchmetrics.py")
+UNHASHED_CODE = ("cli", "report", "training", "data", "__init__.py", "__main__.py", "errors.py", "torchmetrics.py")
 
 
 @functools.cache
 def code_version(package: Path = PACKAGE) -> str:
     """SHA-256 of torch's version and of the sources that can change a number; part of run ids and cache keys.
 
-    Changes below `UNHASHED` keep chunks and features valid; any other change computes them again.
+    Changes below `UNHASHED_CODE` keep chunks and features valid; any other change computes them again.
     """
     sha256 = hashlib.sha256(torch.__version__.encode())
     for path in sorted((*package.glob("*.py"), *package.glob("*/*.py"))):  # includes the symlinks metrics and baselines
         name = path.relative_to(package)
-        if name.parts[0] not in UNHASHED:
+        if name.parts[0] not in UNHASHED_CODE:
             sha256.update(f"{name}\n".encode() + path.read_bytes())
     return sha256.hexdigest()
 

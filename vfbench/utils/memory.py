@@ -49,7 +49,7 @@ class NoMemory(BadEnvironment):
 
 
 def exhausted_memory(error: Exception) -> str:
-    """Name of the exhausted memory for one of `MEMORY_ERRORS`; re-raises an error that is not out of memory."""
+    """Name of the memory that ran out, for an exception caught as one of `MEMORY_ERRORS`; re-raises any other."""
     if isinstance(error, torch.OutOfMemoryError):
         return _GPU
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
@@ -70,7 +70,7 @@ def require_memory(what: str) -> Iterator[None]:
 
 
 def no_memory(what: str, memory: str) -> NoMemory:
-    """Error for `what` that does not fit into a memory, with advice."""
+    """Error for `what` that does not fit into `memory`, with advice."""
     return NoMemory(f"{what} does not fit into {memory}: end other programs that use it, {_ADVICE[memory]}")
 
 

@@ -53,7 +53,7 @@ class SharedIterator(Generic[Output]):
         self._error: Exception | None = None
 
     def take(self, first: int, count: int) -> list[Output]:
-        """Items `first` to `first + count`, fewer at the end. Later parts raise an error of the iterator again."""
+        """Up to `count` items from index `first`. An error of the iterator is raised again by every later call."""
         with self._condition:
             self._condition.wait_for(lambda: self._error or self._taken == first)
             if self._error:

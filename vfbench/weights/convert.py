@@ -115,7 +115,7 @@ def installed_networks() -> list[Network]:
     return networks
 
 
-def verify_or_error(network: Network) -> str | MissingData:
+def verify_or_message(network: Network) -> str | MissingData:
     """Text of `verify` for the converted weights, or its error, so that one bad network hides no other."""
     try:
         return verify(network)
