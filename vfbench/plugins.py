@@ -15,7 +15,7 @@ import sys
 import traceback
 import warnings
 from collections import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
@@ -142,6 +142,7 @@ class Constants:
     protocols: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of a dataset; the first is its default
     settled: Mapping[str, Any] = field(default_factory=dict)  # protocol fields that the dataset decides itself
     how_to_get: str = ""  # of a dataset: where its files come from
+    strengths: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of `corrupted`: by kind of damage
     source: str = ""  # of a metric: its `extractor.output` where the protocol names none
 
 

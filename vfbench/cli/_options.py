@@ -25,10 +25,10 @@ else:
     Context = typer.Context.__base__  # typer accepts this annotation, and passes an instance of the base class
 
 
-def option(*names: str, help: str, **extra: Any) -> Any:
+def option(*names: str, help: str, env: bool = True, **extra: Any) -> Any:
     """Typer option whose value may also come from the environment, as VFBENCH_<FLAG>."""
     name = next(name for name in names if name.startswith("--")).lstrip("-").replace("-", "_").upper()
-    return typer.Option(*names, help=help, envvar=f"VFBENCH_{name}", show_envvar=False, **extra)
+    return typer.Option(*names, help=help, envvar=f"VFBENCH_{name}" if env else None, show_envvar=False, **extra)
 
 
 def flags_from(
@@ -46,7 +46,8 @@ def flags_from(
     for field in fields:
         kind, default, converters[field.name] = _flag_type(hints[field.name], field.default, field.metadata["repeat"])
         names = field.metadata["names"] or (f"--{field.name.replace('_', '-')}",)
-        extra = {"metavar": "PATH"} if Path in get_args(hints[field.name]) else {}
+        extra: dict[str, Any] = {"metavar": "PATH"} if Path in get_args(hints[field.name]) else {}
+        extra["env"] = field.metadata["env"]
         annotation = Annotated.__class_getitem__((kind, option(*names, help=field.metadata["help"], **extra)))  # type: ignore[attr-defined]
         parameters.append(
             inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -75,7 +76,9 @@ def _flag_type(hint: Any, default: Any, repeat: bool) -> tuple[Any, Any, Callabl
     """Type and default of a flag for typer, and the conversion from its value to that of the field."""
     members = get_args(hint) if get_origin(hint) is not Literal else ()
     if get_origin(hint) is Sequence:
-        return (list[str] | None, None, lambda items: items or ()) if repeat else (str, "", config.split_list)
+        if repeat:  # the environment's value is split at blanks, also within brackets
+            return list[str] | None, None, lambda items: tuple(config.rejoin(items or ()))
+        return str, "", lambda text: tuple(config.split_list(text))
     if int in members and type(None) not in members:  # a number or a word
         return str, str(default), parse_batch_size
     if Path in members:  # kept as text, which may also be a name on the hub

@@ -18,7 +18,12 @@ from typing import Any
 
 from vfbench.errors import UserError, unknown
 
-_PATH_FLAGS = ("--output", "--checkpoint", "--init-from", "--base-from", "--data-root")
+# fmt: off
+_PATH_FLAGS = (
+    "--output", "--checkpoint", "--init-from", "--base-from", "--data-root",
+    "--real", "--fake", "--manifest", "--prompts", "--list",
+)
+# fmt: on
 ORIGINS = {"COMMANDLINE": "command line", "ENVIRONMENT": "environment", "DEFAULT_MAP": "configuration file"}
 
 
@@ -47,6 +52,17 @@ def split_list(text: str) -> list[str]:
     """Split text at commas outside brackets: `fvd,kvd(degree=2, coef0=0.0)` has two parts."""
     parts = re.split(r",(?![^()]*\))", text)
     return [part.strip() for part in parts if part.strip()]
+
+
+def rejoin(items: Sequence[str]) -> list[str]:
+    """Items of a repeated flag, put together again where a blank within brackets has split one."""
+    whole: list[str] = []
+    for item in items:
+        if whole and whole[-1].count("(") > whole[-1].count(")"):
+            whole[-1] += f" {item}"
+        else:
+            whole.append(item)
+    return whole
 
 
 def parse_weights(text: str, flag: str) -> dict[str, float]:

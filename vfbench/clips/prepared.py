@@ -6,8 +6,6 @@ OUT/shards/000000.npy   uint8 (N, 3, H, W): cropped and resized frames of comple
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -18,9 +16,10 @@ from vfbench.clips import ClipFile, ClipFolder
 from vfbench.clips.arrays import shard_size
 from vfbench.clips.inventory import Inventory
 from vfbench.errors import MissingData, UserError
-from vfbench.utils.files import file_key, file_sha256, load_cache, read_json, save_cache, write_json
+from vfbench.utils.files import file_key, load_cache, read_json, save_cache, write_json
 from vfbench.utils.prefetch import prefetch
 from vfbench.utils.progress import Progress
+from vfbench.utils.tensor_files import digest
 
 INDEX, UNFINISHED, SHARDS = "prepared.json", "preparing.json", "shards"
 VERIFIED = "shards.json"  # in the cache: shards with a verified hash
@@ -65,7 +64,7 @@ def require_intact(root: Path) -> None:
     """
     index = read_index(root)
     shards = index["shards"]
-    keys = [_sha256({"stamp": file_key(root / SHARDS / shard["name"]), "sha256": shard["sha256"]}) for shard in shards]
+    keys = [digest({"stamp": file_key(root / SHARDS / shard["name"]), "sha256": shard["sha256"]}) for shard in shards]
     verified = load_cache(VERIFIED)
     unverified = [number for number, key in enumerate(keys) if key not in verified]
     for number, fault in zip(unverified, _faults(root, index, unverified), strict=True):
@@ -104,18 +103,14 @@ def read_index(root: Path) -> dict[str, Any]:
     index = read_json(path)
     if index.get("format") != FORMAT:
         raise MissingData(f"{path} has format {index.get('format')}, known: {FORMAT}; prepare another folder")
-    if index.pop("sha256", None) != _sha256(index):
+    if index.pop("sha256", None) != digest(index):
         raise MissingData(f"{path} is damaged: its content does not match its hash; prepare this folder again")
     return index
 
 
 def write_index(root: Path, index: Mapping[str, Any]) -> None:
     """Write the index with its hash, atomically."""
-    write_json(root / INDEX, {**index, "sha256": _sha256(index)})
-
-
-def _sha256(index: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(index, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    write_json(root / INDEX, {**index, "sha256": digest(index)})
 
 
 def _inventory(root: Path, index: Mapping[str, Any], origin: Callable[[str], str]) -> Inventory:

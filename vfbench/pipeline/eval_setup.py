@@ -17,7 +17,7 @@ from vfbench.pipeline import extractors as networks
 from vfbench.pipeline import real_clips
 from vfbench.pipeline.options import EvalOptions
 from vfbench.plugins import Spec
-from vfbench.protocol.protocol import SMOKE_CLIPS, Protocol, extractor_ids
+from vfbench.protocol.protocol import SMOKE_CLIPS, Measure, Protocol, extractor_ids
 from vfbench.protocol.resolve import Rules, dataset_spec, departures, resolve_rules
 
 CLIPS = {"cpu": 256, "cuda": 2048}  # generated clips, where neither user nor protocol says how many
@@ -106,27 +106,22 @@ def prepare(spec: Spec, device: torch.device, options: EvalOptions, num_samples:
     return EvalSetup(dataset, protocol, metrics, extractors, manifest, options.smoke, departed)
 
 
-def _metrics(
-    chosen: Sequence[str], given: Mapping[str, Mapping[str, str]]
-) -> tuple[dict[str, Metric], dict[str, Mapping[str, str]]]:
+def _metrics(chosen: Sequence[str], given: Mapping[str, Measure]) -> tuple[dict[str, Metric], dict[str, Measure]]:
     """The metrics to compute, and the protocol's measures with those that it does not name.
 
     A metric that the protocol does not name, or has with other options, changes the protocol.
     """
     measures = dict(given)
-    first_source = next(iter(measures.values()))["source"]
+    first_source = next(iter(measures.values())).source
     metrics: dict[str, Metric] = {}
     for text in chosen or measures:
         spec = plugins.parse(text) if text not in measures else Spec(text)
         name = plugins.public_name(spec.name)
         if name not in measures or spec.options:
-            source = plugins.constants("metric", spec.name).source or first_source
-            measures[name] = {
-                "source": source,
-                **measures.get(name, {}),
-                "metric": str(plugins.with_defaults("metric", spec, name)),
-            }
-        metrics[name] = plugins.load("metric", measures[name]["metric"])
+            default_source = plugins.constants("metric", spec.name).source or first_source
+            source = measures[name].source if name in measures else default_source
+            measures[name] = Measure(metric=str(plugins.with_defaults("metric", spec, name)), source=source)
+        metrics[name] = plugins.load("metric", measures[name].metric)
     return metrics, measures
 
 

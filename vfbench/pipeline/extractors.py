@@ -14,17 +14,14 @@ from vfbench.protocol.protocol import Measure
 from vfbench.protocol.resolve import Rules
 
 
-def specs(
-    rules: Rules, measures: Mapping[str, Mapping[str, str]], replaced: Sequence[str], *, untrained: bool
-) -> dict[str, str]:
+def specs(rules: Rules, measures: Mapping[str, Measure], replaced: Sequence[str], *, untrained: bool) -> dict[str, str]:
     """Specs of all networks by label: the protocol's, those that added metrics read, those that the user replaced.
 
     `measures` are those of the rules and of added metrics, `replaced` the user's LABEL=SPEC. Raises `UserError` for an
     unknown label, and for `untrained` networks where none can have random weights.
     """
     labels, known = (
-        sorted({measure["source"].partition(".")[0] for measure in each.values()})
-        for each in (measures, rules.measures)
+        sorted({measure.source.partition(".")[0] for measure in each.values()}) for each in (measures, rules.measures)
     )
     networks = {label: label if label in known else _with_defaults(label) for label in labels}
     networks |= rules.extractors
@@ -49,13 +46,11 @@ def _with_defaults(text: str) -> str:
     return str(Spec(spec.name, {name: value for name, value in options.items() if name not in omitted}))
 
 
-def outputs(
-    measures: Mapping[str, Measure] | Mapping[str, Mapping[str, str]], metrics: Iterable[str]
-) -> dict[str, list[str]]:
+def outputs(measures: Mapping[str, Measure], metrics: Iterable[str]) -> dict[str, list[str]]:
     """The outputs that the metrics read, by network."""
     needed: dict[str, set[str]] = {}
     for name in metrics:
-        network, _, output = Measure.model_validate(measures[name]).source.partition(".")
+        network, _, output = measures[name].source.partition(".")
         needed.setdefault(network, set()).add(output)
     return {network: sorted(outputs) for network, outputs in sorted(needed.items())}
 
@@ -68,12 +63,12 @@ def load(
     Raises `UserError` where one has no such output, and `MissingData` with the command that gets its weights.
     """
     loaded: dict[str, Extractor] = {}
-    for label, wanted in needed.items():
+    for label, outputs in needed.items():
         try:
             loaded[label] = plugins.load("extractor", networks[label], device)
         except MissingData as error:
             raise MissingData(f"{error}\nor try the path without them: --weights random (not comparable)") from error
-        for output in wanted:
+        for output in outputs:
             if output not in loaded[label].outputs:
                 raise unknown(f"output of extractor {networks[label]}", output, loaded[label].outputs)
     return loaded

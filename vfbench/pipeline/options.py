@@ -37,7 +37,8 @@ class EvalOptions:
     metrics: Sequence[str] = flag((), "Comma-separated, see `ls metrics`; the protocol's by default.")
     num_real: int | None = flag(None, "Real clips; the protocol's by default.")
     manifest: Path | str | None = flag(None, "Take the real clips of this list, such as a run's manifest.csv.")
-    weights: str = flag("default", "default, or random to try the path (not comparable).")
+    # Not from VFBENCH_WEIGHTS, which names the folder of the converted weights.
+    weights: str = flag("default", "default, or random to try the path (not comparable).", env=False)
     extractors: Sequence[str] = flag(
         (), "LABEL=SPEC, e.g. \"i3d=i3d(dtype='bfloat16')\"; repeatable.", "--extractor", repeat=True
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ CONTROL = "corrupted"
 
 def damaged_models(kinds: Sequence[str] = ()) -> list[Spec]:
     """Specs of the clean real clips, then of every kind of damage (or those of `kinds`), from weak to strong."""
-    strengths: Mapping[str, Sequence[float]] = plugins.module("model", CONTROL).STRENGTHS
+    strengths = plugins.constants("model", CONTROL).strengths
     for kind in kinds:
         if kind not in strengths:
             raise unknown("kind of damage", kind, strengths)

@@ -16,7 +16,7 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Quantise, Split
 from vfbench.plugins import Spec
 from vfbench.protocol import presets
-from vfbench.protocol.protocol import MULTI_CLIP_STARTS, SMOKE, Protocol, RealSplit
+from vfbench.protocol.protocol import MULTI_CLIP_STARTS, SMOKE, Measure, Protocol, RealSplit
 
 STRICT = "strict"  # the preset of a dataset that declares no protocol
 SEEDED_SELECTIONS = ("seeded", "windows")  # drawn by a seed
@@ -51,7 +51,7 @@ class Rules:
     n_real: int | Literal["all"]
     n_fake: int | None = None
     repeats: int = 1
-    measures: Mapping[str, Mapping[str, str]]
+    measures: Mapping[str, Measure]
     extractors: Mapping[str, str] = field(default_factory=dict)
 
     def protocol(self, **known: Any) -> Protocol:
@@ -74,7 +74,7 @@ def resolve_rules(spec: Spec, name: str | None, *, smoke: bool) -> Rules:
     declared = protocols(spec.name)
     usable = {key: values for key, values in declared.items() if smoke or values.get("comparable", True)}
     if name is None and not usable and smoke:
-        return Rules(name="smoke", **SMOKE)
+        return _rules({"name": "smoke", **SMOKE})
     chosen = name or next(iter(usable), STRICT)
     if chosen in declared and chosen not in usable:
         raise UserError(f"protocol {chosen} of {spec.name} is not comparable: add --smoke to run it")
@@ -83,9 +83,14 @@ def resolve_rules(spec: Spec, name: str | None, *, smoke: bool) -> Rules:
     values = usable[chosen] if chosen in usable else _preset_fields(presets.load(chosen, *usable), spec)
     overridden = {key: value for key, value in spec.options.items() if key in values}
     try:
-        return _with_clip_selection(Rules(**{"name": chosen, **values, **overridden}), spec)
-    except TypeError as error:  # an unknown or missing field in PROTOCOLS of the dataset's file
+        return _with_clip_selection(_rules({"name": chosen, **values, **overridden}), spec)
+    except (TypeError, ValueError) as error:  # an unknown or missing field in PROTOCOLS of the dataset's file
         raise UserError(f"PROTOCOLS of {spec.name}: protocol {chosen} is invalid: {error}") from error
+
+
+def _rules(values: Mapping[str, Any]) -> Rules:
+    measures = {name: Measure.model_validate(measure) for name, measure in values["measures"].items()}
+    return Rules(**{**values, "measures": measures})
 
 
 def _owners(name: str) -> list[str]:

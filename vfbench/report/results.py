@@ -17,7 +17,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from vfbench.errors import MissingData
 from vfbench.interfaces import Better, Metric, Score
 from vfbench.protocol import presets
-from vfbench.protocol.protocol import Measure
 from vfbench.utils import files
 from vfbench.utils.environment import Environment
 
@@ -71,6 +70,13 @@ class ScoreRecord(Record):
         return cls(**fields, title=metric.title, better=metric.better)
 
 
+class MeasureRecord(Record):
+    """The metric with its options, and the `extractor.output` that it reads."""
+
+    metric: str
+    source: str
+
+
 class ProtocolRecord(Record):
     """A `vfbench.protocol.protocol.Protocol` with its id: the fields that reports read; the others are kept as well."""
 
@@ -81,7 +87,7 @@ class ProtocolRecord(Record):
     selection_seed: int = 0
     repeats: int = 1
     n_fake: int = 0
-    measures: Mapping[str, Measure] = {}
+    measures: Mapping[str, MeasureRecord] = {}
     extractors: Mapping[str, str] = {}
 
 
@@ -155,6 +161,10 @@ class Result(Record):
         """Run folder, or the model's name where no folder is recorded."""
         return self.run_dir or self.model
 
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values, with the fields that were set."""
+        return {"schema": SCHEMA, **super().to_json()}
+
     def write(self, path: Path) -> None:
         """Write the result as JSON in one atomic step."""
         files.write_json(path, self.to_json())
@@ -174,7 +184,7 @@ def _read(file: Path) -> Result:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise MissingData(f"no results at {file} ({error.strerror}): make them with `{RUN_COMMAND}`") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MissingData(f"{file} is not valid JSON ({error}): make it again with `{RUN_COMMAND}`") from error
     try:
         if not isinstance(content, dict):

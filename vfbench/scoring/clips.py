@@ -28,7 +28,7 @@ from vfbench.pipeline.real_clips import preview_clips
 from vfbench.pipeline.result import write_scored
 from vfbench.pipeline.scores import scored_tensors, scores
 from vfbench.plugins import Spec
-from vfbench.protocol.protocol import SPLITS, RealSplit
+from vfbench.protocol.protocol import SPLITS, Measure, RealSplit
 from vfbench.protocol.resolve import Rules, resolve_rules
 from vfbench.report.results import ProtocolRecord, ScoreRecord
 from vfbench.scoring.given_clips import HASH, Bytes, GivenClips, read_captions, require_fit
@@ -104,12 +104,10 @@ def _real_folders(spec: Spec, split: RealSplit) -> list[ClipFolder]:
     return [detect(part, listing=spec.options.get("listing")) for part in parts or [place]]
 
 
-def _metrics(
-    chosen: Sequence[str], measures: Mapping[str, Mapping[str, str]], *, captioned: bool
-) -> tuple[list[str], list[str]]:
+def _metrics(chosen: Sequence[str], measures: Mapping[str, Measure], *, captioned: bool) -> tuple[list[str], list[str]]:
     """The metrics to compute, and a remark on those left out: without captions, unless the user chose them."""
     names = list(chosen or measures)
-    metrics = {name: plugins.load("metric", measures[name]["metric"] if name in measures else name) for name in names}
+    metrics = {name: plugins.load("metric", measures[name].metric if name in measures else name) for name in names}
     unusable = [name for name in names if metrics[name].output == CAPTION_OUTPUT and not captioned]
     if not unusable:
         return list(chosen), []

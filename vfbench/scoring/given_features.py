@@ -92,7 +92,7 @@ def _specs(options: ScoreOptions) -> dict[str, str]:
     specs = {}
     for text in options.metrics or DEFAULT_METRICS:
         name = plugins.public_name(plugins.parse(text).name)
-        specs[name] = measures[text]["metric"] if text in measures else text
+        specs[name] = measures[text].metric if text in measures else text
     return specs
 
 

@@ -80,8 +80,10 @@ def training_advice(
     try:
         yield
     except MissingData as error:
+        if checkpoint is not None:
+            raise
         advice = _advice_on(error, plugins.parse(model), plugins.parse(dataset), data_root, protocol, smoke, scored)
-        if checkpoint is not None or not advice:
+        if not advice:
             raise
         raise MissingData(f"{error}{advice}") from error
 
