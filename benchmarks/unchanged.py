@@ -4,8 +4,7 @@
     python benchmarks/unchanged.py check before.json       # at the new one: exit 1 and a line for each difference
 
 Everything goes through the command line, so that the same script runs at both commits. On one machine all must be
-equal;
-`--tolerance 1e-6` allows that much, relative, between machines. Real clips come from VFBENCH_TEST_DATA.
+equal; `--tolerance 1e-6` allows that much, relative, between machines. Real clips come from VFBENCH_TEST_DATA.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from vfbench.clips import ClipFile, ClipFolder
 from vfbench.clips.arrays import shard_size
 from vfbench.clips.inventory import Inventory
 from vfbench.errors import MissingData, UserError
-from vfbench.utils.files import file_key, load_cache, read_json, save_cache, write_json
+from vfbench.utils.files import file_key, file_sha256, load_cache, read_json, save_cache, write_json
 from vfbench.utils.prefetch import prefetch
 from vfbench.utils.progress import Progress
 from vfbench.utils.tensor_files import digest

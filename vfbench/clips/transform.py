@@ -5,7 +5,7 @@
     geometry   centre-crop: the largest centred square; squash: the full frame; native: the full frame, not resized
     filter     bilinear: half-pixel centres, float32; lanczos: Pillow's; none: not resampled
 
-The rules of published protocols are in `vfbench/presets`.
+The rules of published protocols are in `vfbench/protocol`.
 """
 
 from __future__ import annotations
