@@ -102,7 +102,7 @@ def test_a_flag_comes_from_the_first_place_that_has_it(vfbench: Command, monkeyp
     assert options["seed"] == {"value": "3", "origin": "command line"}
     assert options["batch_size"] == {"value": "22", "origin": "environment"}
     assert options["num_samples"] == {"value": "12", "origin": "configuration file"}
-    assert options["metrics"] == {"value": "['fvd', 'is']", "origin": "configuration file"}
+    assert options["metrics"] == {"value": "('fvd', 'is')", "origin": "configuration file"}
     assert options["guidance"] == {"value": "None", "origin": "default"}
     assert options.keys() == RunOptions.__dataclass_fields__.keys() - {"origins"}
 
@@ -116,6 +116,16 @@ def test_the_configuration_may_stand_behind_the_command_or_in_the_environment(
     assert recorded(vfbench, *bare, "--config", "c.toml", "-n", 9)["seed"]["value"] == "7"
     monkeypatch.setenv("VFBENCH_CONFIG", "c.toml")
     assert recorded(vfbench, *bare)["seed"]["value"] == "7"
+
+
+def test_the_environment_names_networks_with_blanks_and_the_folder_of_weights(
+    vfbench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VFBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("VFBENCH_EXTRACTOR", "i3d=i3d(dtype='bfloat16', weights='random')")
+    options = recorded(vfbench, *NOISE, "--protocol", "strict", "--metrics", "fvd")
+    assert options["weights"]["value"] == "default"
+    assert options["extractors"]["value"] == str(("i3d=i3d(dtype='bfloat16', weights='random')",))
 
 
 def test_python_callers_are_recorded_too() -> None:
@@ -263,7 +273,7 @@ def test_files_of_others_in_the_folder_stay(vfbench: Command) -> None:
     }
 
 
-@pytest.mark.parametrize("given", [["--output", ""], ["--output="], ["--checkpoint", ""]])
+@pytest.mark.parametrize("given", [["--output", ""], ["--output="], ["--checkpoint", ""], ["--manifest", ""]])
 def test_an_empty_place_is_not_taken_for_this_folder(vfbench: Command, given: list[str]) -> None:
     done = vfbench("run", "--model", "noise", "--smoke", *given)
     assert done.code == 2

@@ -28,6 +28,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(JOBS, (*WORDS, *TOOLS, "pipeline")),
     **dict.fromkeys(WIRING, (*WORDS, *TOOLS, "pipeline", "training", "data", *JOBS, *WIRING)),
 }
+RESOLVERS = ("pipeline", "scoring", "training", "cli")  # only these apply a protocol to a dataset
 LONGEST_CHAIN = 8
 
 
@@ -55,6 +56,8 @@ def allowed(importer: str, target: str) -> bool:
     if not theirs or theirs[0] not in MAY_IMPORT:
         return False  # the package as a whole, or a module without a layer
     here = own[0] if own else "__init__"
+    if theirs[:2] == ["protocol", "resolve"] and here not in (*RESOLVERS, "protocol"):
+        return False
     if theirs[0] != here:
         return theirs[0] in MAY_IMPORT[here]
     return here not in PLUG_INS or (len(theirs) > 1 and theirs[1].startswith("_"))
@@ -138,6 +141,8 @@ def test_the_folders_of_plug_ins_are_looked_into() -> None:
         ("vfbench.training.train", "from vfbench.data import sources"),
         ("vfbench.training.train", "from vfbench.models import videofusion"),
         ("vfbench.pipeline.plan", "from vfbench.scoring import look"),
+        ("vfbench.clips.read", "from vfbench.protocol import resolve"),
+        ("vfbench.datasets.folder", "from vfbench.protocol.resolve import Rules"),
         ("vfbench.cli", "import vfbench.datasets.shapes"),
         ("vfbench.plugins", "import vfbench.training.train"),
         ("vfbench.pipeline.plan", "import vfbench"),
