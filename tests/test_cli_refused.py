@@ -43,7 +43,7 @@ NOISE = ("run", "--model", "noise", "--device", "cpu", "--smoke")
         ([*NOISE, "--dataset", "shapes(frames='8')"], "frames='8' of dataset shapes must be int"),
         ([*NOISE, "--model", "noise(("], r"cannot read 'noise\(\('"),
         ([*NOISE, "--batch-size", "many"], "--batch-size many"),
-        ([*NOISE, "--batch-size", "0"], "--batch-size 0: at least 1"),
+        ([*NOISE, "--batch-size", "0"], "--batch-size 0: .*at least 1"),
         ([*NOISE, "-n", "1"], "a score needs at least 2 generated clips, not 1"),
         ([*NOISE, "-n", "eight"], "--num-samples"),
         ([*NOISE, "-n", "1000000000"], "--num-samples 1,000,000,000: at most 10,000,000"),
@@ -203,7 +203,7 @@ def test_a_folder_without_a_base_generator_is_told_what_it_is(there: str | None,
     base = ("--base-init", "frozen", "--base-from", "mine")
     done = vfbench("train", "--preset", "tiny", *base, "--steps", 1, "--device", "cpu", "--output", "out")
     assert done.code == 4
-    assert re.search(f"mine {said}: a base generator is the --output of", done.err), done.err
+    assert re.search(f"mine {said}: .*--output of", done.err), done.err
     assert "Errno" not in done.err
 
 

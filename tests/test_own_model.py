@@ -78,7 +78,7 @@ def test_a_model_that_breaks_the_interface_is_told_how(text: str, said: str, ran
 
 
 def test_the_file_of_a_wrong_build_is_named(ran: Callable[..., Done]) -> None:
-    assert re.search(r"model 'mm\.own' \(.*own\.py\): build must be a function", ran("build = 3").err)
+    assert re.search(r"model 'mm\.own' \(.*own\.py\): build must take", ran("build = 3").err)
 
 
 @pytest.mark.parametrize("text", ["def build(setting):\n    return [][1]", own("[][1]")], ids=["in build", "in sample"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers import CPU, NO_TIME, requests, sampler, setting, tiny_dataset, tiny_vdm, tiny_videofusion
 
-from vfbench.errors import MissingData
+from vfbench.errors import MissingCheckpoint, MissingData
 from vfbench.interfaces import BuildContext, ClipShape
 from vfbench.models import videofusion
 from vfbench.utils import tensor_files as weights
@@ -105,9 +105,9 @@ def test_a_checkpoint_of_another_clip_shape_is_refused_naming_both(checkpoint: P
         videofusion.build(setting(checkpoint, frames=5))
 
 
-def test_without_a_checkpoint_the_error_tells_how_to_train_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_checkpoint_the_error_names_model_and_clips(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("vfbench.utils.checkpoint.SHIPPED_FOLDER", tmp_path)
-    with pytest.raises(MissingData, match="train --model videofusion --dataset shapes"):
+    with pytest.raises(MissingCheckpoint, match=r"'videofusion' for shapes at 4x8x8: .*--checkpoint"):
         videofusion.build(BuildContext(tiny_dataset(), CPU))
 
 
