@@ -97,8 +97,8 @@ def test_a_shard_holds_all_frames_of_its_videos(raw_ucf101: Path, prepared_ucf10
     frames = torch.from_numpy(np.load(path))
     row = 0
     for split, videos in VIDEOS.items():
-        for (name, count, height, width), entry in zip(videos, index["videos"][split], strict=True):
-            assert entry == [name, name.split("/")[0], count, height, width, 0, row, 25.0]
+        for (name, count, height, width), entry in zip(videos, index.videos[split], strict=True):  # type: ignore[index]
+            assert entry == (name, name.split("/")[0], count, height, width, 0, row, 25.0)
             whole = clips.read_frames(clips.ClipFile(name, raw_ucf101 / "UCF-101" / name), range(count))
             assert torch.equal(frames[row : row + count], cut.fit(whole, name))
             row += count
@@ -107,9 +107,9 @@ def test_a_shard_holds_all_frames_of_its_videos(raw_ucf101: Path, prepared_ucf10
 
 def test_the_index_says_what_it_was_made_of(raw_ucf101: Path, prepared_ucf101: Path) -> None:
     index, found = prepared.read_index(prepared_ucf101), load(raw_ucf101).inventory
-    assert (index["dataset"], index["fitted"]) == ("ucf101", "8x8 centre-crop bilinear antialias=True")
-    assert index["options"] == {"split_list": 1}
-    assert index["made_of"] == {split: found.identity(split) for split in found.splits}
+    assert (index.dataset, index.fitted) == ("ucf101", "8x8 centre-crop bilinear antialias=True")
+    assert index.options == {"split_list": 1}
+    assert index.made_of == {split: found.identity(split) for split in found.splits}
     assert load(prepared_ucf101).inventory.layout == f"prepared from {found.layout}"
 
 

@@ -99,6 +99,6 @@ def data_prepare(
     spec = plugins.parse(dataset).merged({"height": height, "width": width})
     folder = prepare(str(spec), output, data_root=data_root, workers=workers)
     index = prepared.read_index(folder)
-    videos = sum(map(len, index["videos"].values()))
-    print(f"{folder}: {videos:,} videos in {len(index['shards']):,} shards, {index['fitted']}")
+    videos = sum(map(len, index.videos.values()))
+    print(f"{folder}: {videos:,} videos in {len(index.shards):,} shards, {index.fitted}")
     next_command("data", "verify", spec, "--data-root", folder)

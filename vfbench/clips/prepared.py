@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from vfbench.clips import ClipFile, ClipFolder
 from vfbench.clips.arrays import shard_size
 from vfbench.clips.inventory import Inventory
 from vfbench.errors import MissingData, UserError
+from vfbench.interfaces import Split
 from vfbench.utils.files import file_key, file_sha256, load_cache, read_json, save_cache, write_json
 from vfbench.utils.prefetch import prefetch
 from vfbench.utils.progress import Progress
@@ -25,6 +28,55 @@ INDEX, UNFINISHED, SHARDS = "prepared.json", "preparing.json", "shards"
 VERIFIED = "shards.json"  # in the cache: shards with a verified hash
 FORMAT = 2
 HASH_THREADS = 2  # the disk limits more
+
+
+class PreparedVideo(NamedTuple):
+    """One video: its size, the number of its shard, and its first row in it; `rate` in frames per second."""
+
+    name: str
+    class_name: str
+    frames: int
+    height: int
+    width: int
+    shard: int
+    row: int
+    rate: float | None
+
+
+class PreparedShard(BaseModel):
+    """One file of frames."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    frames: int
+    sha256: str
+
+
+class PreparedIndex(BaseModel):
+    """Content of `prepared.json`: settings, shards, videos by split, and the inventory of the original dataset."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int
+    dataset: str
+    fitted: str  # size and geometry, as `ClipTransform.fitting` has them
+    decoder: str
+    options: Mapping[str, Any]  # of the dataset, that select its videos
+    command: str  # that prepares the folder
+    vfbench: str  # version of the code
+    layout: str
+    copy_: str = Field(alias="copy")
+    notes: tuple[str, ...]
+    classes: tuple[str, ...]
+    listed: Mapping[Split, tuple[str, ...]]
+    extra: tuple[str, ...]
+    leaked: tuple[str, ...]
+    height: int
+    width: int
+    shards: tuple[PreparedShard, ...]
+    videos: Mapping[Split, tuple[PreparedVideo, ...]]
+    made_of: Mapping[Split, str]  # identity of each split's original files
 
 
 def read_inventory(
@@ -43,16 +95,16 @@ def read_inventory(
             )
         return None
     index = read_index(root)
-    if index["dataset"] != dataset:
-        raise MissingData(f"{root} was prepared from {index['dataset']}, not from {dataset}: give another folder")
+    if index.dataset != dataset:
+        raise MissingData(f"{root} was prepared from {index.dataset}, not from {dataset}: give another folder")
     for name, value in options.items():
-        if name in index["options"] and index["options"][name] != value:
-            used = f"{name}={index['options'][name]!r}"
+        if name in index.options and index.options[name] != value:
+            used = f"{name}={index.options[name]!r}"
             raise UserError(
                 f"{dataset}({name}={value!r}): {root} was prepared with {used}; use that, or prepare another folder"
             )
-    if faults := [fault for shard in index["shards"] if (fault := _size_fault(root, index, shard))]:
-        raise MissingData(f"{faults[0]}; repeat the command that wrote it\n  {index['command']}")
+    if faults := [fault for shard in index.shards if (fault := _size_fault(root, index, shard))]:
+        raise MissingData(f"{faults[0]}; repeat the command that wrote it\n  {index.command}")
     return _inventory(root, index, origin)
 
 
@@ -63,14 +115,14 @@ def require_intact(root: Path) -> None:
     `MissingData` naming a damaged shard, with the command that writes it again.
     """
     index = read_index(root)
-    shards = index["shards"]
-    keys = [digest({"stamp": file_key(root / SHARDS / shard["name"]), "sha256": shard["sha256"]}) for shard in shards]
+    shards = index.shards
+    keys = [digest({"stamp": file_key(root / SHARDS / shard.name), "sha256": shard.sha256}) for shard in shards]
     verified = load_cache(VERIFIED)
     unverified = [number for number, key in enumerate(keys) if key not in verified]
     for number, fault in zip(unverified, _faults(root, index, unverified), strict=True):
         if fault:
-            raise MissingData(f"{fault}; repeat the command that wrote it\n  {index['command']}")
-        verified[keys[number]] = shards[number]["name"]
+            raise MissingData(f"{fault}; repeat the command that wrote it\n  {index.command}")
+        verified[keys[number]] = shards[number].name
     if unverified:
         save_cache(VERIFIED, verified)
 
@@ -82,10 +134,10 @@ def damaged_shards(root: Path) -> list[str]:
     for a missing or damaged index.
     """
     index = read_index(root)
-    return [fault for fault in _faults(root, index, range(len(index["shards"]))) if fault]
+    return [fault for fault in _faults(root, index, range(len(index.shards))) if fault]
 
 
-def _faults(root: Path, index: Mapping[str, Any], numbers: Sequence[int]) -> list[str]:
+def _faults(root: Path, index: PreparedIndex, numbers: Sequence[int]) -> list[str]:
     """Fault of each shard in `numbers`; empty for an intact one."""
     progress = Progress("verified", len(numbers), "shards")
     faults = []
@@ -97,65 +149,66 @@ def _faults(root: Path, index: Mapping[str, Any], numbers: Sequence[int]) -> lis
     return faults
 
 
-def read_index(root: Path) -> dict[str, Any]:
+def read_index(root: Path) -> PreparedIndex:
     """Read the index of a prepared folder; raises `MissingData` for a damaged index or another format."""
     path = root / INDEX
-    index = read_json(path)
-    if index.get("format") != FORMAT:
-        raise MissingData(f"{path} has format {index.get('format')}, known: {FORMAT}; prepare another folder")
-    if index.pop("sha256", None) != digest(index):
+    content = read_json(path)
+    if content.get("format") != FORMAT:
+        raise MissingData(f"{path} has format {content.get('format')}, known: {FORMAT}; prepare another folder")
+    if content.pop("sha256", None) != digest(content):
         raise MissingData(f"{path} is damaged: its content does not match its hash; prepare this folder again")
-    return index
+    return PreparedIndex.model_validate(content)
 
 
-def write_index(root: Path, index: Mapping[str, Any]) -> None:
+def write_index(root: Path, index: PreparedIndex) -> None:
     """Write the index with its hash, atomically."""
-    write_json(root / INDEX, {**index, "sha256": digest(index)})
+    content = index.model_dump(mode="json", by_alias=True)
+    write_json(root / INDEX, {**content, "sha256": digest(content)})
 
 
-def _inventory(root: Path, index: Mapping[str, Any], origin: Callable[[str], str]) -> Inventory:
-    shards = [root / SHARDS / shard["name"] for shard in index["shards"]]
-    splits: dict[Any, ClipFolder] = {}
-    for split, videos in index["videos"].items():
+def _inventory(root: Path, index: PreparedIndex, origin: Callable[[str], str]) -> Inventory:
+    shards = [root / SHARDS / shard.name for shard in index.shards]
+    splits: dict[Split, ClipFolder] = {}
+    for split, videos in index.videos.items():
         entries = (
-            ClipFile(name, shards[shard], row, group, "prepared", frames, (height, width), rate)
-            for name, group, frames, height, width, shard, row, rate in videos
+            ClipFile(name, shards[shard], row, class_name, "prepared", frames, (height, width), rate)
+            for name, class_name, frames, height, width, shard, row, rate in videos
         )
         splits[split] = ClipFolder(root, "prepared", tuple(entries))
     return Inventory(
-        index["dataset"],
-        f"prepared from {index['layout']}",
-        index["copy"],
+        index.dataset,
+        f"prepared from {index.layout}",
+        index.copy_,
         splits,
-        tuple(index["classes"]),
-        {split: tuple(names) for split, names in index["listed"].items()},
-        tuple(index["extra"]),
+        index.classes,
+        index.listed,
+        index.extra,
         origin=origin,
-        notes=tuple(index["notes"]),
-        source_identities=index["made_of"],
-        fitted=index["fitted"],
-        decoder=index["decoder"],
-        leaked=tuple(index["leaked"]),
+        notes=index.notes,
+        source_identities=index.made_of,
+        fitted=index.fitted,
+        decoder=index.decoder,
+        leaked=index.leaked,
     )
 
 
-def _fault(root: Path, index: Mapping[str, Any], number: int) -> str:
+def _fault(root: Path, index: PreparedIndex, number: int) -> str:
     """Fault of a shard by size and hash; empty for an intact one."""
-    shard = index["shards"][number]
+    shard = index.shards[number]
     if fault := _size_fault(root, index, shard):
         return fault
-    path = root / SHARDS / shard["name"]
+    path = root / SHARDS / shard.name
     try:
-        intact = file_sha256(path) == shard["sha256"]
+        intact = file_sha256(path) == shard.sha256
     except OSError as error:
         return f"{path}: {error.strerror}"
     return "" if intact else f"{path}: its bytes have changed since it was prepared"
 
 
-def _size_fault(root: Path, index: Mapping[str, Any], shard: Mapping[str, Any]) -> str:
+def _size_fault(root: Path, index: PreparedIndex, shard: PreparedShard) -> str:
     """Fault of a shard by its size; empty for the right size."""
-    path = root / SHARDS / shard["name"]
-    expected = shard_size(shard["frames"], index["height"], index["width"])
+    path = root / SHARDS / shard.name
+    expected = shard_size(shard.frames, index.height, index.width)
     try:
         size = path.stat().st_size
     except OSError as error:

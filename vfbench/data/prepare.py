@@ -10,18 +10,26 @@ from __future__ import annotations
 import inspect
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from vfbench import clips, plugins
 from vfbench.clips.arrays import shard_size
 from vfbench.clips.inventory import inventory_of, require_outside
-from vfbench.clips.prepared import INDEX, SHARDS, UNFINISHED, write_index
+from vfbench.clips.prepared import (
+    INDEX,
+    SHARDS,
+    UNFINISHED,
+    PreparedIndex,
+    PreparedShard,
+    PreparedVideo,
+    write_index,
+)
 from vfbench.clips.transform import ClipTransform
 from vfbench.data import shards
 from vfbench.data.shards import PrepareSource, Shard
 from vfbench.errors import BadEnvironment, MissingData, UserError
+from vfbench.interfaces import Split
 from vfbench.plugins import Spec
 from vfbench.utils import device, files
 from vfbench.utils.environment import code_version
@@ -85,7 +93,7 @@ def _prepare(source: PrepareSource, output: Path, workers: int) -> Path:
         shards.write_shards(source, pending, workers, sum(shard.frames for shard in planned))
     if changed := [split for split, identity in source.identities().items() if identity != identities[split]]:
         raise MissingData(f"files of split {changed[0]} changed while they were prepared; repeat the command")
-    write_index(output, {**source.settings, **_build_index(source, planned), "made_of": identities})
+    write_index(output, _build_index(source, planned, identities))
     (output / UNFINISHED).unlink(missing_ok=True)
     return output
 
@@ -129,31 +137,34 @@ def _require_space(output: Path, needed: int) -> None:
         )
 
 
-def _build_index(source: PrepareSource, planned: Sequence[Shard]) -> dict[str, Any]:
+def _build_index(source: PrepareSource, planned: Sequence[Shard], identities: Mapping[Split, str]) -> PreparedIndex:
     """Index of a prepared dataset: its inventory, and the shard and first row of each video."""
     inventory = source.inventory
-    videos: dict[str, list[Any]] = {split: [] for split in inventory.splits}
+    videos: dict[Split, list[PreparedVideo]] = {split: [] for split in inventory.splits}
     records = [files.read_json(shard.path.with_suffix(".json")) for shard in planned]
     for number, (shard, record) in enumerate(zip(planned, records, strict=True)):
         row = 0
         for (split, entry, frames, height, width), rate in zip(shard.videos, record["rates"], strict=True):
-            videos[split].append([entry.name, entry.class_name, frames, height, width, number, row, rate])
+            sizes = (frames, height, width)
+            videos[split].append(PreparedVideo(entry.name, entry.class_name, *sizes, number, row, rate))
             row += frames
-    return {
-        "command": source.command,
-        "vfbench": code_version(),
-        "layout": inventory.layout,
-        "copy": inventory.copy,
-        "notes": list(inventory.notes),
-        "classes": list(inventory.classes),
-        "listed": {split: list(names) for split, names in inventory.listed.items()},
-        "extra": list(inventory.extra),
-        "leaked": list(inventory.leaked),
-        "height": source.size[0],
-        "width": source.size[1],
-        "shards": [
-            {"name": shard.path.name, "frames": shard.frames, "sha256": record["sha256"]}
+    return PreparedIndex(
+        **source.settings,
+        command=source.command,
+        vfbench=code_version(),
+        layout=inventory.layout,
+        copy=inventory.copy,
+        notes=inventory.notes,
+        classes=inventory.classes,
+        listed=inventory.listed,
+        extra=inventory.extra,
+        leaked=inventory.leaked,
+        height=source.size[0],
+        width=source.size[1],
+        shards=tuple(
+            PreparedShard(name=shard.path.name, frames=shard.frames, sha256=record["sha256"])
             for shard, record in zip(planned, records, strict=True)
-        ],
-        "videos": videos,
-    }
+        ),
+        videos={split: tuple(rows) for split, rows in videos.items()},
+        made_of=identities,
+    )
