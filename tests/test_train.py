@@ -53,7 +53,7 @@ class Nothing(Shapes):
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets and no counting of FLOPs: they take longer than a tiny training."""
     monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
-    monkeypatch.setattr(Trainer, "_flops", 1)
+    monkeypatch.setattr(Trainer, "_training_flops", 1)
 
 
 @pytest.fixture(scope="module")

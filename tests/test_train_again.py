@@ -21,7 +21,7 @@ OPTIONS = TrainOptions(steps=2, batch_size=2, lr=1e-2, warmup=2, save_every=100,
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
-    monkeypatch.setattr(Trainer, "_flops", 1)
+    monkeypatch.setattr(Trainer, "_training_flops", 1)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "run.json"])

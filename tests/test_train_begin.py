@@ -260,7 +260,7 @@ def test_another_model_and_tensors_that_do_not_fit_are_named(donor: Path, tmp_pa
 def test_a_training_goes_on_with_the_options_it_began_with(
     before: str, after: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trainer, "_flops", 1)
+    monkeypatch.setattr(Trainer, "_training_flops", 1)
     train(*prepare_training(before, SMALL, "tiny"), OPTIONS, tmp_path)
     with pytest.raises(UserError, match=named):
         train(*prepare_training(after, SMALL, "tiny"), OPTIONS, tmp_path, resume=True)

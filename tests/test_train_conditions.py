@@ -78,7 +78,7 @@ def test_each_is_shown_as_often_as_asked_and_other_draws_stay() -> None:
     def batch(given: dict[str, float] | None) -> Any:
         data, options = tiny_dataset(), replace(OPTIONS, batch_size=400, conditions=given)
         shown = conditioning_probs(data, options)
-        return TrainingBatches(data, options, {}, shown, lambda count, generator: {}, slice(0, 400), CPU)(0)
+        return TrainingBatches(data, options, None, shown, lambda count, generator: {}, slice(0, 400), CPU)(0)
 
     default, mine = batch(None), batch({"class": 3.0, "none": 1.0})
     assert [mine.conditioning.count(way) / 400 for way in ("text", "class", "none")] == pytest.approx(

@@ -31,7 +31,7 @@ FULL = "{} do not fit into the memory of the GPU: batches of {} from here on"
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No counting of FLOPs: it takes longer than a tiny training."""
-    monkeypatch.setattr(Trainer, "_flops", 1)
+    monkeypatch.setattr(Trainer, "_training_flops", 1)
 
 
 @pytest.fixture

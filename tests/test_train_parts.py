@@ -43,7 +43,7 @@ HALVES = (slice(0, 4), slice(4, 8))
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sample sheets and no counting of FLOPs: they take longer than a tiny training."""
     monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
-    monkeypatch.setattr(Trainer, "_flops", 1)
+    monkeypatch.setattr(Trainer, "_training_flops", 1)
 
 
 def tiny_vdit() -> VDiT:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vfbench.interfaces import Clips, Conditioning, Dataset, derive_seed
-from vfbench.training.options import RandomCropDataset, TrainOptions
+from vfbench.training.options import CropOptions, RandomCropDataset, TrainOptions
 
 
 class Batch(NamedTuple):
@@ -48,7 +48,7 @@ class TrainingBatches:
 
     dataset: Dataset
     options: TrainOptions
-    crop_options: Mapping[str, Any]
+    crop_options: CropOptions | None
     conditioning_probs: Mapping[Conditioning, float]
     draw: Callable[[int, torch.Generator], dict[str, Tensor]]
     share: slice
@@ -73,8 +73,8 @@ class TrainingBatches:
 
     def _clips(self, step: int, indices: list[int]) -> Clips:
         share = indices[self.share]
-        if not isinstance(self.dataset, RandomCropDataset):
+        if self.crop_options is None or not isinstance(self.dataset, RandomCropDataset):
             return self.dataset.clips("train", share, self.device)
         first = step * len(indices) + self.share.start
         seeds = [derive_seed(self.options.seed, first + i, "clip") for i in range(len(share))]
-        return self.dataset.draw("train", share, seeds, **self.crop_options)
+        return self.dataset.draw("train", share, seeds, **self.crop_options._asdict())

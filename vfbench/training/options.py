@@ -6,14 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from vfbench.clips.inventory import inventory_of
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Conditioning, Dataset, Split
 from vfbench.utils.device import DTYPES
 
-_CROP_DEFAULTS = {"crop": "random", "flip": True}  # for datasets that crop training clips at random
 _CROPS = ("random", "centre")
 # Classifier-free guidance needs some clips without conditioning; the others let one model take captions and classes.
 _DEFAULT_PROBS: Mapping[Conditioning, float] = {"text": 0.8, "class": 0.1, "none": 0.1}
@@ -95,7 +94,7 @@ class TrainOptions:
 
     def weight_options(self) -> dict[str, Any]:
         """Options that determine the weights for every dataset: without crop, flip, conditioning and `init_from`."""
-        excluded = (*_WEIGHT_NEUTRAL, *_CROP_DEFAULTS, "conditions", "init_from")
+        excluded = (*_WEIGHT_NEUTRAL, *CropOptions._fields, "conditions", "init_from")
         options = {**asdict(self), "warmup": self.warmup_steps}
         return {name: value for name, value in options.items() if name not in excluded}
 
@@ -114,26 +113,34 @@ class RandomCropDataset(Protocol):
         ...
 
 
-def crop_options(dataset: Dataset, options: TrainOptions) -> dict[str, Any]:
-    """Keyword arguments `crop` and `flip` of `RandomCropDataset.draw`; empty for other datasets.
+class CropOptions(NamedTuple):
+    """Crop (`random` or `centre`) and horizontal flip of training clips that are cut from real videos."""
+
+    crop: str = "random"
+    flip: bool = True
+
+
+def crop_options(dataset: Dataset, options: TrainOptions) -> CropOptions | None:
+    """Arguments of `RandomCropDataset.draw`; None for other datasets.
 
     Raises `UserError` for an option that the dataset does not support.
     """
-    requested = {name: value for name in _CROP_DEFAULTS if (value := getattr(options, name)) is not None}
     if not isinstance(dataset, RandomCropDataset):
-        if requested:
-            flag = next(iter(requested))
-            raise UserError(f"--{flag}: {dataset.name} has no videos to crop; leave out --{flag}")
-        return {}
+        for name in CropOptions._fields:
+            if getattr(options, name) is not None:
+                raise UserError(f"--{name}: {dataset.name} has no videos to crop; leave out --{name}")
+        return None
+    default = CropOptions()
+    flip = default.flip if options.flip is None else options.flip
     inventory = inventory_of(dataset)
     if inventory is None or not inventory.fitted:
-        return {**_CROP_DEFAULTS, **requested}
-    if requested.get("crop") == "random":
+        return CropOptions(options.crop or default.crop, flip)
+    if options.crop == "random":
         raise UserError(
             f"--crop random: {dataset.name} was prepared, and is cropped already; leave out --crop, or give "
             "--data-root with the original videos"
         )
-    return {**_CROP_DEFAULTS, **requested, "crop": "centre"}  # equal to the centre crop of the original videos
+    return CropOptions("centre", flip)  # equal to the centre crop of the original videos
 
 
 def conditioning_probs(dataset: Dataset, options: TrainOptions) -> dict[Conditioning, float]:

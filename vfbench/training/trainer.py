@@ -62,7 +62,8 @@ class Trainer:
         optimizer = torch.optim.AdamW(model.parameter_groups(options.lr), weight_decay=options.weight_decay)
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.model, self.optimizer = processes.prepare(_Losses(self.raw), optimizer)
-        fixed = {**options.weight_options(), **self.crop_options, "init_from": init_sha256}
+        crop = self.crop_options._asdict() if self.crop_options else {}
+        fixed = {**options.weight_options(), **crop, "init_from": init_sha256}
         self.settings: dict[str, Any] = {"config": asdict(model.config), "data": dataset.fingerprint, "options": fixed}
         # Rendered clips on a CPU are computed without prefetching: threads would compete with the step for the cores.
         workers = options.workers if self.crop_options or processes.device.type == "cuda" else 0
