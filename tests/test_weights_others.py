@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import Command
 from helpers import randn
-from pretrained_files import FORMATS, filled, publish, save
+from weight_files import FORMATS, filled, publish, save
 
 from vfbench.utils import tensor_files
 from vfbench.utils.files import file_sha256

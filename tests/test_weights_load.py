@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import flip
 from helpers import randn
-from pretrained_files import GAMMA, module_of, state_of, table
 from torch import Tensor, nn
+from weight_files import GAMMA, module_of, state_of, table
 
 from vfbench.errors import MissingData, UserError
 from vfbench.utils import tensor_files

@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import Command, flip
 from helpers import randn
-from pretrained_files import arrays_of, table, write_bundle
+from weight_files import arrays_of, table, write_bundle
 
 from vfbench.errors import BadEnvironment, MissingData
 from vfbench.utils import tensor_files

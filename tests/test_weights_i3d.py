@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from pretrained_files import GAMMA, arrays_of, hassony2, state_of, table, write_bundle
 from torch import Tensor
+from weight_files import GAMMA, arrays_of, hassony2, state_of, table, write_bundle
 
 from vfbench.errors import MissingData
 from vfbench.weights import i3d

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Command
-from pretrained_files import FORMATS, filled, hassony2, publish, save, state_of, table, write_torchscript
+from weight_files import FORMATS, filled, hassony2, publish, save, state_of, table, write_torchscript
 
 from vfbench.utils.files import file_sha256
 from vfbench.weights import WeightInfo, i3d

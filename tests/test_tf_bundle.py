@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import flip
-from pretrained_files import arrays_of, write_bundle
+from weight_files import arrays_of, write_bundle
 
 from vfbench.errors import MissingData
 from vfbench.weights import tf_bundle

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Command, flip
-from pretrained_files import FORMATS, publish, save, state_of, table
+from weight_files import FORMATS, publish, save, state_of, table
 
 from vfbench.metrics import _clip_model
 from vfbench.utils import files, tensor_files
