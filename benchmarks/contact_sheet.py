@@ -11,6 +11,7 @@ from PIL import Image
 
 from vfbench import video
 from vfbench.datasets import shapes
+from vfbench.datasets._shapes_scene import MOTIONS, SHAPES
 
 SHEET = Path(__file__).parent.parent / "results" / "shapes" / "shapes.png"
 FRAMES = 6  # per clip
@@ -36,7 +37,7 @@ def main() -> None:
 def one_of_every_motion(data: shapes.Shapes) -> list[int]:
     """Indices of one test clip per motion, with alternating shapes."""
     labels = data.labels("test", range(600))
-    classes = [motion * len(shapes.SHAPES) + motion % len(shapes.SHAPES) for motion in range(len(shapes.MOTIONS))]
+    classes = [motion * len(SHAPES) + motion % len(SHAPES) for motion in range(len(MOTIONS))]
     # The i-th clip of the i-th class, so that sizes, colours and textures vary down the sheet.
     return [[k for k, label in enumerate(labels) if label == target][i] for i, target in enumerate(classes)]
 

@@ -20,11 +20,11 @@ import torch
 from _measure import make_parser, print_report, time_repeats
 
 from vfbench import plugins
-from vfbench.diffusion.sampler import DiffusionSampler, SamplingOptions
+from vfbench.diffusion.sampler import DiffusionSampler, SamplerOptions
 from vfbench.interfaces import Request, derive_seed
 from vfbench.pipeline.cost import peak_memory
 from vfbench.training import match_flops
-from vfbench.utils.device import DTYPES, choose_device, choose_dtype
+from vfbench.utils.device import choose_device, choose_dtype
 
 PAIR = ("vdm:small-star", "videofusion:small-quarter")
 
@@ -53,7 +53,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     before = peak_memory(device)
     torch.manual_seed(0)
     network = match_flops.create(size, data).to(device).eval()
-    sampler = DiffusionSampler(network, "none", device, dtype, SamplingOptions(steps=arguments.steps))
+    sampler = DiffusionSampler(network, "none", device, dtype, SamplerOptions(steps=arguments.steps))
     labels, captions = data.labels("test", [0]), data.captions("test", [0])
     requests = [Request(i, derive_seed(0, i), labels[0], captions[0]) for i in range(arguments.batch_size)]
     runs = time_repeats(partial(sampler.sample, requests), arguments.repeats)
@@ -69,7 +69,7 @@ def _measure(arguments: argparse.Namespace) -> None:
         "repeats": [round(seconds / len(requests), 3) for seconds in runs.seconds],
         "batch_size": arguments.batch_size,
         "memory_mb": round((peak_memory(device) - before) / 1e6),
-        "dtype": next(name for name, value in DTYPES.items() if value == dtype),
+        "dtype": str(dtype).removeprefix("torch."),
     }
     print_report(measurements, device)
 

@@ -31,7 +31,8 @@ from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.interfaces import Dataset, Extractor, Request, derive_seed
 from vfbench.training.train import TrainOptions, prepare_training, train
 from vfbench.utils import files
-from vfbench.utils.device import DTYPES, choose_device, choose_dtype
+from vfbench.utils.device import choose_device, choose_dtype
+from vfbench.utils.options import DTYPES
 
 ROOT = Path(__file__).parent.parent
 GPU = torch.cuda.is_available()
@@ -163,12 +164,12 @@ def _speed(out: Path) -> None:
     batch = 256 if GPU else 4
     captions = data.captions("test", range(batch))
     requests = [Request(i, derive_seed(0, i), i % 30, caption) for i, caption in enumerate(captions)]
-    rates = {name: matmul_rate(device, value) / 1e12 for name, value in DTYPES.items()}
+    rates = {name: matmul_rate(device, choose_dtype(name, device)) / 1e12 for name in DTYPES}
     measurements: dict[str, Any] = {**machine(device), "gpu": GPU, "batch": batch, "matmul_tflops": rates}
     for name in MODELS:
         network, _ = prepare_training(name, "shapes", "tiny")
         for dtype in ("float32", "bfloat16") if GPU else ("float32",):
-            sampler = DiffusionSampler(network.to(device).eval(), "none", device, DTYPES[dtype])
+            sampler = DiffusionSampler(network.to(device).eval(), "none", device, choose_dtype(dtype, device))
             seconds = time_repeats(partial(sampler.sample, requests), 5).median
             measurements[f"{name}_{dtype}_clips_per_second"] = batch / seconds
     extractor: Extractor = plugins.load("extractor", "shapes_judge", device)

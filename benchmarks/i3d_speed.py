@@ -16,11 +16,11 @@ from _measure import make_parser, matmul_rate, print_report, time_interleaved
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vfbench import weights
 from vfbench.interfaces import Request
 from vfbench.metrics import _i3d
 from vfbench.metrics._i3d_network import I3D
 from vfbench.utils.device import choose_device, exact_float32
+from vfbench.weights.load import load_weights
 
 FRAMES = 16
 SIDE = 128  # pixels of a clip
@@ -81,7 +81,7 @@ class _Port:
 
     def __init__(self, device: torch.device) -> None:
         network = I3D()
-        weights.load_weights(network, "i3d", "random")
+        load_weights(network, "i3d", "random")
         self.device = device
         self.state: Mapping[str, Tensor] = {name: value.to(device) for name, value in network.state_dict().items()}
 

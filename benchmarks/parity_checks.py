@@ -28,7 +28,7 @@ from vfbench.metrics._frechet import frechet_distance
 from vfbench.metrics._i3d_network import I3D
 from vfbench.metrics._mmd import kernel_distance, subset_distances
 from vfbench.metrics.inception_score import inception_score, split_scores
-from vfbench.weights import WeightInfo
+from vfbench.weights.load import WeightInfo
 
 CPU = torch.device("cpu")
 EXACT, PIXELS, NETWORK = 1e-6, 1e-5, 1e-4

@@ -29,7 +29,7 @@ from vfbench import video
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request
 from vfbench.utils.device import exact_float32
-from vfbench.weights import WeightInfo, load_weights
+from vfbench.weights.load import WeightInfo, load_weights
 
 FRAMES = 16
 SIDE = 112  # pixels
@@ -43,7 +43,7 @@ CHANNELS_LAST = torch.channels_last_3d
 def build(device: torch.device, *, preprocess: str = "tgan2", weights: str = "default") -> C3DExtractor:
     """Extractor with C3D in float32, on the first 16 frames of a clip.
 
-    `preprocess`: `tgan2` or `tgan`, see the module docstring. `weights` as in `vfbench.weights.load_weights`. Raises
+    `preprocess`: `tgan2` or `tgan`, see the module docstring. `weights` as in `vfbench.weights.load`. Raises
     `UserError` for any other value.
     """
     if preprocess not in CROP_LEFT:

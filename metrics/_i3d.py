@@ -21,8 +21,9 @@ from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request
 from vfbench.metrics._i3d_network import CHANNELS_LAST, I3D, FoldedI3D
 from vfbench.metrics._resize import bilinear, short_side_crop, tf1_bilinear
-from vfbench.utils.device import DTYPES, exact_float32
-from vfbench.weights import WeightInfo, load_weights
+from vfbench.utils.device import exact_float32
+from vfbench.utils.options import DTYPES
+from vfbench.weights.load import WeightInfo, load_weights
 
 SIDE = 224  # pixels
 MIN_FRAMES = 9  # 8 frames leave one cell in time for the last pool, which needs 2
@@ -43,7 +44,7 @@ def build(
 
     `resize` to 224 x 224: `squash` (half-pixel bilinear, any aspect), `tf1` (the legacy grid of TensorFlow 1) or `crop`
     (short side, then the centre square); never antialiased. `bn_eps`: epsilon of batch norm. `weights` as in
-    `vfbench.weights.load_weights`. `dtype` `bfloat16` runs the convolutions under autocast: faster, other features.
+    `vfbench.weights.load`. `dtype` `bfloat16` runs the convolutions under autocast: faster, other features.
     Raises `UserError` for any other value.
     """
     for option, value, known in (("resize", resize, RESIZES), ("dtype", dtype, DTYPES)):

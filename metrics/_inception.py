@@ -20,7 +20,7 @@ from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request, derive_seed
 from vfbench.metrics._resize import bilinear, tf1_bilinear
 from vfbench.utils.device import exact_float32
-from vfbench.weights import WeightInfo, load_weights
+from vfbench.weights.load import WeightInfo, load_weights
 
 DIM = 2048
 SIDE = 299  # pixels
@@ -42,7 +42,7 @@ def build(
     all `count` frames, concatenated to one row of count * 2048 values, as `fid(frames=<count>)` expects.
     `resize`: `half_pixel` as in pytorch-fid (half-pixel bilinear without antialias, 2 x / 255 - 1), `tf1` as in
     torch-fidelity and TensorFlow (the legacy grid, (x - 128) / 128); both squash a frame to 299 x 299.
-    `weights` as in `vfbench.weights.load_weights`. Raises `UserError` for any other value.
+    `weights` as in `vfbench.weights.load`. Raises `UserError` for any other value.
     """
     for option, value in {"frames": frames, "resize": resize}.items():
         if value not in OPTIONS[option]:

@@ -27,14 +27,14 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Clips, Features, Request
 from vfbench.metrics._resize import bilinear
 from vfbench.utils.device import exact_float32
-from vfbench.weights import WeightInfo, load_weights
+from vfbench.weights.load import WeightInfo, load_weights
 
 BATCH_SIZE = 4  # clips per forward pass: 2048 tokens each, 50 MB in the widest layer
 LAYER_NORM_EPS = 1e-6  # of every layer norm
 
 
 def build(device: torch.device, *, weights: str = "default") -> VideoMAEExtractor:
-    """Extractor with ViT-g/14 in float32, 4 GB; `weights` as in `vfbench.weights.load_weights`."""
+    """Extractor with ViT-g/14 in float32, 4 GB; `weights` as in `vfbench.weights.load`."""
     with torch.device("meta"):  # skips the initialisation of a billion parameters
         network = VideoMAE()
     network.to_empty(device="cpu")

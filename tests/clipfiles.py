@@ -1,4 +1,4 @@
-"""Small lossless clips in every layout that `vfbench.clips` reads, for its tests."""
+"""Small lossless clips in every layout that `vfbench.clips` reads."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ KINDS = pytest.mark.parametrize("kind", ["videos", "frames", "arrays"])
 FRAMES, HEIGHT, WIDTH = 12, 8, 10
 
 
-def pictures(value: int = 0, frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """A clip (T, H, W, 3) of greys: frame k is of grey value + 10 k."""
+def grey_clip(value: int = 0, frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Clip (T, H, W, 3) whose frame k is uniformly of grey `value` + 10 k."""
     greys = value + 10 * np.arange(frames, dtype=np.uint8)
     return np.broadcast_to(greys[:, None, None, None], (frames, height, width, 3)).copy()
 
 
 def write_video(path: Path, images: np.ndarray, times: Sequence[int] = ()) -> None:
-    """Frames 1/25 s apart, or at these multiples of it."""
+    """Lossless video with frames 1/25 s apart, or at `times` in units of 1/25 s."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,15 +39,15 @@ def write_video(path: Path, images: np.ndarray, times: Sequence[int] = ()) -> No
         container.mux(stream.encode())
 
 
-def write_frames(place: Path, images: np.ndarray, name: str = "{:04}.png", **options: Any) -> None:
-    place.mkdir(parents=True, exist_ok=True)
+def write_frames(folder: Path, images: np.ndarray, name: str = "{:04}.png", **options: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for k, image in enumerate(images):
-        Image.fromarray(image).save(place / name.format(k), **options)
+        Image.fromarray(image).save(folder / name.format(k), **options)
 
 
-def touch(root: Path, *names: str) -> Path:
-    """Empty files, or folders where the name ends with a slash: looking at a layout opens no video and no image."""
-    for name in names:
+def touch(root: Path, *clip_names: str) -> Path:
+    """Create empty files, and folders where a name ends with a slash; layout detection opens no video or image."""
+    for name in clip_names:
         path = root / name
         (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
         if not name.endswith("/"):
@@ -55,11 +55,11 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def names(found: clips.ClipFolder) -> list[str]:
-    return [entry.name for entry in found.entries]
+def clip_names(folder: clips.ClipFolder) -> list[str]:
+    return [entry.name for entry in folder.entries]
 
 
-def levels(clip: Tensor) -> list[float]:
+def grey_levels(clip: Tensor) -> list[float]:
     return [round(frame.float().mean().item(), 4) for frame in clip]
 
 
@@ -68,16 +68,16 @@ def write_list(path: Path, *lines: str) -> Path:
     return path
 
 
-def stack(count: int = 3, frames: int = FRAMES) -> np.ndarray:
-    """Clips (B, T, H, W, 3): clip i begins at grey i."""
-    return np.stack([pictures(i, frames) for i in range(count)])
+def grey_clips(count: int = 3, frames: int = FRAMES) -> np.ndarray:
+    """Clips (B, T, H, W, 3); the first frame of clip i is of grey i."""
+    return np.stack([grey_clip(i, frames) for i in range(count)])
 
 
 def all_kinds(root: Path) -> dict[str, clips.ClipFolder]:
-    """The same two clips as videos, as frame folders and as arrays."""
+    """Two clips as videos, as frame folders and as arrays, by kind."""
     for i in range(2):
-        write_video(root / "videos" / f"v{i}.avi", pictures(i))
-        write_frames(root / "frames" / f"v{i}", pictures(i))
+        write_video(root / "videos" / f"v{i}.avi", grey_clip(i))
+        write_frames(root / "frames" / f"v{i}", grey_clip(i))
     (root / "arrays").mkdir()
-    np.save(root / "arrays/v.npy", stack(2))
+    np.save(root / "arrays/v.npy", grey_clips(2))
     return {kind: clips.detect(root / kind) for kind in ("videos", "frames", "arrays")}

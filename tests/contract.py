@@ -1,4 +1,4 @@
-"""What `vfbench.interfaces` asks of a plug-in, as checks that fail with an AssertionError saying what is broken."""
+"""Checks that a plug-in keeps the contract of `vfbench.interfaces`; a violation raises AssertionError."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from vfbench.interfaces import (
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
-def same(a: Tensor, b: Tensor, *, within: int = 0) -> bool:
-    """Whether no byte differs by more than `within`."""
-    return a.shape == b.shape and int((a.int() - b.int()).abs().max()) <= within
+def equal_bytes(a: Tensor, b: Tensor, *, tolerance: int = 0) -> bool:
+    """Compare uint8 tensors: equal shapes, and no byte differs by more than `tolerance`."""
+    return a.shape == b.shape and int((a.int() - b.int()).abs().max()) <= tolerance
 
 
 def check_clips(clips: Tensor, count: int, shape: ClipShape) -> None:
@@ -60,7 +60,7 @@ def check_dataset(data: Dataset) -> None:
 def _check_split(data: Dataset, split: Split, indices: Sequence[int]) -> None:
     clips, backwards = data.clips(split, indices), data.clips(split, indices[::-1])
     check_clips(clips, len(indices), data.shape)
-    assert same(clips, backwards.flip(0)), "a clip depends on its place in the batch, or on the call"
+    assert equal_bytes(clips, backwards.flip(0)), "a clip depends on its place in the batch, or on the call"
     labels, captions = data.labels(split, indices), data.captions(split, indices)
     assert len(labels) == len(captions) == len(indices)
     assert all(label in range(len(data.classes)) for label in labels)
@@ -70,16 +70,16 @@ def _check_split(data: Dataset, split: Split, indices: Sequence[int]) -> None:
 
 
 def check_fingerprint(build: Callable[[ClipShape], Dataset], shape: ClipShape) -> None:
-    """The same for the same clips, and another for each other shape."""
+    """Check that the fingerprint is reproducible and differs between clip shapes."""
     frames, height, width = shape.frames, shape.height, shape.width
     others = [ClipShape(frames + 1, height, width), ClipShape(frames, 2 * height, width)]
     shapes = [shape, *others, ClipShape(frames, height, 2 * width)]
-    assert len({build(one).fingerprint for one in shapes}) == len(shapes)
+    assert len({build(clip_shape).fingerprint for clip_shape in shapes}) == len(shapes)
     assert build(shape).fingerprint == build(shape).fingerprint
 
 
 def check_sampler(sampler: Sampler, requests: Sequence[Request]) -> None:
-    """`requests` are at least three, all different. The clips of a network may differ by a rounding between batches."""
+    """Check a sampler with at least three different requests; a network may round differently in other batches."""
     assert isinstance(sampler, Sampler)
     assert sampler.conditioning in get_args(Conditioning)
     assert all(isinstance(network, nn.Module) for network in sampler.networks.values())
@@ -90,11 +90,13 @@ def check_sampler(sampler: Sampler, requests: Sequence[Request]) -> None:
     check_clips(clips, len(requests), sampler.shape)
     assert all(not torch.equal(clips[0], clip) for clip in clips[1:]), "different requests, the same clip"
     torch.manual_seed(1)
-    assert same(clips, sampler.sample(requests)), "the same requests, other clips"
-    within = 1 if sampler.networks else 0
-    assert same(clips, sampler.sample(requests[::-1]).flip(0), within=within), "a clip depends on its place"
+    assert equal_bytes(clips, sampler.sample(requests)), "the same requests, other clips"
+    tolerance = 1 if sampler.networks else 0
+    assert equal_bytes(clips, sampler.sample(requests[::-1]).flip(0), tolerance=tolerance), (
+        "a clip depends on its place"
+    )
     alone = torch.cat([sampler.sample([request]) for request in requests])
-    assert same(clips, alone, within=within), "a clip depends on its batch"
+    assert equal_bytes(clips, alone, tolerance=tolerance), "a clip depends on its batch"
 
 
 def check_extractor(extractor: Extractor, clips: Tensor, requests: Sequence[Request]) -> None:
@@ -110,8 +112,8 @@ def check_extractor(extractor: Extractor, clips: Tensor, requests: Sequence[Requ
         assert values.device.type == "cpu"
         assert torch.isfinite(values).all()
         alone = torch.cat([extractor(clips[i : i + 1], [request], [name])[name] for i, request in enumerate(requests)])
-        within = 1e-4 * max(1.0, float(values.abs().max()))  # sums of large terms round in large steps
-        assert torch.allclose(values, alone, rtol=1e-4, atol=within), f"{name} of a clip depends on its batch"
+        tolerance = 1e-4 * max(1.0, float(values.abs().max()))  # sums of large terms round in large steps
+        assert torch.allclose(values, alone, rtol=1e-4, atol=tolerance), f"{name} of a clip depends on its batch"
     with pytest.raises(TypeError):
         extractor(clips.float() / 255, requests, outputs)
     with pytest.raises(UserError, match="0 or 1"):
@@ -119,13 +121,13 @@ def check_extractor(extractor: Extractor, clips: Tensor, requests: Sequence[Requ
 
 
 def samples(output: str, count: int, seed: int) -> Mapping[str, np.ndarray]:
-    """What an extractor might say of `good` clips (like real ones) and `bad` ones (far and alike), (N, D) float64."""
+    """Synthetic features (N, D) of `good` clips (distributed as real ones) and of `bad` ones (distant, similar)."""
     rng = np.random.default_rng(seed)
     if output in ("similarity", "consistency"):
         return {"good": rng.uniform(0.25, 0.4, (count, 1)), "bad": rng.uniform(-0.1, 0.05, (count, 1))}
     if output == "logits":
-        sure = 8.0 * np.eye(6)[np.arange(count) % 6]
-        return {"good": sure + rng.normal(size=sure.shape), "bad": 0.1 * rng.normal(size=sure.shape)}
+        confident = 8.0 * np.eye(6)[np.arange(count) % 6]
+        return {"good": confident + rng.normal(size=confident.shape), "bad": 0.1 * rng.normal(size=confident.shape)}
     return {"good": rng.normal(size=(count, 6)), "bad": 2 + 0.3 * rng.normal(size=(count, 6))}
 
 
@@ -136,16 +138,16 @@ def check_metric(metric: Metric) -> None:
     assert metric.minimum >= 2
     count = metric.minimum
     real = samples(metric.output, 2 * count + 5, seed=0)["good"]
-    made = samples(metric.output, count, seed=1)
-    good, bad = (_check_score(metric, made[name], real) for name in ("good", "bad"))
+    fake = samples(metric.output, count, seed=1)
+    good, bad = (_check_score(metric, fake[name], real) for name in ("good", "bad"))
     assert (good.value < bad.value) == (metric.better == "lower"), f"for {metric.name} {metric.better} is not better"
-    for spoiled in (float("nan"), float("inf")):
-        broken = made["good"].copy()
-        broken[count // 2, 0] = spoiled
+    for invalid in (float("nan"), float("inf")):
+        broken = fake["good"].copy()
+        broken[count // 2, 0] = invalid
         with pytest.raises(UserError):
             metric.score(broken, real)
         with pytest.raises(UserError):
-            metric.score(made["good"], np.concatenate([broken, real]))
+            metric.score(fake["good"], np.concatenate([broken, real]))
 
 
 def _check_score(metric: Metric, fake: np.ndarray, real: np.ndarray) -> Score:

@@ -1,4 +1,4 @@
-"""Tiny models that are conditioned on the embedding of a frame, and a CLIP of random weights."""
+"""Tiny models conditioned on the embedding of a frame, and a tiny CLIP image encoder of random weights."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ TINY_CLIP: dict[str, Any] = {
 }
 
 
-def saved_clip(folder: Path, **sizes: Any) -> Path:
-    """A folder with CLIP's image network, as the hub has it."""
+def save_clip_vision(folder: Path, **sizes: Any) -> Path:
+    """Save a CLIP image encoder of random weights as transformers does."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         CLIPVisionModelWithProjection(CLIPVisionConfig(**{**TINY_CLIP, **sizes})).save_pretrained(folder)
     return folder
 
 
-def _of(create: Callable[..., DiffusionModel], network: dict[str, Any], embedding: dict[str, Any]) -> DiffusionModel:
+def _build(create: Callable[..., DiffusionModel], network: dict[str, Any], embedding: dict[str, Any]) -> DiffusionModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = create(tiny_dataset()).config
@@ -46,21 +46,20 @@ def _of(create: Callable[..., DiffusionModel], network: dict[str, Any], embeddin
 
 MODELS: dict[str, Callable[[dict[str, Any]], DiffusionModel]] = {
     "vdm": lambda embedding: tiny_vdm(perturbed=False, embedding=embedding),
-    "pyoco": lambda embedding: _of(pyoco.create, UNET, embedding),
-    "vdit": lambda embedding: _of(vdit.create, TRANSFORMER, embedding),
+    "pyoco": lambda embedding: _build(pyoco.create, UNET, embedding),
+    "vdit": lambda embedding: _build(vdit.create, TRANSFORMER, embedding),
     "videofusion": lambda embedding: tiny_videofusion(perturbed=False, embedding=embedding),
 }
 
 
-def embedded(name: str = "videofusion", *, perturbed: bool = True, **options: Any) -> DiffusionModel:
-    """A tiny model with the embedding of a frame; `options` of the embedding."""
+def embedding_model(name: str = "videofusion", *, perturbed: bool = True, **options: Any) -> DiffusionModel:
+    """Tiny model with the embedding of a frame; `options` override `EMBEDDING`."""
     model = MODELS[name]({**EMBEDDING, **options})
     if perturbed:
         perturb(model)
     return model
 
 
-def part(model: DiffusionModel) -> FrameEmbedding:
-    """Its embedding of a frame."""
+def frame_embedding_of(model: DiffusionModel) -> FrameEmbedding:
     assert model.frame_embedding is not None
     return model.frame_embedding

@@ -1,4 +1,4 @@
-"""Tiny models and datasets that tests share: a step of them takes milliseconds."""
+"""Tiny models and datasets; one training step takes milliseconds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def tiny_videofusion(frames: int = 4, *, perturbed: bool = True, **options: Any)
 
 
 def tiny_one_network(**options: Any) -> OneNetworkVideoFusion:
-    """The form of VideoFusion that has one network."""
+    """VideoFusion with a single network."""
     config = ModelConfig.from_preset("videofusion", "tiny-one", videofusion.PRESETS, tiny_dataset())
     return _tiny(OneNetworkVideoFusion, config, True, {"network": UNET, **options})
 
@@ -60,7 +60,7 @@ def _tiny(kind: type[Model], config: ModelConfig, perturbed: bool, options: Mapp
 
 
 def perturb(module: nn.Module, scale: float = 0.1) -> None:
-    """Move every weight: heads and residual paths begin at zero, and would hide what a test looks for."""
+    """Add noise to every weight: zero-initialised heads and residual paths would hide differences."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -72,20 +72,20 @@ def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Ten
 
 
 def clips_of(model: DiffusionModel, batch: int = 2, seed: int = 0) -> Tensor:
-    """Normal numbers in the shape of the model's clips."""
+    """Normal noise in the shape of the model's clips."""
     shape = model.config.shape
     return randn(batch, shape.frames, 3, shape.height, shape.width, seed=seed)
 
 
-def embed(model: DiffusionModel, mode: Conditioning = "none", batch: int = 2) -> Tensor:
-    """The same condition for every clip of a batch."""
+def embed(model: DiffusionModel, conditioning: Conditioning = "none", batch: int = 2) -> Tensor:
+    """Conditioning vectors (batch, width) of one label and caption, equal for every clip."""
     caption = "a small red circle moves left over blue stripes"
-    vectors: Tensor = model.condition([3] * batch, [caption] * batch, [mode] * batch)
+    vectors: Tensor = model.condition([3] * batch, [caption] * batch, [conditioning] * batch)
     return vectors
 
 
 def denoiser_of(model: DiffusionModel, condition: Tensor) -> Denoiser:
-    """What the sampler feeds a solver with, at guidance 1."""
+    """Denoiser that the sampler passes to a solver, at guidance 1."""
 
     def denoise(z: Tensor, t: int) -> Prediction:
         times = torch.full((len(z),), t)
@@ -101,17 +101,17 @@ def requests(*indices: int) -> list[Request]:
     return [Request(index, 1000 + index, label, caption) for index, label, caption in rows]
 
 
-def setting(checkpoint: Path, frames: int = 4) -> BuildContext:
+def build_context(checkpoint: Path, frames: int = 4) -> BuildContext:
     return BuildContext(tiny_dataset(frames), CPU, checkpoint=checkpoint)
 
 
 def sampler(folder: Path, **options: Any) -> DiffusionSampler:
-    """The sampler of a tiny VideoFusion's checkpoint, with 3 steps."""
-    return videofusion.build(setting(folder), **{"steps": 3, **options})
+    """Sampler of a tiny VideoFusion checkpoint, with 3 steps."""
+    return videofusion.build(build_context(folder), **{"steps": 3, **options})
 
 
 class Colour:
-    """Stands in for a large network: every output tells the mean colour of a clip."""
+    """Extractor that replaces a large network: every output is the mean colour of a clip, (B, 3)."""
 
     name = "colour"
     fingerprint = "ab" * 32

@@ -1,8 +1,8 @@
-"""A process that is granted little memory makes clips and trains.
+"""Script that samples and trains under a memory limit.
 
-`python tests/limited.py FOLDER` leaves `made.pt` there: clips and weights, each made with little memory and with
-enough. `test_memory.py` starts it, so that no other test meets the limit, and in `ENVIRONMENT`, so that what is freed
-is given back, and no thread takes address space of its own.
+`python tests/limited.py FOLDER` writes `FOLDER/tensors.pt`: clips and weights, each computed under the limit and
+without it. `test_memory.py` starts it as a subprocess, so that the limit reaches no other test, and in `ENVIRONMENT`,
+so that freed memory returns to the system and threads reserve no address space.
 """
 
 from __future__ import annotations
@@ -31,45 +31,45 @@ from vfbench.utils.memory import AdaptiveBatches
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
 DATA = tiny_dataset(frames=8, side=32)
 OPTIONS = TrainOptions(steps=2, batch_size=64, lr=1e-2, warmup=1, save_every=100, sample_every=100)
-ROOM = 200 << 20  # bytes
+HEADROOM = 200 << 20  # bytes
 
 
 @contextmanager
-def little_memory() -> Iterator[None]:
-    """Within, the system grants `ROOM` bytes more than it has granted before."""
+def memory_limit() -> Iterator[None]:
+    """Context manager: limit the address space to `HEADROOM` bytes above the current use."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + ROOM, limits[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + HEADROOM, limits[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def learnt(folder: Path, accumulate: int = 1) -> dict[str, Tensor]:
-    """The weights after a training, which are also left in the folder."""
+def train_weights(folder: Path, accumulate: int = 1) -> dict[str, Tensor]:
+    """Train a tiny VDM in this folder and return its weights."""
     config = ModelConfig.from_preset("vdm", "tiny", vdm.PRESETS, DATA)
     torch.manual_seed(0)
     model = VDM(replace(config, options={**config.options, "network": UNET}))
     train(model, DATA, replace(OPTIONS, accumulate=accumulate), folder)
-    found: dict[str, Tensor] = torch.load(folder / "training.pt", weights_only=True)["model"]
-    return found
+    weights: dict[str, Tensor] = torch.load(folder / "training.pt", weights_only=True)["model"]
+    return weights
 
 
 def main(folder: Path) -> None:
-    learnt(folder / "whole", accumulate=2)
-    sampler = vdm.build(BuildContext(DATA, CPU, checkpoint=folder / "whole"), steps=2)
-    asked = [Request(i, i, 0, "a red circle") for i in range(256)]
-    clips, batches = sampler.sample(asked), AdaptiveBatches(256)
-    with little_memory():
-        parts = [part for _, part in batches.each(asked, sampler.sample, lambda batch: f"{len(batch)} clips")]
-    with little_memory(), redirect_stderr(StringIO()) as said:
-        found = learnt(folder / "little")
-    print(said.getvalue(), file=sys.stderr)
-    expected = learnt(
-        folder / "parts", accumulate=int(re.findall(r"continuing with --accumulate (\d+)", said.getvalue())[-1])
-    )
-    torch.save({"clips": [torch.cat(parts), clips], "weights": [found, expected]}, folder / "made.pt")
+    train_weights(folder / "unlimited", accumulate=2)
+    sampler = vdm.build(BuildContext(DATA, CPU, checkpoint=folder / "unlimited"), steps=2)
+    requests = [Request(i, i, 0, "a red circle") for i in range(256)]
+    expected_clips, batches = sampler.sample(requests), AdaptiveBatches(256)
+    with memory_limit():
+        parts = [part for _, part in batches.each(requests, sampler.sample, lambda batch: f"{len(batch)} clips")]
+    with memory_limit(), redirect_stderr(StringIO()) as stderr:
+        weights = train_weights(folder / "limited")
+    print(stderr.getvalue(), file=sys.stderr)
+    accumulate = int(re.findall(r"continuing with --accumulate (\d+)", stderr.getvalue())[-1])
+    expected_weights = train_weights(folder / "accumulated", accumulate=accumulate)
+    tensors = {"clips": [torch.cat(parts), expected_clips], "weights": [weights, expected_weights]}
+    torch.save(tensors, folder / "tensors.pt")
 
 
 if __name__ == "__main__":

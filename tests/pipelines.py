@@ -1,4 +1,4 @@
-"""Tiny random pipelines of diffusers, one of each family: nothing is fetched, and a clip takes some 20 ms."""
+"""Tiny diffusers pipelines of random weights, one of each family; no downloads, about 20 ms a clip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-library: Any = importlib.import_module("diffusers")  # half of it has no types
+library: Any = importlib.import_module("diffusers")  # partly untyped
 transformers: Any = importlib.import_module("transformers")
 
 WORDS = ("a", "small", "large", "red", "green", "blue", "circle", "triangle", "moves", "left", "right", "over")
@@ -19,14 +19,14 @@ TEXT = 16  # dimensions of a prompt's embedding
 
 
 class Family(NamedTuple):
-    """How a family's pipeline is made, and the options under which it makes a small clip."""
+    """Constructor of a family's pipeline, and options for a small clip."""
 
     make: Callable[[], Any]
     options: Mapping[str, int]
 
 
 def save(family: str, folder: Path) -> Path:
-    """Make the pipeline of a family, the same on every call, and save it to a folder; returns the folder."""
+    """Save the pipeline of a family, with equal weights on every call, and return the folder."""
     for name in ("diffusers", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with torch.random.fork_rng():
@@ -67,7 +67,7 @@ UNET = {"block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 
 
 
 def modelscope() -> Any:
-    """Frames of 16x16: the U-Net says 8, and the decoder doubles it."""
+    """ModelScope with frames of 16x16: a sample size of 8, doubled by the decoder."""
     blocks = {
         "down_block_types": ("DownBlock3D", "CrossAttnDownBlock3D"),
         "up_block_types": ("CrossAttnUpBlock3D", "UpBlock3D"),
@@ -78,7 +78,7 @@ def modelscope() -> Any:
 
 
 def image_parts() -> dict[str, Any]:
-    """A text-to-image pipeline, as AnimateDiff takes it."""
+    """Components of a text-to-image pipeline for AnimateDiff."""
     blocks = {
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
@@ -102,12 +102,12 @@ def animatediff() -> Any:
 
 
 def cogvideox(kind: str = "CogVideoXPipeline") -> Any:
-    """9 frames of 32x32, as its transformer says."""
+    """CogVideoX with 9 frames of 32x32 from its transformer's config."""
     blocks = {"down_block_types": ("CogVideoXDownBlock3D",) * 4, "up_block_types": ("CogVideoXUpBlock3D",) * 4}
     sizes = {"block_out_channels": (8,) * 4, "latent_channels": 4, "layers_per_block": 1, "norm_num_groups": 2}
     vae = library.AutoencoderKLCogVideoX(**blocks, **sizes)
     heads = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 1, "time_embed_dim": 4}
-    inputs = 8 if "Image" in kind else 4  # an image stands beside the noise
+    inputs = 8 if "Image" in kind else 4  # image latents are concatenated to the noise
     clip = {"in_channels": inputs, "out_channels": 4, "sample_width": 4, "sample_height": 4, "sample_frames": 9}
     network = library.CogVideoXTransformer3DModel(text_embed_dim=TEXT, **heads, **clip)
     scheduler = library.CogVideoXDDIMScheduler()
@@ -133,7 +133,7 @@ def ltx_from_image() -> Any:
 
 
 def _clip_vision(kind: str, side: int) -> tuple[Any, Any]:
-    """What sees an image, and what prepares it; `side` is that of the image it sees."""
+    """CLIP image encoder and its image processor, for images of `side` pixels."""
     sizes = {"hidden_size": TEXT, "intermediate_size": TEXT, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = transformers.CLIPVisionConfig(image_size=side, patch_size=side // 4, projection_dim=TEXT, **sizes)
     crop = {"crop_size": side, "size": {"shortest_edge": side}}
@@ -157,19 +157,20 @@ def _wan(kind: str, inputs: Mapping[str, int] = MappingProxyType({"in_channels":
     network = library.WanTransformer3DModel(**heads, **clip, **inputs)
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
     scheduler = library.UniPCMultistepScheduler(**flow)
-    found = {"vae": vae, "transformer": network, "scheduler": scheduler, **_t5(12, "UMT5"), **(parts or {})}
-    return getattr(library, kind)(**found)
+    components = {"vae": vae, "transformer": network, "scheduler": scheduler, **_t5(12, "UMT5"), **(parts or {})}
+    return getattr(library, kind)(**components)
 
 
 def svd() -> Any:
-    """6 frames, as its U-Net says; it takes no text."""
+    """Stable Video Diffusion with 6 frames from its U-Net's config; it takes no text."""
     blocks = {
         "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
         "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
     }
     sizes = {"block_out_channels": (32, 32), "layers_per_block": 1, "num_attention_heads": 2, "sample_size": 8}
-    said = {"cross_attention_dim": TEXT, "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 24}
-    unet = library.UNetSpatioTemporalConditionModel(num_frames=6, **blocks, **sizes, **said)
+    embeddings = {"cross_attention_dim": TEXT, "addition_time_embed_dim": 8}
+    embeddings |= {"projection_class_embeddings_input_dim": 24}
+    unet = library.UNetSpatioTemporalConditionModel(num_frames=6, **blocks, **sizes, **embeddings)
     vae = library.AutoencoderKLTemporalDecoder(
         block_out_channels=(32, 32), latent_channels=4, down_block_types=("DownEncoderBlock2D",) * 2
     )
@@ -181,7 +182,7 @@ def svd() -> Any:
 
 
 def unconditional() -> Any:
-    """Images of 16x16 from noise alone: clips of one frame."""
+    """Unconditional DDPM of 16x16 images: clips of one frame."""
     blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
     unet = library.UNet2DModel(sample_size=16, **blocks, **UNET)
     return library.DDPMPipeline(unet=unet, scheduler=library.DDPMScheduler())

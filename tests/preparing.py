@@ -1,4 +1,4 @@
-"""A small UCF101 to prepare, and what its prepared folder must share with it."""
+"""Small UCF101 to prepare, and a comparison of prepared with raw datasets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vfbench import plugins
 from vfbench.datasets._video_dataset import VideoDataset
 
 SPEC = "ucf101(frames=4, height=8, width=8)"
-# Name, frames, height and width of every video: no two of a size.
+# Name, frames, height and width of every video; all sizes differ.
 VIDEOS = {
     "train": [
         ("ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi", 20, 16, 24),
@@ -27,7 +27,7 @@ NAMES = [name for side in VIDEOS.values() for name, *_ in side]
 
 
 def write_ucf101(root: Path) -> Path:
-    """Its videos, lossless, and two of its lists."""
+    """Lossless videos of `VIDEOS` and two pairs of split lists; in the second pair train and test are swapped."""
     rng = np.random.default_rng(0)
     for name, *size in [video for side in VIDEOS.values() for video in side]:
         write_video(root / "UCF-101" / name, rng.integers(0, 256, (*size, 3), dtype=np.uint8))
@@ -43,18 +43,18 @@ def write_ucf101(root: Path) -> Path:
 
 
 def load(root: Path, spec: str = SPEC, **options: Any) -> VideoDataset:
-    """The dataset of a folder, prepared or not."""
+    """Dataset in a folder, prepared or raw."""
     dataset = plugins.load("dataset", plugins.parse(spec).merged({"root": str(root), **options}))
     assert isinstance(dataset, VideoDataset)
     return dataset
 
 
-def shards(folder: Path) -> list[Path]:
+def shard_files(folder: Path) -> list[Path]:
     return sorted((folder / "shards").glob("*.npy"))
 
 
-def assert_same(one: VideoDataset, two: VideoDataset) -> None:
-    """Everything that a reader can be asked for."""
+def assert_same_dataset(one: VideoDataset, two: VideoDataset) -> None:
+    """Assert that two datasets return equal clips and metadata."""
     assert one.fingerprint == two.fingerprint
     assert (one.classes, one.words, one.shape, one.note) == (two.classes, two.words, two.shape, two.note)
     assert one.inventory.splits.keys() == two.inventory.splits.keys()
@@ -63,8 +63,8 @@ def assert_same(one: VideoDataset, two: VideoDataset) -> None:
         assert one.size(split) == two.size(split)
         indices = range(one.size(split))
         assert torch.equal(one.clips(split, indices), two.clips(split, indices))
-        for what in ("labels", "captions", "videos", "places"):
-            assert getattr(one, what)(split, indices) == getattr(two, what)(split, indices), what
+        for method in ("labels", "captions", "videos", "places"):
+            assert getattr(one, method)(split, indices) == getattr(two, method)(split, indices), method
         assert one.places(split, indices, 5) == two.places(split, indices, 5)
         assert one.names(split) == two.names(split)
         assert one.inventory.missing(split) == two.inventory.missing(split)

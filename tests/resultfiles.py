@@ -1,4 +1,4 @@
-"""Records of runs as their `results.json` has them, for the tests of tables."""
+"""Records of runs in the format of `results.json`, for the tests of tables."""
 
 from __future__ import annotations
 

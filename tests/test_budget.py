@@ -1,4 +1,4 @@
-"""A model without a checkpoint for the dataset: said before any work, with what training one takes."""
+"""Tests of `vfbench.training.budget`: the training command and its GPU-hours for a missing checkpoint."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ LARGER = "shapes(height=64, width=64)"
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No clip is read or made."""
+    """Fail if a clip is read or sampled."""
 
-    def never(*_: object) -> None:
-        raise AssertionError("this is work")
+    def fail(*_: object) -> None:
+        raise AssertionError("a clip was read or sampled")
 
-    monkeypatch.setattr("vfbench.pipeline.plan.measure", never)
-    monkeypatch.setattr(Shapes, "clips", never)
+    monkeypatch.setattr("vfbench.pipeline.plan.measure", fail)
+    monkeypatch.setattr(Shapes, "clips", fail)
 
 
-def command(err: str) -> dict[str, str]:
-    """The flags of the command that a message says trains a model."""
+def train_flags(err: str) -> dict[str, str]:
+    """Flags of the `vfbench train` command in a message."""
     line = next(line for line in err.splitlines() if line.startswith("  python -m vfbench train "))
     words = shlex.split(line)[4:]
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
-def refused(model: str = "vdm", dataset: str = LARGER, root: str | None = None, *, smoke: bool = False) -> str:
+def error_message(model: str = "vdm", dataset: str = LARGER, root: str | None = None, *, smoke: bool = False) -> str:
     options = RunOptions(model=model, dataset=dataset, data_root=root, smoke=smoke, device="cpu")
     with pytest.raises(MissingData) as error, training_advice(model, dataset, root, None, smoke=smoke):
         plan(options)
@@ -49,13 +49,13 @@ def refused(model: str = "vdm", dataset: str = LARGER, root: str | None = None, 
 
 
 @pytest.mark.usefixtures("no_work")
-def test_a_run_without_a_checkpoint_ends_before_any_work(vfbench: Command, tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_names_the_training_command(vfbench: Command, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    done = vfbench("run", "--model", "vdm", "--dataset", LARGER, "--device", "cpu", "--output", output)
-    assert (done.code, done.out) == (4, "")
-    assert "no checkpoint of 'vdm' for shapes at 16x64x64: vfbench ships none" in done.err
+    outcome = vfbench("run", "--model", "vdm", "--dataset", LARGER, "--device", "cpu", "--output", output)
+    assert (outcome.code, outcome.out) == (4, "")
+    assert "no checkpoint of 'vdm' for shapes at 16x64x64" in outcome.err
     assert not output.exists()
-    flags = command(done.err)
+    flags = train_flags(outcome.err)
     assert flags == {
         "--model": "vdm",
         "--dataset": LARGER,
@@ -64,24 +64,24 @@ def test_a_run_without_a_checkpoint_ends_before_any_work(vfbench: Command, tmp_p
         "--batch-size": "64",
         "--output": "runs/train-vdm-shapes",
     }
-    assert f"--checkpoint {flags['--output']}" in done.err
+    assert f"--checkpoint {flags['--output']}" in outcome.err
 
 
-def test_the_command_names_a_model_that_can_be_made_for_these_clips() -> None:
-    flags = command(refused())
+def test_the_training_command_builds_a_model_of_the_clip_size() -> None:
+    flags = train_flags(error_message())
     model, data = prepare_training(flags["--model"], flags["--dataset"], flags["--preset"])
     assert (model.config.preset, str(data.shape)) == ("small", "16x64x64")
 
 
-def test_the_price_is_what_is_counted_at_the_rate_that_is_said() -> None:
-    message, size = refused(), describe("vdm", "small", plugins.load("dataset", LARGER))
+def test_the_message_gives_gpu_hours_and_flops() -> None:
+    message, size = error_message(), describe("vdm", "small", plugins.load("dataset", LARGER))
     hours = size.training_flops * 100_000 * 64 / 100e12 / 3600
     assert f"about {hours:,.1f} GPU-hours at 100 TFLOP/s a GPU" in message
-    assert f"{size.training_flops / 1e9:,.1f} GFLOP a clip and step, counted" in message
-    assert "is an assumption" in message
+    assert f"{size.training_flops / 1e9:,.1f} GFLOP a clip and step" in message
+    assert "assumption" in message
 
 
-def test_hours_follow_from_flops_steps_and_clips() -> None:
+def test_gpu_hours_follow_from_flops_steps_and_batch_size() -> None:
     flops = 10**12
     assert gpu_hours(flops, 1000, 36) == pytest.approx(0.1)
     assert gpu_hours(flops, 2000, 72) == pytest.approx(0.4)
@@ -90,8 +90,8 @@ def test_hours_follow_from_flops_steps_and_clips() -> None:
     assert budget.format_gpu_hours(flops, 10**6, 360) == "about 1,000.0 GPU-hours at 100 TFLOP/s a GPU"
 
 
-def test_a_smoke_run_asks_for_a_training_of_a_few_steps() -> None:
-    flags = command(refused(smoke=True))
+def test_a_smoke_run_needs_a_few_training_steps() -> None:
+    flags = train_flags(error_message(smoke=True))
     assert (flags["--steps"], flags["--batch-size"], flags["--preset"]) == ("20", "4", "small")
 
 
@@ -105,27 +105,27 @@ def test_a_smoke_run_asks_for_a_training_of_a_few_steps() -> None:
         ("vdm", "shapes(height=256, width=256)", "small"),
     ],
 )
-def test_the_preset_is_made_for_clips_as_large(model: str, dataset: str, preset: str) -> None:
-    assert command(refused(model, dataset))["--preset"] == preset
+def test_the_preset_fits_the_clip_size(model: str, dataset: str, preset: str) -> None:
+    assert train_flags(error_message(model, dataset))["--preset"] == preset
 
 
-def test_where_no_preset_fits_it_says_so() -> None:
-    message = refused("vdit", "shapes(height=18, width=18)")
-    assert "None of its presets fits clips of that shape: see python -m vfbench show model vdit" in message
+def test_without_a_fitting_preset_no_command_is_given() -> None:
+    message = error_message("vdit", "shapes(height=18, width=18)")
+    assert "vfbench show model vdit" in message
     assert "vfbench train" not in message
 
 
-def test_options_of_sampling_are_not_in_the_command() -> None:
-    assert command(refused("videofusion(steps=50, guidance=2.0)"))["--model"] == "videofusion"
+def test_sampling_options_are_not_in_the_training_command() -> None:
+    assert train_flags(error_message("videofusion(steps=50, guidance=2.0)"))["--model"] == "videofusion"
 
 
-def test_an_option_that_a_run_does_not_take_is_said_first(vfbench: Command) -> None:
-    done = vfbench("run", "--model", "videofusion(lam=0.3)", "--dataset", LARGER)
-    assert done.code == 2
-    assert "option lam of model videofusion is for training" in done.err
+def test_a_training_option_of_a_run_is_reported_first(vfbench: Command) -> None:
+    outcome = vfbench("run", "--model", "videofusion(lam=0.3)", "--dataset", LARGER)
+    assert outcome.code == 2
+    assert "option lam of model videofusion" in outcome.err
 
 
-# The dataset.
+# Dataset of the training command.
 
 
 @pytest.fixture
@@ -137,40 +137,40 @@ def clips(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_dataset_is_trained_on_as_the_protocol_wants_its_clips(clips: Path) -> None:
-    flags = command(refused("vdm", "folder(short='skip')", str(clips)))
-    asked = plugins.parse(flags["--dataset"])
-    assert (asked.name, asked.options["height"], asked.options["width"]) == ("folder", 128, 128)
-    assert asked.options["short"] == "skip"
-    assert not {"root", "start"} & asked.options.keys()
+def test_the_training_dataset_has_the_clip_size_of_the_protocol(clips: Path) -> None:
+    flags = train_flags(error_message("vdm", "folder(short='skip')", str(clips)))
+    spec = plugins.parse(flags["--dataset"])
+    assert (spec.name, spec.options["height"], spec.options["width"]) == ("folder", 128, 128)
+    assert spec.options["short"] == "skip"
+    assert not {"root", "start"} & spec.options.keys()
     assert flags["--data-root"] == str(clips)
-    data = plugins.load("dataset", asked.merged({"root": flags["--data-root"]}))
+    data = plugins.load("dataset", spec.merged({"root": flags["--data-root"]}))
     assert str(data.shape) == "16x128x128"
 
 
 @pytest.mark.usefixtures("no_work")
-def test_a_dataset_that_is_not_there_is_said_first(vfbench: Command, tmp_path: Path) -> None:
-    done = vfbench("run", "--model", "vdm", "--dataset", "folder", "--data-root", tmp_path / "none")
-    assert done.code == 4
-    assert done.err.startswith(f"error: {tmp_path / 'none'}")
-    flags = command(done.err)  # then that a checkpoint is missing, too
+def test_a_missing_dataset_is_reported_before_the_checkpoint(vfbench: Command, tmp_path: Path) -> None:
+    outcome = vfbench("run", "--model", "vdm", "--dataset", "folder", "--data-root", tmp_path / "none")
+    assert outcome.code == 4
+    assert outcome.err.startswith(f"error: {tmp_path / 'none'}")
+    flags = train_flags(outcome.err)  # the missing checkpoint is reported, too
     assert (flags["--data-root"], flags["--preset"]) == (str(tmp_path / "none"), "base-128")
 
 
 @pytest.mark.usefixtures("no_work")
-def test_the_main_job_tells_what_it_needs_where_nothing_is_there(vfbench: Command) -> None:
-    done = vfbench("run", "--model", "videofusion", "--dataset", "ucf101")
-    assert done.code == 4
-    assert "no --data-root given" in done.err
-    flags = command(done.err)
+def test_videofusion_on_ucf101_names_data_and_training(vfbench: Command) -> None:
+    outcome = vfbench("run", "--model", "videofusion", "--dataset", "ucf101")
+    assert outcome.code == 4
+    assert "--data-root" in outcome.err
+    flags = train_flags(outcome.err)
     assert flags["--dataset"] == "ucf101(height=128, width=128)"
     assert (flags["--data-root"], flags["--preset"]) == ("DIR", "base-128")
     size = describe("videofusion", "base-128", plugins.load("dataset", "shapes(height=128, width=128)"))
     hours = gpu_hours(size.training_flops, int(flags["--steps"]), int(flags["--batch-size"]))
-    assert f"about {hours:,.1f} GPU-hours" in done.err
+    assert f"about {hours:,.1f} GPU-hours" in outcome.err
 
 
-# Where nothing is missing.
+# No advice.
 
 
 @pytest.mark.parametrize(
@@ -183,33 +183,33 @@ def test_the_main_job_tells_what_it_needs_where_nothing_is_there(vfbench: Comman
         ("diffusers", LARGER),
     ],
 )
-def test_an_error_of_a_model_that_has_what_it_needs_stays_as_it_is(model: str, dataset: str) -> None:
+def test_other_errors_of_a_complete_model_are_unchanged(model: str, dataset: str) -> None:
     with pytest.raises(MissingData, match=r"^no clips$"), training_advice(model, dataset, None, None):
         raise MissingData("no clips")
 
 
-def test_a_checkpoint_that_is_given_is_looked_at_instead(checkpoints: Path) -> None:
+def test_a_given_checkpoint_of_another_size_is_refused(checkpoints: Path) -> None:
     options = RunOptions(model="vdm", dataset=LARGER, device="cpu", smoke=True, checkpoint=checkpoints / "vdm")
-    with pytest.raises(MissingData, match="was trained on shapes at 16x32x32"):
+    with pytest.raises(MissingData, match="shapes at 16x32x32"):
         plan(options)
 
 
-def test_a_model_of_others_may_bring_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "brings").mkdir()
-    (tmp_path / "brings" / "__init__.py").write_text("")
-    (tmp_path / "brings" / "model.py").write_text(
+def test_a_third_party_model_may_include_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "third_party").mkdir()
+    (tmp_path / "third_party" / "__init__.py").write_text("")
+    (tmp_path / "third_party" / "model.py").write_text(
         "from vfbench.baselines.vdm import create\ndef build(setting): raise NotImplementedError\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(MissingData, match=r"^no weights$"), training_advice("brings.model", LARGER, None, None):
+    with pytest.raises(MissingData, match=r"^no weights$"), training_advice("third_party.model", LARGER, None, None):
         raise MissingData("no weights")
 
 
-# The recipes.
+# Recipes.
 
 
 @pytest.mark.parametrize("model", ["vdm", "pyoco", "vdit", "videofusion"])
-def test_every_preset_has_a_recipe_and_a_larger_one_no_shorter(model: str) -> None:
+def test_every_preset_has_a_recipe_of_increasing_steps(model: str) -> None:
     for preset in plugins.module("model", model).PRESETS:
         assert recipe(preset) is RECIPES[re.split("-", preset)[0]]
     steps = [recipe(name).steps for name in ("tiny", "small", "base", "paper")]

@@ -1,4 +1,4 @@
-"""What `ls` and `show` tell, also of what others have written."""
+"""Tests of `vfbench ls` and `vfbench show`, also for third-party plug-ins."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from conftest import Command
 
 from vfbench import plugins
 
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytestmark = pytest.mark.usefixtures("empty_cwd")
 
 NOISE = ("run", "--model", "noise", "--device", "cpu", "--smoke")
 
 
 @pytest.mark.parametrize(
-    ("kind", "known"),
+    ("kind", "built_in"),
     [
         ("models", {"frozen", "noise", "real", "vdm", "videofusion"}),
         ("datasets", {"shapes", "ucf101"}),
@@ -30,27 +30,29 @@ NOISE = ("run", "--model", "noise", "--device", "cpu", "--smoke")
         ("protocols", {"shapes", "ucf101-smoke"}),
     ],
 )
-def test_ls_lists_names_with_a_line_of_text(kind: str, known: set[str], vfbench: Command) -> None:
-    done = vfbench("ls", kind)
-    assert (done.code, done.err) == (0, "")
-    rows = dict(line.split(maxsplit=1) for line in done.out.splitlines())
-    assert known <= rows.keys()
+def test_ls_lists_names_with_a_description(kind: str, built_in: set[str], vfbench: Command) -> None:
+    outcome = vfbench("ls", kind)
+    assert (outcome.code, outcome.err) == (0, "")
+    rows = dict(line.split(maxsplit=1) for line in outcome.out.splitlines())
+    assert built_in <= rows.keys()
     assert all(rows.values())
 
 
 @pytest.mark.parametrize(("kind", "name"), [("model", "vdm"), ("dataset", "ucf101"), ("metric", "is")])
-def test_show_tells_options_and_presets(kind: str, name: str, vfbench: Command) -> None:
-    done = vfbench("show", kind, name)
-    assert done.code == 0
+def test_show_prints_options_and_presets(kind: str, name: str, vfbench: Command) -> None:
+    outcome = vfbench("show", kind, name)
+    assert outcome.code == 0
     option = {"vdm": "  steps = 25  (int)", "ucf101": "  frames = 16  (int)", "is": "  splits = 1  (int)"}[name]
-    assert option in done.out.splitlines()
-    assert ("  parametrisation = None  (str or None)" in done.out.splitlines()) is (name == "vdm")  # to train
-    assert any(line.startswith("tiny ") for line in done.out.splitlines()) is (name == "vdm")
+    assert option in outcome.out.splitlines()
+    assert ("  parametrisation = None  (str or None)" in outcome.out.splitlines()) is (
+        name == "vdm"
+    )  # a training option
+    assert any(line.startswith("tiny ") for line in outcome.out.splitlines()) is (name == "vdm")
 
 
 @pytest.fixture
-def theirs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A package where the user works: a model like VDM, one without sizes, one that cannot be counted."""
+def third_party(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Package `theirs` of three models: VDM's copy, one without presets, one whose FLOPs cannot be counted."""
     sources = {
         "like_vdm": "from vfbench.baselines.vdm import PRESETS as ALL, build, create\nPRESETS = {'tiny': ALL['tiny']}",
         "no_sizes": "from vfbench.baselines.vdm import build, create",
@@ -65,11 +67,11 @@ def theirs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         del sys.modules[name]
 
 
-@pytest.mark.usefixtures("theirs")
-def test_a_model_of_a_third_party_is_shown_as_a_built_in_one(vfbench: Command) -> None:
-    done, built_in = vfbench("show", "model", "theirs.like_vdm"), vfbench("show", "model", "vdm").out.splitlines()
-    head, *options, _, tiny = done.out.splitlines()
-    assert (done.code, done.err, head) == (0, "", "The model like_vdm.")
+@pytest.mark.usefixtures("third_party")
+def test_a_third_party_model_is_shown_like_a_built_in_one(vfbench: Command) -> None:
+    outcome, built_in = vfbench("show", "model", "theirs.like_vdm"), vfbench("show", "model", "vdm").out.splitlines()
+    head, *options, _, tiny = outcome.out.splitlines()
+    assert (outcome.code, outcome.err, head) == (0, "", "The model like_vdm.")
     assert "  steps = 25  (int)" in options
     assert set(options) <= set(built_in)
     assert tiny.split() in [line.split() for line in built_in]  # its parameters and FLOPs
@@ -77,44 +79,50 @@ def test_a_model_of_a_third_party_is_shown_as_a_built_in_one(vfbench: Command) -
     assert preset.out.splitlines()[1:] == vfbench("show", "model", "vdm", "--preset", "tiny").out.splitlines()[1:]
 
 
-@pytest.mark.usefixtures("theirs")
-def test_a_model_that_cannot_be_counted_is_shown_all_the_same(vfbench: Command) -> None:
+@pytest.mark.usefixtures("third_party")
+def test_a_model_without_presets_or_flops_is_shown(vfbench: Command) -> None:
     without = vfbench("show", "model", "theirs.no_sizes")
     assert (without.code, without.err) == (0, "")
     assert "  steps = 25" in without.out
     assert "preset" not in without.out
-    done = vfbench("show", "model", "theirs.no_steps")
-    assert (done.code, done.err.count("\n")) == (0, 1)
-    assert "'theirs.no_steps' takes no option 'steps'" in done.err
-    assert "  dusk = 0.5" in done.out
-    assert ["tiny", "not", "counted"] in [line.split() for line in done.out.splitlines()]
+    outcome = vfbench("show", "model", "theirs.no_steps")
+    assert (outcome.code, outcome.err.count("\n")) == (0, 1)
+    assert "'theirs.no_steps' takes no option 'steps'" in outcome.err
+    assert "  dusk = 0.5" in outcome.out
+    assert ["tiny", "not", "counted"] in [line.split() for line in outcome.out.splitlines()]
 
 
-def test_a_broken_plugin_breaks_only_itself(vfbench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_broken_plugin_leaves_the_others_usable(
+    vfbench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "broken.py").write_text("def build(:\n")
     files = plugins._files
     third = [EntryPoint("absent", "no_such_package.model", "vfbench.models")]
     monkeypatch.setattr(plugins, "_files", lambda kind: [*files(kind), tmp_path / "broken.py"])
     monkeypatch.setattr(plugins, "entry_points", lambda group, name=None: third if name in (None, "absent") else [])
     with warnings.catch_warnings():
-        warnings.simplefilter("always")  # as for a user: here warnings are errors
-        done = vfbench("ls", "models")
-    assert done.code == 0
-    assert done.err.startswith("warning: broken.py is broken and cannot be used")
-    assert done.err.count("\n") == 1
-    assert "videofusion" in done.out
-    assert "no_such_package" in done.out
+        warnings.simplefilter("always")  # pytest turns warnings into errors, users see them
+        outcome = vfbench("ls", "models")
+    assert outcome.code == 0
+    assert outcome.err.startswith("warning: broken.py")
+    assert outcome.err.count("\n") == 1
+    assert "videofusion" in outcome.out
+    assert "no_such_package" in outcome.out
     refused = vfbench(*NOISE, "--model", "absent")
     assert refused.code == 2
-    assert "model 'absent' cannot be imported" in refused.err
+    assert "'absent' cannot be imported" in refused.err
 
 
-def test_a_reader_that_has_seen_enough_gets_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # the output shall be left for the last moment
-    reads, writes = os.pipe()
-    os.close(reads)
-    done = subprocess.run(
-        [sys.executable, "-m", "vfbench", "ls", "models"], stdout=writes, stderr=subprocess.PIPE, text=True, check=False
+def test_a_closed_pipe_gives_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # buffered output is written at exit
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    outcome = subprocess.run(
+        [sys.executable, "-m", "vfbench", "ls", "models"],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
-    os.close(writes)
-    assert (done.returncode, done.stderr) == (1, "")
+    os.close(write_end)
+    assert (outcome.returncode, outcome.stderr) == (1, "")

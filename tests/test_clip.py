@@ -1,8 +1,9 @@
-"""CLIP sees the frames that OpenAI's loader would, says what transformers would, and names what it lacks."""
+"""Tests of the `clip` extractor: OpenAI's preprocessing, equality with transformers, captions, weights and errors."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,38 +40,38 @@ PROMPTS = ("a red circle moves left", "nothing", "two squares on a blue ground")
 
 @pytest.fixture(scope="module")
 def tiny() -> LoadedCLIP:
-    """The shape of CLIP in small."""
+    """Tiny untrained CLIP."""
     ends = {"bos_token_id": WORDS - 2, "eos_token_id": WORDS - 1, "pad_token_id": 0}
     text = {**WIDTH, "vocab_size": WORDS, "max_position_embeddings": LENGTH, **ends}
-    seen = {**WIDTH, "image_size": SIDE, "patch_size": 8, "initializer_factor": 4.0}  # or all frames look alike
-    return untrained(CLIPConfig(text_config=text, vision_config=seen, projection_dim=DIM))
+    vision = {**WIDTH, "image_size": SIDE, "patch_size": 8, "initializer_factor": 4.0}  # 1.0: near-equal embeddings
+    return untrained(CLIPConfig(text_config=text, vision_config=vision, projection_dim=DIM))
 
 
-def some_clips(count: int = 3, frames: int = 5, height: int = 40, width: int = 52) -> Clips:
+def random_clips(count: int = 3, frames: int = 5, height: int = 40, width: int = 52) -> Clips:
     generator = torch.Generator().manual_seed(1)
     coarse = torch.randint(0, 256, (count * frames, 3, 6, 7), generator=generator, dtype=torch.uint8)
     return torch.reshape(resize(coarse, [height, width]), (count, frames, 3, height, width))
 
 
-def asked(prompts: Sequence[str] = PROMPTS) -> list[Request]:
+def requests_for(prompts: Sequence[str] = PROMPTS) -> list[Request]:
     return [Request(i, i, 0, prompt) for i, prompt in enumerate(prompts)]
 
 
-def pictures(frames: Tensor) -> list[Image.Image]:
+def to_pil(frames: Tensor) -> list[Image.Image]:
     return [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
 
 
-def test_it_keeps_the_contract(tiny: LoadedCLIP) -> None:
-    check_extractor(CLIPExtractor(tiny, CPU), some_clips(), asked())
+def test_the_extractor_keeps_the_contract(tiny: LoadedCLIP) -> None:
+    check_extractor(CLIPExtractor(tiny, CPU), random_clips(), requests_for())
 
 
-# The numbers.
+# Values.
 
 
 @pytest.mark.pitfall("the normalisation of CLIP")
-def test_it_says_what_transformers_says(tiny: LoadedCLIP) -> None:
-    clips = some_clips()
-    found = CLIPExtractor(tiny, CPU)(clips, asked(), ALL)
+def test_outputs_match_transformers(tiny: LoadedCLIP) -> None:
+    clips = random_clips()
+    outputs = CLIPExtractor(tiny, CPU)(clips, requests_for(), ALL)
     openai = transforms.Compose(
         [
             transforms.Resize(SIDE, InterpolationMode.BICUBIC),
@@ -81,140 +82,138 @@ def test_it_says_what_transformers_says(tiny: LoadedCLIP) -> None:
     )
     ids = [tiny.tokenize(prompt) for prompt in PROMPTS]
     for i, (clip, prompt) in enumerate(zip(clips, ids, strict=True)):
-        seen = torch.stack([openai(picture) for picture in pictures(clip)])
+        pixel_values = torch.stack([openai(picture) for picture in to_pil(clip)])
         with torch.no_grad():
-            told = tiny.model(input_ids=torch.tensor([prompt]), pixel_values=seen)
-        cosines = told.logits_per_image / tiny.model.logit_scale.exp()
-        assert found["similarity"][i].item() == pytest.approx(cosines.mean().item(), abs=1e-5)
-        steady = F.cosine_similarity(told.image_embeds[1:], told.image_embeds[:-1]).mean()
-        assert found["consistency"][i].item() == pytest.approx(steady.item(), abs=1e-5)
-        torch.testing.assert_close(found["embedding"][i], told.image_embeds.mean(0), atol=1e-5, rtol=1e-5)
-    assert found["similarity"].std() > 1e-3
-    assert 0.1 < found["consistency"].min() < found["consistency"].max() < 0.999
+            expected = tiny.model(input_ids=torch.tensor([prompt]), pixel_values=pixel_values)
+        cosines = expected.logits_per_image / tiny.model.logit_scale.exp()
+        assert outputs["similarity"][i].item() == pytest.approx(cosines.mean().item(), abs=1e-5)
+        consistency = F.cosine_similarity(expected.image_embeds[1:], expected.image_embeds[:-1]).mean()
+        assert outputs["consistency"][i].item() == pytest.approx(consistency.item(), abs=1e-5)
+        torch.testing.assert_close(outputs["embedding"][i], expected.image_embeds.mean(0), atol=1e-5, rtol=1e-5)
+    assert outputs["similarity"].std() > 1e-3
+    assert 0.1 < outputs["consistency"].min() < outputs["consistency"].max() < 0.999
 
 
-def test_similarity_is_no_cosine_of_the_mean_frame(tiny: LoadedCLIP) -> None:
-    found = CLIPExtractor(tiny, CPU)(some_clips(), asked(), ALL)
-    of_mean = found["similarity"] / found["embedding"].norm(dim=1, keepdim=True)
-    assert (of_mean / found["similarity"]).min() > 1.01
+def test_similarity_is_not_the_cosine_of_the_mean_embedding(tiny: LoadedCLIP) -> None:
+    outputs = CLIPExtractor(tiny, CPU)(random_clips(), requests_for(), ALL)
+    cosine_of_mean = outputs["similarity"] / outputs["embedding"].norm(dim=1, keepdim=True)
+    assert (cosine_of_mean / outputs["similarity"]).min() > 1.01
 
 
-def test_the_processor_of_transformers_is_close(tiny: LoadedCLIP) -> None:
-    """It has torch's filter, and cuts the corner of the crop down: with an even margin only the filter differs."""
-    clips = some_clips(height=40, width=50)
+def test_the_image_processor_of_transformers_is_close(tiny: LoadedCLIP) -> None:
+    """Compare with torch's filter; an even margin makes the crops equal."""
+    clips = random_clips(height=40, width=50)
     processor = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
-    theirs = processor(pictures(clips[0]), return_tensors="pt")["pixel_values"]
-    ours = CLIPExtractor(tiny, CPU).network_input(clips[0])
-    assert (theirs - ours).abs().max() < 2.01 / 255 / min(STD)  # two grey levels
-    assert ((theirs - ours).abs() < 1e-5).float().mean() > 0.9
+    reference = processor(to_pil(clips[0]), return_tensors="pt")["pixel_values"]
+    pixel_values = CLIPExtractor(tiny, CPU).network_input(clips[0])
+    assert (reference - pixel_values).abs().max() < 2.01 / 255 / min(STD)  # two grey levels
+    assert ((reference - pixel_values).abs() < 1e-5).float().mean() > 0.9
     with torch.no_grad():
-        first, second = (tiny.model.get_image_features(seen).pooler_output for seen in (theirs, ours))
+        first, second = (tiny.model.get_image_features(pixels).pooler_output for pixels in (reference, pixel_values))
     assert F.cosine_similarity(first, second).min() > 0.999
 
 
-# What the network sees.
+# Preprocessing.
 
 
 @pytest.mark.parametrize("shape", [(40, 52), (45, 32), (32, 32), (20, 61), (33, 90), (16, 16), (224, 225)])
-def test_frames_are_cut_as_by_openai(shape: tuple[int, int]) -> None:
-    frame = some_clips(1, 1, *shape)[0, 0]
-    cut = transforms.Compose([transforms.Resize(SIDE, InterpolationMode.BICUBIC), transforms.CenterCrop(SIDE)])
-    expected = np.array(cut(pictures(frame[None])[0]))
+def test_frames_are_cropped_as_by_openai(shape: tuple[int, int]) -> None:
+    frame = random_clips(1, 1, *shape)[0, 0]
+    crop = transforms.Compose([transforms.Resize(SIDE, InterpolationMode.BICUBIC), transforms.CenterCrop(SIDE)])
+    expected = np.array(crop(to_pil(frame[None])[0]))
     np.testing.assert_array_equal(resize_frame(frame.permute(1, 2, 0), SIDE, squash=False).numpy(), expected)
 
 
-def test_squash_keeps_the_whole_frame() -> None:
-    frame = some_clips(1, 1, 40, 90)[0, 0]
+def test_squash_resizes_the_complete_frame() -> None:
+    frame = random_clips(1, 1, 40, 90)[0, 0]
     squashed = resize_frame(frame.permute(1, 2, 0), SIDE, squash=True)
-    expected = pictures(frame[None])[0].resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    expected = to_pil(frame[None])[0].resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(squashed.numpy(), np.array(expected))
     assert (squashed != resize_frame(frame.permute(1, 2, 0), SIDE, squash=False)).float().mean() > 0.5
 
 
 def test_the_filter_of_torch_differs_from_pil() -> None:
-    """By so little that it could stand in for it, but not on every processor alike: the reason to go through PIL."""
+    """Bound the difference by two grey levels; the extractor uses PIL, which is reproducible across CPUs."""
     noise = torch.randint(0, 256, (1, 3, 120, 120), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pil = resize_frame(noise[0].permute(1, 2, 0), SIDE, squash=True).permute(2, 0, 1).int()
     torch_s = resize(noise, [SIDE, SIDE], InterpolationMode.BICUBIC, antialias=True)[0].int()
     assert (pil - torch_s).abs().max() <= 2
 
 
-def test_frames_are_normalised_and_their_channels_have_an_order(tiny: LoadedCLIP) -> None:
-    """EvalCrafter feeds 0..255 as they are: another embedding altogether."""
-    clips, extractor = some_clips(), CLIPExtractor(tiny, CPU)
-    ours = extractor(clips, asked(), ["embedding"])["embedding"]
-    bgr = extractor(clips.flip(2), asked(), ["embedding"])["embedding"]
-    assert F.cosine_similarity(ours, bgr).max() < 0.99
-    seen = extractor.network_input(clips[0])
-    assert -1.8 < seen.min() < -1 < 1 < seen.max() < 2.2
-    raw = seen * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+def test_normalisation_and_channel_order_change_the_embedding(tiny: LoadedCLIP) -> None:
+    """Compare with BGR frames and with values of 0..255, which EvalCrafter feeds."""
+    clips, extractor = random_clips(), CLIPExtractor(tiny, CPU)
+    expected = extractor(clips, requests_for(), ["embedding"])["embedding"]
+    bgr = extractor(clips.flip(2), requests_for(), ["embedding"])["embedding"]
+    assert F.cosine_similarity(expected, bgr).max() < 0.99
+    pixels = extractor.network_input(clips[0])
+    assert -1.8 < pixels.min() < -1 < 1 < pixels.max() < 2.2
+    raw = pixels * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
     with torch.no_grad():
-        careless = F.normalize(tiny.model.get_image_features(255 * raw).pooler_output, dim=1).mean(0)
-    assert F.cosine_similarity(ours[0], careless, dim=0) < 0.99
+        unscaled = F.normalize(tiny.model.get_image_features(255 * raw).pooler_output, dim=1).mean(0)
+    assert F.cosine_similarity(expected[0], unscaled, dim=0) < 0.99
 
 
-def test_passes_are_small_and_change_nothing(tiny: LoadedCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
-    clips, extractor = some_clips(), CLIPExtractor(tiny, CPU)
-    whole = extractor(clips, asked(), ALL)
+def test_the_batch_size_does_not_change_the_outputs(tiny: LoadedCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips, extractor = random_clips(), CLIPExtractor(tiny, CPU)
+    expected = extractor(clips, requests_for(), ALL)
     monkeypatch.setattr(_clip, "BATCH_SIZE", 2)
     sizes: list[int] = []
     towers = (tiny.model.vision_model, tiny.model.text_model)
-    hooks = [tower.register_forward_hook(lambda *told: sizes.append(len(told[-1][0]))) for tower in towers]
-    in_parts = extractor(clips.flip(0), asked()[::-1], ALL)
+    hooks = [tower.register_forward_hook(lambda *arguments: sizes.append(len(arguments[-1][0]))) for tower in towers]
+    batched = extractor(clips.flip(0), requests_for()[::-1], ALL)
     for hook in hooks:
         hook.remove()
     assert sizes == [2] * 7 + [1, 2, 1]  # fifteen frames, then three captions
     for name in ALL:
-        torch.testing.assert_close(in_parts[name].flip(0), whole[name], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(batched[name].flip(0), expected[name], atol=1e-5, rtol=1e-4)
 
 
 # Captions.
 
 
-def test_long_captions_are_cut_before_their_end_and_counted(
-    tiny: LoadedCLIP, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_long_captions_are_truncated_and_counted(tiny: LoadedCLIP, capfd: pytest.CaptureFixture[str]) -> None:
     extractor, long = CLIPExtractor(tiny, CPU), "word " * 40
-    extractor(some_clips(), asked(), ["similarity"])
-    assert (extractor.note(asked()), capfd.readouterr().err) == ("", "")
-    mixed = asked([long, "short", long + "tail"])
-    cut = extractor(some_clips(), mixed, ["similarity"])["similarity"]
-    assert extractor.note(mixed) == "CLIP reads 16 tokens: 2 of 3 captions were cut"
+    extractor(random_clips(), requests_for(), ["similarity"])
+    assert (extractor.note(requests_for()), capfd.readouterr().err) == ("", "")
+    mixed = requests_for([long, "short", long + "tail"])
+    truncated = extractor(random_clips(), mixed, ["similarity"])["similarity"]
+    assert re.search("16 tokens: 2 of 3 captions", extractor.note(mixed))
     assert "2 of 3 captions have more than 16 tokens" in capfd.readouterr().err
-    extractor(some_clips(), asked([long, long, long]), ["similarity"])
-    assert capfd.readouterr().err == ""  # once is enough
-    as_if = extractor(some_clips(), asked(["word " * (LENGTH - 2)] * 3), ["similarity"])["similarity"]
+    extractor(random_clips(), requests_for([long, long, long]), ["similarity"])
+    assert capfd.readouterr().err == ""  # warned once
+    fitting = extractor(random_clips(), requests_for(["word " * (LENGTH - 2)] * 3), ["similarity"])["similarity"]
     assert capfd.readouterr().err == ""
-    torch.testing.assert_close(cut[[0, 2]], as_if[[0, 2]])
+    torch.testing.assert_close(truncated[[0, 2]], fitting[[0, 2]])
 
 
 def test_embeddings_need_no_captions(tiny: LoadedCLIP, capfd: pytest.CaptureFixture[str]) -> None:
     extractor = CLIPExtractor(tiny, CPU)
-    extractor(some_clips(), asked(["word " * 40] * 3), ["consistency", "embedding"])
+    extractor(random_clips(), requests_for(["word " * 40] * 3), ["consistency", "embedding"])
     assert capfd.readouterr().err == ""
 
 
 # Options.
 
 
-def test_the_middle_frame_alone(tiny: LoadedCLIP) -> None:
-    clips = some_clips()
+def test_frames_middle_embeds_the_middle_frame_only(tiny: LoadedCLIP) -> None:
+    clips = random_clips()
     middle = CLIPExtractor(tiny, CPU, frames="middle")
     assert set(middle.outputs) == {"similarity", "embedding"}
-    found = middle(clips, asked(), ["similarity", "embedding"])
-    single = CLIPExtractor(tiny, CPU)(clips[:, 2:3], asked(), ["similarity", "embedding"])
-    torch.testing.assert_close(found, single)
-    with pytest.raises(UserError, match=r"output of extractor clip with frames='middle' called 'consistency'"):
-        middle(clips, asked(), ["consistency"])
+    outputs = middle(clips, requests_for(), ["similarity", "embedding"])
+    single = CLIPExtractor(tiny, CPU)(clips[:, 2:3], requests_for(), ["similarity", "embedding"])
+    torch.testing.assert_close(outputs, single)
+    with pytest.raises(UserError, match=r"frames='middle' called 'consistency'"):
+        middle(clips, requests_for(), ["consistency"])
 
 
 def test_a_single_frame_has_no_consistency(tiny: LoadedCLIP) -> None:
-    with pytest.raises(UserError, match="clips of 1 frame have no frame consistency"):
-        CLIPExtractor(tiny, CPU)(some_clips(frames=1), asked(), ["consistency"])
+    with pytest.raises(UserError, match="1 frame"):
+        CLIPExtractor(tiny, CPU)(random_clips(frames=1), requests_for(), ["consistency"])
 
 
 @pytest.mark.pitfall("the CLIP model")
-def test_whatever_moves_a_number_moves_the_fingerprint(tiny: LoadedCLIP) -> None:
+def test_the_fingerprint_covers_weights_and_options(tiny: LoadedCLIP) -> None:
     other = LoadedCLIP(tiny.model, tiny.tokenize, tiny.identity, "0" * 64, "nonstandard")
     renamed = LoadedCLIP(tiny.model, tiny.tokenize, "another", tiny.digest, "nonstandard")
     variants = [
@@ -235,41 +234,41 @@ def test_unknown_options_are_refused(option: str) -> None:
         plugins.load("extractor", f"clip({option})", CPU)
 
 
-# Files.
+# Weight files.
 
 
 @pytest.fixture
-def saved(tiny: LoadedCLIP, tmp_path: Path) -> Path:
-    """The tiny model as a folder that transformers wrote, with a tokenizer of letters."""
+def clip_folder(tiny: LoadedCLIP, tmp_path: Path) -> Path:
+    """Folder of the tiny model as saved by transformers, with a tokenizer of letters."""
     letters = {letter + end: i for i, (letter, end) in enumerate((c, e) for c in "abcdefgh" for e in ("", "</w>"))}
     ends = {"<|startoftext|>": WORDS - 2, "<|endoftext|>": WORDS - 1}
-    tiny.model.save_pretrained(tmp_path / "saved")
-    CLIPTokenizer(vocab={**letters, **ends}, merges=[]).save_pretrained(tmp_path / "saved")
-    return tmp_path / "saved"
+    tiny.model.save_pretrained(tmp_path / "clip")
+    CLIPTokenizer(vocab={**letters, **ends}, merges=[]).save_pretrained(tmp_path / "clip")
+    return tmp_path / "clip"
 
 
-def test_a_folder_is_loaded_and_its_name_does_not_count(saved: Path, tiny: LoadedCLIP) -> None:
-    found = load(str(saved))
-    again = load(str(saved.rename(saved.with_name("moved"))))
-    assert (found.identity, found.digest) == (again.identity, again.digest) == ("folder", found.digest)
-    assert found.weight_status == "unpublished"
-    assert found.tokenize("ba C") == [WORDS - 2, 2, 1, 5, WORDS - 1]
-    clips, outputs = some_clips(), ["consistency", "embedding"]
+def test_a_folder_is_identified_by_content_not_name(clip_folder: Path, tiny: LoadedCLIP) -> None:
+    loaded = load(str(clip_folder))
+    again = load(str(clip_folder.rename(clip_folder.with_name("moved"))))
+    assert (loaded.identity, loaded.digest) == (again.identity, again.digest) == ("folder", loaded.digest)
+    assert loaded.weight_status == "unpublished"
+    assert loaded.tokenize("ba C") == [WORDS - 2, 2, 1, 5, WORDS - 1]
+    clips, outputs = random_clips(), ["consistency", "embedding"]
     torch.testing.assert_close(
-        CLIPExtractor(found, CPU)(clips, [], outputs), CLIPExtractor(tiny, CPU)(clips, [], outputs)
+        CLIPExtractor(loaded, CPU)(clips, [], outputs), CLIPExtractor(tiny, CPU)(clips, [], outputs)
     )
 
 
-def test_a_published_file_is_known_by_its_hash(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, file_sha256(saved / "model.safetensors")))
-    found = load(str(saved))
-    assert (found.identity, found.weight_status) == ("acme/clip", "verified")
-    configure(saved, "text_config", eos_token_id=2)  # as OpenAI's file has it: the highest id is the end
-    assert load(str(saved)).weight_status == "verified"
+def test_a_published_file_is_verified_by_its_hash(clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, file_sha256(clip_folder / "model.safetensors")))
+    loaded = load(str(clip_folder))
+    assert (loaded.identity, loaded.weight_status) == ("acme/clip", "verified")
+    configure(clip_folder, "text_config", eos_token_id=2)  # as in OpenAI's config: the highest token id ends a caption
+    assert load(str(clip_folder)).weight_status == "verified"
 
 
 def configure(folder: Path, tower: str, **changes: Any) -> None:
-    """Change the configuration in a folder, and leave its weights as they are."""
+    """Change the configuration in a folder, not its weights."""
     file = folder / "config.json"
     config = json.loads(file.read_text())
     config[tower].update(changes)
@@ -280,103 +279,102 @@ def configure(folder: Path, tower: str, **changes: Any) -> None:
 @pytest.mark.parametrize(
     "change", [{"hidden_act": "gelu"}, {"layer_norm_eps": 1e-3}, {"num_attention_heads": 4}], ids=str
 )
-def test_published_weights_in_another_network_are_not_proven(
-    tower: str, change: dict[str, Any], saved: Path, monkeypatch: pytest.MonkeyPatch
+def test_published_weights_in_a_changed_network_are_nonstandard(
+    tower: str, change: dict[str, Any], clip_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, file_sha256(saved / "model.safetensors")))
-    before = load(str(saved))
-    configure(saved, tower, **change)
-    after = load(str(saved))
+    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, file_sha256(clip_folder / "model.safetensors")))
+    before = load(str(clip_folder))
+    configure(clip_folder, tower, **change)
+    after = load(str(clip_folder))
     assert after.weight_status == "nonstandard"
     assert CLIPExtractor(after, CPU).fingerprint != CLIPExtractor(before, CPU).fingerprint
-    told = [
-        CLIPExtractor(each, CPU)(some_clips(), asked(["a b", "c", "d"]), ["similarity"]) for each in (before, after)
-    ]
-    assert (told[0]["similarity"] - told[1]["similarity"]).abs().max() > 1e-6  # the reason
+    requests = requests_for(["a b", "c", "d"])
+    first, second = (CLIPExtractor(each, CPU)(random_clips(), requests, ["similarity"]) for each in (before, after))
+    assert (first["similarity"] - second["similarity"]).abs().max() > 1e-6
 
 
-def test_another_end_of_the_captions_is_another_network(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, file_sha256(saved / "model.safetensors")))
-    before = load(str(saved))
-    configure(saved, "text_config", eos_token_id=5)
-    after = load(str(saved))
+def test_a_changed_end_token_is_nonstandard(clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PUBLISHED, "acme/clip", ("0" * 40, file_sha256(clip_folder / "model.safetensors")))
+    before = load(str(clip_folder))
+    configure(clip_folder, "text_config", eos_token_id=5)
+    after = load(str(clip_folder))
     assert after.weight_status == "nonstandard"
     assert after.digest != before.digest
 
 
 @pytest.mark.parametrize(("tower", "part"), [("text_config", "text_model"), ("vision_config", "vision_model")])
-def test_a_network_of_fewer_layers_than_its_file_is_refused(tower: str, part: str, saved: Path) -> None:
-    """transformers would quietly leave the others out."""
-    configure(saved, tower, num_hidden_layers=1)
-    with pytest.raises(MissingData, match=rf"config\.json describes another CLIP model: it has no '{part}\.encoder"):
-        load(str(saved))
+def test_a_config_with_fewer_layers_than_the_weights_is_refused(tower: str, part: str, clip_folder: Path) -> None:
+    """Refuse surplus layers, which transformers silently drops."""
+    configure(clip_folder, tower, num_hidden_layers=1)
+    with pytest.raises(MissingData, match=rf"config\.json .*'{part}\.encoder"):
+        load(str(clip_folder))
 
 
-def test_the_configuration_of_an_untrained_model_counts_too(tiny: LoadedCLIP) -> None:
+def test_the_digest_of_an_untrained_model_covers_its_config(tiny: LoadedCLIP) -> None:
     config: Any = CLIPConfig.from_dict(tiny.model.config.to_dict())
     config.vision_config.hidden_act = "gelu"
     assert untrained(config).digest != tiny.digest
 
 
-def test_the_cache_of_the_hub_is_used(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_hub_model_is_loaded_offline(
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cached = tmp_path / "hub/models--acme--clip"
     (cached / "refs").mkdir(parents=True)
     (cached / "refs/main").write_text("0" * 40)
     (cached / "snapshots").mkdir()
-    saved.rename(cached / "snapshots" / ("0" * 40))
-    offline(monkeypatch, tmp_path / "hub")
+    clip_folder.rename(cached / "snapshots" / ("0" * 40))
+    set_offline(monkeypatch, tmp_path / "hub")
     assert load("acme/clip").identity == "acme/clip"
 
 
-def offline(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def set_offline(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
 
 
-def test_a_model_that_is_not_there_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    offline(monkeypatch, tmp_path)
+def test_a_missing_model_names_the_download_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_offline(monkeypatch, tmp_path)
     revision = PUBLISHED[_clip_model.MODEL][0]
     command = f"hf download openai/clip-vit-base-patch32 --revision {revision} config.json"
-    with pytest.raises(MissingData, match=f"'openai/clip-vit-base-patch32' .* HF_HUB_OFFLINE .* run `{command}"):
+    with pytest.raises(MissingData, match=f"HF_HUB_OFFLINE .*{command}"):
         plugins.load("extractor", "clip", CPU)
 
 
-def test_a_hub_out_of_reach_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_gives_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> str:
         raise OSError("no route to host")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
-    with pytest.raises(
-        MissingData, match=r"'acme/clip' .* cannot be fetched .*no route to host.*`hf download acme/clip"
-    ):
+    with pytest.raises(MissingData, match=r"'acme/clip' .*no route to host.*hf download acme/clip"):
         load("acme/clip")
 
 
-def test_a_folder_without_a_file_is_refused(saved: Path) -> None:
-    """transformers would quietly make up a tokenizer that knows no word."""
-    (saved / "tokenizer.json").unlink()
-    with pytest.raises(MissingData, match=r"tokenizer\.json is missing; run `hf download openai/clip"):
-        load(str(saved))
+def test_a_missing_tokenizer_is_refused(clip_folder: Path) -> None:
+    """Refuse a missing tokenizer, for which transformers silently builds an empty one."""
+    (clip_folder / "tokenizer.json").unlink()
+    with pytest.raises(MissingData, match=r"tokenizer\.json is missing; .*hf download openai/clip"):
+        load(str(clip_folder))
 
 
-def test_a_file_without_a_tensor_is_refused(saved: Path) -> None:
-    """transformers would quietly fill it with random numbers."""
-    tensors = load_file(saved / "model.safetensors")
+def test_a_missing_tensor_is_refused(clip_folder: Path) -> None:
+    """Refuse a missing tensor, which transformers silently initialises at random."""
+    tensors = load_file(clip_folder / "model.safetensors")
     del tensors["visual_projection.weight"]
-    save_file(tensors, saved / "model.safetensors", {"format": "pt"})
+    save_file(tensors, clip_folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(MissingData, match=r"'visual_projection\.weight' is missing"):
-        load(str(saved))
+        load(str(clip_folder))
 
 
-def test_a_damaged_file_is_refused(saved: Path) -> None:
-    content = (saved / "model.safetensors").read_bytes()
-    (saved / "model.safetensors").write_bytes(content[: len(content) // 2])
+def test_a_damaged_file_is_refused(clip_folder: Path) -> None:
+    content = (clip_folder / "model.safetensors").read_bytes()
+    (clip_folder / "model.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(MissingData, match="no readable CLIP model"):
-        load(str(saved))
+        load(str(clip_folder))
 
 
-def test_the_untrained_model_is_always_the_same(tiny: LoadedCLIP) -> None:
+def test_the_untrained_model_is_deterministic(tiny: LoadedCLIP) -> None:
     before = torch.get_rng_state()
     again = untrained(tiny.model.config)
     assert torch.equal(before, torch.get_rng_state())
@@ -390,4 +388,4 @@ def test_the_untrained_model_at_full_size() -> None:
     extractor: CLIPExtractor = plugins.load("extractor", "clip(weights='random')", CPU)
     assert extractor.outputs == {"similarity": 1, "consistency": 1, "embedding": 512}
     assert (extractor.side, extractor.max_tokens) == (224, 77)
-    check_extractor(extractor, some_clips(2, 2), asked(PROMPTS[:2]))
+    check_extractor(extractor, random_clips(2, 2), requests_for(PROMPTS[:2]))

@@ -1,3 +1,5 @@
+"""Tests of `vfbench.clips.arrays`: clips and features in .npy, .npz and .safetensors files."""
+
 from __future__ import annotations
 
 import os
@@ -11,17 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clipfiles import (
-    names,
-    stack,
-)
+from clipfiles import clip_names, grey_clips
 from safetensors.torch import save_file
 
 from vfbench import clips as folders
 from vfbench.clips import arrays
 from vfbench.errors import MissingData, UserError
 
-pytest.importorskip("av")  # without it no clip can be made, nor read
+pytest.importorskip("av")  # needed to write the clips
 
 
 # Array files
@@ -37,51 +36,50 @@ SAVERS: Mapping[str, Callable[[Path, np.ndarray], None]] = {
 
 
 @pytest.mark.parametrize("name", SAVERS)
-def test_array_files_hold_clips(tmp_path: Path, name: str) -> None:
-    SAVERS[name](tmp_path / name, stack())
-    found = folders.detect(tmp_path)
-    assert (found.kind, names(found)) == ("arrays", [f"{name}[{i}]" for i in range(3)])
-    clips = folders.read_clips(found, [2, 0], frames=3, stride=4)
-    assert torch.equal(clips, torch.from_numpy(stack()[[2, 0], 0:12:4]).permute(0, 1, 4, 2, 3))
+def test_clips_are_read_from_array_files(tmp_path: Path, name: str) -> None:
+    SAVERS[name](tmp_path / name, grey_clips())
+    folder = folders.detect(tmp_path)
+    assert (folder.kind, clip_names(folder)) == ("arrays", [f"{name}[{i}]" for i in range(3)])
+    clips = folders.read_clips(folder, [2, 0], frames=3, stride=4)
+    assert torch.equal(clips, torch.from_numpy(grey_clips()[[2, 0], 0:12:4]).permute(0, 1, 4, 2, 3))
     assert isinstance(arrays.open_clips(tmp_path / name), np.memmap) is (name != "packed.npz")
-    notes = {"packed.npz": "packed.npz is compressed: it is read into", "several.npz": "several.npz: not read: labels"}
-    assert [note[:41] for note in found.notes] == ([notes[name]] if name in notes else [])
+    notes = {"packed.npz": "packed.npz is compressed", "several.npz": "several.npz: not read: labels"}
+    assert len(folder.notes) == (name in notes)
+    assert all(note.startswith(notes[name]) for note in folder.notes)
 
 
-def test_several_array_files_are_read_one_after_another(tmp_path: Path) -> None:
+def test_array_files_are_read_in_natural_order(tmp_path: Path) -> None:
     for i in (2, 10):
         np.save(tmp_path / f"part{i}.npy", np.full((2, 3, 4, 4, 3), i, np.uint8))
-    found = folders.detect(tmp_path)
-    assert names(found) == ["part2.npy[0]", "part2.npy[1]", "part10.npy[0]", "part10.npy[1]"]
-    assert folders.read_clips(found, [1, 2], frames=3).amax((1, 2, 3, 4)).tolist() == [2, 10]
+    folder = folders.detect(tmp_path)
+    assert clip_names(folder) == ["part2.npy[0]", "part2.npy[1]", "part10.npy[0]", "part10.npy[1]"]
+    assert folders.read_clips(folder, [1, 2], frames=3).amax((1, 2, 3, 4)).tolist() == [2, 10]
 
 
-def test_an_array_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+def test_a_replaced_array_file_is_read_again(tmp_path: Path) -> None:
     for value in (7, 9):
         np.savez_compressed(tmp_path / "a.npz", np.full((1, 3, 4, 4, 3), value, np.uint8))
         os.utime(tmp_path / "a.npz", ns=(value, value))
         assert folders.read_clips(folders.detect(tmp_path), [0], frames=3).max() == value
 
 
-def test_a_file_that_cannot_be_mapped_is_read_once_for_all_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    np.savez_compressed(tmp_path / "a.npz", stack())
-    found, loads, second = folders.detect(tmp_path), [], threading.Event()
+def test_a_compressed_file_is_read_once_for_all_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "a.npz", grey_clips())
+    folder, calls, second = folders.detect(tmp_path), [], threading.Event()
     load = np.load
 
-    def slow(*arguments: Any, **options: Any) -> Any:
-        loads.append(arguments)
-        if len(loads) > 1:
+    def slow_load(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) > 1:
             second.set()
-        second.wait(0.3)  # for another to come in
+        second.wait(0.3)  # time for a second thread to start
         return load(*arguments, **options)
 
-    monkeypatch.setattr(np, "load", slow)
+    monkeypatch.setattr(np, "load", slow_load)
     with ThreadPoolExecutor(8) as pool:
-        clips = list(pool.map(lambda i: folders.read_clip(found, i % 3, frames=3), range(8)))
-    assert len(loads) == 1
-    assert torch.equal(clips[4], torch.from_numpy(stack()[1, :3]).permute(0, 3, 1, 2))
+        clips = list(pool.map(lambda i: folders.read_clip(folder, i % 3, frames=3), range(8)))
+    assert len(calls) == 1
+    assert torch.equal(clips[4], torch.from_numpy(grey_clips()[1, :3]).permute(0, 3, 1, 2))
 
 
 ZEROS = np.zeros
@@ -90,18 +88,17 @@ ZEROS = np.zeros
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (ZEROS((2, 4, 3, 8, 9), np.uint8), "uint8 (2, 4, 3, 8, 9); needed: clips as uint8 (B, T, H, W, 3) in 0..255, "
-         "or features as floats (N, D): save x.transpose(0, 1, 3, 4, 2)"),
-        (ZEROS((2, 3, 4, 8, 9), np.uint8), "uint8 (2, 3, 4, 8, 9); .*: save x.transpose(0, 2, 3, 4, 1)"),
-        (ZEROS((4, 8, 9, 3), np.uint8), "uint8 (4, 8, 9, 3); .*: save x[None] if it is one clip"),
+        (ZEROS((2, 4, 3, 8, 9), np.uint8), "uint8 (2, 4, 3, 8, 9); .*(B, T, H, W, 3).*(N, D).*"
+         "x.transpose(0, 1, 3, 4, 2)"),
+        (ZEROS((2, 3, 4, 8, 9), np.uint8), "uint8 (2, 3, 4, 8, 9); .*x.transpose(0, 2, 3, 4, 1)"),
+        (ZEROS((4, 8, 9, 3), np.uint8), "uint8 (4, 8, 9, 3); .*x[None]"),
         (ZEROS((2, 4, 8, 9, 1), np.uint8), "uint8 (2, 4, 8, 9, 1); needed"),
         (ZEROS((2, 4), np.uint8), "uint8 (2, 4); needed"),
-        (ZEROS((0, 4, 8, 9, 3), np.uint8), "uint8 (0, 4, 8, 9, 3) is empty; needed"),
+        (ZEROS((0, 4, 8, 9, 3), np.uint8), "uint8 (0, 4, 8, 9, 3) is empty"),
         (np.float32(5), "float32 () is empty"),
         (np.linspace(-1, 1, 2 * 4 * 3 * 3 * 3, dtype=np.float32).reshape(2, 4, 3, 3, 3)[::-1],
          "float32 (2, 4, 3, 3, 3), 0.0046"),
-        (np.full((2, 4, 3, 3, 3), 0.5), "float64 (2, 4, 3, 3, 3), 0.5 to 0.5 in the first; .*scale them to 0..1 and "
-         "save vfbench.video.to_uint8(x)"),
+        (np.full((2, 4, 3, 3, 3), 0.5), "float64 (2, 4, 3, 3, 3), 0.5 to 0.5 .*vfbench.video.to_uint8(x)"),
         (ZEROS((2, 4, 8, 9, 3), np.int64), "int64 (2, 4, 8, 9, 3); needed"),
         (ZEROS((2, 4), np.int64), "int64 (2, 4); needed"),
         (ZEROS((2, 4), np.complex64), "complex64 (2, 4); needed"),
@@ -119,64 +116,64 @@ def test_other_arrays_are_refused_with_type_and_shape(
         folders.detect(tmp_path)
 
 
-def test_the_array_that_is_meant_must_be_plain(tmp_path: Path) -> None:
-    one = ZEROS((2, 4, 8, 9, 3), np.uint8)
-    for held in ({"left": one, "right": one}, {"clips": one, "arr_0": one}):
-        np.savez(tmp_path / "a.npz", **held)  # type: ignore[arg-type]  # the stubs take a name for allow_pickle
-        with pytest.raises(MissingData, match=r"a\.npz holds .*: keep one array, or name it one of clips"):
+def test_an_ambiguous_or_empty_archive_is_refused(tmp_path: Path) -> None:
+    clips = ZEROS((2, 4, 8, 9, 3), np.uint8)
+    for named_arrays in ({"left": clips, "right": clips}, {"clips": clips, "arr_0": clips}):
+        np.savez(tmp_path / "a.npz", **named_arrays)  # type: ignore[arg-type]  # the stubs take a name for allow_pickle
+        with pytest.raises(MissingData, match=r"a\.npz .*clips"):
             folders.detect(tmp_path)
     np.savez(tmp_path / "a.npz")
-    with pytest.raises(MissingData, match="holds no array"):
+    with pytest.raises(MissingData, match="no array"):
         folders.detect(tmp_path)
 
 
-def test_damaged_array_files_are_named_and_nothing_is_unpickled(tmp_path: Path) -> None:
-    np.save(tmp_path / "whole.npy", stack())
-    np.savez(tmp_path / "whole.npz", stack())
-    save_file({"f": torch.zeros(2, 3)}, tmp_path / "whole.safetensors")
-    for path in sorted(tmp_path.glob("whole*")):
-        whole = path.read_bytes()
-        for content in (b"", b"<html>not found</html>", whole[:90], whole[:-1]):
+def test_damaged_and_pickled_array_files_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "valid.npy", grey_clips())
+    np.savez(tmp_path / "valid.npz", grey_clips())
+    save_file({"f": torch.zeros(2, 3)}, tmp_path / "valid.safetensors")
+    for path in sorted(tmp_path.glob("valid*")):
+        valid = path.read_bytes()
+        for content in (b"", b"<html>not found</html>", valid[:90], valid[:-1]):
             bad = tmp_path / "bad" / f"bad{path.suffix}"
             bad.parent.mkdir(exist_ok=True)
             bad.write_bytes(content)
-            with pytest.raises(MissingData, match=rf"bad\{path.suffix}: no readable \{path.suffix} file"):
+            with pytest.raises(MissingData, match=rf"bad\{path.suffix}: "):
                 folders.read_clips(folders.detect(bad), [2], frames=1)
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
-    with pytest.raises(MissingData, match=r"objects\.npy: object \(1,\); needed"):
+    with pytest.raises(MissingData, match=r"objects\.npy: object \(1,\)"):
         folders.detect(tmp_path / "objects.npy")
 
 
 # Features
 
 
-def test_features_are_read_from_all_their_formats(tmp_path: Path) -> None:
+def test_features_are_read_from_every_format(tmp_path: Path) -> None:
     values = torch.arange(6.0).reshape(3, 2) / 7
     np.save(tmp_path / "f1.npy", values.numpy())
     np.savez_compressed(tmp_path / "f2.npz", features=values.numpy(), ids=np.arange(3))
     save_file({"anything": values.half()}, tmp_path / "f10.safetensors")
-    found = folders.detect(tmp_path)
-    assert (found.kind, len(found), found.entries[-1].name) == ("features", 9, "f10.safetensors[2]")
-    assert torch.equal(folders.read_features(found), torch.cat([values, values, values.half().float()]))
+    folder = folders.detect(tmp_path)
+    assert (folder.kind, len(folder), folder.entries[-1].name) == ("features", 9, "f10.safetensors[2]")
+    assert torch.equal(folders.read_features(folder), torch.cat([values, values, values.half().float()]))
     np.save(tmp_path / "double.npy", values.double().numpy() + 1e-12)
     assert torch.equal(folders.read_features(folders.detect(tmp_path / "double.npy")), values.double() + 1e-12)
 
 
-def test_features_that_are_none_or_no_clips_are_refused(tmp_path: Path) -> None:
+def test_bad_or_mixed_features_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", np.array([[1.0], [np.nan], [np.inf]]))
-    found = folders.detect(tmp_path)
-    with pytest.raises(MissingData, match=r"f\.npy: row 1 holds NaN or infinity \(2 such rows\)"):
-        folders.read_features(found)
-    with pytest.raises(UserError, match=r"f\.npy holds features, not clips"):
-        folders.read_clips(found, [0], frames=1)
+    folder = folders.detect(tmp_path)
+    with pytest.raises(MissingData, match=r"f\.npy: row 1 .*NaN.*2"):
+        folders.read_features(folder)
+    with pytest.raises(UserError, match=r"f\.npy .*features, not clips"):
+        folders.read_clips(folder, [0], frames=1)
     np.save(tmp_path / "g.npy", ZEROS((2, 5), np.float32))
-    with pytest.raises(MissingData, match=r"features of different width \(1 in f\.npy, 5 in g\.npy\)"):
+    with pytest.raises(MissingData, match=r"1 in f\.npy, 5 in g\.npy"):
         folders.detect(tmp_path)
-    np.save(tmp_path / "f.npy", stack())
-    with pytest.raises(MissingData, match=r"holds array clips \(f\.npy\) and feature rows \(g\.npy\)"):
+    np.save(tmp_path / "f.npy", grey_clips())
+    with pytest.raises(MissingData, match=r"array clips \(f\.npy\) and feature rows \(g\.npy\)"):
         folders.detect(tmp_path)
-    with pytest.raises(UserError, match="holds arrays, not features"):
+    with pytest.raises(UserError, match="arrays, not features"):
         folders.read_features(folders.detect(tmp_path / "f.npy"))
     save_file({"clips": torch.zeros(2, 4, 8, 8, 3, dtype=torch.uint8)}, tmp_path / "c.safetensors")
-    with pytest.raises(MissingData, match=r"c\.safetensors: clips are read from \.npy or \.npz files"):
+    with pytest.raises(MissingData, match=r"c\.safetensors: .*\.npy or \.npz"):
         folders.detect(tmp_path / "c.safetensors")

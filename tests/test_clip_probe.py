@@ -1,4 +1,4 @@
-"""How many frames entries have and how large they are: of every kind, looked at once where that takes time."""
+"""Tests of `vfbench.clips.probe`: frame count and size of clips of every kind, and the cache for videos."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from clipfiles import FRAMES, HEIGHT, WIDTH, all_kinds, pictures, write_video
+from clipfiles import FRAMES, HEIGHT, WIDTH, all_kinds, grey_clip, write_video
 
 from vfbench import video
 from vfbench.clips import ClipFile, ClipFolder, detect, measure, measure_all
 from vfbench.errors import MissingData, UserError
 from vfbench.utils.files import read_json
 
-pytest.importorskip("av")  # without it no clip can be made, nor read
+pytest.importorskip("av")  # writes and reads the clips
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +27,22 @@ def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[ClipFile]:
     """Videos of 5, 6 and 7 frames, and an empty cache."""
     monkeypatch.setenv("VFBENCH_CACHE", str(tmp_path / "cache"))
     for frames in (5, 6, 7):
-        write_video(tmp_path / f"{frames}.mkv", pictures(frames=frames))
+        write_video(tmp_path / f"{frames}.mkv", grey_clip(frames=frames))
     return [ClipFile(f"{frames}.mkv", tmp_path / f"{frames}.mkv") for frames in (5, 6, 7)]
 
 
 @pytest.fixture
-def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the videos whose headers are read, as they are."""
-    seen: list[str] = []
+def read_headers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the videos whose headers are read, in order."""
+    names: list[str] = []
     header = video.header
 
-    def noted(path: Path) -> video.Header:
-        seen.append(path.name)
+    def record(path: Path) -> video.Header:
+        names.append(path.name)
         return header(path)
 
-    monkeypatch.setattr(video, "header", noted)
-    return seen
+    monkeypatch.setattr(video, "header", record)
+    return names
 
 
 def counts(entries: Sequence[ClipFile]) -> list[int]:
@@ -55,59 +55,59 @@ def test_every_kind_is_measured(kinds: Mapping[str, ClipFolder], kind: str) -> N
 
 
 def test_genuine_files_are_measured(real_data: Path) -> None:
-    found = detect(real_data / "ucf101/UCF-101")
-    assert measure_all(found.entries) == [(n, 240, 320) for n in (164, 107, 141, 240, 251)]
-    turned = ClipFile("video_90.mov", real_data / "decoder/video_90.mov")
-    assert measure(turned)[1:] == (568, 320)
+    folder = detect(real_data / "ucf101/UCF-101")
+    assert measure_all(folder.entries) == [(n, 240, 320) for n in (164, 107, 141, 240, 251)]
+    rotated = ClipFile("video_90.mov", real_data / "decoder/video_90.mov")
+    assert measure(rotated)[1:] == (568, 320)
 
 
 def test_features_have_no_frames(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds features, not clips"):
+    with pytest.raises(UserError, match="features, not clips"):
         measure(ClipFile("x.npy", tmp_path / "x.npy", kind="features"))
 
 
-def test_an_empty_frame_folder_is_named(tmp_path: Path) -> None:
+def test_an_empty_frame_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     with pytest.raises(MissingData, match="c holds no image"):
         measure(ClipFile("c", tmp_path / "c", kind="frames"))
 
 
-def test_videos_are_looked_at_once(
-    clips: Sequence[ClipFile], looked: list[str], capsys: pytest.CaptureFixture[str]
+def test_headers_of_videos_are_cached(
+    clips: Sequence[ClipFile], read_headers: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert counts(clips[:2]) == [5, 6]
-    told = capsys.readouterr()
-    assert "measured: 2/2 videos" in told.err
-    assert told.out == ""
+    captured = capsys.readouterr()
+    assert "measured: 2/2 videos" in captured.err
+    assert captured.out == ""
     assert counts(clips[::-1]) == [7, 6, 5]
-    assert looked == ["5.mkv", "6.mkv", "7.mkv"]
+    assert read_headers == ["5.mkv", "6.mkv", "7.mkv"]
     capsys.readouterr()
     assert counts([*clips, clips[0]]) == [5, 6, 7, 5]
     assert capsys.readouterr().err == ""
 
 
-def test_a_file_that_changed_is_looked_at_again(clips: Sequence[ClipFile], looked: list[str]) -> None:
+def test_a_changed_video_is_read_again(clips: Sequence[ClipFile], read_headers: list[str]) -> None:
     counts(clips)
-    write_video(clips[0].path, pictures(frames=9))
+    write_video(clips[0].path, grey_clip(frames=9))
     assert counts(clips) == [9, 6, 7]
     os.utime(clips[1].path, ns=(1, 1))
     counts(clips)
-    assert looked[3:] == ["5.mkv", "6.mkv"]
+    assert read_headers[3:] == ["5.mkv", "6.mkv"]
 
 
-def test_what_was_found_before_a_bad_video_is_kept(clips: Sequence[ClipFile], looked: list[str]) -> None:
+def test_results_before_a_bad_video_are_cached(clips: Sequence[ClipFile], read_headers: list[str]) -> None:
     clips[1].path.write_bytes(b"<html>not found</html>")
     for _ in range(2):
         with pytest.raises(MissingData, match=r"6\.mkv: "):
             counts(clips)
-    assert looked == ["5.mkv", "6.mkv", "6.mkv"]
+    assert read_headers == ["5.mkv", "6.mkv", "6.mkv"]
     clips[0].path.unlink()
     with pytest.raises(MissingData, match=r"5\.mkv: No such file"):
         counts(clips)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": null}', '{"a": [5]}', '{"a": [5, "x", 1]}'])
-def test_a_damaged_cache_is_made_again(
+def test_a_damaged_cache_is_replaced(
     clips: Sequence[ClipFile], content: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "cache").mkdir()
@@ -117,9 +117,9 @@ def test_a_damaged_cache_is_made_again(
     assert len(read_json(tmp_path / "cache/videos.json")) == 3
 
 
-def test_a_cache_that_cannot_be_written_is_no_obstacle(
+def test_an_unwritable_cache_is_a_warning(
     clips: Sequence[ClipFile], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "cache").touch()
     assert counts(clips) == [5, 6, 7]
-    assert "results are not cached" in capsys.readouterr().err
+    assert "not cached" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Every plug-in keeps what `vfbench.interfaces` promises; a new file is found by listing the folder."""
+"""Tests that every plug-in, found by listing the folders, keeps the contract of `vfbench.interfaces`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SMALL = ClipShape(4, 16, 16)
 
 
 def small_dataset(name: str, shape: ClipShape = SMALL) -> Dataset:
-    """A dataset at a small size; one that needs files finds them in VFBENCH_TEST_DATA, or the test is skipped."""
+    """Dataset at a small size; skips the test if its files are not in VFBENCH_TEST_DATA."""
     options: dict[str, Any] = {"frames": shape.frames, "height": shape.height, "width": shape.width}
     if "root" in plugins.options("dataset", name):
         options["root"] = str(DATA)
@@ -50,14 +50,14 @@ def small_dataset(name: str, shape: ClipShape = SMALL) -> Dataset:
 
 
 def some_requests(data: Dataset) -> list[Request]:
-    """Of three test clips whose first frames differ."""
+    """Requests of three test clips with different first frames."""
     indices = [0, 7, 19]
     rows = zip(data.labels("test", indices), data.captions("test", indices), indices, strict=True)
     return [Request(i, 100 + i, label, caption, source) for i, (label, caption, source) in enumerate(rows)]
 
 
 def small_sampler(name: str, data: Dataset, folder: Path) -> Sampler:
-    """A model as a user would load it: a control as it is, a trainable one from a checkpoint saved to `folder`."""
+    """Sampler of a model; a trainable one is loaded from a checkpoint that is saved to `folder`."""
     module, options = plugins.module("model", name), {}
     if hasattr(module, "create"):
         with torch.random.fork_rng():
@@ -76,18 +76,18 @@ def test_dataset(name: str) -> None:
     check_fingerprint(lambda shape: small_dataset(name, shape), SMALL)
 
 
-MADE_ELSEWHERE = {"diffusers", "folder"}  # nothing without files of others: their own tests check all of this
+EXTERNAL_CLIPS = {"diffusers", "folder"}  # need files; test_diffusers_baseline.py and test_model_folder.py check them
 
 
-@pytest.mark.parametrize("name", sorted(plugins.names("model").keys() - MADE_ELSEWHERE))
+@pytest.mark.parametrize("name", sorted(plugins.names("model").keys() - EXTERNAL_CLIPS))
 @pytest.mark.pitfall("one seed for a batch")
 def test_model(name: str, tmp_path: Path) -> None:
     data = small_dataset("shapes")
     check_sampler(small_sampler(name, data, tmp_path), some_requests(data))
 
 
-PUBLISHED = {"i3d", "c3d", "clip", "inception"}  # full size, so they take their time; with random weights
-TOO_LARGE = {"videomae"}  # a thousand million parameters: test_videomae.py checks a small one
+PUBLISHED = {"i3d", "c3d", "clip", "inception"}  # full size with random weights, slow
+TOO_LARGE = {"videomae"}  # 10^9 parameters; test_videomae.py checks a small one
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_metric(name: str) -> None:
     check_metric(metric)
 
 
-# The checks themselves can fail.
+# The checks can fail.
 
 
-class Careless:
-    """A sampler that is right, until it is told which promise to break."""
+class FaultySampler:
+    """Sampler that breaks the contract by this fault."""
 
     conditioning: Conditioning = "none"
     weights = "none"
@@ -138,7 +138,7 @@ class Careless:
         if self.fault == "other clips":
             seeds = [seed + 1000 * self.calls for seed in seeds]
         if self.fault == "its place":
-            seeds = [seed + 1000 * place for place, seed in enumerate(seeds)]
+            seeds = [seed + 1000 * position for position, seed in enumerate(seeds)]
         if self.fault == "its batch":
             seeds = [seed + 1000 * len(seeds) for seed in seeds]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -151,15 +151,15 @@ FAULTS = ["global random numbers", "the same clip", "other clips", "its place", 
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_careless_sampler_is_caught(fault: str) -> None:
+def test_a_faulty_sampler_is_caught(fault: str) -> None:
     requests = some_requests(shapes.build())
-    check_sampler(Careless("none"), requests)
+    check_sampler(FaultySampler("none"), requests)
     with pytest.raises(AssertionError, match=fault):
-        check_sampler(Careless(fault), requests)
+        check_sampler(FaultySampler(fault), requests)
 
 
-class Drifting(shapes.Shapes):
-    """A dataset whose clips change from call to call, or whose captions have a word too many."""
+class FaultyDataset(shapes.Shapes):
+    """Dataset whose clips change from call to call, or whose captions have an unknown word."""
 
     def __init__(self, fault: str) -> None:
         super().__init__(SMALL)
@@ -174,15 +174,15 @@ class Drifting(shapes.Shapes):
 
 
 @pytest.mark.parametrize("fault", ["the call", "words"])
-def test_a_drifting_dataset_is_caught(fault: str) -> None:
+def test_a_faulty_dataset_is_caught(fault: str) -> None:
     with pytest.raises(AssertionError, match=fault):
-        check_dataset(Drifting(fault))
+        check_dataset(FaultyDataset(fault))
 
 
-class Sloppy:
-    """A metric without a mistake of its own but those it is told to make."""
+class FaultyMetric:
+    """Metric that breaks the contract by this fault."""
 
-    name, title, output, minimum = "sloppy", "Sloppy", "features", 8
+    name, title, output, minimum = "faulty", "Faulty", "features", 8
 
     def __init__(self, fault: str) -> None:
         self.fault = fault
@@ -198,10 +198,10 @@ class Sloppy:
 
 
 @pytest.mark.parametrize("fault", ["changes", "is not better", "DID NOT RAISE"])
-def test_a_sloppy_metric_is_caught(fault: str) -> None:
-    caught = pytest.fail.Exception if fault == "DID NOT RAISE" else AssertionError  # the last one swallows NaN
-    with pytest.raises(caught, match=fault):
-        check_metric(Sloppy(fault))
+def test_a_faulty_metric_is_caught(fault: str) -> None:
+    expected = pytest.fail.Exception if fault == "DID NOT RAISE" else AssertionError  # it accepts NaN
+    with pytest.raises(expected, match=fault):
+        check_metric(FaultyMetric(fault))
 
 
 def test_a_fingerprint_that_ignores_the_shape_is_caught() -> None:

@@ -1,4 +1,4 @@
-"""The cost ledger is counted: parameters, operations and network calls agree with a count by hand."""
+"""Tests of `vfbench.pipeline.cost` and `vfbench.diffusion.flops`: parameters, FLOPs and network calls by hand count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from embedded import EMBEDDING, MODELS, saved_clip
+from embedded import EMBEDDING, MODELS, save_clip_vision
 from helpers import clips_of, tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -34,8 +34,8 @@ from vfbench.utils.files import file_sha256
 TRAINABLE = match_flops.trainable()
 
 
-class Convolution:
-    """A sampler that is one convolution over each of two 4x4 frames, three times."""
+class ConvolutionSampler:
+    """Sampler that applies one convolution three times to each of two 4x4 frames."""
 
     shape = ClipShape(2, 4, 4)
     conditioning: Conditioning = "none"
@@ -43,7 +43,7 @@ class Convolution:
 
     def __init__(self) -> None:
         self.network = nn.Conv2d(3, 3, 3, padding=1)
-        self.networks: Mapping[str, nn.Module] = {"network": self.network, "again": nn.Sequential(self.network)}
+        self.networks: Mapping[str, nn.Module] = {"network": self.network, "shared": nn.Sequential(self.network)}
 
     def sample(self, requests: Sequence[Request]) -> Clips:
         x = torch.rand(len(requests), 3, 4, 4)
@@ -52,50 +52,49 @@ class Convolution:
         return video.to_uint8(frames.detach().abs().clamp(0, 1))
 
 
-def test_flops_are_those_of_a_count_by_hand() -> None:
-    cost = measure(Convolution(), Request(0, 0, 0, ""))
-    # three times two frames; two operations for each of 3x3x3 weights at each of 3x4x4 outputs
+def test_flops_equal_a_count_by_hand() -> None:
+    cost = measure(ConvolutionSampler(), Request(0, 0, 0, ""))
+    # 3 applications, 2 frames, 2 FLOPs for each of 3x3x3 weights at each of 3x4x4 outputs
     assert cost.flops_per_clip == 3 * 2 * 2 * (3 * 3 * 3) * (3 * 4 * 4)
-    assert cost.parameters == 3 * 3 * 3 * 3 + 3  # shared by two networks, and counted once
-    assert (cost.evaluations, cost.calls) == (6, {"network": 6, "again": 0})
+    assert cost.parameters == 3 * 3 * 3 * 3 + 3  # shared by two networks, counted once
+    assert (cost.evaluations, cost.calls) == (6, {"network": 6, "shared": 0})
 
 
 @pytest.mark.parametrize(("guidance", "times"), [(1.0, 1), (2.0, 2)])
-def test_evaluations_are_steps_and_guidance_doubles_them(guidance: float, times: int, checkpoints: Path) -> None:
+def test_guidance_doubles_the_evaluations(guidance: float, times: int, checkpoints: Path) -> None:
     folder = checkpoints / "videofusion"
-    setting = BuildContext(shapes.build(), torch.device("cpu"), checkpoint=folder)
-    sampler = videofusion.build(setting, steps=3, guidance=guidance)
-    cost = measure(sampler, make_requests(setting.dataset, "test", 1, 0)[0])
+    context = BuildContext(shapes.build(), torch.device("cpu"), checkpoint=folder)
+    sampler = videofusion.build(context, steps=3, guidance=guidance)
+    cost = measure(sampler, make_requests(context.dataset, "test", 1, 0)[0])
     assert cost.evaluations == cost.calls["base"] == cost.calls["residual"] == 3 * times
-    assert cost.parameters == sum(
-        tensor.numel() for tensor in tensor_files_.read(folder / "model.safetensors").values()
-    )
+    tensors = tensor_files_.read(folder / "model.safetensors")
+    assert cost.parameters == sum(tensor.numel() for tensor in tensors.values())
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def test_flops_grow_with_steps_and_not_with_the_batch(checkpoints: Path) -> None:
-    given: dict[str, Any] = {"model": "vdm", "checkpoint": checkpoints / "vdm", "smoke": True, "device": "cpu"}
-    costs = [plan(RunOptions(steps=steps, batch_size=size, **given)).cost for steps, size in [(1, 1), (3, 1), (3, 9)]]
-    one, three, batched = (cost.flops_per_clip for cost in costs)
-    assert three == batched
-    assert 2.9 * one < three < 3 * one  # the condition is computed once
+def test_flops_grow_with_steps_not_with_the_batch_size(checkpoints: Path) -> None:
+    options: dict[str, Any] = {"model": "vdm", "checkpoint": checkpoints / "vdm", "smoke": True, "device": "cpu"}
+    costs = [plan(RunOptions(steps=steps, batch_size=size, **options)).cost for steps, size in [(1, 1), (3, 1), (3, 9)]]
+    single_step, three_steps, batched = (cost.flops_per_clip for cost in costs)
+    assert three_steps == batched
+    assert 2.9 * single_step < three_steps < 3 * single_step  # conditioning is computed once
 
 
 @pytest.mark.parametrize("control", ["real", "noise", "frozen"])
-def test_controls_cost_nothing(control: str) -> None:
+def test_controls_have_no_cost(control: str) -> None:
     cost = plan(RunOptions(model=control, smoke=True, device="cpu")).cost
     assert (cost.parameters, cost.flops_per_clip, cost.evaluations, cost.calls) == (0, 0, 0, {})
 
 
-def test_the_peak_of_memory_is_in_bytes() -> None:
+def test_peak_memory_is_in_bytes() -> None:
     assert 1e8 < peak_memory(torch.device("cpu")) < 1e12
 
 
 # Training.
 
 
-class Frames(nn.Module):
-    """One convolution over each frame, which reads no condition."""
+class FrameConvolution(nn.Module):
+    """Convolution over each frame, without conditioning."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,58 +108,58 @@ class Frames(nn.Module):
 class OneConvolution(OneNetwork):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.noise_prior, self.network = Independent(), Frames()
+        self.noise_prior, self.network = Independent(), FrameConvolution()
         self.condition = ConditioningEmbedding(len(config.classes), (), 8)
 
 
-def counted(model: DiffusionModel) -> int:
-    """What the counter sees of one real step of two clips; a fused attention would compute its scores twice."""
+def counted_flops(model: DiffusionModel) -> int:
+    """FLOPs of one executed step on two clips, with unfused attention, as a fused one computes its scores twice."""
     with sdpa_kernel(SDPBackend.MATH), count_flops() as counter:
         captions = ["a small red circle moves left over blue stripes"] * 2
-        drawn = model.draw(2, torch.Generator())
-        losses = model.training_losses(clips_of(model), [3, 4], captions, ["text", "text"], drawn)
+        draws = model.draw(2, torch.Generator())
+        losses = model.training_losses(clips_of(model), [3, 4], captions, ["text", "text"], draws)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]  # torch has no type
     return int(counter.get_total_flops())
 
 
-def test_training_flops_are_those_of_a_count_by_hand() -> None:
+def test_training_flops_equal_a_count_by_hand() -> None:
     config = ModelConfig("x", "x", "x", ClipShape(2, 4, 4), ("a",), (), {"schedule": "cosine", "parametrisation": "v"})
-    # Forward, and backward for the weights alone: nobody asks for the gradient of the clip.
+    # Forward, and backward for the weights only, as the clip needs no gradient.
     assert training_flops(OneConvolution(config)) == 2 * 2 * 2 * (3 * 3 * 3) * (3 * 4 * 4)
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_training_flops_are_those_of_a_real_step(name: str) -> None:
+def test_training_flops_equal_those_of_an_executed_step(name: str) -> None:
     model = plugins.module("model", name).create(tiny_dataset(side=16), "tiny")
-    assert 2 * training_flops(model) == counted(model)
+    assert 2 * training_flops(model) == counted_flops(model)
 
 
 def test_a_frozen_base_generator_is_not_counted_backward() -> None:
-    frozen, learning = tiny_videofusion(base_init="frozen", images=0), tiny_videofusion(images=0)
-    assert 2 * training_flops(frozen) == counted(frozen)
-    assert training_flops(frozen) < 0.9 * training_flops(learning)
+    frozen, trained = tiny_videofusion(base_init="frozen", images=0), tiny_videofusion(images=0)
+    assert 2 * training_flops(frozen) == counted_flops(frozen)
+    assert training_flops(frozen) < 0.9 * training_flops(trained)
 
 
-def test_a_base_generator_of_the_hub_is_counted() -> None:
-    pytest.importorskip("diffusers", reason="a base generator of the hub needs diffusers, which is an extra")
+def test_a_hub_base_generator_is_counted() -> None:
+    pytest.importorskip("diffusers", reason="needs the extra: diffusers")
     sizes = {"sample_size": 8, "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
     blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "in_channels": 3}
     hub = {**sizes, **blocks, "out_channels": 3, "class_embed_type": None, "num_class_embeds": None}
     model = tiny_videofusion(base={"hub": hub, "scheduler": {"prediction_type": "epsilon"}})
-    assert 2 * training_flops(model) == counted(model)
+    assert 2 * training_flops(model) == counted_flops(model)
     assert training_flops(model) != training_flops(tiny_videofusion())
 
 
 @pytest.mark.parametrize("clip", [False, True])
-def test_the_embedding_of_a_frame_and_its_prior_are_counted(clip: bool, tmp_path: Path) -> None:
-    found = saved_clip(tmp_path) / checkpoint_.TENSORS if clip else None
-    of_clip = {"encoder": str(tmp_path), "size": 6, "sha256": file_sha256(found)} if found else {}
-    model = MODELS["vdm"]({**EMBEDDING, **of_clip})
-    assert 2 * training_flops(model) == counted(model)
+def test_the_frame_embedding_and_its_prior_are_counted(clip: bool, tmp_path: Path) -> None:
+    weights = save_clip_vision(tmp_path) / checkpoint_.TENSORS if clip else None
+    clip_options = {"encoder": str(tmp_path), "size": 6, "sha256": file_sha256(weights)} if weights else {}
+    model = MODELS["vdm"]({**EMBEDDING, **clip_options})
+    assert 2 * training_flops(model) == counted_flops(model)
     assert training_flops(model) > training_flops(tiny_vdm())
 
 
-def test_counting_a_training_step_leaves_the_model_and_chance_alone() -> None:
+def test_counting_training_flops_changes_neither_model_nor_random_state() -> None:
     model = tiny_vdm()
     before, state = {name: p.clone() for name, p in model.named_parameters()}, torch.get_rng_state()
     training_flops(model)

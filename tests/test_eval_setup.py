@@ -1,4 +1,4 @@
-"""What is measured: the rules that are chosen, the networks that are loaded, and what the protocol then records."""
+"""Tests of `vfbench.pipeline.eval_setup`: chosen protocol, loaded extractors, recorded protocol and drawn clips."""
 
 from __future__ import annotations
 
@@ -28,287 +28,290 @@ SHAPES, UCF101 = Spec("shapes"), Spec("ucf101")
 RANDOM = EvalOptions(protocol="strict", num_real=64, weights="random")
 
 
-# What is loaded.
+# Loaded extractors.
 
 
-def measuring(n_fake: int | None = None, n_real: int | None = None, **options: Any) -> EvalSetup:
+def prepare_shapes(n_fake: int | None = None, n_real: int | None = None, **options: Any) -> EvalSetup:
     return prepare(SHAPES, CPU, EvalOptions(num_real=n_real, **options), n_fake)
 
 
-def test_only_the_networks_that_are_needed_are_loaded_and_the_id_stays(loads: list[str]) -> None:
-    some = measuring(protocol="strict", metrics=["fvd"], n_real=64)
-    assert loads == ["i3d(bn_eps=0.001, resize='squash')"]
-    assert some.protocol.id == measuring(protocol="strict", n_real=64).protocol.id
-    assert list(some.metrics) == ["fvd"]
-    assert list(some.protocol.measures) == ["fvd", "kvd"]
+def test_only_required_extractors_are_loaded_and_the_id_is_unchanged(loaded_specs: list[str]) -> None:
+    setup = prepare_shapes(protocol="strict", metrics=["fvd"], n_real=64)
+    assert loaded_specs == ["i3d(bn_eps=0.001, resize='squash')"]
+    assert setup.protocol.id == prepare_shapes(protocol="strict", n_real=64).protocol.id
+    assert list(setup.metrics) == ["fvd"]
+    assert list(setup.protocol.measures) == ["fvd", "kvd"]
 
 
-def test_a_metric_of_ones_own_choice_reads_what_its_file_says(loads: list[str]) -> None:
-    more = measuring(protocol="strict", metrics=["fvd", "clipsim", "precision", "is"], n_real=64)
-    sources = {name: measure.source for name, measure in more.protocol.measures.items()}
+def test_a_chosen_metric_reads_its_default_extractor(loaded_specs: list[str]) -> None:
+    setup = prepare_shapes(protocol="strict", metrics=["fvd", "clipsim", "precision", "is"], n_real=64)
+    sources = {name: measure.source for name, measure in setup.protocol.measures.items()}
     assert sources["clipsim"] == "clip.similarity"
     assert sources["precision"] == "i3d.logits"
     assert sources["is"] == "c3d.logits"
-    assert more.outputs == {"i3d": ["logits"], "clip": ["similarity"], "c3d": ["logits"]}
-    assert more.protocol.id != measuring(protocol="strict", n_real=64).protocol.id
+    assert setup.outputs == {"i3d": ["logits"], "clip": ["similarity"], "c3d": ["logits"]}
+    assert setup.protocol.id != prepare_shapes(protocol="strict", n_real=64).protocol.id
 
 
 @pytest.mark.pitfall("variants of the Inception Score")
 def test_a_metric_with_other_options_is_another_measure() -> None:
-    plain, other = (measuring(metrics=[text]).protocol for text in ("fvd", "fvd(ddof=0)"))
+    plain, other = (prepare_shapes(metrics=[text]).protocol for text in ("fvd", "fvd(ddof=0)"))
     assert plain.measures["fvd"].metric == JUDGE_MEASURES["fvd"]["metric"]
     assert (other.measures["fvd"].metric, other.measures["fvd"].source) == ("fvd(ddof=0)", "shapes_judge.features")
     assert plain.id != other.id
 
 
-def test_a_network_of_ones_own_choice_is_told_with_all_its_options(loads: list[str]) -> None:
-    asked: dict[str, Any] = {"protocol": "strict", "metrics": ["fvd", "fid"], "n_real": 256, "n_fake": 256}
-    said = measuring(extractors=["i3d=i3d(resize='tf1')"], **asked)
-    assert loads[0] == "i3d(bn_eps=0.001, dtype='float32', resize='tf1')"
-    assert said.protocol.extractors["i3d"] == loads[0]
-    assert said.protocol.extractors["inception"].startswith("inception(count=16, frames='")
-    assert said.protocol.measures["fid"].metric == "fid(ddof=1, frames=1)"
-    with pytest.raises(UserError, match=r"no network to replace .* called 'i4d': did you mean 'i3d'"):
-        measuring(protocol="strict", metrics=["fvd"], n_real=64, extractors=["i4d=i3d"])
+def test_a_chosen_extractor_is_recorded_with_all_its_options(loaded_specs: list[str]) -> None:
+    options: dict[str, Any] = {"protocol": "strict", "metrics": ["fvd", "fid"], "n_real": 256, "n_fake": 256}
+    setup = prepare_shapes(extractors=["i3d=i3d(resize='tf1')"], **options)
+    assert loaded_specs[0] == "i3d(bn_eps=0.001, dtype='float32', resize='tf1')"
+    assert setup.protocol.extractors["i3d"] == loaded_specs[0]
+    assert setup.protocol.extractors["inception"].startswith("inception(count=16, frames='")
+    assert setup.protocol.measures["fid"].metric == "fid(ddof=1, frames=1)"
+    with pytest.raises(UserError, match=r"'i4d'.*'i3d'"):
+        prepare_shapes(protocol="strict", metrics=["fvd"], n_real=64, extractors=["i4d=i3d"])
 
 
-def test_the_networks_of_the_first_results_are_told_as_then() -> None:
+def test_the_judge_is_recorded_by_its_fingerprint_alone() -> None:
     judge = plugins.load("extractor", "shapes_judge", CPU)
-    assert measuring(metrics=["fvd"]).protocol.extractors == {"shapes_judge": judge.fingerprint}
+    assert prepare_shapes(metrics=["fvd"]).protocol.extractors == {"shapes_judge": judge.fingerprint}
 
 
-def test_an_output_that_a_network_lacks_is_refused(loads: list[str]) -> None:
-    with pytest.raises(UserError, match=r"of extractor clip\(.*\) called 'consistency': known: logits"):
-        measuring(metrics=["clip_consistency"])
+def test_an_output_that_a_network_lacks_is_refused(loaded_specs: list[str]) -> None:
+    with pytest.raises(UserError, match=r"clip\(.*'consistency'.*logits"):
+        prepare_shapes(metrics=["clip_consistency"])
 
 
-def test_random_weights_are_asked_for_told_and_never_comparable(loads: list[str]) -> None:
-    found = prepare(SHAPES, CPU, RANDOM)
-    assert loads == ["i3d(bn_eps=0.001, resize='squash', weights='random')"]
-    assert found.protocol.extractors == {"i3d": f"{loads[0]} {Colour.fingerprint}"}
-    assert found.protocol.comparable is False
-    assert found.note.endswith("; NOT the published weights: i3d; these numbers compare with nothing")
-    assert found.note.startswith("strict, but height 32, width 32, start zero, geometry native")
-    with pytest.raises(UserError, match="--weights random: shapes_judge has no random weights; leave it out"):
-        measuring(weights="random")
-    with pytest.raises(UserError, match="no choice of --weights called 'randm': did you mean 'random'"):
-        measuring(weights="randm")
+def test_random_weights_are_noted_and_never_comparable(loaded_specs: list[str]) -> None:
+    setup = prepare(SHAPES, CPU, RANDOM)
+    assert loaded_specs == ["i3d(bn_eps=0.001, resize='squash', weights='random')"]
+    assert setup.protocol.extractors == {"i3d": f"{loaded_specs[0]} {Colour.fingerprint}"}
+    assert setup.protocol.comparable is False
+    assert "NOT the published weights: i3d" in setup.note
+    assert setup.note.startswith("strict, but height 32, width 32, start zero, geometry native")
+    with pytest.raises(UserError, match="--weights random: shapes_judge"):
+        prepare_shapes(weights="random")
+    with pytest.raises(UserError, match=r"--weights.*'randm'.*'random'"):
+        prepare_shapes(weights="randm")
 
 
-def test_weights_that_are_not_here_are_named_with_all_ways_out() -> None:
+def test_missing_weights_are_named_with_every_remedy() -> None:
     with pytest.raises(MissingData, match=r"weights fetch i3d(?s:.*)weights import i3d(?s:.*)--weights random"):
-        measuring(protocol="strict", n_real=64)
+        prepare_shapes(protocol="strict", n_real=64)
 
 
-def test_what_a_network_says_of_the_prompts_is_noted(loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extractor_note_on_the_prompts_is_a_remark(loaded_specs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Colour, "note", lambda self, requests: f"{len(requests)} prompts seen", raising=False)
-    found = measuring(metrics=["fvd", "clipsim"])
-    assert found.remarks([]) == ""  # the judge's CLIPSIM
-    strict = measuring(protocol="strict", metrics=["fvd", "clipsim"], n_real=64)
+    judge = prepare_shapes(metrics=["fvd", "clipsim"])
+    assert judge.remarks([]) == ""  # the judge's CLIPSIM
+    strict = prepare_shapes(protocol="strict", metrics=["fvd", "clipsim"], n_real=64)
     assert strict.remarks([Request(0, 0, 0, "")] * 3).endswith("; 3 prompts seen")
 
 
-# Numbers of clips.
+# Number of clips.
 
 
-def test_numbers_of_clips_are_the_protocols_unless_asked_for(loads: list[str]) -> None:
-    assert (measuring().protocol.n_fake, measuring().protocol.n_real) == (256, 2048)
-    strict = measuring(protocol="strict", metrics=["fvd"])
+def test_the_number_of_clips_is_the_protocols_by_default(loaded_specs: list[str]) -> None:
+    assert (prepare_shapes().protocol.n_fake, prepare_shapes().protocol.n_real) == (256, 2048)
+    strict = prepare_shapes(protocol="strict", metrics=["fvd"])
     assert (strict.protocol.n_fake, strict.protocol.n_real, strict.protocol.name) == (2048, 2048, "strict")
-    fewer = measuring(protocol="strict", metrics=["fvd"], n_fake=100, n_real=80)
+    fewer = prepare_shapes(protocol="strict", metrics=["fvd"], n_fake=100, n_real=80)
     assert (fewer.protocol.n_fake, fewer.protocol.n_real) == (100, 80)
     assert fewer.protocol.name == "strict(n_fake=100, n_real=80)"
-    assert measuring(n_fake=64).protocol.name == "shapes"
+    assert prepare_shapes(n_fake=64).protocol.name == "shapes"
 
 
 @pytest.mark.pitfall("more clips than there are")
-def test_more_real_clips_than_there_are_and_too_few_for_any_score_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MissingData, match=r"shapes has 1,048,576 real clips here.*2,097,152 are needed.*--num-real"):
-        measuring(n_real=1 << 21)
-    with pytest.raises(UserError, match="--num-real 3: a score and its floor need at least 4"):
-        measuring(n_real=3)
+def test_an_impossible_number_of_real_clips_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingData, match=r"1,048,576 .*2,097,152 .*--num-real"):
+        prepare_shapes(n_real=1 << 21)
+    with pytest.raises(UserError, match=r"--num-real 3: .*4"):
+        prepare_shapes(n_real=3)
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 3)
     with pytest.raises(MissingData, match=r"shapes has 3 real clips here \(train\), and 4 are needed$"):
-        measuring(smoke=True)
+        prepare_shapes(smoke=True)
 
 
 def test_too_few_real_clips_for_a_metric_are_refused() -> None:
     with pytest.raises(UserError, match="40 real clips are too few: fvd needs 64, is needs 64"):
-        measuring(n_real=40)
-    assert measuring(n_real=40, smoke=True).protocol.comparable is False
+        prepare_shapes(n_real=40)
+    assert prepare_shapes(n_real=40, smoke=True).protocol.comparable is False
 
 
-def test_every_real_clip_is_taken_where_the_protocol_says_so(loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_protocol_may_use_every_real_clip(loaded_specs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 80)
-    assert measuring(protocol="cd-fvd", metrics=["fvd"]).protocol.n_real == 80
+    assert prepare_shapes(protocol="cd-fvd", metrics=["fvd"]).protocol.n_real == 80
 
 
-# Frames and bytes of generated clips.
+# Frames and pixel values of generated clips.
 
 
-def test_a_model_of_another_size_is_refused(loads: list[str]) -> None:
-    protocol = measuring(protocol="strict", n_real=64).protocol
+def test_a_model_of_another_size_is_refused(loaded_specs: list[str]) -> None:
+    protocol = prepare_shapes(protocol="strict", n_real=64).protocol
     require_clips("any", ClipShape(17, 32, 32), protocol)
     for shape in (ClipShape(16, 64, 64), ClipShape(15, 32, 32)):
-        with pytest.raises(UserError, match=f"any makes clips of {shape}, and protocol strict.* scores 16x32x32"):
+        with pytest.raises(UserError, match=f"any makes clips of {shape}, .*strict.* 16x32x32"):
             require_clips("any", shape, protocol)
 
 
-def test_the_scored_frames_are_those_of_the_protocol() -> None:
-    protocol = measuring().protocol.model_copy(update={"drop_first": 2, "fake_stride": 3, "frames": 4})
+def test_the_protocol_chooses_the_scored_frames() -> None:
+    protocol = prepare_shapes().protocol.model_copy(update={"drop_first": 2, "fake_stride": 3, "frames": 4})
     assert list(range(30))[scored_frames(protocol)] == [2, 5, 8, 11]
     with pytest.raises(UserError, match="scores 12x32x32"):
         require_clips("any", ClipShape(11, 32, 32), protocol)
 
 
-def test_only_the_scored_frames_reach_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_scored_frames_reach_an_extractor() -> None:
     planned = plan(RunOptions(model="noise", num_samples=64, num_real=64, device="cpu"))
     assert planned.collector.frames == slice(0, 16, 1)
 
 
-def test_bytes_are_cut_off_where_the_protocol_does_it(loads: list[str], checkpoints: Any) -> None:
-    made = {}
+def test_tats_truncates_pixel_values_and_strict_rounds_them(loaded_specs: list[str], checkpoints: Any) -> None:
+    clips = {}
+    options: dict[str, Any] = {"metrics": ["fvd"], "num_samples": 64, "num_real": 64, "device": "cpu"}
     for name in ("strict", "tats"):
-        options: dict[str, Any] = {
-            "protocol": name,
-            "metrics": ["fvd"],
-            "num_samples": 64,
-            "num_real": 64,
-            "device": "cpu",
-        }
-        planned = plan(RunOptions(model="vdm", checkpoint=checkpoints / "vdm", steps=1, **options))
-        made[name] = planned.sampler.sample(planned.requests[:2]).int()
-    lower = made["strict"] - made["tats"]
-    assert set(lower.flatten().tolist()) == {0, 1}
+        run = RunOptions(model="vdm", checkpoint=checkpoints / "vdm", steps=1, protocol=name, **options)
+        planned = plan(run)
+        clips[name] = planned.sampler.sample(planned.requests[:2]).int()
+    difference = clips["strict"] - clips["tats"]
+    assert set(difference.flatten().tolist()) == {0, 1}
 
 
-def test_features_that_are_not_finite_are_refused_before_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
+def test_features_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = prepare_shapes(metrics=["fvd"], n_real=64, n_fake=64)
     broken = Colour("verified", ["features"])
     monkeypatch.setattr(Colour, "__call__", lambda *_: {"features": torch.tensor([[1.0], [float("nan")]])})
-    wanted = FeatureCollector({"colour": broken}, {"colour": ["features"]})
-    with pytest.raises(UserError, match=r"colour\.features of clip 1 is NaN or infinite"):
-        wanted.features(made.dataset.clips("test", [0, 1]), [Request(i, i, 0, "") for i in range(2)])
+    collector = FeatureCollector({"colour": broken}, {"colour": ["features"]})
+    with pytest.raises(UserError, match=r"colour\.features of clip 1 is NaN"):
+        collector.features(setup.dataset.clips("test", [0, 1]), [Request(i, i, 0, "") for i in range(2)])
 
 
-# Draws.
+# Draws of real clips.
 
 
-def test_the_first_clips_or_drawn_ones() -> None:
-    made = measuring(n_real=64)
-    protocol, data = made.protocol, made.dataset
-    ways = {way: protocol.model_copy(update={"selection": way}) for way in ("sorted", "all", "seeded", "windows")}
-    drawn = {way: real_clips.select(data, one, 5, 0) for way, one in ways.items()}
-    assert drawn["sorted"] == drawn["all"] == [0, 1, 2, 3, 4]
-    assert drawn["seeded"] == drawn["windows"] != real_clips.select(data, protocol, 5, 1)
+def test_selection_takes_the_first_clips_or_a_seeded_draw() -> None:
+    setup = prepare_shapes(n_real=64)
+    protocol, data = setup.protocol, setup.dataset
+    indices = {
+        selection: real_clips.select(data, protocol.model_copy(update={"selection": selection}), 5, 0)
+        for selection in ("sorted", "all", "seeded", "windows")
+    }
+    assert indices["sorted"] == indices["all"] == [0, 1, 2, 3, 4]
+    assert indices["seeded"] == indices["windows"] != real_clips.select(data, protocol, 5, 1)
 
 
-def test_the_first_are_the_first_by_name_whatever_their_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = measuring(n_real=64)
+def test_sorted_selection_orders_both_splits_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = prepare_shapes(n_real=64)
     names = {"train": ["b_2", "a_1"], "test": ["a_0", "c_0"]}
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 2)
     monkeypatch.setattr(shapes.Shapes, "names", lambda _, split: names[split], raising=False)
-    monkeypatch.setattr(shapes.Shapes, "keys", lambda *_: pytest.fail("not drawn by hash"), raising=False)
-    both = made.protocol.model_copy(update={"selection": "sorted", "split": "both"})
-    assert real_clips.select(made.dataset, both, 3, 0) == [2, 1, 0]
+    monkeypatch.setattr(shapes.Shapes, "keys", lambda *_: pytest.fail("drawn by hash"), raising=False)
+    protocol = setup.protocol.model_copy(update={"selection": "sorted", "split": "both"})
+    assert real_clips.select(setup.dataset, protocol, 3, 0) == [2, 1, 0]
 
 
-def test_each_draw_has_real_clips_of_its_own() -> None:
-    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
-    protocol = made.protocol.model_copy(update={"repeats": 2})
-    manifest = real_clips.draw(made.dataset, protocol)
-    reals = real_features(made.dataset, protocol, FeatureCollector(made.extractors, made.outputs), CPU, manifest)
+def test_each_draw_has_other_real_clips() -> None:
+    setup = prepare_shapes(metrics=["fvd"], n_real=64, n_fake=64)
+    protocol = setup.protocol.model_copy(update={"repeats": 2})
+    manifest = real_clips.draw(setup.dataset, protocol)
+    reals = real_features(setup.dataset, protocol, FeatureCollector(setup.extractors, setup.outputs), CPU, manifest)
     assert len(reals) == 2
     assert not torch.equal(*(real.clips["shapes_judge.features"] for real in reals))
 
 
 def test_clips_of_one_video_are_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
+    setup = prepare_shapes(metrics=["fvd"], n_real=64, n_fake=64)
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 4000)
     monkeypatch.setattr(
         shapes.Shapes, "videos", lambda self, split, indices: [i // 2000 for i in indices], raising=False
     )
-    manifest = real_clips.draw(made.dataset, made.protocol)
-    (real,) = real_features(made.dataset, made.protocol, FeatureCollector(made.extractors, made.outputs), CPU, manifest)
+    manifest = real_clips.draw(setup.dataset, setup.protocol)
+    (real,) = real_features(
+        setup.dataset, setup.protocol, FeatureCollector(setup.extractors, setup.outputs), CPU, manifest
+    )
     assert len(set(real.groups.tolist())) == 2
 
 
-def test_features_and_groups_stand_in_the_order_of_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
+def test_features_and_videos_follow_the_order_of_the_selection(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = prepare_shapes(metrics=["fvd"], n_real=64, n_fake=64)
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 20)
-    chosen, wanted = [25, 3, 39, 0, 25, 11], FeatureCollector(made.extractors, made.outputs)
-    found = features.features(made.dataset, "both", wanted, CPU, chosen)["shapes_judge.features"]
+    chosen, collector = [25, 3, 39, 0, 25, 11], FeatureCollector(setup.extractors, setup.outputs)
+    computed = features.features(setup.dataset, "both", collector, CPU, chosen)["shapes_judge.features"]
     for row, index in enumerate(chosen):
-        split, place = ("train", index) if index < 20 else ("test", index - 20)
-        clips = made.dataset.clips(split, [place])  # type: ignore[arg-type]
-        torch.testing.assert_close(found[row : row + 1], wanted.features(clips, [])["shapes_judge.features"])
-    sources = real_clips.videos(made.dataset, "both", chosen)
+        split, clip = ("train", index) if index < 20 else ("test", index - 20)
+        clips = setup.dataset.clips(split, [clip])  # type: ignore[arg-type]
+        torch.testing.assert_close(computed[row : row + 1], collector.features(clips, [])["shapes_judge.features"])
+    sources = real_clips.videos(setup.dataset, "both", chosen)
     assert sources == [("test", 5), ("train", 3), ("test", 19), ("train", 0), ("test", 5), ("train", 11)]
 
 
-def test_the_floor_is_found_by_clips_of_other_videos(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
+def test_the_floor_needs_clips_of_other_videos(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = prepare_shapes(metrics=["fvd"], n_real=64, n_fake=64)
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 400)
     for clips_a_video, enough in ((1, True), (400, False)):
         monkeypatch.setattr(
-            shapes.Shapes, "videos", lambda *told, n=clips_a_video: [i // n for i in told[2]], raising=False
+            shapes.Shapes,
+            "videos",
+            lambda self, split, indices, n=clips_a_video: [i // n for i in indices],
+            raising=False,
         )
-        manifest = real_clips.draw(made.dataset, made.protocol)
+        manifest = real_clips.draw(setup.dataset, setup.protocol)
         (real,) = real_features(
-            made.dataset, made.protocol, FeatureCollector(made.extractors, made.outputs), CPU, manifest
+            setup.dataset, setup.protocol, FeatureCollector(setup.extractors, setup.outputs), CPU, manifest
         )
         assert (real.holdout is not None) is enough
 
 
-def test_the_floor_is_not_that_of_the_first_clips_where_all_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
+def test_holdout_clips_are_unused_and_shuffled(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = prepare_shapes(metrics=["fvd"], n_real=64, n_fake=64)
     monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 180)
-    chosen = real_clips.select(made.dataset, made.protocol, 64, 0)
-    holdout = real_clips.holdout_clips(made.dataset, made.protocol, chosen, 0)
+    chosen = real_clips.select(setup.dataset, setup.protocol, 64, 0)
+    holdout = real_clips.holdout_clips(setup.dataset, setup.protocol, chosen, 0)
     assert len(holdout) == 64
     assert not set(holdout) & set(chosen)
     assert holdout != sorted(holdout)
 
 
-def test_each_draw_is_scored_on_its_own_part_and_mean_score() -> None:
+def test_the_score_is_the_mean_over_draws() -> None:
     rng = np.random.default_rng(0)
-    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
-    protocol = made.protocol.model_copy(update={"repeats": 2})
+    setup = prepare_shapes(metrics=["fvd"], n_real=64, n_fake=64)
+    protocol = setup.protocol.model_copy(update={"repeats": 2})
     source = "shapes_judge.features"
     fake, real = (torch.from_numpy(rng.normal(size=(2, 64, 3))) for _ in range(2))
-    reals = [features.Real({source: part}, None, np.arange(64)) for part in real]
-    together = scores(protocol, made.metrics, {source: fake.flatten(0, 1)}, reals, range(128))["fvd"]
-    alone = [
-        made.metrics["fvd"].score(f.numpy(), r.numpy(), seed=i) for i, (f, r) in enumerate(zip(fake, real, strict=True))
+    reals = [features.RealFeatures({source: part}, None, np.arange(64)) for part in real]
+    mean = scores(protocol, setup.metrics, {source: fake.flatten(0, 1)}, reals, range(128))["fvd"]
+    single_draws = [
+        setup.metrics["fvd"].score(f.numpy(), r.numpy(), seed=i)
+        for i, (f, r) in enumerate(zip(fake, real, strict=True))
     ]
-    assert together.value == pytest.approx(np.mean([score.value for score in alone]))
-    assert together.error == pytest.approx(np.sqrt(np.mean([score.error**2 for score in alone])))
-    assert together.note.startswith("mean of 2 draws, standard deviation ")
+    assert mean.value == pytest.approx(np.mean([score.value for score in single_draws]))
+    assert mean.error == pytest.approx(np.sqrt(np.mean([score.error**2 for score in single_draws])))
+    assert mean.note.startswith("mean of 2 draws")
 
 
-def test_prompts_of_one_real_clip_widen_the_error() -> None:
+def test_repeated_prompts_widen_the_error() -> None:
     rng = np.random.default_rng(0)
-    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
+    setup = prepare_shapes(metrics=["fvd"], n_real=64, n_fake=64)
     source = "shapes_judge.features"
     fake = torch.from_numpy(rng.normal(size=(8, 3)).repeat(8, axis=0))
-    reals = [features.Real({source: torch.from_numpy(rng.normal(size=(64, 3)))}, None, np.arange(64))]
+    reals = [features.RealFeatures({source: torch.from_numpy(rng.normal(size=(64, 3)))}, None, np.arange(64))]
     errors = [
-        scores(made.protocol, made.metrics, {source: fake}, reals, sources)["fvd"].error
+        scores(setup.protocol, setup.metrics, {source: fake}, reals, sources)["fvd"].error
         for sources in (range(64), [i // 8 for i in range(64)])
     ]
     assert errors[1] > 1.5 * errors[0]
 
 
-def test_a_score_that_is_no_number_is_refused() -> None:
-    made = measuring(metrics=["fvd"], n_real=64, n_fake=64)
-    with pytest.raises(UserError, match="FVD is nan: the features are too large"):
-        scores_.score_record(made.metrics["fvd"], Score(float("nan"), 0.0, 0.0, 0.0, 64, 64))
+def test_a_nan_score_is_refused() -> None:
+    setup = prepare_shapes(metrics=["fvd"], n_real=64, n_fake=64)
+    with pytest.raises(UserError, match="FVD is nan"):
+        scores_.score_record(setup.metrics["fvd"], Score(float("nan"), 0.0, 0.0, 0.0, 64, 64))
 
 
-def test_an_average_has_a_limit_only_where_every_draw_has_one() -> None:
+def test_a_mean_has_a_limit_only_if_every_draw_has_one() -> None:
     score = Score(2.0, 1.0, 3.0, 0.5, 10, 10, "", 0.5, 1.5, 0.25, 5.0)
-    whole = mean_score([score, score])
-    assert (whole.value, whole.limit, whole.limit_error, whole.slope) == (2.0, 1.5, 0.25, 5.0)
-    part = mean_score([score, Score(4.0, 3.0, 5.0, 0.5, 10, 10, error=0.5)])
-    assert (part.value, part.limit) == (3.0, None)
+    all_limits = mean_score([score, score])
+    assert (all_limits.value, all_limits.limit, all_limits.limit_error, all_limits.slope) == (2.0, 1.5, 0.25, 5.0)
+    one_limit = mean_score([score, Score(4.0, 3.0, 5.0, 0.5, 10, 10, error=0.5)])
+    assert (one_limit.value, one_limit.limit) == (3.0, None)
     assert mean_score([score]) is score

@@ -1,4 +1,4 @@
-"""`generate`: clips as files that say what they are, read back bit for bit, and score as the model itself does."""
+"""Tests of `vfbench generate` (`vfbench.pipeline.export`): clip files, their records, and their scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command, contents, results
+from conftest import Command, file_contents, results
 from helpers import CPU, tiny_dataset, tiny_vdm, tiny_videofusion
 from PIL import Image
 from torch import Tensor
@@ -28,7 +28,7 @@ TINY = "shapes(frames=4, height=8, width=8)"
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _tmp_cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -40,28 +40,28 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def of_vdm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vdm_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("vdm")
     tiny_vdm().save(folder)
     return folder
 
 
-def tiny(folder: Path, *more: object) -> list[object]:
-    """The arguments for clips of a tiny model."""
+def generate_args(folder: Path, *more: object) -> list[object]:
+    """Arguments of `vfbench generate` for a tiny checkpoint."""
     return ["generate", "--dataset", TINY, "--checkpoint", folder, "--device", "cpu", "--steps", 2, *more]
 
 
-def sampled(folder: Path, count: int, **options: Any) -> Tensor:
-    """What the tiny model makes of the first requests of a run with seed 0."""
-    setting = BuildContext(tiny_dataset(), CPU, checkpoint=folder)
-    model = plugins.load("model", plugins.Spec("videofusion", {"steps": 2, **options}), setting)
-    clips: Tensor = model.sample(requests.make_requests(setting.dataset, "test", count, 0))
+def sample(folder: Path, count: int, **options: Any) -> Tensor:
+    """Clips of the tiny model for the first `count` requests of a run with seed 0, without the command."""
+    context = BuildContext(tiny_dataset(), CPU, checkpoint=folder)
+    model = plugins.load("model", plugins.Spec("videofusion", {"steps": 2, **options}), context)
+    clips: Tensor = model.sample(requests.make_requests(context.dataset, "test", count, 0))
     return clips
 
 
-def read(folder: Path) -> Tensor:
-    found = folders.detect(folder / "clips")
-    clips: Tensor = folders.read_clips(found, range(len(found)), frames=folders.count_frames(found.entries[0]))
+def read_clips(folder: Path) -> Tensor:
+    detected = folders.detect(folder / "clips")
+    clips: Tensor = folders.read_clips(detected, range(len(detected)), frames=folders.count_frames(detected.entries[0]))
     return clips
 
 
@@ -70,8 +70,8 @@ def record(folder: Path) -> dict[str, Any]:
     return content
 
 
-def shown(path: str) -> tuple[tuple[int, int], int]:
-    """The size of a picture, and how many frames it has."""
+def image_info(path: str) -> tuple[tuple[int, int], int]:
+    """Width and height of an image, and its number of frames."""
     with Image.open(path) as image:
         return image.size, getattr(image, "n_frames", 1)
 
@@ -80,7 +80,7 @@ def shown(path: str) -> tuple[tuple[int, int], int]:
 
 
 @pytest.mark.parametrize("shape", [(16, 3, 32, 32), (1, 3, 8, 8), (5, 3, 9, 13)], ids=str)
-def test_mp4_and_png_lose_nothing(shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_mp4_and_png_are_lossless(shape: tuple[int, ...], tmp_path: Path) -> None:
     clip = torch.randint(256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     write_mp4(tmp_path / "a:b.mp4", clip, fps=25)
     assert torch.equal(video.decode(tmp_path / "a:b.mp4"), clip)
@@ -90,208 +90,207 @@ def test_mp4_and_png_lose_nothing(shape: tuple[int, ...], tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a:b.mp4", "frames"]
 
 
-@pytest.mark.parametrize("form", ["mp4", "npy", "png-folder"])
-def test_what_is_read_back_is_what_the_model_made(form: str, checkpoint: Path, vfbench: Command) -> None:
-    done = vfbench(*tiny(checkpoint, "-n", 3, "--output", "made", "--format", form, "--batch-size", 2))
-    assert done.code == 0, done.err
-    made = Path("made")
-    assert (read(made).int() - sampled(checkpoint, 3).int()).abs().max() <= 1  # batches of two and one
-    names = [entry.name for entry in folders.detect(made / "clips").entries]
-    asked = requests.make_requests(tiny_dataset(), "test", 3, 0)
-    assert read_captions(made / "prompts.tsv", "prompt") == {n: r.prompt for n, r in zip(names, asked, strict=True)}
-    assert read_captions(made / "seeds.tsv", "seed") == {n: str(r.seed) for n, r in zip(names, asked, strict=True)}
-    assert [clip["name"] for clip in record(made)["clips"]] == names
-    assert "score --real 'shapes(frames=4, height=8, width=8)' --fake made/clips --prompts made/prompts.tsv" in done.err
+@pytest.mark.parametrize("file_format", ["mp4", "npy", "png-folder"])
+def test_written_clips_are_the_sampled_clips(file_format: str, checkpoint: Path, vfbench: Command) -> None:
+    arguments = generate_args(checkpoint, "-n", 3, "--output", "out", "--format", file_format, "--batch-size", 2)
+    outcome = vfbench(*arguments)
+    assert outcome.code == 0, outcome.err
+    output = Path("out")
+    assert (read_clips(output).int() - sample(checkpoint, 3).int()).abs().max() <= 1  # batches of two and one
+    names = [entry.name for entry in folders.detect(output / "clips").entries]
+    expected = requests.make_requests(tiny_dataset(), "test", 3, 0)
+    assert read_captions(output / "prompts.tsv", "prompt") == {
+        n: r.prompt for n, r in zip(names, expected, strict=True)
+    }
+    assert read_captions(output / "seeds.tsv", "seed") == {n: str(r.seed) for n, r in zip(names, expected, strict=True)}
+    assert [clip["name"] for clip in record(output)["clips"]] == names
+    assert f"score --real '{TINY}' --fake out/clips --prompts out/prompts.tsv" in outcome.err
 
 
-def test_webp_is_to_look_at_and_says_so(checkpoint: Path, vfbench: Command) -> None:
-    done = vfbench(*tiny(checkpoint, "-n", 2, "--output", "made", "--format", "webp"))
-    assert "--format mp4, npy or png-folder" in done.err
-    assert "next:" not in done.err
-    assert shown("made/clips/000001.webp") == ((8, 8), 4)
+def test_webp_gets_a_note_that_it_cannot_be_scored(checkpoint: Path, vfbench: Command) -> None:
+    outcome = vfbench(*generate_args(checkpoint, "-n", 2, "--output", "out", "--format", "webp"))
+    assert "--format mp4, npy or png-folder" in outcome.err
+    assert "next:" not in outcome.err
+    assert image_info("out/clips/000001.webp") == ((8, 8), 4)
 
 
-def test_there_is_a_sheet_with_what_each_was_asked_for(checkpoint: Path, vfbench: Command) -> None:
-    vfbench(*tiny(checkpoint, "-n", 3, "--output", "made", "--batch-size", 1))
-    size, _ = shown("made/sheet.png")
-    assert size[1] > 3 * 64  # three rows of clips shown large, and captions
-    assert shown("made/clips.webp")[1] == 4
+def test_a_contact_sheet_and_an_animation_are_written(checkpoint: Path, vfbench: Command) -> None:
+    vfbench(*generate_args(checkpoint, "-n", 3, "--output", "out", "--batch-size", 1))
+    size, _ = image_info("out/sheet.png")
+    assert size[1] > 3 * 64  # three rows of enlarged clips, and captions
+    assert image_info("out/clips.webp")[1] == 4
 
 
-def test_the_same_command_makes_the_same_files(checkpoint: Path, vfbench: Command) -> None:
+def test_a_repeated_command_writes_equal_files(checkpoint: Path, vfbench: Command) -> None:
     for name in ("one", "two"):
-        assert vfbench(*tiny(checkpoint, "-n", 2, "--seed", 5, "--output", name)).code == 0
-    assert contents(Path("one")) == contents(Path("two"))
+        assert vfbench(*generate_args(checkpoint, "-n", 2, "--seed", 5, "--output", name)).code == 0
+    assert file_contents(Path("one")) == file_contents(Path("two"))
 
 
-# What is asked for.
+# Prompts, classes and options.
 
 
-def test_a_prompt_is_of_all_clips_and_their_seeds_differ(checkpoint: Path, vfbench: Command) -> None:
-    vfbench(*tiny(checkpoint, "-n", 2, "--prompt", CAPTION, "--output", "made"))
-    assert set(read_captions(Path("made/prompts.tsv"), "prompt").values()) == {CAPTION}
-    assert not Path("made/seeds.tsv").exists()  # no run asks for these
-    found = record(Path("made"))
-    assert [(clip["asked"], clip["seed"]) for clip in found["clips"]] == [(CAPTION, derive_seed(0, i)) for i in (0, 1)]
-    assert not torch.equal(*read(Path("made")))
+def test_clips_of_one_prompt_differ_by_seed(checkpoint: Path, vfbench: Command) -> None:
+    vfbench(*generate_args(checkpoint, "-n", 2, "--prompt", CAPTION, "--output", "out"))
+    assert set(read_captions(Path("out/prompts.tsv"), "prompt").values()) == {CAPTION}
+    assert not Path("out/seeds.tsv").exists()  # a benchmark run has no such requests
+    recorded = [(clip["asked"], clip["seed"]) for clip in record(Path("out"))["clips"]]
+    assert recorded == [(CAPTION, derive_seed(0, i)) for i in (0, 1)]
+    assert not torch.equal(*read_clips(Path("out")))
 
 
-def test_a_class_is_asked_for_by_its_name(checkpoint: Path, vfbench: Command) -> None:
+def test_a_class_is_chosen_by_name(checkpoint: Path, vfbench: Command) -> None:
     for name in ("circle grows", "square grows"):
-        done = vfbench(*tiny(checkpoint, "-n", 2, "--label", name, "--output", name))
-        assert done.code == 0, done.err
+        outcome = vfbench(*generate_args(checkpoint, "-n", 2, "--label", name, "--output", name))
+        assert outcome.code == 0, outcome.err
         assert set(read_captions(Path(name, "classes.tsv"), "class").values()) == {name}
         assert not Path(name, "prompts.tsv").exists()
         assert record(Path(name))["conditioning"] == "class"
-    assert not torch.equal(read(Path("circle grows")), read(Path("square grows")))
+    assert not torch.equal(read_clips(Path("circle grows")), read_clips(Path("square grows")))
 
 
-def test_fixed_base_noise_is_the_first_ones(checkpoint: Path, vfbench: Command) -> None:
+def test_shared_base_noise_is_that_of_the_first_clip(checkpoint: Path, vfbench: Command) -> None:
     vfbench(
-        *tiny(checkpoint, "-n", 3, "--prompt", CAPTION, "--share-base-noise", "--solver", "ddim", "--output", "made")
+        *generate_args(
+            checkpoint, "-n", 3, "--prompt", CAPTION, "--share-base-noise", "--solver", "ddim", "--output", "out"
+        )
     )
-    clips = read(Path("made"))
+    clips = read_clips(Path("out"))
     assert all(torch.equal(clip[1], clips[0][1]) for clip in clips)  # the base frame of four
     assert not torch.equal(clips[1][0], clips[0][0])
-    vfbench(*tiny(checkpoint, "-n", 1, "--prompt", CAPTION, "--solver", "ddim", "--output", "first"))
-    assert (read(Path("first"))[0].int() - clips[0].int()).abs().max() <= 1
-    assert {clip["base"] for clip in record(Path("made"))["clips"]} == {derive_seed(0, 0)}
+    vfbench(*generate_args(checkpoint, "-n", 1, "--prompt", CAPTION, "--solver", "ddim", "--output", "first"))
+    assert (read_clips(Path("first"))[0].int() - clips[0].int()).abs().max() <= 1
+    assert {clip["base"] for clip in record(Path("out"))["clips"]} == {derive_seed(0, 0)}
 
 
-def test_fixed_content_is_asked_for_alike_where_nothing_is_said(checkpoint: Path, vfbench: Command) -> None:
-    vfbench(*tiny(checkpoint, "-n", 3, "--share-base-noise", "--output", "made"))
-    assert len({clip["asked"] for clip in record(Path("made"))["clips"]}) == 1
+def test_shared_base_noise_without_prompt_repeats_one_prompt(checkpoint: Path, vfbench: Command) -> None:
+    vfbench(*generate_args(checkpoint, "-n", 3, "--share-base-noise", "--output", "out"))
+    assert len({clip["asked"] for clip in record(Path("out"))["clips"]}) == 1
 
 
-def test_without_a_checkpoint_the_training_is_named(vfbench: Command) -> None:
-    done = vfbench("generate", "--model", "vdm", "--dataset", "shapes(frames=4, height=8, width=8)", "--output", "made")
-    assert done.code == 4
-    assert "GPU-hours" in done.err
-    assert "vfbench train --model vdm --dataset 'shapes(frames=4, height=8, width=8)' --preset tiny" in done.err
-    assert not Path("made").exists()
+def test_a_missing_checkpoint_names_the_training_command(vfbench: Command) -> None:
+    outcome = vfbench("generate", "--model", "vdm", "--dataset", TINY, "--output", "out")
+    assert outcome.code == 4
+    assert "GPU-hours" in outcome.err
+    assert f"vfbench train --model vdm --dataset '{TINY}' --preset tiny" in outcome.err
+    assert not Path("out").exists()
 
 
-def test_clips_may_be_longer_than_the_models(checkpoint: Path, vfbench: Command) -> None:
-    done = vfbench(*tiny(checkpoint, "-n", 1, "--frames", 10, "--overlap", 1, "--output", "made"))
-    assert done.code == 0, done.err
-    assert torch.equal(read(Path("made")), sampled(checkpoint, 1, frames=10, overlap=1))
-    assert record(Path("made"))["shape"] == "10x8x8"
+def test_clips_may_be_longer_than_in_training(checkpoint: Path, vfbench: Command) -> None:
+    outcome = vfbench(*generate_args(checkpoint, "-n", 1, "--frames", 10, "--overlap", 1, "--output", "out"))
+    assert outcome.code == 0, outcome.err
+    assert torch.equal(read_clips(Path("out")), sample(checkpoint, 1, frames=10, overlap=1))
+    assert record(Path("out"))["shape"] == "10x8x8"
 
 
-def test_options_of_sampling_reach_the_clips(checkpoint: Path, vfbench: Command) -> None:
+def test_sampling_options_reach_the_sampler(checkpoint: Path, vfbench: Command) -> None:
     flags = ["--solver", "ddim", "--eta", 0.5, "--guidance", 3, "--threshold", 0.9]
-    assert vfbench(*tiny(checkpoint, "-n", 1, *flags, "--output", "made")).code == 0
-    expected = sampled(checkpoint, 1, solver="ddim", eta=0.5, guidance=3.0, threshold=0.9)
-    assert torch.equal(read(Path("made")), expected)
+    assert vfbench(*generate_args(checkpoint, "-n", 1, *flags, "--output", "out")).code == 0
+    expected = sample(checkpoint, 1, solver="ddim", eta=0.5, guidance=3.0, threshold=0.9)
+    assert torch.equal(read_clips(Path("out")), expected)
 
 
-def test_a_control_shows_its_real_clips(vfbench: Command) -> None:
-    assert vfbench("generate", "--model", "real", "--dataset", TINY, "-n", 2, "--output", "made").code == 0
+def test_the_real_control_writes_real_clips(vfbench: Command) -> None:
+    assert vfbench("generate", "--model", "real", "--dataset", TINY, "-n", 2, "--output", "out").code == 0
     data = tiny_dataset()
     sources = [request.source for request in requests.make_requests(data, "test", 2, 0)]
-    assert torch.equal(read(Path("made")), data.clips("test", sources))
+    assert torch.equal(read_clips(Path("out")), data.clips("test", sources))
 
 
-# What is refused.
+# Refused commands.
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "named"),
+    ("arguments", "code", "message"),
     [
-        (["--label", "circle grow"], 2, "no class of shapes called 'circle grow': did you mean 'circle grows'"),
-        (["--prompt", "a purple circle"], 2, "does not know 'purple'"),
-        (["--prompt", CAPTION, "--label", "circle grows"], 2, "--prompt and --label: .* one of them"),
-        (["--prompt", CAPTION, "--model", "videofusion(condition='class')"], 2, "takes a class: --label NAME"),
-        (["--label", "circle grows", "--model", "videofusion(condition='text')"], 2, "takes a prompt: --prompt TEXT"),
-        (["--prompt", CAPTION, "--model", "videofusion(condition='none')"], 2, "takes neither prompt nor class"),
-        (["-n", "0"], 2, "--num-samples 0: at least 1"),
-        (["--batch-size", "0"], 2, "--batch-size 0: .*at least 1"),
-        (["--batch-size", "few"], 2, "--batch-size few is invalid: give a whole number or auto"),
-        (["--format", "gif"], 2, "'gif' is not one of 'mp4'"),
-        (["--frames", "2"], 2, "frames 2: this model makes clips of 4 frames or longer"),
+        (["--label", "circle grow"], 2, "'circle grow'.*'circle grows'"),
+        (["--prompt", "a purple circle"], 2, "'purple'"),
+        (["--prompt", CAPTION, "--label", "circle grows"], 2, "--prompt and --label"),
+        (["--prompt", CAPTION, "--model", "videofusion(condition='class')"], 2, "--label NAME"),
+        (["--label", "circle grows", "--model", "videofusion(condition='text')"], 2, "--prompt TEXT"),
+        (["--prompt", CAPTION, "--model", "videofusion(condition='none')"], 2, "neither prompt nor class"),
+        (["-n", "0"], 2, "--num-samples 0"),
+        (["--batch-size", "0"], 2, "--batch-size 0"),
+        (["--batch-size", "few"], 2, "--batch-size few.*auto"),
+        (["--format", "gif"], 2, "'gif'.*'mp4'"),
+        (["--frames", "2"], 2, "frames 2: .*4 frames"),
         (["--eta", "0.5"], 2, "eta 0.5: solver dpm"),
         (["--threshold", "2"], 2, "threshold 2.0"),
-        (
-            ["--share-base-noise", "--threshold", "0.9"],
-            2,
-            "--share-base-noise with threshold 0.9: .* leave the threshold out",
-        ),
+        (["--share-base-noise", "--threshold", "0.9"], 2, "--share-base-noise with threshold 0.9"),
         (["--share-base-noise", "--model", "videofusion(threshold=0.99)"], 2, "--share-base-noise with threshold 0.99"),
         (["--checkpoint", "nowhere"], 4, "nowhere"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
-def test_what_makes_no_sense_is_refused_and_leaves_nothing(
-    arguments: list[str], code: int, named: str, checkpoint: Path, vfbench: Command
+def test_bad_arguments_are_refused_and_write_nothing(
+    arguments: list[str], code: int, message: str, checkpoint: Path, vfbench: Command
 ) -> None:
-    done = vfbench(*tiny(checkpoint, "-n", 1, "--output", "made", *arguments))
-    assert done.code == code
-    assert re.search(named, done.err), done.err
+    outcome = vfbench(*generate_args(checkpoint, "-n", 1, "--output", "out", *arguments))
+    assert outcome.code == code
+    assert re.search(message, outcome.err), outcome.err
     assert list(Path().iterdir()) == []
 
 
-def test_a_control_takes_no_class(vfbench: Command) -> None:
-    done = vfbench("generate", "--model", "real", "--dataset", TINY, "--label", "circle grows", "--output", "made")
-    assert (done.code, "real takes neither prompt nor class" in done.err) == (2, True)
+def test_a_class_for_a_control_is_refused(vfbench: Command) -> None:
+    outcome = vfbench("generate", "--model", "real", "--dataset", TINY, "--label", "circle grows", "--output", "out")
+    assert (outcome.code, "neither prompt nor class" in outcome.err) == (2, True)
 
 
-def test_a_model_whose_frames_share_nothing_has_no_base_to_fix(of_vdm: Path, vfbench: Command) -> None:
-    done = vfbench(*tiny(of_vdm, "--model", "vdm", "--share-base-noise", "--output", "made"))
-    assert done.code == 2
-    assert "--share-base-noise: vdm: its frames share no noise; choose a model whose frames do: videofusion" in done.err
+def test_sharing_base_noise_needs_a_model_with_a_noise_prior(vdm_checkpoint: Path, vfbench: Command) -> None:
+    outcome = vfbench(*generate_args(vdm_checkpoint, "--model", "vdm", "--share-base-noise", "--output", "out"))
+    assert outcome.code == 2
+    assert re.search("--share-base-noise: vdm: .*videofusion", outcome.err)
 
 
-@pytest.mark.parametrize("there", ["folder", "file"])
-def test_nothing_is_written_over(there: str, checkpoint: Path, vfbench: Command) -> None:
-    made = Path("made")
-    if there == "folder":
-        made.mkdir()
-    (made / "mine.txt" if there == "folder" else made).write_text("mine")
-    before = contents(Path())
-    done = vfbench(*tiny(checkpoint, "-n", 1, "--output", "made"))
-    assert (done.code, "made is there already" in done.err) == (2, True)
-    assert contents(Path()) == before
+@pytest.mark.parametrize("existing", ["folder", "file"])
+def test_existing_output_is_not_overwritten(existing: str, checkpoint: Path, vfbench: Command) -> None:
+    output = Path("out")
+    if existing == "folder":
+        output.mkdir()
+    (output / "mine.txt" if existing == "folder" else output).write_text("mine")
+    before = file_contents(Path())
+    outcome = vfbench(*generate_args(checkpoint, "-n", 1, "--output", "out"))
+    assert (outcome.code, "out is there already" in outcome.err) == (2, True)
+    assert file_contents(Path()) == before
 
 
-def test_an_empty_folder_is_filled(checkpoint: Path, vfbench: Command) -> None:
-    Path("made").mkdir()
-    assert vfbench(*tiny(checkpoint, "-n", 1, "--output", "made")).code == 0
-    assert len(read(Path("made"))) == 1
+def test_an_empty_output_folder_is_used(checkpoint: Path, vfbench: Command) -> None:
+    Path("out").mkdir()
+    assert vfbench(*generate_args(checkpoint, "-n", 1, "--output", "out")).code == 0
+    assert len(read_clips(Path("out"))) == 1
 
 
-def test_stopped_it_leaves_nothing_and_says_so(
-    checkpoint: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stopped(*_: Any, **__: Any) -> None:
+def test_an_interrupt_leaves_no_output(checkpoint: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vfbench.video.contact_sheet.write_sheet", stopped)
-    done = vfbench(*tiny(checkpoint, "-n", 1, "--output", "made"))
-    assert (done.code, "nothing was written to made" in done.err) == (130, True)
+    monkeypatch.setattr("vfbench.video.contact_sheet.write_sheet", interrupt)
+    outcome = vfbench(*generate_args(checkpoint, "-n", 1, "--output", "out"))
+    assert (outcome.code, "nothing was written to out" in outcome.err) == (130, True)
     assert list(Path().iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_named(checkpoint: Path, vfbench: Command) -> None:
+def test_an_output_folder_below_a_file_is_refused(checkpoint: Path, vfbench: Command) -> None:
     Path("file").write_text("")
-    done = vfbench(*tiny(checkpoint, "-n", 1, "--output", "file/made"))
-    assert done.code == 5
-    assert "file" in done.err
+    outcome = vfbench(*generate_args(checkpoint, "-n", 1, "--output", "file/made"))
+    assert outcome.code == 5
+    assert "file" in outcome.err
 
 
 @pytest.mark.parametrize(
-    ("number", "mend"),
+    ("error_number", "remedy"),
     [(errno.ENOENT, "choose another place"), (errno.ENOSPC, "make room there"), (errno.EDQUOT, "make room there")],
 )
-def test_only_a_full_disk_is_mended_by_room(
-    number: int, mend: str, checkpoint: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
+def test_write_errors_get_the_fitting_advice(
+    error_number: int, remedy: str, checkpoint: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*_: Any, **__: Any) -> None:
-        raise OSError(number, os.strerror(number))
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(error_number, os.strerror(error_number))
 
-    monkeypatch.setattr("vfbench.video.contact_sheet.write_sheet", refused)
-    done = vfbench(*tiny(checkpoint, "-n", 1, "--output", "made"))
-    assert done.code == 5
-    assert f"cannot write made ({os.strerror(number)}): {mend}" in done.err
+    monkeypatch.setattr("vfbench.video.contact_sheet.write_sheet", fail)
+    outcome = vfbench(*generate_args(checkpoint, "-n", 1, "--output", "out"))
+    assert outcome.code == 5
+    assert f"cannot write out ({os.strerror(error_number)}): {remedy}" in outcome.err
     assert list(Path().iterdir()) == []
 
 
@@ -299,24 +298,23 @@ def test_only_a_full_disk_is_mended_by_room(
 
 
 @pytest.mark.slow
-def test_as_a_folder_they_score_as_the_model_does(vfbench: Command) -> None:
+def test_written_clips_score_as_the_model_does(vfbench: Command) -> None:
     smoke = ["--device", "cpu", "--smoke", "--batch-size", 8]
     assert vfbench("run", "--steps", 1, *smoke, "--output", "model").code == 0
     count = results(Path("model"))["protocol"]["n_fake"]
-    assert vfbench("generate", "--steps", 1, "-n", count, "--device", "cpu", "--output", "made").code == 0
-    for way in ("prompts", "seeds"):
-        model = f"folder(root='made/clips', {way}='made/{way}.tsv')"
-        assert vfbench("run", "--model", model, *smoke, "--output", way).code == 0
-        found = results(Path(way))["scores"]
-        assert {n: s["value"] for n, s in found.items()} == pytest.approx(
-            {n: s["value"] for n, s in results(Path("model"))["scores"].items()}
-        )
+    assert vfbench("generate", "--steps", 1, "-n", count, "--device", "cpu", "--output", "out").code == 0
+    expected = {name: score["value"] for name, score in results(Path("model"))["scores"].items()}
+    for option in ("prompts", "seeds"):
+        model = f"folder(root='out/clips', {option}='out/{option}.tsv')"
+        assert vfbench("run", "--model", model, *smoke, "--output", option).code == 0
+        scores = {name: score["value"] for name, score in results(Path(option))["scores"].items()}
+        assert scores == pytest.approx(expected)
 
 
 @pytest.mark.slow
-def test_a_run_scores_the_protocols_frames_of_long_clips(vfbench: Command) -> None:
+def test_a_run_scores_the_first_frames_of_long_clips(vfbench: Command) -> None:
     smoke = ["--device", "cpu", "--smoke", "--batch-size", 8]
     for name, model in {"short": "videofusion(steps=1)", "long": "videofusion(steps=1, frames=20)"}.items():
-        done = vfbench("run", "--model", model, *smoke, "--output", name)
-        assert done.code == 0, done.err
+        outcome = vfbench("run", "--model", model, *smoke, "--output", name)
+        assert outcome.code == 0, outcome.err
     assert results(Path("long"))["scores"] == results(Path("short"))["scores"]

@@ -1,8 +1,10 @@
-"""The cells of a table say which number is the best and how sure it is, with the digits that this supports."""
+"""Tests of `vfbench.report.format`: digits, bold type and intervals in table cells."""
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 from resultfiles import OTHER, Record, best, build, inception, record, score
@@ -10,26 +12,41 @@ from resultfiles import OTHER, Record, best, build, inception, record, score
 from vfbench.report.format import rounded
 
 
-def test_best_follows_the_direction_and_leaves_out_reference_rows() -> None:
+def test_best_follows_the_direction_and_skips_reference_rows() -> None:
     runs = [record("real", 0.1, extra={"is": inception(7.9)}), record("vdm", 52, extra={"is": inception(6.9)})]
-    table = build([*runs, record("dit", 41, extra={"is": inception(6.8)})])
+    table = build([*runs, record("dit", 41, extra={"is": inception(6.6)})])
     assert table.header == ("model", "FVD ↓", "IS ↑")
     assert (best(table, 0), best(table, 1)) == (["dit"], ["vdm"])
 
 
-def test_equal_values_are_both_best_and_equal_looking_ones_are_not() -> None:
-    assert best(build([record("a", 41.3), record("b", 41.3), record("c", 50)])) == ["a", "b"]
-    assert best(build([record("a", 41.3), record("b", 41.30001)])) == ["a"]
-    assert best(build([record("a", 41.3), record("b", 50), record("real", 41.3)])) == ["a"]
+@pytest.mark.parametrize(
+    ("values", "p_value", "bold"),
+    [
+        ([41.3, 50], None, ["a"]),
+        ([41.3, 41.3, 50], None, []),
+        ([41.3, 45.2], None, []),  # the intervals, 2 to each side, overlap
+        ([41.3, 45.4], None, ["a"]),
+        ([41.3, 45.2], 0.049, ["a"]),
+        ([41.3, 50], 0.051, []),
+    ],
+)
+def test_only_a_difference_beyond_chance_is_bold(
+    values: list[float], p_value: float | None, bold: list[str], tmp_path: Path
+) -> None:
+    runs = [record(name, fvd, run=name) for name, fvd in zip("abc", values, strict=False)]
+    runs[0]["run_dir"] = str(tmp_path)
+    if p_value is not None:
+        (tmp_path / "comparisons.json").write_text(json.dumps({"b": {"fvd": p_value}}))
+    assert [name[:1] if name[:1] in "bc" else "a" for name in best(build([*runs, record("real", 41.3)]))] == bold
 
 
-def test_a_model_alone_is_not_best_and_nan_never_is() -> None:
+def test_a_single_model_or_nan_is_not_best() -> None:
     assert best(build([record("a"), record("real", 0.1)])) == []
     assert best(build([record("a", math.nan), record("b", 60), record("c", 50)])) == ["c"]
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    ("value", "text"),
     [
         (score(41.32, 2.13), "41.3 ± 2.1"),
         (score(1234.5, 88.0), "1234 ± 88"),
@@ -46,8 +63,8 @@ def test_a_model_alone_is_not_best_and_nan_never_is() -> None:
         (score(0.0) | {"value": None}, "nan"),
     ],
 )
-def test_digits_follow_the_interval(given: Record, text: str) -> None:
-    table = build([record("vdm") | {"scores": {"fvd": given}}])
+def test_digits_follow_the_interval(value: Record, text: str) -> None:
+    table = build([record("vdm") | {"scores": {"fvd": value}}])
     assert table.rows[0].cells[0].text == text
 
 
@@ -69,8 +86,8 @@ def test_a_metric_missing_in_a_row_is_a_dash() -> None:
 def test_one_floor_row_where_rows_share_n_else_a_floor_in_each_cell() -> None:
     shared = build([record("a"), record("b")])
     assert shared.rows[-1].cells[0].text == "2.1"
-    apart = build([record("a"), record("b") | {"scores": {"fvd": score(52, n_fake=64, floor=5.0)}}])
-    assert [row.cells[0].text for row in apart.rows] == ["41.3 ± 2.0 (floor 2.1)", "52.0 ± 2.0 (floor 5.0)"]
+    separate = build([record("a"), record("b") | {"scores": {"fvd": score(52, n_fake=64, floor=5.0)}}])
+    assert [row.cells[0].text for row in separate.rows] == ["41.3 ± 2.0 (floor 2.1)", "52.0 ± 2.0 (floor 5.0)"]
     fewer = build([record("a"), record("b") | {"scores": {"fvd": score(52, n_fake=64)}}])
     assert [row.kind for row in fewer.rows] == ["model", "model"]
 

@@ -1,4 +1,4 @@
-"""Inception's features are pytorch-fid's, whatever the batch; which frames they come from is said, and seeded."""
+"""Tests of the `inception` extractor: equality with pytorch-fid and torch-fidelity, frame choice, options."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Request
 from vfbench.metrics import _inception
 from vfbench.metrics._inception import DIM, SIDE, InceptionExtractor, create
-from vfbench.weights import WeightInfo
+from vfbench.weights.load import WeightInfo
 
 CPU = torch.device("cpu")
 
 
-class Glance(nn.Module):
-    """Stands in for the network where only its input matters: colours, then the first row of pixels."""
+class InputProbe(nn.Module):
+    """Network whose features are its input's mean colour and first row of pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,46 +36,46 @@ class Glance(nn.Module):
         return F.pad(torch.cat([x.mean((2, 3)), x[:, :, 0].flatten(1)], dim=1), (0, DIM - 3 - 3 * SIDE))
 
 
-def glancing(digest: str = "0" * 64, **options: Any) -> InceptionExtractor:
-    return InceptionExtractor(Glance(), WeightInfo(digest, weight_status="nonstandard"), CPU, **options)
+def probe_extractor(digest: str = "0" * 64, **options: Any) -> InceptionExtractor:
+    return InceptionExtractor(InputProbe(), WeightInfo(digest, weight_status="nonstandard"), CPU, **options)
 
 
-def some_clips(count: int = 3, frames: int = 4, height: int = 24, width: int = 30) -> Clips:
+def random_clips(count: int = 3, frames: int = 4, height: int = 24, width: int = 30) -> Clips:
     coarse = torch.rand(count * frames, 3, 5, 6, generator=torch.Generator().manual_seed(3))
     smooth = F.interpolate(coarse, (height, width), mode="bilinear")
     return smooth.mul(255).round().to(torch.uint8).reshape(count, frames, 3, height, width)
 
 
-def asked(count: int = 3, seed: int = 0) -> list[Request]:
+def requests_for(count: int = 3, seed: int = 0) -> list[Request]:
     return [Request(i, seed, 0, "") for i in range(count)]
 
 
 def features(extractor: InceptionExtractor, clips: Clips, requests: Sequence[Request] | None = None) -> Tensor:
-    return extractor(clips, asked(len(clips)) if requests is None else requests, ["features"])["features"]
+    return extractor(clips, requests_for(len(clips)) if requests is None else requests, ["features"])["features"]
 
 
-# The network.
+# Network.
 
 
-def test_features_are_those_of_pytorch_fid(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_match_pytorch_fid(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_rng_state()
     extractor: InceptionExtractor = plugins.load("extractor", "inception(frames='middle', weights='random')", CPU)
     assert torch.equal(before, torch.get_rng_state())
     assert extractor.weight_status == "nonstandard"
-    whole = {**extractor.network.state_dict(), "fc.weight": torch.zeros(1008, DIM), "fc.bias": torch.zeros(1008)}
-    monkeypatch.setattr("pytorch_fid.inception.load_state_dict_from_url", lambda *_, **__: whole)
-    theirs = InceptionV3().eval()  # loads strictly: the tensors have the names of its published file
-    clips = some_clips(2)
+    state = {**extractor.network.state_dict(), "fc.weight": torch.zeros(1008, DIM), "fc.bias": torch.zeros(1008)}
+    monkeypatch.setattr("pytorch_fid.inception.load_state_dict_from_url", lambda *_, **__: state)
+    reference = InceptionV3().eval()  # loads strictly: tensor names are those of the published file
+    clips = random_clips(2)
     with torch.no_grad():
-        expected = theirs(clips[:, 2].float() / 255)[0].flatten(1)
-    found = features(extractor, clips)
-    assert found.shape == (2, DIM)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    assert found.std() > 0.01
-    assert (found[0] - found[1]).abs().max() > 0.01
+        expected = reference(clips[:, 2].float() / 255)[0].flatten(1)
+    computed = features(extractor, clips)
+    assert computed.shape == (2, DIM)
+    torch.testing.assert_close(computed, expected, atol=1e-5, rtol=1e-4)
+    assert computed.std() > 0.01
+    assert (computed[0] - computed[1]).abs().max() > 0.01
 
 
-def test_all_of_it_is_to_be_filled() -> None:
+def test_the_network_has_94_convolutions_and_a_head() -> None:
     shapes = {name: tuple(value.shape) for name, value in create().state_dict().items()}
     assert shapes["fc.weight"] == (1008, DIM)
     assert sum(1 for name in shapes if name.endswith("conv.weight")) == 94
@@ -83,87 +83,89 @@ def test_all_of_it_is_to_be_filled() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", ["", "frames='all', count=4, ", "resize='tf1', "])
-def test_it_keeps_the_contract(options: str) -> None:
+def test_the_extractor_keeps_the_contract(options: str) -> None:
     extractor = plugins.load("extractor", f"inception({options}weights='random')", CPU)
-    check_extractor(extractor, some_clips(), asked())
+    check_extractor(extractor, random_clips(), requests_for())
 
 
 def test_missing_weights_name_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VFBENCH_WEIGHTS", str(tmp_path))
-    with pytest.raises(MissingData, match="python -m vfbench weights fetch inception"):
+    with pytest.raises(MissingData, match="vfbench weights fetch inception"):
         plugins.load("extractor", "inception", CPU)
 
 
-# What it sees.
+# Preprocessing.
 
 
-def test_half_pixel_is_the_input_of_pytorch_fid() -> None:
-    frames = some_clips()[:, 0]
-    theirs = 2 * F.interpolate(frames.float() / 255, (SIDE, SIDE), mode="bilinear", align_corners=False) - 1
-    torch.testing.assert_close(glancing().network_input(frames), theirs, atol=1e-6, rtol=0)
+def test_resize_half_pixel_equals_pytorch_fid() -> None:
+    frames = random_clips()[:, 0]
+    expected = 2 * F.interpolate(frames.float() / 255, (SIDE, SIDE), mode="bilinear", align_corners=False) - 1
+    torch.testing.assert_close(probe_extractor().network_input(frames), expected, atol=1e-6, rtol=0)
 
 
-def test_tf1_is_the_input_of_torch_fidelity() -> None:
-    extractor = glancing(resize="tf1")
-    same_size = some_clips(1, 1, SIDE, SIDE)[0]
+def test_resize_tf1_equals_torch_fidelity() -> None:
+    extractor = probe_extractor(resize="tf1")
+    same_size = random_clips(1, 1, SIDE, SIDE)[0]
     torch.testing.assert_close(extractor.network_input(same_size), (same_size.float() - 128) / 128)
     ramp = torch.arange(0, 250, 10, dtype=torch.uint8).expand(1, 3, 25, 25)
-    found = extractor.network_input(ramp)[0, 0, 0] * 128 + 128
-    expected = (torch.arange(SIDE) * (25 / SIDE)).clamp(max=24) * 10  # read at i * in / out, and no half pixel
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    row = extractor.network_input(ramp)[0, 0, 0] * 128 + 128
+    expected = (torch.arange(SIDE) * (25 / SIDE)).clamp(max=24) * 10  # sampled at i * in / out, without half pixels
+    torch.testing.assert_close(row, expected, atol=1e-3, rtol=0)
 
 
-def test_channels_have_an_order_and_bytes_a_range() -> None:
-    clips, extractor = some_clips(), glancing(frames="middle")
-    found = features(extractor, clips)
-    torch.testing.assert_close(features(extractor, clips.flip(2))[:, :3], found[:, :3].flip(1))
-    torch.testing.assert_close(found[:, :3], clips[:, 2].float().mean((2, 3)) / 127.5 - 1, atol=0.02, rtol=0)
+def test_channel_order_and_value_range_matter() -> None:
+    clips, extractor = random_clips(), probe_extractor(frames="middle")
+    rgb = features(extractor, clips)
+    torch.testing.assert_close(features(extractor, clips.flip(2))[:, :3], rgb[:, :3].flip(1))
+    torch.testing.assert_close(rgb[:, :3], clips[:, 2].float().mean((2, 3)) / 127.5 - 1, atol=0.02, rtol=0)
     with pytest.raises(TypeError):
         features(extractor, clips.float() / 255)
     with pytest.raises(UserError, match="0 or 1"):
         features(extractor, clips.clamp(max=1))
 
 
-# Which frames.
+# Frame choice.
 
 
-def test_a_random_frame_belongs_to_its_request_alone() -> None:
-    clips, extractor = some_clips(12, 4), glancing()
+def test_the_random_frame_depends_on_the_request_only() -> None:
+    clips, extractor = random_clips(12, 4), probe_extractor()
     state = torch.get_rng_state()
-    found = features(extractor, clips)
+    chosen = features(extractor, clips)
     assert torch.equal(state, torch.get_rng_state())
-    torch.testing.assert_close(features(extractor, clips.flip(0), asked(12)[::-1]).flip(0), found)
-    torch.testing.assert_close(features(extractor, clips[5:6], asked(12)[5:6]), found[5:6])
-    every = features(glancing(frames="all", count=4), clips).reshape(12, 4, DIM)
-    places = (every - found[:, None]).abs().amax(2).argmin(1)
-    assert torch.equal(every[range(12), places], found)
-    assert len(set(places.tolist())) == 4
-    assert (features(extractor, clips, asked(12, seed=1)) != found).any(1).float().mean() > 0.4
+    torch.testing.assert_close(features(extractor, clips.flip(0), requests_for(12)[::-1]).flip(0), chosen)
+    torch.testing.assert_close(features(extractor, clips[5:6], requests_for(12)[5:6]), chosen[5:6])
+    every = features(probe_extractor(frames="all", count=4), clips).reshape(12, 4, DIM)
+    frame_indices = (every - chosen[:, None]).abs().amax(2).argmin(1)
+    assert torch.equal(every[range(12), frame_indices], chosen)
+    assert len(set(frame_indices.tolist())) == 4
+    assert (features(extractor, clips, requests_for(12, seed=1)) != chosen).any(1).float().mean() > 0.4
 
 
-def test_the_middle_frame() -> None:
-    clips = some_clips(2, 5)
-    torch.testing.assert_close(features(glancing(frames="middle"), clips), features(glancing(), clips[:, 2:3]))
+def test_frames_middle_takes_the_middle_frame() -> None:
+    clips = random_clips(2, 5)
+    torch.testing.assert_close(
+        features(probe_extractor(frames="middle"), clips), features(probe_extractor(), clips[:, 2:3])
+    )
 
 
-def test_all_frames_lie_side_by_side() -> None:
-    clips, extractor = some_clips(3, 4), glancing(frames="all", count=4)
+def test_frames_all_concatenates_the_features_of_all_frames() -> None:
+    clips, extractor = random_clips(3, 4), probe_extractor(frames="all", count=4)
     assert extractor.outputs == {"features": 4 * DIM}
-    found = features(extractor, clips).reshape(3, 4, DIM)
-    for place in range(4):
-        torch.testing.assert_close(found[:, place], features(glancing(), clips[:, place : place + 1]))
+    per_frame = features(extractor, clips).reshape(3, 4, DIM)
+    for frame in range(4):
+        torch.testing.assert_close(per_frame[:, frame], features(probe_extractor(), clips[:, frame : frame + 1]))
 
 
 def test_another_number_of_frames_is_refused() -> None:
-    with pytest.raises(UserError, match=r"4 frames, but .* count=16: use inception\(frames='all', count=4\)"):
-        features(glancing(frames="all"), some_clips())
+    with pytest.raises(UserError, match=r"4 frames.*inception\(frames='all', count=4\)"):
+        features(probe_extractor(frames="all"), random_clips())
 
 
-def test_passes_are_small_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    extractor = glancing(frames="all", count=4)
-    whole = features(extractor, some_clips())
+def test_the_batch_size_does_not_change_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor = probe_extractor(frames="all", count=4)
+    expected = features(extractor, random_clips())
     monkeypatch.setattr(_inception, "BATCH_SIZE", 5)
-    torch.testing.assert_close(features(extractor, some_clips()), whole)
+    torch.testing.assert_close(features(extractor, random_clips()), expected)
     assert extractor.network.sizes == [12, 5, 5, 2]
 
 
@@ -176,7 +178,7 @@ def test_unknown_options_are_refused(option: str) -> None:
         plugins.load("extractor", f"inception({option})", CPU)
 
 
-def test_whatever_moves_a_number_moves_the_fingerprint() -> None:
+def test_the_fingerprint_covers_weights_and_options() -> None:
     options: list[dict[str, Any]] = [
         {},
         {"frames": "middle"},
@@ -185,5 +187,7 @@ def test_whatever_moves_a_number_moves_the_fingerprint() -> None:
         {"resize": "tf1"},
         {"digest": "1" * 64},
     ]
-    assert len({glancing(**each).fingerprint for each in options}) == len(options)
-    assert glancing(count=4).fingerprint == glancing(count=5).fingerprint  # one frame of a clip, however many it has
+    assert len({probe_extractor(**each).fingerprint for each in options}) == len(options)
+    assert (
+        probe_extractor(count=4).fingerprint == probe_extractor(count=5).fingerprint
+    )  # no effect with one frame per clip

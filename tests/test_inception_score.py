@@ -1,4 +1,4 @@
-"""The Inception Score against published implementations and closed forms, its error and its limit."""
+"""Tests of the Inception Score: published implementations, closed forms, error and limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vfbench.metrics import inception_score
 from vfbench.metrics.inception_score import inception_score as score_of_logits
 from vfbench.metrics.inception_score import split_scores
 
-# Golden values, made with the reference code of the named repositories (numpy 2.4.6).
+# Golden values from the reference code of the named repositories (numpy 2.4.6).
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from vfbench.metrics.inception_score import split_scores
         pytest.param(0.0, 2.195325754206357, id="no eps"),
     ],
 )
-def test_it_equals_tgan(eps: float, value: float) -> None:
+def test_the_score_equals_tgan(eps: float, value: float) -> None:
     assert score_of_logits(LOGITS, eps=eps) == pytest.approx(value, rel=1e-12)
     assert inception_score.build(eps=eps).score(LOGITS, LOGITS).value == pytest.approx(value, rel=1e-12)
 
@@ -37,16 +37,18 @@ def test_it_equals_tgan(eps: float, value: float) -> None:
         pytest.param(2020, 1.9923230526656923, 0.18103656052716138, id="torch-fidelity"),
     ],
 )
-def test_ten_splits_of_shuffled_clips_equal(seed: int, value: float, deviation: float) -> None:
+def test_ten_splits_of_shuffled_clips_equal_published_implementations(
+    seed: int, value: float, deviation: float
+) -> None:
     score = inception_score.build(splits=10, shuffle_seed=seed).score(LOGITS, LOGITS, seed=7)
     assert score.value == pytest.approx(value, rel=1e-9)
-    assert f"standard deviation over 10 splits {deviation:.4g}" in score.note
+    assert f"10 splits {deviation:.4g}" in score.note
     order = np.random.RandomState(seed).permutation(100)
     assert split_scores(LOGITS[order], splits=10).std() == pytest.approx(deviation, rel=1e-9)
 
 
-def test_parts_of_unlike_size_are_cut_as_by_stylegan_v_and_torch_fidelity() -> None:
-    """13 rows in five: part i ends at 13 (i + 1) // 5. numpy would put the longer parts first."""
+def test_splits_of_unequal_size_equal_stylegan_v_and_torch_fidelity() -> None:
+    """Split i of 13 rows in five ends at 13 (i + 1) // 5; `numpy.array_split` differs."""
     ends = [0, 2, 5, 7, 10, 13]
     parts = [score_of_logits(LOGITS[start:end]) for start, end in pairwise(ends)]
     np.testing.assert_allclose(split_scores(LOGITS[:13], splits=5), parts, rtol=1e-12)
@@ -60,13 +62,13 @@ def test_confident_balanced_and_constant_predictions() -> None:
     assert score_of_logits(one_hot) == pytest.approx(7)
     assert score_of_logits(one_hot, splits=4) == pytest.approx(7)
     assert score_of_logits(np.tile(LOGITS[:1], (10, 1))) == pytest.approx(1)
-    assert score_of_logits(LOGITS - 1e4) == pytest.approx(score_of_logits(LOGITS))  # logits have no origin
+    assert score_of_logits(LOGITS - 1e4) == pytest.approx(score_of_logits(LOGITS))  # invariant to shifts
 
 
 # Scores.
 
 
-def test_standard_error_is_the_spread_seen() -> None:
+def test_the_error_is_the_spread_of_repeated_samples() -> None:
     scores = [score_of_logits(gaussian(64, 5, seed=k, scale=2.0)) for k in range(200)]
     errors = [
         inception_score.build().score(gaussian(64, 5, seed=k, scale=2.0), LOGITS[:, :5], seed=k).error for k in range(8)
@@ -74,21 +76,21 @@ def test_standard_error_is_the_spread_seen() -> None:
     assert 0.8 < np.mean(errors) / np.std(scores, ddof=1) < 1.2
 
 
-def test_limit_takes_off_the_bias_of_few_clips() -> None:
+def test_the_limit_reduces_the_bias_of_few_clips() -> None:
     truth = score_of_logits(gaussian(200_000, 5, seed=0, scale=2.0))
     scores = [
         inception_score.build().score(gaussian(64, 5, seed=k, scale=2.0), LOGITS[:, :5], seed=k) for k in range(1, 13)
     ]
     bias = np.mean([score.value for score in scores]) - truth
-    left = np.mean([score.limit for score in scores if score.limit is not None]) - truth
+    limit_bias = np.mean([score.limit for score in scores if score.limit is not None]) - truth
     assert bias < 0
-    assert abs(left) < 0.5 * abs(bias)
+    assert abs(limit_bias) < 0.5 * abs(bias)
 
 
-def test_limit_is_that_of_all_clips_whatever_the_splits() -> None:
-    whole, split = (inception_score.build(splits=splits).score(LOGITS, LOGITS) for splits in (1, 4))
-    assert split.limit == whole.limit
-    assert split.value < whole.value
+def test_the_limit_does_not_depend_on_the_splits() -> None:
+    unsplit, split = (inception_score.build(splits=splits).score(LOGITS, LOGITS) for splits in (1, 4))
+    assert split.limit == unsplit.limit
+    assert split.value < unsplit.value
     assert split.limit is not None
     assert split.slope == pytest.approx(100 * (split.value - split.limit))
 
@@ -96,29 +98,29 @@ def test_limit_is_that_of_all_clips_whatever_the_splits() -> None:
 def test_too_few_clips_for_the_classes_have_no_limit() -> None:
     score = inception_score.build().score(LOGITS[:55], LOGITS)
     assert score.limit is None
-    assert "no limit: that takes N >= 56" in score.note
+    assert "N >= 56" in score.note
     assert inception_score.build().score(LOGITS[:56], LOGITS).limit is not None
 
 
-def test_clips_of_one_prompt_count_once() -> None:
+def test_copies_of_one_prompt_count_as_one_clip() -> None:
     repeated = np.repeat(LOGITS, 4, axis=0)
     groups = Groups(np.repeat(np.arange(100), 4), np.arange(100))
-    once = inception_score.build().score(LOGITS, LOGITS)
-    together = inception_score.build().score(repeated, LOGITS, groups=groups)
-    assert together.value == pytest.approx(once.value)
-    assert together.error == pytest.approx(once.error, rel=0.2)  # two bootstraps of 200
-    assert together.error > 1.6 * inception_score.build().score(repeated, LOGITS).error
+    single = inception_score.build().score(LOGITS, LOGITS)
+    grouped = inception_score.build().score(repeated, LOGITS, groups=groups)
+    assert grouped.value == pytest.approx(single.value)
+    assert grouped.error == pytest.approx(single.error, rel=0.2)  # 200 bootstrap samples each
+    assert grouped.error > 1.6 * inception_score.build().score(repeated, LOGITS).error
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"splits": 0}, "splits = 0"), ({"eps": -1e-7}, "eps = -1e-07"), ({"eps": 0.1}, "eps = 0.1")],
 )
-def test_options_that_mean_nothing_are_refused(options: dict[str, float], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         inception_score.build(**options)  # type: ignore[arg-type]
 
 
 def test_more_splits_than_clips_are_refused() -> None:
-    with pytest.raises(UserError, match="have 100 rows, and at least 101"):
+    with pytest.raises(UserError, match=r"100 rows.* 101"):
         score_of_logits(LOGITS, splits=101)

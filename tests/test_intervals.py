@@ -1,7 +1,7 @@
-"""The 95 % interval around the limit holds the truth in 90 to 99 % of repeats of a synthetic experiment.
+"""Tests of interval coverage: the 95 % interval around the limit contains the true value in 90 to 99 % of repeats.
 
-The truth is known: that of the distributions themselves, with infinitely many clips.
-`pytest -m slow -rP tests/test_intervals.py` makes this table; the repeats have the seeds 0 to 199:
+The true value is that of the distributions, with infinitely many clips.
+`pytest -m slow -rP tests/test_intervals.py` prints this table, from repeats with seeds 0 to 199:
 
     FVD, normal, N 256, M 512, D 16                      0.970
     FVD, heavy-tailed, N 256, M 512, D 16                0.955
@@ -20,8 +20,8 @@ The truth is known: that of the distributions themselves, with infinitely many c
     KVD, alike, normal, N 128, M 256, D 16               0.985
     KVD, alike, rectified, N 128, M 256, D 16            1.000
 
-With 512 clips of 101 classes the error of IS is 6 % too small: 0.895 in 200 repeats, 0.920 in 600. So no limit is given
-for fewer than 8 clips a class.
+With 512 clips of 101 classes the error of IS is 6 % too small: 0.895 in 200 repeats, 0.920 in 600. Therefore IS has no
+limit for fewer than 8 clips a class.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def normal(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
 
 
 def heavy(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
-    """Student's t with 6 degrees of freedom in all directions together, at unit covariance."""
+    """Multivariate Student's t with 6 degrees of freedom and unit covariance, (n, dim)."""
     tailed: np.ndarray = rng.standard_normal((n, dim)) * np.sqrt(4 / rng.chisquare(6, (n, 1)))
     return tailed
 
@@ -59,7 +59,7 @@ def skewed(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
 
 
 def rectified(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
-    """Not negative, and correlated through 8 directions, as what leaves a network; its moments are not 0 and 1."""
+    """Non-negative features correlated through 8 directions, as from a network, (n, dim); not standardised."""
     mixing = np.random.default_rng(99).standard_normal((8, dim))
     return np.maximum(rng.standard_normal((n, 8)) @ mixing, 0)
 
@@ -69,7 +69,7 @@ WHITE: Mapping[str, White] = {"normal": normal, "heavy-tailed": heavy, "skewed":
 
 @dataclass(frozen=True)
 class Example:
-    """A metric, how both samples are drawn, and what it would say of infinitely many clips."""
+    """Metric, function that draws both samples, and true value with infinitely many clips."""
 
     metric: Metric
     draw: Draw
@@ -77,26 +77,26 @@ class Example:
     groups: Groups | None = None
 
 
-def video_distance(kind: str, n: int, m: int, dim: int, *, alike: bool = False, each: int = 1) -> Example:
-    """FVD of a model that is off in mean, scale and correlation, or `alike`; `each` clips share a prompt."""
+def video_distance(kind: str, n: int, m: int, dim: int, *, perfect: bool = False, each: int = 1) -> Example:
+    """FVD of a model with another mean and covariance, or a perfect one (`perfect`); `each` clips share a prompt."""
     fixed = np.random.default_rng(99)
-    spread = np.diag(np.arange(1, dim + 1) ** -0.5)  # a spectrum that falls as those of networks do
+    spread = np.diag(np.arange(1, dim + 1) ** -0.5)  # decaying spectrum, as of network features
     rotation = np.linalg.qr(fixed.standard_normal((dim, dim)))[0]
-    shape = spread if alike else 0.8 * spread @ (np.eye(dim) + 0.3 * rotation)
-    mean = np.zeros(dim) if alike else 0.5 * spread @ fixed.standard_normal(dim)
-    own = with_moments(4 * dim, mean, shape @ shape.T, seed=1), with_moments(4 * dim, 0 * mean, spread**2, seed=2)
+    shape = spread if perfect else 0.8 * spread @ (np.eye(dim) + 0.3 * rotation)
+    mean = np.zeros(dim) if perfect else 0.5 * spread @ fixed.standard_normal(dim)
+    moments = with_moments(4 * dim, mean, shape @ shape.T, seed=1), with_moments(4 * dim, 0 * mean, spread**2, seed=2)
 
     def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         prompts, clips = (WHITE[kind](rng, count, dim) for count in (n // each, n))
-        alone = clips if each == 1 else np.sqrt(0.7) * np.repeat(prompts, each, axis=0) + np.sqrt(0.3) * clips
-        return alone @ shape.T + mean, WHITE[kind](rng, m, dim) @ spread
+        fake = clips if each == 1 else np.sqrt(0.7) * np.repeat(prompts, each, axis=0) + np.sqrt(0.3) * clips
+        return fake @ shape.T + mean, WHITE[kind](rng, m, dim) @ spread
 
     groups = Groups(np.repeat(np.arange(n // each), each), np.arange(m)) if each > 1 else None
-    return Example(fvd.build(), draw, frechet_distance(*own), groups)
+    return Example(fvd.build(), draw, frechet_distance(*moments), groups)
 
 
 def kernel_video_distance(kind: str, n: int, m: int, dim: int, *, scale: float = 0.7) -> Example:
-    """KVD of a model whose clips are real ones scaled: then the truth is made of the moments of (y.y' / dim)."""
+    """KVD of a model that scales real features; the true value follows from the moments of y.y' / dim."""
 
     def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return scale * WHITE[kind](rng, n, dim), WHITE[kind](rng, m, dim)
@@ -122,15 +122,15 @@ def similarity(n: int) -> Example:
     return Example(clipsim.build(), draw, 0.225)
 
 
-def coverage(case: Example, repeats: int) -> float:
-    """The share of repeats in which the interval around the limit holds the truth."""
-    held = 0
+def coverage(example: Example, repeats: int) -> float:
+    """Share of repeats whose interval around the limit contains the true value."""
+    hits = 0
     for seed in range(repeats):
-        score = case.metric.score(*case.draw(np.random.default_rng(seed)), groups=case.groups, seed=seed)
+        score = example.metric.score(*example.draw(np.random.default_rng(seed)), groups=example.groups, seed=seed)
         assert score.limit is not None
         assert score.limit_error is not None
-        held += abs(score.limit - case.truth) < 1.96 * score.limit_error
-    return held / repeats
+        hits += abs(score.limit - example.truth) < 1.96 * score.limit_error
+    return hits / repeats
 
 
 SLOW = {
@@ -147,9 +147,9 @@ SLOW = {
     "IS, N 1024, 101 classes": partial(inception, 1024, 101),
     "CLIPSIM, skewed, N 64": partial(similarity, 64),
 }
-ALIKE = {
-    "FVD, alike, normal, N 256, M 512, D 16": partial(video_distance, "normal", 256, 512, 16, alike=True),
-    "FVD, alike, heavy-tailed, N 256, M 512, D 16": partial(video_distance, "heavy-tailed", 256, 512, 16, alike=True),
+PERFECT = {
+    "FVD, alike, normal, N 256, M 512, D 16": partial(video_distance, "normal", 256, 512, 16, perfect=True),
+    "FVD, alike, heavy-tailed, N 256, M 512, D 16": partial(video_distance, "heavy-tailed", 256, 512, 16, perfect=True),
     "KVD, alike, normal, N 128, M 256, D 16": partial(kernel_video_distance, "normal", 128, 256, 16, scale=1.0),
     "KVD, alike, rectified, N 128, M 256, D 16": partial(kernel_video_distance, "rectified", 128, 256, 16, scale=1.0),
 }
@@ -157,21 +157,19 @@ ALIKE = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
-def test_interval_around_the_limit_holds_the_truth(name: str) -> None:
-    found = coverage(SLOW[name](), 200)
-    print(f"    {name:52} {found:.3f}")
-    assert 0.90 <= found <= 0.99
+def test_the_interval_around_the_limit_has_95_percent_coverage(name: str) -> None:
+    share = coverage(SLOW[name](), 200)
+    print(f"    {name:52} {share:.3f}")
+    assert 0.90 <= share <= 0.99
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALIKE)
-def test_interval_of_a_perfect_model_is_rather_too_wide(name: str) -> None:
-    """Between equal distributions all is of the second order, which the error of FVD counts twice, that of KVD at least
-    once: where the distance is large by chance, its error is, too.
-    """
-    found = coverage(ALIKE[name](), 200)
-    print(f"    {name:52} {found:.3f}")
-    assert found >= 0.95
+@pytest.mark.parametrize("name", PERFECT)
+def test_the_interval_of_a_perfect_model_is_conservative(name: str) -> None:
+    """Expect at least 95 %: for equal distributions the error, of second order, grows with the distance."""
+    share = coverage(PERFECT[name](), 200)
+    print(f"    {name:52} {share:.3f}")
+    assert share >= 0.95
 
 
 QUICK = {
@@ -182,11 +180,11 @@ QUICK = {
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_interval_around_the_limit_holds_the_truth_mostly(name: str) -> None:
-    assert coverage(QUICK[name](), 25) >= 0.8  # fewer than 20 of 25 come once in 3,000 such tests
+def test_the_interval_around_the_limit_covers_most_repeats(name: str) -> None:
+    assert coverage(QUICK[name](), 25) >= 0.8  # fewer than 20 of 25 occur once in 3,000 such tests
 
 
-def test_an_interval_around_the_value_itself_misses_the_truth() -> None:
-    case = video_distance("normal", 64, 64, 16, alike=True)
-    scores = [case.metric.score(*case.draw(np.random.default_rng(seed)), seed=seed) for seed in range(10)]
-    assert all(score.low > case.truth for score in scores)  # the bias that the limit takes off
+def test_the_interval_around_the_value_is_biased() -> None:
+    example = video_distance("normal", 64, 64, 16, perfect=True)
+    scores = [example.metric.score(*example.draw(np.random.default_rng(seed)), seed=seed) for seed in range(10)]
+    assert all(score.low > example.truth for score in scores)  # the limit removes this bias

@@ -1,4 +1,4 @@
-"""Clips longer than their model's: windows that share the base noise, apart or overlapping."""
+"""Tests of `vfbench.diffusion.long_video`: clips longer than the model's, from windows that share the base noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import CPU, requests, setting, tiny_dataset
+from helpers import CPU, build_context, requests, tiny_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -17,7 +17,7 @@ from vfbench.diffusion.long_video import LongVideoPlan
 from vfbench.diffusion.priors import Decomposed, Mixed, SharedNoisePrior
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.diffusion.schedule import Prediction
-from vfbench.diffusion.solvers import SOLVERS
+from vfbench.diffusion.solver_options import SOLVERS
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import BuildContext, ClipShape, Request, derive_seed
 from vfbench.models import videofusion
@@ -26,7 +26,7 @@ quick = settings(max_examples=40, deadline=None, derandomize=True, database=None
 
 
 def sampler(folder: Path, **options: Any) -> DiffusionSampler:
-    return videofusion.build(setting(folder), **{"steps": 2, **options})
+    return videofusion.build(build_context(folder), **{"steps": 2, **options})
 
 
 # Windows.
@@ -39,7 +39,7 @@ def test_windows_cover_all_frames_and_count_each_once(length: int, more: int, da
     windows = LongVideoPlan.of(Mixed(), length, length + more, overlap)
     window_starts = list(windows.window_starts)
     assert window_starts[0] == 0
-    assert window_starts[-1] + length >= length + more > window_starts[-1] + overlap  # none too few, none too many
+    assert window_starts[-1] + length >= length + more > window_starts[-1] + overlap  # enough windows, none superfluous
     total = torch.zeros(window_starts[-1] + length, 1, 1, 1, dtype=torch.float64)
     for start in window_starts:
         weights = windows.blend_weights(start)
@@ -48,8 +48,8 @@ def test_windows_cover_all_frames_and_count_each_once(length: int, more: int, da
     assert torch.allclose(total, torch.ones_like(total))
 
 
-def correlation(prior: SharedNoisePrior, windows: LongVideoPlan, count: int = 4000) -> Tensor:
-    """Between the frames of drawn noise, and their variances on the diagonal."""
+def covariance(prior: SharedNoisePrior, windows: LongVideoPlan, count: int = 4000) -> Tensor:
+    """Covariance (T, T) of the frames of sampled noise."""
     shape = ClipShape(windows.length, 1, 1)
     noise = windows.noise(prior, shape, [Request(i, i, 0, "") for i in range(count)], CPU)()
     return torch.cov(noise.transpose(1, 2).reshape(-1, noise.shape[1]).T.double())
@@ -58,50 +58,50 @@ def correlation(prior: SharedNoisePrior, windows: LongVideoPlan, count: int = 40
 @pytest.mark.parametrize("overlap", [0, 1])
 def test_noise_has_unit_variance_and_one_base_in_all_windows(overlap: int) -> None:
     prior, windows = Decomposed(4), LongVideoPlan.of(Decomposed(4), 4, 10, overlap)
-    found = correlation(prior, windows)
+    measured = covariance(prior, windows)
     lam = torch.cat([prior.lam, *[prior.lam[overlap:]] * (len(windows.window_starts) - 1)])
     expected = (lam[:, None] * lam).sqrt().fill_diagonal_(1.0)
-    assert len(found) == len(lam) >= 10
-    assert torch.allclose(found, expected, atol=5 * (2 / 12_000) ** 0.5)
+    assert len(measured) == len(lam) >= 10
+    assert torch.allclose(measured, expected, atol=5 * (2 / 12_000) ** 0.5)
     bases = [start + 1 for start in windows.window_starts]
-    assert torch.allclose(found[bases][:, bases], torch.ones(len(bases), len(bases)).double(), atol=0.1)
+    assert torch.allclose(measured[bases][:, bases], torch.ones(len(bases), len(bases)).double(), atol=0.1)
 
 
-def test_mixed_noise_has_its_one_correlation_across_windows() -> None:
-    found = correlation(Mixed(1.0), LongVideoPlan.of(Mixed(1.0), 4, 10, 2))
-    expected = torch.full_like(found, 0.5).fill_diagonal_(1.0)
-    assert torch.allclose(found, expected, atol=5 * (2 / 12_000) ** 0.5)
+def test_mixed_noise_has_one_correlation_across_windows() -> None:
+    measured = covariance(Mixed(1.0), LongVideoPlan.of(Mixed(1.0), 4, 10, 2))
+    expected = torch.full_like(measured, 0.5).fill_diagonal_(1.0)
+    assert torch.allclose(measured, expected, atol=5 * (2 / 12_000) ** 0.5)
 
 
-def test_a_denoiser_that_looks_at_single_frames_says_the_same_of_windows() -> None:
+def test_windows_do_not_change_a_framewise_denoiser() -> None:
     windows, z = (
         LongVideoPlan.of(Mixed(), 4, 10, 2),
         torch.randn(2, 10, 3, 2, 2, generator=torch.Generator().manual_seed(0)),
     )
-    seen: list[Tensor] = []
+    inputs: list[Tensor] = []
 
     def denoise(z: Tensor, t: int) -> Prediction:
-        seen.append(z)
+        inputs.append(z)
         return Prediction(2 * z, z - t)
 
-    found = windows.denoiser(denoise)(z, 7)
-    assert torch.allclose(found.x0, 2 * z)
-    assert torch.allclose(found.eps, z - 7, atol=1e-5)
-    assert [part.shape[1] for part in seen] == [4, 4, 4, 4]
-    assert torch.equal(seen[0][:, 2:], seen[1][:, :2])  # what is shared is one tensor
+    prediction = windows.denoiser(denoise)(z, 7)
+    assert torch.allclose(prediction.x0, 2 * z)
+    assert torch.allclose(prediction.eps, z - 7, atol=1e-5)
+    assert [part.shape[1] for part in inputs] == [4, 4, 4, 4]
+    assert torch.equal(inputs[0][:, 2:], inputs[1][:, :2])  # equal inputs in the overlap
 
 
-def test_between_windows_one_fades_into_the_other() -> None:
+def test_overlapping_windows_are_blended_linearly() -> None:
     windows, z = LongVideoPlan.of(Mixed(), 6, 10, 2), torch.zeros(1, 10, 3, 2, 2)
-    answers = iter([torch.zeros(1, 6, 3, 2, 2), torch.ones(1, 6, 3, 2, 2)])
+    outputs = iter([torch.zeros(1, 6, 3, 2, 2), torch.ones(1, 6, 3, 2, 2)])
 
     def denoise(z: Tensor, t: int) -> Prediction:
-        answer = next(answers)
-        return Prediction(answer, -answer)
+        output = next(outputs)
+        return Prediction(output, -output)
 
-    found = windows.denoiser(denoise)(z, 0)
-    assert found.x0[0, :, 0, 0, 0].tolist() == pytest.approx([0, 0, 0, 0, 1 / 3, 2 / 3, 1, 1, 1, 1])
-    assert torch.equal(found.eps, -found.x0)
+    prediction = windows.denoiser(denoise)(z, 0)
+    assert prediction.x0[0, :, 0, 0, 0].tolist() == pytest.approx([0, 0, 0, 0, 1 / 3, 2 / 3, 1, 1, 1, 1])
+    assert torch.equal(prediction.eps, -prediction.x0)
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_between_windows_one_fades_into_the_other() -> None:
     ],
     ids=["middle", "first", "linear", "all shared"],
 )
-def test_shared_frames_need_one_lambda_in_both_windows(prior: Decomposed, possible: str | None) -> None:
+def test_the_overlap_needs_equal_lambdas_in_both_windows(prior: Decomposed, possible: str | None) -> None:
     if possible is None:
         assert list(LongVideoPlan.of(prior, 16, 40, 8).window_starts) == [0, 8, 16, 24]
         return
-    with pytest.raises(UserError, match=f"overlap 8: .*the same lambda.* choose one of {possible}$"):
+    with pytest.raises(UserError, match=f"overlap 8: .*choose one of {possible}$"):
         LongVideoPlan.of(prior, 16, 40, 8)
     for overlap in map(int, possible.split(", ")):
         LongVideoPlan.of(prior, 16, 40, overlap)
@@ -128,7 +128,7 @@ def test_shared_frames_need_one_lambda_in_both_windows(prior: Decomposed, possib
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_without_overlap_every_window_is_a_short_clip_of_its_own(checkpoint: Path, solver: str) -> None:
+def test_without_overlap_every_window_is_a_separate_short_clip(checkpoint: Path, solver: str) -> None:
     short, long = sampler(checkpoint, solver=solver), sampler(checkpoint, solver=solver, frames=10)
     (request,) = requests(4)
     clip = long.sample([request])
@@ -137,22 +137,22 @@ def test_without_overlap_every_window_is_a_short_clip_of_its_own(checkpoint: Pat
     seeds = [derive_seed(request.seed, window, "window") for window in (1, 2)]
     others = [short.sample([replace(request, seed=seed, base=request.seed)]) for seed in seeds]
     assert torch.equal(clip[:, 4:8], others[0])
-    assert torch.equal(clip[:, 8:], others[1][:, :2])  # as far as the clip goes
+    assert torch.equal(clip[:, 8:], others[1][:, :2])  # the last window is truncated
     assert torch.equal(clip[:, 5], clip[:, 1])  # one base frame
     assert not torch.equal(clip[:, 4:8], clip[:, :4])
 
 
 @pytest.mark.parametrize("options", [{}, {"overlap": 1}, {"overlap": 1, "solver": "ddpm", "threshold": 0.9}], ids=str)
-def test_a_long_clip_depends_on_its_request_alone(checkpoint: Path, options: dict[str, Any]) -> None:
-    model, wanted = sampler(checkpoint, frames=11, **options), requests(4, 5, 6)
-    together = model.sample(wanted)
-    assert torch.equal(together, model.sample(wanted))
-    alone = torch.cat([model.sample([request]) for request in reversed(wanted)]).flip(0)
+def test_a_long_clip_depends_on_its_request_only(checkpoint: Path, options: dict[str, Any]) -> None:
+    model, batch = sampler(checkpoint, frames=11, **options), requests(4, 5, 6)
+    together = model.sample(batch)
+    assert torch.equal(together, model.sample(batch))
+    alone = torch.cat([model.sample([request]) for request in reversed(batch)]).flip(0)
     assert (together.int() - alone.int()).abs().max() <= 1
     assert (together[0].int() - together[1].int()).abs().max() > 20
 
 
-def test_a_base_of_another_clip_reaches_every_window(checkpoint: Path) -> None:
+def test_the_base_of_another_clip_is_used_in_every_window(checkpoint: Path) -> None:
     model, (first, second) = sampler(checkpoint, frames=8, solver="ddim"), requests(4, 4)
     moved = replace(second, seed=77, base=first.seed)
     clips = model.sample([first]), model.sample([moved])
@@ -160,17 +160,17 @@ def test_a_base_of_another_clip_reaches_every_window(checkpoint: Path) -> None:
     assert not torch.equal(clips[0][:, 0], clips[1][:, 0])
 
 
-def test_512_frames(checkpoint: Path) -> None:
+def test_a_clip_of_512_frames_has_no_repeated_windows(checkpoint: Path) -> None:
     clip = sampler(checkpoint, frames=512, steps=1).sample(requests(4))
     assert clip.shape == (1, 512, 3, 8, 8)
     window_starts = range(0, 512, 4)
     assert len({bytes(clip[0, start : start + 4].numpy().tobytes()) for start in window_starts}) == len(window_starts)
 
 
-def test_long_clips_answer_a_dataset_of_long_clips(checkpoint: Path) -> None:
+def test_long_clips_fit_a_dataset_of_long_clips(checkpoint: Path) -> None:
     long = BuildContext(tiny_dataset(9), CPU, checkpoint=checkpoint)
     assert videofusion.build(long, frames=9).shape == tiny_dataset(9).shape
-    with pytest.raises(MissingData, match="shapes at 4x8x8, this run uses shapes at 9x8x8"):
+    with pytest.raises(MissingData, match=r"4x8x8.*9x8x8"):
         videofusion.build(long)
-    with pytest.raises(MissingData, match="shapes at 4x8x8, this run uses shapes at 9x16x16"):
+    with pytest.raises(MissingData, match=r"4x8x8.*9x16x16"):
         videofusion.build(BuildContext(tiny_dataset(9, 16), CPU, checkpoint=checkpoint), frames=9)

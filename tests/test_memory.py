@@ -1,4 +1,4 @@
-"""What tells of full memory, and what is done about it; also where memory is short in earnest."""
+"""Tests of `vfbench.utils.memory`: out-of-memory errors are recognised, and smaller batches give equal results."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import limited
 import pytest
 import torch
 from conftest import ROOT, Command, close_clips
+from helpers import tiny_vdm
 from torch import Tensor
 
 from vfbench.errors import BadEnvironment
@@ -27,14 +28,14 @@ from vfbench.utils.memory import AdaptiveBatches
 GPU, MACHINE = "the memory of the GPU", "the memory of this machine"
 
 
-def taken(things: Sequence[Any], room: int) -> None:
-    """Things for a GPU that holds no more of them."""
-    if len(things) > room:
+def allocate(items: Sequence[Any], capacity: int) -> None:
+    """Raise the out-of-memory error of a GPU that holds `capacity` items."""
+    if len(items) > capacity:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "memory_name"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), GPU),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), GPU),
@@ -50,17 +51,17 @@ def taken(things: Sequence[Any], room: int) -> None:
         (MemoryError("Unable to allocate 1.0 GiB for an array"), MACHINE),
     ],
 )
-def test_what_tells_of_full_memory(error: Exception, said: str) -> None:
-    assert memory.exhausted_memory(error) == said
+def test_out_of_memory_errors_are_recognised(error: Exception, memory_name: str) -> None:
+    assert memory.exhausted_memory(error) == memory_name
 
     def work(batch: Sequence[int]) -> None:
         raise error
 
-    with pytest.raises(BadEnvironment, match=f"it does not fit into {said}: end other"):
+    with pytest.raises(BadEnvironment, match=f"does not fit into {memory_name}: end other"):
         list(AdaptiveBatches().each([1], work, lambda _: "it"))
     with (
-        pytest.raises(BadEnvironment, match=f"the whole does not fit into {said}: end other"),
-        memory.require_memory("the whole"),
+        pytest.raises(BadEnvironment, match=f"the job does not fit into {memory_name}"),
+        memory.require_memory("the job"),
     ):
         raise error
 
@@ -75,75 +76,77 @@ def test_what_tells_of_full_memory(error: Exception, said: str) -> None:
         FileNotFoundError(errno.ENOENT, "No such file"),
     ],
 )
-def test_another_error_is_no_lack_of_memory(error: Exception) -> None:
+def test_other_errors_pass_unchanged(error: Exception) -> None:
     def work(batch: Sequence[int]) -> None:
         raise error
 
     with pytest.raises(type(error), match=re.escape(str(error))):
         list(AdaptiveBatches(4).each(range(8), work, str))
-    with pytest.raises(type(error), match=re.escape(str(error))), memory.require_memory("the whole"):
+    with pytest.raises(type(error), match=re.escape(str(error))), memory.require_memory("the job"):
         raise error
 
 
-def test_the_last_batch_counts_as_what_it_is() -> None:
+def test_a_short_last_batch_is_split_by_its_size() -> None:
     batches = AdaptiveBatches(8)
-    assert [list(batch) for batch, _ in batches.each(range(3), partial(taken, room=2), str)] == [[0], [1], [2]]
+    assert [list(batch) for batch, _ in batches.each(range(3), partial(allocate, capacity=2), str)] == [[0], [1], [2]]
     assert batches.size == 1
 
 
-def test_nothing_of_a_failed_batch_is_held_when_the_next_one_is_made() -> None:
-    held: list[weakref.ref[Tensor]] = []
+def test_a_failed_batch_is_freed_before_the_next() -> None:
+    references: list[weakref.ref[Tensor]] = []
 
     def work(batch: Sequence[int]) -> int:
-        assert all(made() is None for made in held)
+        assert all(reference() is None for reference in references)
         tensor = torch.zeros(len(batch))
-        held.append(weakref.ref(tensor))
-        taken(batch, room=1)
+        references.append(weakref.ref(tensor))
+        allocate(batch, capacity=1)
         return len(tensor)
 
-    assert [made for _, made in AdaptiveBatches().each(range(4), work, str)] == [1, 1, 1, 1]
-    assert len(held) == 6  # 4, 2 and the four single ones
+    assert [result for _, result in AdaptiveBatches().each(range(4), work, str)] == [1, 1, 1, 1]
+    assert len(references) == 6  # batches of 4 and 2, then four of 1
 
 
-# Where it must not pass for something else.
+# Out-of-memory errors are not reported as other errors.
 
 
-def full(*_: Any, **__: Any) -> None:
+def raise_out_of_memory(*_: Any, **__: Any) -> None:
     raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
 
 
-def test_full_memory_is_not_taken_for_a_damaged_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    resume.save_state(tmp_path, {}, 1, 0.0, {})
-    monkeypatch.setattr(torch, "load", full)
+def test_out_of_memory_is_not_reported_as_a_damaged_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = resume.Settings(tiny_vdm().config, "aa", limited.OPTIONS)
+    resume.save_state(tmp_path, {}, 1, 0.0, settings)
+    monkeypatch.setattr(torch, "load", raise_out_of_memory)
     with pytest.raises(BadEnvironment, match=f"training.pt does not fit into {MACHINE}"):
-        resume.load_state(tmp_path, {}, {})
+        resume.load_state(tmp_path, {}, settings)
 
 
-def test_full_memory_is_not_taken_for_a_wrong_configuration(tmp_path: Path) -> None:
-    said = f"the vdm of {tmp_path} does not fit into {MACHINE}"
-    with pytest.raises(BadEnvironment, match=said), checkpoint.config_errors(tmp_path, "vdm"):
-        full()
+def test_out_of_memory_is_not_reported_as_a_wrong_configuration(tmp_path: Path) -> None:
+    message = f"the vdm of {tmp_path} does not fit into {MACHINE}"
+    with pytest.raises(BadEnvironment, match=message), checkpoint.config_errors(tmp_path, "vdm"):
+        raise_out_of_memory()
 
 
-def test_every_command_tells_full_memory(vfbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vfbench.training.build.matching.describe", full)
-    done = vfbench("train", "--model", "vdm", "--dataset", "shapes")
-    assert (done.code, done.err.count("\n")) == (BadEnvironment.exit_code, 1)
-    assert done.err.startswith(f"error: this command does not fit into {MACHINE}: end other programs")
+def test_a_command_reports_out_of_memory_in_one_line(vfbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vfbench.training.build.equal_compute.describe", raise_out_of_memory)
+    outcome = vfbench("train", "--model", "vdm", "--dataset", "shapes")
+    assert (outcome.code, outcome.err.count("\n")) == (BadEnvironment.exit_code, 1)
+    assert outcome.err.startswith("error: ")
+    assert f"does not fit into {MACHINE}" in outcome.err
 
 
-# In earnest.
+# A real memory limit.
 
 
-def test_a_machine_that_grants_no_more_makes_and_teaches_the_same_in_smaller_parts(tmp_path: Path) -> None:
+def test_sampling_and_training_under_a_memory_limit_give_equal_results(tmp_path: Path) -> None:
     if not sys.platform.startswith("linux"):
-        pytest.skip("other systems do not keep to a limit of address space")
+        pytest.skip("only Linux enforces a limit of address space")
     command = [sys.executable, str(ROOT / "tests" / "limited.py"), str(tmp_path)]
-    done = subprocess.run(command, env={**os.environ, **limited.ENVIRONMENT}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"256 clips do not fit into {MACHINE}: batches of 128 from here on" in done.stderr
-    assert f"step 1 does not fit into {MACHINE}: continuing with --accumulate 2" in done.stderr
-    made = torch.load(tmp_path / "made.pt", weights_only=True)
-    close_clips(*made["clips"])
-    little, expected = made["weights"]
-    assert all(torch.equal(little[name], expected[name]) for name in expected)
+    outcome = subprocess.run(command, env={**os.environ, **limited.ENVIRONMENT}, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+    assert f"256 clips do not fit into {MACHINE}: batches of 128" in outcome.stderr
+    assert f"step 1 does not fit into {MACHINE}: continuing with --accumulate 2" in outcome.stderr
+    tensors = torch.load(tmp_path / "tensors.pt", weights_only=True)
+    close_clips(*tensors["clips"])
+    weights, expected = tensors["weights"]
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)

@@ -1,4 +1,4 @@
-"""The loss of VideoFusion's paper (arXiv 2303.08320), and the options by which every model predicts eps or v."""
+"""Tests of the loss of VideoFusion's paper (arXiv 2303.08320), and of the option `parametrisation` of every model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import CPU, NO_TIME, UNET, clips_of, embed, perturb, requests, setting, tiny_dataset, tiny_videofusion
+from helpers import (
+    CPU,
+    NO_TIME,
+    UNET,
+    build_context,
+    clips_of,
+    embed,
+    perturb,
+    requests,
+    tiny_dataset,
+    tiny_videofusion,
+)
 from torch import Tensor
 
 from vfbench import plugins
@@ -23,149 +34,149 @@ from vfbench.training.trainer import Trainer
 
 TIMES = torch.tensor([300, 800])
 PAPER: dict[str, Any] = {"parametrisation": "eps", "images": 0}
-LAMBDAS = [0.1, 1.0, 0.8, 0.0]  # of four frames, the second is the base frame
+LAMBDAS = [0.1, 1.0, 0.8, 0.0]  # four frames; the second is the base frame
 MODELS = ("vdm", "pyoco", "vdit", "videofusion")
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """VideoFusion's preset `tiny` is smaller still, and a training makes no sample sheets."""
+    """Shrink VideoFusion's preset `tiny`, and disable previews."""
     sizes = {"base": NO_TIME, "residual": UNET}
     monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **sizes})
-    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
+    monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
 
 
-def paper(**options: Any) -> VideoFusion:
-    """VideoFusion with the paper's loss, which `create` was asked for."""
+def paper_model(**options: Any) -> VideoFusion:
+    """VideoFusion created with the options of the paper's loss."""
     model = videofusion.create(tiny_dataset(), **PAPER, **options)
     assert isinstance(model, VideoFusion)
     perturb(model)
     return model
 
 
-def case(model: VideoFusion) -> tuple[Tensor, Tensor, Tensor]:
-    """Clips in [-1, 1], noise of the prior and a_t (B, 1, 1, 1, 1)."""
+def loss_inputs(model: VideoFusion) -> tuple[Tensor, Tensor, Tensor]:
+    """Clips in [-1, 1], noise of the noise prior (both as clips) and alpha_bar (B, 1, 1, 1, 1)."""
     x = clips_of(model).clamp(-1, 1)
     noise = model.noise_prior.noise(normal_per_clip([1, 2], CPU), model.config.shape)
     return x, noise, model.schedule.alpha_bar[TIMES].float().view(2, 1, 1, 1, 1)
 
 
-def of_the_paper(model: VideoFusion, x: Tensor, eps: Tensor, a: Tensor, lam: Tensor, m: int) -> dict[str, Tensor]:
-    """The two terms as section 3.3 writes them, for lambda (1, T, 1, 1, 1) and the base frame `m`."""
+def paper_losses(model: VideoFusion, x: Tensor, eps: Tensor, a: Tensor, lam: Tensor, m: int) -> dict[str, Tensor]:
+    """Both loss terms of section 3.3, for lambda (1, T, 1, 1, 1) and base frame `m`."""
     condition, others = embed(model), [i for i in range(4) if i != m]
     z = a.sqrt() * x + (1 - a).sqrt() * eps
     b = model.base(z[:, m, None], TIMES, condition)
-    stopped = b.detach()
-    left = z - lam.sqrt() * (1 - a).sqrt() * stopped
-    picture = (left[:, m, None] / a.sqrt()).clamp(-1, 1)  # which R sees beside every frame, ours
-    r = model.residual(torch.cat([left, picture.expand_as(left)], dim=2), TIMES, condition)
-    error = eps - lam.sqrt() * stopped - (1 - lam).sqrt() * r
+    detached = b.detach()
+    remainder = z - lam.sqrt() * (1 - a).sqrt() * detached
+    picture = (remainder[:, m, None] / a.sqrt()).clamp(-1, 1)  # our addition: R sees the base image beside every frame
+    r = model.residual(torch.cat([remainder, picture.expand_as(remainder)], dim=2), TIMES, condition)
+    error = eps - lam.sqrt() * detached - (1 - lam).sqrt() * r
     return {"base": ((eps[:, m, None] - b) ** 2).mean(), "residual": (error[:, others] ** 2).mean()}
 
 
 @pytest.mark.parametrize("lam", [0.5, LAMBDAS], ids=["as in the paper", "of each frame"])
-def test_with_eps_and_no_images_the_loss_is_that_of_the_paper(small: None, lam: float | list[float]) -> None:
-    model = paper(lam=lam)
-    x, noise, a = case(model)
+def test_with_eps_and_no_images_the_loss_equals_the_paper(small: None, lam: float | list[float]) -> None:
+    model = paper_model(lam=lam)
+    x, noise, a = loss_inputs(model)
     lambdas = torch.tensor(lam if isinstance(lam, list) else [lam, 1.0, lam, lam]).view(1, 4, 1, 1, 1)
-    ours, theirs = model.losses(x, noise, TIMES, embed(model)), of_the_paper(model, x, noise, a, lambdas, 1)
-    assert ours.keys() == theirs.keys()
-    for name, term in theirs.items():
-        assert torch.allclose(ours[name], term, rtol=1e-5), name
-    one, two = (
+    losses, expected = model.losses(x, noise, TIMES, embed(model)), paper_losses(model, x, noise, a, lambdas, 1)
+    assert losses.keys() == expected.keys()
+    for name, term in expected.items():
+        assert torch.allclose(losses[name], term, rtol=1e-5), name
+    gradients, expected_gradients = (
         torch.autograd.grad(sum(terms.values()), list(model.parameters()), allow_unused=True)  # type: ignore[arg-type]  # tensors
-        for terms in (ours, theirs)
+        for terms in (losses, expected)
     )
-    assert [g is None for g in one] == [g is None for g in two]
-    pairs = [(g, h) for g, h in zip(one, two, strict=True) if g is not None and h is not None]
+    assert [g is None for g in gradients] == [g is None for g in expected_gradients]
+    pairs = [(g, h) for g, h in zip(gradients, expected_gradients, strict=True) if g is not None and h is not None]
     assert len(pairs) > 50
     assert all(torch.allclose(g, h, rtol=1e-3, atol=1e-6) for g, h in pairs)
 
 
 @pytest.mark.parametrize("lam", [0.5, LAMBDAS], ids=["as in the paper", "of each frame"])
-def test_with_v_frames_weigh_by_their_lambda_and_the_time(lam: float | list[float]) -> None:
+def test_with_v_frames_are_weighted_by_lambda_and_time(lam: float | list[float]) -> None:
     model = tiny_videofusion(lam=lam, images=0)
-    x, noise, a = case(model)
+    x, noise, a = loss_inputs(model)
     z = a.sqrt() * x + (1 - a).sqrt() * noise
     of_base, base = model.denoise_base(z, TIMES, embed(model))
     assert torch.allclose(of_base.eps, base)
-    found = model.losses(x, noise, TIMES, embed(model))
+    losses = model.losses(x, noise, TIMES, embed(model))
     lambdas, others = model.noise_prior.lam.float().view(1, 4, 1, 1, 1), [0, 2, 3]
-    # B: the plain error of v.
+    # Base term: the error of v.
     v = a.sqrt() * noise[:, 1, None] - (1 - a).sqrt() * x[:, 1, None]
-    assert torch.allclose(found["base"], ((v - model.base(z[:, 1, None], TIMES, embed(model))) ** 2).mean(), rtol=1e-4)
-    # R: z' is x in a noise r of strength sqrt((1 - a) (1 - lam)), of which v is read.
-    left, (_, output) = model.remove_base(z, base, a), model.denoise_residual(z, TIMES, embed(model), base)
+    assert torch.allclose(losses["base"], ((v - model.base(z[:, 1, None], TIMES, embed(model))) ** 2).mean(), rtol=1e-4)
+    # Residual term: z' is x with noise r of strength sqrt((1 - a) (1 - lam)), which defines v.
+    remainder, (_, output) = model.remove_base(z, base, a), model.denoise_residual(z, TIMES, embed(model), base)
     signal, strength = a.sqrt(), ((1 - a) * (1 - lambdas)).sqrt()
     norm = (signal**2 + strength**2).sqrt()
-    r = (left - signal * x)[:, others] / strength[:, others]
+    r = (remainder - signal * x)[:, others] / strength[:, others]
     v = (signal * r - strength[:, others] * x[:, others]) / norm[:, others]
     weights = ((1 - lambdas) / (1 - lambdas * (1 - a)))[:, others]
-    assert torch.allclose(found["residual"], (weights * (v - output[:, others]) ** 2).mean(), rtol=1e-3)
+    assert torch.allclose(losses["residual"], (weights * (v - output[:, others]) ** 2).mean(), rtol=1e-3)
 
 
-def test_the_loss_of_the_paper_trains_and_makes_clips(small: None, tmp_path: Path) -> None:
+def test_the_loss_of_the_paper_trains_and_samples(small: None, tmp_path: Path) -> None:
     model, data = training.prepare_training(
         "videofusion(parametrisation='eps', images=0)", "shapes(frames=4, height=8, width=8)", "tiny"
     )
     options = TrainOptions(steps=60, batch_size=4, lr=1e-2, warmup=1, ema=0.9, save_every=100, sample_every=100)
-    before = _loss(model)
+    before = total_loss(model)
     train(model, data, options, tmp_path)
-    assert _loss(model) < 0.8 * before
-    built = videofusion.build(setting(tmp_path), steps=3)
+    assert total_loss(model) < 0.8 * before
+    built = videofusion.build(build_context(tmp_path), steps=3)
     assert {name: built.model.config.options[name] for name in PAPER} == PAPER
     assert built.sample(requests(4)).float().std() > 1
 
 
-def _loss(model: DiffusionModel) -> float:
-    """The sum of its terms on a few clips at many times."""
+def total_loss(model: DiffusionModel) -> float:
+    """Sum of the loss terms of 32 clips at random times."""
     clips = tiny_dataset().clips("train", range(32)).float() / 127.5 - 1
-    drawn = model.draw(32, torch.Generator().manual_seed(7))
+    draws = model.draw(32, torch.Generator().manual_seed(7))
     with torch.no_grad():
-        losses = model.training_losses(clips, [0] * 32, [""] * 32, ["none"] * 32, drawn)
+        losses = model.training_losses(clips, [0] * 32, [""] * 32, ["none"] * 32, draws)
     return float(torch.stack(list(losses.values())).sum())
 
 
-# The options.
+# Options.
 
 
-def created(name: str, preset: str = "tiny", **options: Any) -> DiffusionModel:
+def create_model(name: str, preset: str = "tiny", **options: Any) -> DiffusionModel:
     create: Callable[..., DiffusionModel] = plugins.module("model", name).create
     with torch.device("meta"):
         return create(tiny_dataset(), preset, **options)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_predicts_eps_or_v_as_asked(name: str) -> None:
+def test_every_model_can_predict_eps_or_v(name: str) -> None:
     preset = plugins.module("model", name).PRESETS["tiny"]
-    assert created(name).config.options == preset
-    assert created(name, parametrisation="v").config.options == preset
-    asked = created(name, parametrisation="eps")
-    assert asked.config.options == {**preset, "parametrisation": "eps"}
-    assert asked.parametrisation == "eps"
+    assert create_model(name).config.options == preset
+    assert create_model(name, parametrisation="v").config.options == preset
+    eps_model = create_model(name, parametrisation="eps")
+    assert eps_model.config.options == {**preset, "parametrisation": "eps"}
+    assert eps_model.parametrisation == "eps"
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_an_unknown_parametrisation_is_refused_with_the_nearest(name: str) -> None:
-    with pytest.raises(UserError, match="no parametrisation called 'epz': did you mean 'eps'"):
-        created(name, parametrisation="epz")
+    with pytest.raises(UserError, match=r"'epz'.*'eps'"):
+        create_model(name, parametrisation="epz")
 
 
 def test_the_one_network_form_predicts_eps_and_has_no_images() -> None:
-    assert created("videofusion", "tiny-one", parametrisation="eps").parametrisation == "eps"
+    assert create_model("videofusion", "tiny-one", parametrisation="eps").parametrisation == "eps"
     for images in (0, 3):
-        with pytest.raises(UserError, match=r"preset tiny-one has one network and no base generator: .* images"):
-            created("videofusion", "tiny-one", images=images)
+        with pytest.raises(UserError, match=r"preset tiny-one .* images"):
+            create_model("videofusion", "tiny-one", images=images)
 
 
 @pytest.mark.parametrize("images", [0, 1, 4])
-def test_the_base_generator_learns_from_as_many_images_as_asked(images: int) -> None:
-    model = created("videofusion", images=images)
+def test_images_sets_the_frames_that_train_the_base_generator(images: int) -> None:
+    model = create_model("videofusion", images=images)
     assert model.config.options == {**videofusion.PRESETS["tiny"], "images": images}
     assert len(model.embedding_frames()) == 1 + images
 
 
 @pytest.mark.parametrize("images", [-1, 5])
-def test_more_images_than_frames_and_fewer_than_none_are_refused(images: int) -> None:
-    with pytest.raises(UserError, match=f"images {images}: choose 0 .* to 4 "):
-        created("videofusion", images=images)
+def test_images_out_of_range_are_refused(images: int) -> None:
+    with pytest.raises(UserError, match=f"images {images}: .* 4 "):
+        create_model("videofusion", images=images)

@@ -1,4 +1,4 @@
-"""A protocol is a promise: everything that can move a number is in its id, and nothing can be changed afterwards."""
+"""Tests of `vfbench.protocol.protocol`: ids that cover every field, frozen fields, identities of extractors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FIELDS: Mapping[str, Any] = {
     "measures": {"fvd": {"metric": "fvd(ddof=1)", "source": "judge.features"}},
     "extractors": {"judge": "abcd"},
 }
-ID = "efa32d9e0321"  # a protocol recorded long ago must keep its id, or its numbers become strangers to new ones
+ID = "efa32d9e0321"  # pinned: recorded results stay comparable with new ones
 CHANGED: Mapping[str, Any] = {
     "comparable": False,
     "dataset": "other",
@@ -78,36 +78,36 @@ def test_the_id_of_a_protocol_is_pinned() -> None:
     assert Protocol(**FIELDS).id == ID
 
 
-def test_every_field_is_tried() -> None:
+def test_every_field_is_covered() -> None:
     assert set(Protocol.model_fields) == set(FIELDS) == {"name", *CHANGED}
 
 
-def of(**changes: Any) -> str:
-    """The id of the protocol above with other fields."""
+def id_with(**changes: Any) -> str:
+    """Id of the protocol `FIELDS` with changed fields."""
     return Protocol(**{**FIELDS, **changes}).id
 
 
 @pytest.mark.parametrize("name", CHANGED)
 @pytest.mark.pitfall("rules that the protocol leaves out")
 def test_the_id_changes_with_every_field(name: str) -> None:
-    assert of(**{name: CHANGED[name]}) != ID
+    assert id_with(**{name: CHANGED[name]}) != ID
 
 
-def test_fields_are_later_only_at_their_default() -> None:
+def test_added_fields_are_left_out_at_their_defaults() -> None:
     assert {name: Protocol.model_fields[name].default for name in ADDED_FIELDS} == ADDED_FIELDS
 
 
-def test_all_values_of_a_field_have_their_own_id() -> None:
-    ids = {of(drop_first=n) for n in range(4)} | {of(fake_stride=n) for n in range(2, 5)}
+def test_every_value_of_a_field_has_its_own_id() -> None:
+    ids = {id_with(drop_first=n) for n in range(4)} | {id_with(fake_stride=n) for n in range(2, 5)}
     assert len(ids) == 7
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/*.json")), ids=lambda path: path.stem)
-def test_results_that_are_older_than_a_field_keep_their_id(path: Path) -> None:
+def test_results_older_than_a_field_keep_their_id(path: Path) -> None:
     fields = json.loads(path.read_text())["protocol"]
     recorded = fields.pop("id")
-    held = [name for name in ADDED_FIELDS if name in fields]
-    assert held == list(ADDED_FIELDS)[: len(held)]  # they came one after another
+    present = [name for name in ADDED_FIELDS if name in fields]
+    assert present == list(ADDED_FIELDS)[: len(present)]  # fields were added in this order
     assert Protocol(**fields).id == recorded
     assert Protocol(**{**fields, **ADDED_FIELDS}).id == recorded
 
@@ -117,19 +117,19 @@ def test_name_and_order_do_not_change_the_id() -> None:
     assert Protocol(**dict(sorted(FIELDS.items()))).id == ID
 
 
-def test_the_record_holds_every_field_and_makes_the_same_protocol() -> None:
+def test_the_record_holds_every_field_and_restores_the_protocol() -> None:
     record = Protocol(**FIELDS).to_json()
     assert record == {"id": ID, **FIELDS}
     assert Protocol(**{key: value for key, value in record.items() if key != "id"}).id == ID
 
 
-@pytest.mark.parametrize("thing", [Protocol(**FIELDS), Measure(metric="fvd", source="judge.features")])
-def test_a_protocol_is_frozen_and_takes_no_unknown_field(thing: pydantic.BaseModel) -> None:
-    for name, value in thing.model_dump().items():
+@pytest.mark.parametrize("model", [Protocol(**FIELDS), Measure(metric="fvd", source="judge.features")])
+def test_models_are_frozen_and_refuse_unknown_fields(model: pydantic.BaseModel) -> None:
+    for name, value in model.model_dump().items():
         with pytest.raises(pydantic.ValidationError, match="frozen"):
-            setattr(thing, name, value)
+            setattr(model, name, value)
     with pytest.raises(pydantic.ValidationError, match="extra"):
-        type(thing)(**thing.model_dump(), surprise=1)
+        type(model)(**model.model_dump(), surprise=1)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ def test_impossible_fields_are_refused(change: Mapping[str, Any]) -> None:
         Protocol(**{**FIELDS, **change})
 
 
-# How an extractor is told.
+# Identities of extractors.
 
 
 @dataclass
 class Network:
-    """Nothing but what a protocol looks at."""
+    """Stand-in extractor with the attributes that a protocol reads."""
 
     name: str
     fingerprint: str
@@ -165,19 +165,19 @@ SPECS = {"i3d": "i3d(bn_eps=1e-05, resize='squash')", "clip": "clip"}
 PUBLISHED: Mapping[str, Extractor] = {name: Network(name, f"hash of {name}", "verified") for name in SPECS}
 
 
-def test_published_networks_are_told_by_their_spec_whether_they_are_needed_or_not() -> None:
+def test_published_networks_are_identified_by_their_spec() -> None:
     assert extractor_ids(SPECS, PUBLISHED) == extractor_ids(SPECS, {"i3d": PUBLISHED["i3d"]}) == SPECS
 
 
-def test_other_weights_are_told_by_their_fingerprint_too() -> None:
+def test_other_weights_are_identified_by_their_fingerprint() -> None:
     random = {"i3d": Network("i3d", "aa", "nonstandard"), "clip": Network("clip", "bb", "unpublished")}
-    told = extractor_ids(SPECS, random)
-    assert told == {"i3d": "i3d(bn_eps=1e-05, resize='squash') aa", "clip": "bb"}
+    identities = extractor_ids(SPECS, random)
+    assert identities == {"i3d": "i3d(bn_eps=1e-05, resize='squash') aa", "clip": "bb"}
     others = extractor_ids(SPECS, {**random, "i3d": Network("i3d", "ab", "nonstandard")})
-    assert len({of(extractors=t) for t in (SPECS, told, others)}) == 3
+    assert len({id_with(extractors=t) for t in (SPECS, identities, others)}) == 3
 
 
-def test_the_judge_is_told_as_in_the_first_results() -> None:
+def test_the_shapes_judge_is_identified_by_its_fingerprint() -> None:
     judge: Extractor = plugins.load("extractor", "shapes_judge", torch.device("cpu"))
     assert extractor_ids({"shapes_judge": "shapes_judge"}, {"shapes_judge": judge}) == {
         "shapes_judge": judge.fingerprint

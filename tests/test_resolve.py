@@ -1,4 +1,4 @@
-"""Which rules a measurement follows: the dataset's own, a preset's, and what the user says before both."""
+"""Tests of `vfbench.protocol.resolve`: rules of the dataset, of a preset, and options of the user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPES, UCF101 = Spec("shapes"), Spec("ucf101")
 
 
 @pytest.mark.parametrize(
-    ("spec", "name", "smoke", "chosen"),
+    ("spec", "name", "smoke", "expected"),
     [
         (SHAPES, None, False, "shapes"),
         (SHAPES, "shapes", True, "shapes"),
@@ -25,19 +25,19 @@ SHAPES, UCF101 = Spec("shapes"), Spec("ucf101")
         (UCF101, "mcvd", True, "mcvd"),
     ],
 )
-def test_the_rules_are_the_datasets_own_or_a_preset(spec: Spec, name: str | None, smoke: bool, chosen: str) -> None:
-    assert resolve_rules(spec, name, smoke=smoke).name == chosen
+def test_rules_come_from_the_dataset_or_a_preset(spec: Spec, name: str | None, smoke: bool, expected: str) -> None:
+    assert resolve_rules(spec, name, smoke=smoke).name == expected
 
 
-def test_a_dataset_without_a_protocol_can_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_without_protocols_has_a_smoke_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(shapes, "PROTOCOLS")
     assert resolve_rules(SHAPES, None, smoke=False).name == "strict"
-    tried = resolve_rules(SHAPES, None, smoke=True)
-    assert (tried.name, tried.comparable) == ("smoke", False)
+    rules = resolve_rules(SHAPES, None, smoke=True)
+    assert (rules.name, rules.comparable) == ("smoke", False)
 
 
 @pytest.mark.parametrize(
-    ("spec", "name", "said"),
+    ("spec", "name", "message"),
     [
         (SHAPES, "shaps", r"no protocol called 'shaps': did you mean 'shapes'\?"),
         (UCF101, "stylegan", r"no protocol called 'stylegan': did you mean 'stylegan-v'\?"),
@@ -45,13 +45,13 @@ def test_a_dataset_without_a_protocol_can_be_tried(monkeypatch: pytest.MonkeyPat
         (UCF101, "ucf101-smoke", "ucf101-smoke of ucf101 is not comparable: add --smoke"),
     ],
 )
-def test_a_protocol_that_does_not_fit_is_refused(spec: Spec, name: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_protocols_of_other_datasets_are_refused(spec: Spec, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         resolve_rules(spec, name, smoke=False)
 
 
 @pytest.mark.parametrize("dataset", ["shapes", "ucf101"])
-def test_protocols_measure_what_there_is(dataset: str) -> None:
+def test_protocols_name_existing_extractors_metrics_and_outputs(dataset: str) -> None:
     for fields in protocols(dataset).values():
         for measure in fields["measures"].values():
             extractor, _, output = measure["source"].partition(".")
@@ -60,7 +60,7 @@ def test_protocols_measure_what_there_is(dataset: str) -> None:
 
 
 @pytest.mark.parametrize("name", presets.available())
-def test_moving_shapes_are_drawn_at_their_own_size_under_every_preset(name: str) -> None:
+def test_moving_shapes_keep_their_size_under_every_preset(name: str) -> None:
     fields = resolve_rules(SHAPES, name, smoke=False)
     assert (fields.height, fields.width) == (32, 32)
     assert (fields.start, fields.geometry, fields.filter) == ("zero", "native", "none")
@@ -70,13 +70,13 @@ def test_moving_shapes_are_drawn_at_their_own_size_under_every_preset(name: str)
 
 
 @pytest.mark.parametrize("name", ["ucf101-smoke", "strict"])
-def test_what_the_user_says_of_a_dataset_goes_before_the_rules(name: str) -> None:
-    said = resolve_rules(Spec("ucf101", {"start": "zero", "geometry": "squash"}), name, smoke=True)
-    assert (said.start, said.geometry, said.filter) == ("zero", "squash", "bilinear")
+def test_options_of_the_user_override_the_rules(name: str) -> None:
+    rules = resolve_rules(Spec("ucf101", {"start": "zero", "geometry": "squash"}), name, smoke=True)
+    assert (rules.start, rules.geometry, rules.filter) == ("zero", "squash", "bilinear")
 
 
 @pytest.mark.parametrize("start", ["every", "chunks"])
-def test_windows_of_the_users_choice_are_recorded_as_drawn(start: str) -> None:
+def test_a_multi_clip_start_is_recorded_as_windows(start: str) -> None:
     windows = Spec("ucf101", {"start": start})
     assert resolve_rules(windows, "strict", smoke=False).selection == "windows"
     assert resolve_rules(windows, "ucf101-smoke", smoke=True).selection == "windows"
@@ -85,11 +85,11 @@ def test_windows_of_the_users_choice_are_recorded_as_drawn(start: str) -> None:
         resolve_rules(windows, "stylegan-v", smoke=False)
 
 
-def test_a_dataset_is_cut_as_the_rules_say_and_as_the_user_says_before() -> None:
+def test_dataset_options_come_from_the_user_then_the_rules() -> None:
     fields = resolve_rules(UCF101, "mcvd", smoke=False)
-    said = dataset_spec(Spec("ucf101", {"height": 32}), fields).options
-    assert (said["frames"], said["height"], said["width"], said["filter"]) == (20, 32, 64, "lanczos")
-    assert "selection" not in said
+    options = dataset_spec(Spec("ucf101", {"height": 32}), fields).options
+    assert (options["frames"], options["height"], options["width"], options["filter"]) == (20, 32, 64, "lanczos")
+    assert "selection" not in options
     assert dataset_spec(SHAPES, resolve_rules(SHAPES, "mcvd", smoke=False)).options == {
         "frames": 16,
         "height": 32,
@@ -97,9 +97,9 @@ def test_a_dataset_is_cut_as_the_rules_say_and_as_the_user_says_before() -> None
     }
 
 
-def test_what_a_dataset_does_in_its_own_way_is_said() -> None:
-    said = departures(resolve_rules(SHAPES, "latte", smoke=False), SHAPES)
-    assert said.startswith("latte, but height 32, width 32, stride 1, start zero")
+def test_departures_from_a_preset_are_listed() -> None:
+    text = departures(resolve_rules(SHAPES, "latte", smoke=False), SHAPES)
+    assert text.startswith("latte, but height 32, width 32, stride 1, start zero")
     assert departures(resolve_rules(UCF101, "latte", smoke=False), UCF101) == ""
     assert departures(resolve_rules(SHAPES, None, smoke=False), SHAPES) == ""
     larger = Spec("ucf101", {"height": 512})

@@ -1,4 +1,4 @@
-"""The `results.json` of runs are read once, refused where they are damaged, and told apart by their protocols."""
+"""Tests of `vfbench.report.results`: loading `results.json`, damaged files, differences of protocols, the schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from resultfiles import PROTOCOL, record, score
 
 from vfbench.errors import MissingData
-from vfbench.report.results import ProtocolRecord, Result, differences, load
+from vfbench.report.results import ProtocolRecord, Result, describe_differences, load
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = json.loads((ROOT / "vfbench/report/result.schema.json").read_text())
@@ -23,16 +23,16 @@ def write(folder: Path, content: str) -> Path:
     return folder
 
 
-def test_load_reads_a_folder_and_a_file_and_each_only_once(tmp_path: Path) -> None:
+def test_load_reads_folders_and_files_once_each(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", json.dumps(record("vdm")))
     other = write(tmp_path / "b", json.dumps(record("pyoco"))) / "results.json"
     assert [r.model for r in load([folder, str(other), folder / "results.json"])] == ["vdm", "pyoco"]
 
 
-def test_load_fills_in_where_the_record_was_found(tmp_path: Path) -> None:
-    bare = record("vdm")
-    del bare["run_dir"]
-    folder = write(tmp_path / "a", json.dumps(bare))
+def test_load_fills_in_the_run_folder(tmp_path: Path) -> None:
+    content = record("vdm")
+    del content["run_dir"]
+    folder = write(tmp_path / "a", json.dumps(content))
     assert load([folder])[0].run_dir == str(folder)
 
 
@@ -48,7 +48,7 @@ def test_load_fills_in_where_the_record_was_found(tmp_path: Path) -> None:
         (json.dumps(record("vdm", extra={"kvd": score(1, better="up")})), "scores.kvd.better: "),
     ],
 )
-def test_load_names_a_damaged_file_and_the_command_that_makes_one(tmp_path: Path, content: str, problem: str) -> None:
+def test_load_refuses_a_damaged_file(tmp_path: Path, content: str, problem: str) -> None:
     folder = write(tmp_path / "run", content)
     with pytest.raises(MissingData) as caught:
         load([folder])
@@ -57,7 +57,7 @@ def test_load_names_a_damaged_file_and_the_command_that_makes_one(tmp_path: Path
     assert caught.value.exit_code == 4
 
 
-def test_load_names_a_missing_file(tmp_path: Path) -> None:
+def test_load_refuses_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "absent.json"):
         with pytest.raises(MissingData, match=rf"{path}.*python -m vfbench run"):
@@ -66,33 +66,33 @@ def test_load_names_a_missing_file(tmp_path: Path) -> None:
 
 def test_differences_stop_after_a_few_fields() -> None:
     many = ProtocolRecord.model_validate({"id": "x", **{f"f{i}": i for i in range(6)}})
-    assert differences(many, ProtocolRecord.model_validate({"id": "y", "f0": 0})) == (
+    assert describe_differences(many, ProtocolRecord.model_validate({"id": "y", "f0": 0})) == (
         "f1 1 vs absent, f2 2 vs absent, f3 3 vs absent, f4 4 vs absent, and 1 more"
     )
     renamed = ProtocolRecord.model_validate(PROTOCOL | {"name": "x", "id": "y"})
-    assert differences(ProtocolRecord.model_validate(PROTOCOL), renamed) == "no recorded field"
+    assert describe_differences(ProtocolRecord.model_validate(PROTOCOL), renamed) == "no recorded field"
 
 
 RECORDS = sorted(path for path in (ROOT / "results").rglob("*.json"))
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_record_of_the_repository_fits_the_schema_and_is_written_as_it_was_read(path: Path) -> None:
+def test_recorded_results_fit_the_schema_and_round_trip(path: Path) -> None:
     content = json.loads(path.read_text())
     jsonschema.validate(content, SCHEMA)
     assert load([path])[0].to_json() == content
 
 
-def test_the_published_schema_is_that_of_the_type() -> None:
-    """Write it anew with: python benchmarks/result_schema.py"""
+def test_the_published_schema_is_up_to_date() -> None:
+    """Regenerate with `python benchmarks/result_schema.py`."""
     assert Result.model_json_schema() == SCHEMA
 
 
-def test_a_number_that_is_not_finite_is_null_in_the_file_and_nan_when_read() -> None:
+def test_nonfinite_numbers_are_null_in_files_and_nan_when_read() -> None:
     infinite = score(1.0, high=math.inf, error=math.nan, limit=None)
     result = Result.model_validate(record("vdm") | {"scores": {"fvd": infinite}})
     written = result.to_json()["scores"]["fvd"]
     assert (written["high"], written["error"], written["limit"]) == (None, None, None)
-    again = Result.model_validate(json.loads(json.dumps(result.to_json()))).scores["fvd"]
-    assert math.isnan(again.high)
-    assert again.limit is None
+    restored = Result.model_validate(json.loads(json.dumps(result.to_json()))).scores["fvd"]
+    assert math.isnan(restored.high)
+    assert restored.limit is None

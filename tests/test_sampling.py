@@ -1,4 +1,4 @@
-"""The options of sampling, as every built-in model takes them, and clips that share their base noise."""
+"""Tests of sampling options of diffusion models, and of requests that share their base noise."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
-from embedded import embedded
-from helpers import requests, setting, tiny_vdm, tiny_videofusion
+from embedded import embedding_model
+from helpers import build_context, requests, tiny_vdm, tiny_videofusion
 from torch import Tensor
 
 from vfbench import plugins
 from vfbench.baselines import vdm
 from vfbench.diffusion.priors import Decomposed, Independent, Mixed, Normal, Progressive, normal_per_clip
 from vfbench.diffusion.sampler import DiffusionSampler, builder
-from vfbench.diffusion.solvers import SOLVERS
+from vfbench.diffusion.solver_options import SOLVERS
 from vfbench.errors import UserError
 from vfbench.interfaces import Request
 from vfbench.models import videofusion
 from vfbench.models.videofusion import VideoFusion
 
-MIDDLE = 1  # the base frame of four
+BASE_FRAME = 1  # of four frames
 
 
 def sampler(folder: Path, **options: Any) -> DiffusionSampler:
-    return videofusion.build(setting(folder), **{"steps": 3, **options})
+    return videofusion.build(build_context(folder), **{"steps": 3, **options})
 
 
 # Options.
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "message"),
     [
         ({"steps": 0}, "--steps 0: choose 1 to 1000"),
         ({"steps": 1001}, "--steps 1001: choose 1 to 1000"),
@@ -58,117 +58,114 @@ def sampler(folder: Path, **options: Any) -> DiffusionSampler:
     ],
     ids=str,
 )
-def test_what_is_out_of_range_is_refused_before_any_work(
-    monkeypatch: pytest.MonkeyPatch, checkpoint: Path, options: dict[str, Any], named: str
+def test_options_out_of_range_are_refused(
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Path, options: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users have no type checker around the code
-    with pytest.raises(UserError, match=named):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
+    with pytest.raises(UserError, match=message):
         sampler(checkpoint, **options)
 
 
-def test_guidance_of_a_clip_of_which_nothing_is_said_needs_an_embedding_to_lead_to(tmp_path: Path) -> None:
-    embedded("videofusion").save(tmp_path)
-    plain, led = (sampler(tmp_path, condition="none", guidance=guidance) for guidance in (1.0, 3.0))
-    assert not torch.equal(plain.sample(requests(4)), led.sample(requests(4)))
+def test_guidance_without_conditioning_uses_the_frame_embedding(tmp_path: Path) -> None:
+    embedding_model("videofusion").save(tmp_path)
+    plain, guided = (sampler(tmp_path, condition="none", guidance=guidance) for guidance in (1.0, 3.0))
+    assert not torch.equal(plain.sample(requests(4)), guided.sample(requests(4)))
 
 
-def test_every_built_in_model_shows_the_same_options() -> None:
-    shown = [plugins.options("model", name) for name in ("videofusion", "vdm", "pyoco", "vdit")]
-    assert all(options == shown[0] for options in shown)
-    assert shown[0].keys() == {"steps", "solver", "guidance", "condition", "eta", "threshold", "frames", "overlap"}
-    assert (shown[0]["steps"], shown[0]["solver"]) == (25, "dpm++2m")
+def test_built_in_models_have_the_same_options() -> None:
+    videofusion_options, *others = (plugins.options("model", name) for name in ("videofusion", "vdm", "pyoco", "vdit"))
+    assert all(options == videofusion_options for options in others)
+    names = {"steps", "solver", "guidance", "condition", "eta", "threshold", "frames", "overlap"}
+    assert videofusion_options.keys() == names
+    assert (videofusion_options["steps"], videofusion_options["solver"]) == (25, "dpm++2m")
 
 
-def test_a_model_may_have_defaults_of_its_own(tmp_path: Path) -> None:
+def test_a_model_may_set_its_defaults(tmp_path: Path) -> None:
     tiny_vdm().save(tmp_path)
     build = builder("vdm", vdm.VDM, steps=2, solver="ddim")
-    own, said = build(setting(tmp_path)), vdm.build(setting(tmp_path), steps=2, solver="ddim")
-    assert torch.equal(own.sample(requests(4)), said.sample(requests(4)))
-    assert (build(setting(tmp_path), steps=7).sampling.steps, own.sampling.steps) == (7, 2)
+    default, explicit = build(build_context(tmp_path)), vdm.build(build_context(tmp_path), steps=2, solver="ddim")
+    assert torch.equal(default.sample(requests(4)), explicit.sample(requests(4)))
+    assert (build(build_context(tmp_path), steps=7).sampling.steps, default.sampling.steps) == (7, 2)
 
 
-def test_options_that_are_typed_reach_the_clips(checkpoint: Path) -> None:
-    wanted = requests(4, 5)
-    typed = plugins.load("model", "videofusion(steps=3, solver='ddim', eta=1)", setting(checkpoint))
-    assert torch.equal(typed.sample(wanted), sampler(checkpoint, solver="ddpm").sample(wanted))
+def test_options_in_a_spec_reach_the_sampler(checkpoint: Path) -> None:
+    batch = requests(4, 5)
+    from_spec = plugins.load("model", "videofusion(steps=3, solver='ddim', eta=1)", build_context(checkpoint))
+    assert torch.equal(from_spec.sample(batch), sampler(checkpoint, solver="ddpm").sample(batch))
     assert torch.equal(
-        sampler(checkpoint, solver="ddim", eta=0.0).sample(wanted), sampler(checkpoint, solver="ddim").sample(wanted)
+        sampler(checkpoint, solver="ddim", eta=0.0).sample(batch), sampler(checkpoint, solver="ddim").sample(batch)
     )
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_every_solver_works_in_few_steps_and_in_many(checkpoint: Path, solver: str) -> None:
+def test_solvers_work_with_few_and_many_steps(checkpoint: Path, solver: str) -> None:
     clips = [sampler(checkpoint, solver=solver, steps=steps).sample(requests(4)) for steps in (1, 2, 5, 10, 25)]
     assert all(not torch.equal(a, b) for i, a in enumerate(clips) for b in clips[:i])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_more_steps_change_a_clip_less_and_less(checkpoint: Path, solver: str) -> None:
-    # With fresh noise there is no limit of a single clip to come closer to.
+def test_clips_converge_with_more_steps(checkpoint: Path, solver: str) -> None:
+    # ddpm adds fresh noise, so a single clip does not converge.
     clips = [sampler(checkpoint, solver=solver, steps=steps).sample(requests(4, 5)).float() for steps in (10, 50, 100)]
     if solver != "ddpm":
         assert (clips[2] - clips[1]).abs().mean() < (clips[1] - clips[0]).abs().mean()
     assert all(torch.isfinite(clip).all() for clip in clips)
 
 
-def test_dynamic_thresholding_tames_guidance_clip_by_clip(checkpoint: Path) -> None:
-    wanted = requests(4, 5, 6)
-    plain, tamed = (sampler(checkpoint, guidance=20.0, threshold=threshold) for threshold in (None, 0.9))
-    together = tamed.sample(wanted)
-    alone = torch.cat([tamed.sample([request]) for request in wanted])
-    assert (together.int() - alone.int()).abs().max() <= 1
+def test_dynamic_thresholding_reduces_saturation_per_clip(checkpoint: Path) -> None:
+    batch = requests(4, 5, 6)
+    plain, thresholded = (sampler(checkpoint, guidance=20.0, threshold=threshold) for threshold in (None, 0.9))
+    clips = thresholded.sample(batch)
+    single_clips = torch.cat([thresholded.sample([request]) for request in batch])
+    assert (clips.int() - single_clips.int()).abs().max() <= 1
 
     def saturated(clips: Tensor) -> float:
         return float(((clips == 0) | (clips == 255)).float().mean())
 
-    assert saturated(together) < 0.8 * saturated(plain.sample(wanted))
+    assert saturated(clips) < 0.8 * saturated(plain.sample(batch))
 
 
-# A base noise of another clip.
+# Base noise of another clip.
 
 
-def moved(wanted: Sequence[Request], base: int | None) -> list[Request]:
-    return [replace(request, base=base) for request in wanted]
+def with_base(batch: Sequence[Request], base: int | None) -> list[Request]:
+    return [replace(request, base=base) for request in batch]
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_one_base_noise_makes_one_base_frame_and_other_motion(checkpoint: Path, solver: str) -> None:
+def test_equal_base_noise_gives_equal_base_frames_and_other_motion(checkpoint: Path, solver: str) -> None:
     model, first = sampler(checkpoint, solver=solver), requests(4)[0]
     others = [replace(first, seed=seed, base=first.seed) for seed in (1, 2)]
-    kept, *clips = (model.sample([request])[0] for request in (first, *others))
+    reference, *clips = (model.sample([request])[0] for request in (first, *others))
     for clip in clips:
-        assert torch.equal(clip[MIDDLE], kept[MIDDLE])
-        assert all(not torch.equal(clip[i], kept[i]) for i in (0, 2, 3))
+        assert torch.equal(clip[BASE_FRAME], reference[BASE_FRAME])
+        assert all(not torch.equal(clip[i], reference[i]) for i in (0, 2, 3))
     assert not torch.equal(clips[0], clips[1])
-    assert not torch.equal(model.sample([replace(others[0], base=None)])[0, MIDDLE], kept[MIDDLE])
+    assert not torch.equal(model.sample([replace(others[0], base=None)])[0, BASE_FRAME], reference[BASE_FRAME])
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ddpm"])
-def test_a_clips_own_seed_as_base_changes_nothing(checkpoint: Path, solver: str) -> None:
-    model, wanted = sampler(checkpoint, solver=solver), requests(4, 5, 6)
-    own = [replace(request, base=request.seed) for request in wanted]
-    assert torch.equal(model.sample(own), model.sample(wanted))
-    mixed = model.sample([wanted[0], replace(wanted[1], base=wanted[0].seed), wanted[2]])
-    assert torch.equal(mixed[[0, 2]], model.sample(wanted)[[0, 2]])
+def test_the_seed_of_the_clip_as_base_changes_nothing(checkpoint: Path, solver: str) -> None:
+    model, batch = sampler(checkpoint, solver=solver), requests(4, 5, 6)
+    explicit = [replace(request, base=request.seed) for request in batch]
+    assert torch.equal(model.sample(explicit), model.sample(batch))
+    mixed = model.sample([batch[0], replace(batch[1], base=batch[0].seed), batch[2]])
+    assert torch.equal(mixed[[0, 2]], model.sample(batch)[[0, 2]])
 
 
 @pytest.mark.parametrize("prior", [Decomposed(4), Mixed(1.0)], ids=["decomposed", "mixed"])
-def test_it_has_the_shared_part_of_one_clip_and_the_own_part_of_the_other(
-    checkpoint: Path, prior: Decomposed | Mixed
-) -> None:
+def test_base_noise_of_one_seed_and_residual_noise_of_another(checkpoint: Path, prior: Decomposed | Mixed) -> None:
     model = sampler(checkpoint)
     shape, cpu = model.shape, model.device
     draw = model.window_plan.noise(prior, shape, [Request(0, 7, 0, "", base=9)], cpu)
-    seventh, ninth = normal_per_clip([7], cpu), normal_per_clip([9], cpu)
-    for _ in range(3):  # to begin with, and whenever a solver asks for more
-        expected = prior.combine(prior.draw_parts(ninth, shape)[0], prior.draw_parts(seventh, shape)[1])
+    normal_7, normal_9 = normal_per_clip([7], cpu), normal_per_clip([9], cpu)
+    for _ in range(3):  # initial noise, and each later draw of a solver
+        expected = prior.combine(prior.draw_parts(normal_9, shape)[0], prior.draw_parts(normal_7, shape)[1])
         assert torch.equal(draw(), expected)
 
 
-def test_what_is_left_to_chance_in_the_condition_belongs_to_the_base(
-    monkeypatch: pytest.MonkeyPatch, checkpoint: Path
-) -> None:
+def test_random_conditioning_uses_the_base_seed(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
     draws: list[Tensor] = []
 
     def conditioning_vectors(model: VideoFusion, labels: Any, captions: Any, modes: Any, normal: Normal) -> Tensor:
@@ -188,18 +185,18 @@ def test_what_is_left_to_chance_in_the_condition_belongs_to_the_base(
     [Independent(), Progressive(), Mixed(0.0), Decomposed(4, 0.0)],
     ids=["independent", "progressive", "alpha 0", "lambda 0"],
 )
-def test_a_model_whose_frames_share_nothing_refuses_it(tmp_path: Path, prior: Any) -> None:
+def test_base_noise_is_refused_without_shared_noise(tmp_path: Path, prior: Any) -> None:
     tiny_vdm().save(tmp_path)
-    model = vdm.build(setting(tmp_path), steps=2)
+    model = vdm.build(build_context(tmp_path), steps=2)
     model.model.noise_prior = prior
     assert not model.shares_base
-    assert sampler_of_videofusion_shares(tmp_path / "other")
+    assert videofusion_shares_base(tmp_path / "other")
     with pytest.raises(UserError, match=r"its frames share no noise; choose .*: videofusion"):
-        model.sample(moved(requests(4), 1))
+        model.sample(with_base(requests(4), 1))
     with pytest.raises(UserError, match=r"frames 8: .*its frames share no noise"):
         DiffusionSampler(model.model, "none", model.device, sampling=replace(model.sampling, frames=8))
 
 
-def sampler_of_videofusion_shares(folder: Path) -> bool:
+def videofusion_shares_base(folder: Path) -> bool:
     tiny_videofusion().save(folder)
     return sampler(folder).shares_base

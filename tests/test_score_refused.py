@@ -1,4 +1,4 @@
-"""What cannot be scored is refused with a reason before any network runs."""
+"""Tests of inputs that `vfbench score` refuses before any network runs."""
 
 from __future__ import annotations
 
@@ -8,84 +8,87 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clipfiles import pictures, write_frames, write_video
+from clipfiles import grey_clip, write_frames, write_video
 from conftest import Command
 from samples import FAKE
-from scoring import drawn, looked, saved, scored
+from scoring import plan_score, run_score, save_array, shapes_clips
 
 from vfbench.errors import MissingData, UserError
 from vfbench.scoring import clips
 
-pytest.importorskip("av")  # without it no clip can be made, nor read
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytest.importorskip("av")  # reads and writes videos
+pytestmark = pytest.mark.usefixtures("empty_cwd")
 
 
-def too_short(root: Path) -> None:
-    for i, clip in enumerate(drawn(3)):
+def write_short_clips(root: Path) -> None:
+    for i, clip in enumerate(shapes_clips(3)):
         write_frames(root / str(i), clip[: 16 if i == 1 else 12])
 
 
-def of_another_size(root: Path) -> None:
-    saved(root / "a.npy", drawn(3, side=48))
+def write_larger_clips(root: Path) -> None:
+    save_array(root / "a.npy", shapes_clips(3, side=48))
 
 
-def of_no_square(root: Path) -> None:
-    saved(root / "a.npy", drawn(3, side=48)[:, :, :32])
+def write_non_square_clips(root: Path) -> None:
+    save_array(root / "a.npy", shapes_clips(3, side=48)[:, :, :32])
 
 
-def alone(root: Path) -> None:
-    saved(root / "a.npy", drawn(1))
+def write_single_clip(root: Path) -> None:
+    save_array(root / "a.npy", shapes_clips(1))
 
 
-def floats(root: Path) -> None:
-    saved(root / "a.npy", drawn(3).astype(np.float32) / 255)
+def write_floats(root: Path) -> None:
+    save_array(root / "a.npy", shapes_clips(3).astype(np.float32) / 255)
 
 
-def cut_to_bits(root: Path) -> None:
-    saved(root / "a.npy", (drawn(3) > 127).astype(np.uint8))
+def write_bits(root: Path) -> None:
+    save_array(root / "a.npy", (shapes_clips(3) > 127).astype(np.uint8))
 
 
-def rows(root: Path) -> None:
-    saved(root / "a.npy", FAKE)
+def write_features(root: Path) -> None:
+    save_array(root / "a.npy", FAKE)
 
 
-def two_layouts(root: Path) -> None:
-    of_another_size(root)
-    write_frames(root / "clip", drawn(1)[0])
+def write_two_layouts(root: Path) -> None:
+    write_larger_clips(root)
+    write_frames(root / "clip", shapes_clips(1)[0])
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("write", "message"),
     [
-        (too_short, r"2 of 3 clips have fewer than the 16 frames that protocol shapes.* needs: 0, 2; .*--list FILE"),
-        (of_another_size, r'48x48 pixels .* scores 32x32.*--real "shapes\(height=48, width=48\)"'),
-        (of_no_square, r"48x32 pixels .* scores 32x32"),
-        (alone, "holds 1 clip: a score needs at least 2"),
-        (floats, r"float32 .* in the first.*scale them to 0\.\.1"),
-        (cut_to_bits, "all bytes of these clips are 0 or 1"),
-        (rows, "holds features and --real shapes is a dataset"),
-        (two_layouts, "which are the clips"),
+        (
+            write_short_clips,
+            r"2 of 3 clips have fewer than the 16 frames that protocol shapes.* needs: 0, 2; .*--list FILE",
+        ),
+        (write_larger_clips, r'48x48 pixels .* scores 32x32.*--real "shapes\(height=48, width=48\)"'),
+        (write_non_square_clips, r"48x32 pixels .* scores 32x32"),
+        (write_single_clip, "holds 1 clip: a score needs at least 2"),
+        (write_floats, r"float32 .* in the first.*scale them to 0\.\.1"),
+        (write_bits, "all bytes of these clips are 0 or 1"),
+        (write_features, "holds features and --real shapes is a dataset"),
+        (write_two_layouts, "which are the clips"),
         (Path.mkdir, "holds no clips"),
     ],
 )
-@pytest.mark.usefixtures("no_network")
-def test_clips_that_do_not_fit_are_refused(make: Callable[[Path], None], said: str, tmp_path: Path) -> None:
-    make(tmp_path / "fake")
-    with pytest.raises(UserError, match=said):
-        looked(tmp_path / "fake", output="mine")
+@pytest.mark.usefixtures("no_extraction")
+def test_invalid_clips_are_refused(write: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    write(tmp_path / "fake")
+    with pytest.raises(UserError, match=message):
+        plan_score(tmp_path / "fake", output="mine")
     assert not Path("mine").exists()
 
 
-@pytest.mark.usefixtures("no_network")
-def test_too_few_clips_for_a_metric_are_refused_unless_it_is_a_try(tmp_path: Path) -> None:
-    fake = saved(tmp_path / "a.npy", drawn(8))
+@pytest.mark.usefixtures("no_extraction")
+def test_too_few_clips_are_refused_without_smoke(tmp_path: Path) -> None:
+    fake = save_array(tmp_path / "a.npy", shapes_clips(8))
     with pytest.raises(UserError, match=r"8 .*too few: fvd needs 64.*--smoke"):
-        looked(fake, smoke=False)
-    assert "not comparable" in looked(fake).describe()
+        plan_score(fake, smoke=False)
+    assert "not comparable" in plan_score(fake).describe()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"real": "shpaes"}, "did you mean 'shapes'"),
         ({"real": "nowhere/at/all"}, "no such file or folder"),
@@ -98,32 +101,30 @@ def test_too_few_clips_for_a_metric_are_refused_unless_it_is_a_try(tmp_path: Pat
         ({"output": "../theirs/runs/x"}, "lies in .*theirs.*choose another --output"),
     ],
 )
-@pytest.mark.usefixtures("no_network")
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=said):
-        looked(saved(tmp_path / "theirs" / "a.npy", drawn(2)).parent, **options)
+@pytest.mark.usefixtures("no_extraction")
+def test_invalid_options_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        plan_score(save_array(tmp_path / "theirs" / "a.npy", shapes_clips(2)).parent, **options)
 
 
-@pytest.mark.parametrize("piece", [256, 2])
-def test_a_clip_of_another_size_than_the_first_is_named(
-    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(clips, "CACHE_CHUNK", piece)
+@pytest.mark.parametrize("chunk_size", [256, 2])
+def test_clips_of_different_sizes_are_refused(chunk_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips, "CACHE_CHUNK", chunk_size)
     for i, side in enumerate((32, 32, 48)):
-        write_frames(tmp_path / "fake" / str(i), drawn(1, i, side=side)[0])
+        write_frames(tmp_path / "fake" / str(i), shapes_clips(1, i, side=side)[0])
     with pytest.raises(MissingData, match=r"2 has 48x48 pixels, the first clip (0 )?32x32"):
-        scored(tmp_path / "fake", output="mine")
+        run_score(tmp_path / "fake", output="mine")
 
 
-def test_a_dataset_goes_before_a_folder_of_its_name(tmp_path: Path) -> None:
-    write_video(Path("shapes") / "a.avi", pictures())
-    assert "shapes, train, at 16x32x32" in looked(saved(tmp_path / "a.npy", drawn(2))).describe()
-    fake = saved(tmp_path / "b.npy", np.stack([pictures(i, height=8, width=8) for i in range(4)]))
-    given = {"real": "folder(root='./shapes', frames=4, height=8, width=8)", "num_real": 4}
+def test_a_dataset_name_has_priority_over_a_folder(tmp_path: Path) -> None:
+    write_video(Path("shapes") / "a.avi", grey_clip())
+    assert "shapes, train, at 16x32x32" in plan_score(save_array(tmp_path / "a.npy", shapes_clips(2))).describe()
+    fake = save_array(tmp_path / "b.npy", np.stack([grey_clip(i, height=8, width=8) for i in range(4)]))
+    options = {"real": "folder(root='./shapes', frames=4, height=8, width=8)", "num_real": 4}
     with pytest.raises(MissingData, match="folder has 1 real clips here"):
-        looked(fake, **given)
+        plan_score(fake, **options)
 
 
-def test_a_folder_that_is_not_there_is_missing_data(tmp_path: Path, vfbench: Command) -> None:
-    done = vfbench("score", "--real", "shapes", "--fake", tmp_path / "none")
-    assert (done.code, "none: No such file or directory" in done.err) == (4, True)
+def test_a_missing_folder_is_refused(tmp_path: Path, vfbench: Command) -> None:
+    outcome = vfbench("score", "--real", "shapes", "--fake", tmp_path / "none")
+    assert (outcome.code, "none: No such file or directory" in outcome.err) == (4, True)

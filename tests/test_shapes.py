@@ -1,4 +1,4 @@
-"""Moving Shapes: the same bytes everywhere, and pictures that show what their captions say."""
+"""Tests of the dataset Moving Shapes: pinned bytes, indices, captions, and motions in the rendered frames."""
 
 from __future__ import annotations
 
@@ -11,19 +11,9 @@ import torch
 from torch import Tensor
 
 from vfbench.datasets import shapes
-from vfbench.datasets.shapes import (
-    CLASSES,
-    COLOURS,
-    MOTIONS,
-    SHAPES,
-    SIZES,
-    SPLIT_RANGES,
-    TEXTURES,
-    Scene,
-    Shapes,
-    make_scene,
-    render,
-)
+from vfbench.datasets._shapes_render import render
+from vfbench.datasets._shapes_scene import CLASSES, COLOURS, MOTIONS, SHAPES, SIZES, TEXTURES, Scene, make_scene
+from vfbench.datasets.shapes import SPLIT_RANGES, Shapes
 from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape, Dataset, Split
 
@@ -34,7 +24,7 @@ GRAMMAR = re.compile(
     f" over ({'|'.join(COLOURS)}) ({'|'.join(TEXTURES)})"
 )
 
-# SHA-256 of the bytes of single clips at 16x32x32. They change only together with VERSION.
+# SHA-256 of single clips at 16x32x32; a change needs a new VERSION.
 GOLDEN: dict[tuple[Split, int], str] = {
     ("train", 0): "e8413f99c8395f36e256f6dfb1062689734e7974ef696f0fb24e57678bd65490",
     ("train", 1): "71fbdd0112e98233548192f4e9d9de480526bef6af93d1e90af492f0e98a2d3a",
@@ -54,35 +44,35 @@ def sha256(clip: Tensor) -> str:
     return hashlib.sha256(clip.numpy().tobytes()).hexdigest()
 
 
-# One scene at a time: a red shape over dark blue, so that shape and mark can be told from the background by colour.
+# Scenes with a red shape over blue, so that shape, mark and background differ in colour.
 
 
 def clip_of(motion: str, kind: str = "circle", *, texture: str = "stripes", frames: int = FRAMES) -> Tensor:
-    """(T, 3, 64, 64) of a small red shape in the middle."""
-    named = {"motion": MOTIONS.index(motion), "shape": SHAPES.index(kind), "texture": TEXTURES.index(texture)}
-    colours = {"colour": list(COLOURS).index("red"), "background": list(COLOURS).index("blue"), "size": 0}
-    attributes = {name: torch.tensor([value]) for name, value in {**named, **colours}.items()}
+    """Clip of a small red shape in the middle, (T, 3, 64, 64)."""
+    varied = {"motion": MOTIONS.index(motion), "shape": SHAPES.index(kind), "texture": TEXTURES.index(texture)}
+    fixed = {"colour": list(COLOURS).index("red"), "background": list(COLOURS).index("blue"), "size": 0}
+    attributes = {name: torch.tensor([value]) for name, value in {**varied, **fixed}.items()}
     return render(Scene(**attributes, jitter=torch.tensor([[128, 128, 0]])), ClipShape(frames, 64, 64))[0]
 
 
 def mark_of(clip: Tensor) -> Tensor:
-    """Where the dark mark is (T, H, W): the shape is red and the ground blue, the mark is neither."""
+    """Mask of the dark mark (T, H, W): neither red like the shape nor blue like the background."""
     return (clip[:, 0] < 60) & (clip[:, 2] < 50)
 
 
 def body_of(clip: Tensor) -> Tensor:
-    """Where the shape is, its mark included (T, H, W)."""
+    """Mask of the shape with its mark, (T, H, W)."""
     return (clip[:, 0] > 130) | mark_of(clip)
 
 
 def centroids(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """x and y (T,) of the masses of a mask (T, H, W), in 0..1."""
+    """Centroids x and y (T,) of a mask (T, H, W), in 0..1."""
     weight = mask.double() / mask.sum((1, 2), keepdim=True)
     place = (torch.arange(mask.shape[-1], dtype=torch.float64) + 0.5) / mask.shape[-1]
     return (weight * place).sum((1, 2)), (weight * place[:, None]).sum((1, 2))
 
 
-# The bytes.
+# Bytes.
 
 
 @pytest.mark.parametrize(("split", "index"), GOLDEN, ids=str)
@@ -97,39 +87,39 @@ def test_fingerprint_is_pinned_and_differs_by_shape(data: Shapes) -> None:
 
 def test_a_clip_does_not_depend_on_its_batch() -> None:
     data = shapes.build(frames=3)
-    indices = [*range(40), 7]  # more than are rendered at once
-    together = data.clips("train", indices)
-    assert torch.equal(data.clips("train", indices[::-1]), together.flip(0))
-    assert all(torch.equal(data.clips("train", [i])[0], together[i]) for i in (0, 31, 32, 39))
-    assert torch.equal(together[-1], together[7])
+    indices = [*range(40), 7]  # more than one rendering batch
+    batch = data.clips("train", indices)
+    assert torch.equal(data.clips("train", indices[::-1]), batch.flip(0))
+    assert all(torch.equal(data.clips("train", [i])[0], batch[i]) for i in (0, 31, 32, 39))
+    assert torch.equal(batch[-1], batch[7])
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (5, 24, 40), (3, 40, 24), (2, 64, 64), (16, 32, 32)], ids=str)
-def test_any_length_and_resolution(shape: tuple[int, int, int]) -> None:
+def test_any_length_and_resolution_is_rendered(shape: tuple[int, int, int]) -> None:
     data = shapes.build(frames=shape[0], height=shape[1], width=shape[2])
     clips = data.clips("test", range(8))
     assert (clips.dtype, clips.shape) == (torch.uint8, (8, shape[0], 3, *shape[1:]))
-    assert clips.float().flatten(1).std(1).min() > 10  # none is blank
+    assert clips.float().flatten(1).std(1).min() > 10  # no blank clips
     assert isinstance(data, Dataset)
 
 
-def test_no_clips_are_an_empty_batch(data: Shapes) -> None:
+def test_no_indices_give_an_empty_batch(data: Shapes) -> None:
     assert data.clips("train", []).shape == (0, 16, 3, 32, 32)
 
 
-def test_resolutions_show_the_same_picture() -> None:
+def test_resolutions_show_the_same_scene() -> None:
     small, large = (shapes.build(frames=2, height=n, width=n).clips("train", range(16)).float() for n in (32, 64))
     shrunk = torch.nn.functional.avg_pool2d(large.flatten(0, 1), 2).view_as(small)
     assert (small - shrunk).abs().mean() < 3
 
 
 @pytest.mark.parametrize("size", [(0, 32, 32), (16, 7, 32), (16, 32, 7)], ids=str)
-def test_too_small_is_refused_naming_the_size(size: tuple[int, int, int]) -> None:
+def test_too_small_sizes_are_refused(size: tuple[int, int, int]) -> None:
     with pytest.raises(UserError, match="x".join(map(str, size))):
         shapes.build(frames=size[0], height=size[1], width=size[2])
 
 
-def test_the_global_random_state_is_neither_read_nor_moved(data: Shapes) -> None:
+def test_the_global_random_state_is_not_used(data: Shapes) -> None:
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     first = data.clips("train", [5])
@@ -145,7 +135,7 @@ def test_a_gpu_renders_the_same_bytes(data: Shapes) -> None:
     assert torch.equal(on_gpu, data.clips("train", range(60)))
 
 
-# The index.
+# Indices.
 
 
 def test_train_and_test_share_no_index(data: Shapes) -> None:
@@ -185,7 +175,7 @@ def test_shape_and_ground_never_share_a_colour() -> None:
     assert not (scene.colour == scene.background).any()
 
 
-# The words.
+# Captions.
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -203,13 +193,13 @@ def test_captions_name_every_attribute_and_labels_agree(data: Shapes, split: Spl
         assert CLASSES[label] == f"{shape} {motion}"
 
 
-def test_words_are_exactly_those_of_the_captions(data: Shapes) -> None:
-    said = {word for caption in data.captions("train", range(600)) for word in caption.split()}
-    assert said == set(data.words)
+def test_words_are_those_of_the_captions(data: Shapes) -> None:
+    words = {word for caption in data.captions("train", range(600)) for word in caption.split()}
+    assert words == set(data.words)
     assert len(data.words) == len(set(data.words))
 
 
-# The pictures.
+# Frames.
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -217,26 +207,26 @@ def test_words_are_exactly_those_of_the_captions(data: Shapes) -> None:
     ("motion", "dx", "dy"),
     [("moves left", -0.5, 0), ("moves right", 0.5, 0), ("moves up", 0, -0.5), ("moves down", 0, 0.5)],
 )
-def test_moving_carries_the_shape_there(motion: str, dx: float, dy: float, kind: str) -> None:
+def test_moving_shapes_move_in_their_direction(motion: str, dx: float, dy: float, kind: str) -> None:
     x, y = centroids(body_of(clip_of(motion, kind)))
     assert float(x[-1] - x[0]) == pytest.approx(dx, abs=0.02)
     assert float(y[-1] - y[0]) == pytest.approx(dy, abs=0.02)
     steps = x.diff() if dx else y.diff()
-    assert (steps * (dx + dy) > 0).all()  # all the way, at an even pace
+    assert (steps * (dx + dy) > 0).all()  # in every step, at constant speed
     assert float(steps.std()) < 0.02
 
 
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize(("motion", "side"), [("spins clockwise", 1), ("spins counterclockwise", -1)])
-def test_spinning_turns_the_mark_from_up_to_that_side(motion: str, side: int, kind: str) -> None:
+def test_spinning_turns_the_mark_to_its_side(motion: str, side: int, kind: str) -> None:
     x, y = centroids(mark_of(clip_of(motion, kind)))
     assert abs(float(x[0]) - 0.5) < 0.01
-    assert y[0] < 0.47  # up, on a picture whose rows go down
+    assert y[0] < 0.47  # above the centre: rows count downwards
     assert (side * (x[3:-1] - 0.5) > 0.03).all()
-    assert y[-1] > 0.52  # past a quarter turn it hangs
+    assert y[-1] > 0.52  # below the centre after a quarter turn
 
 
-def test_a_spinning_circle_is_seen_by_its_mark_alone() -> None:
+def test_only_the_mark_of_a_spinning_circle_moves() -> None:
     clip = clip_of("spins clockwise", "circle")
     assert all(not torch.equal(a, b) for a, b in pairwise(clip))
     outline = body_of(clip)
@@ -265,7 +255,7 @@ def test_standing_still_repeats_one_frame(kind: str) -> None:
     assert torch.equal(clip, clip[:1].expand_as(clip))
 
 
-def test_every_other_motion_moves(data: Shapes) -> None:
+def test_all_other_motions_move(data: Shapes) -> None:
     block = range(30)
     moved = (data.clips("train", block).float().diff(dim=1).abs().amax((1, 2, 3, 4)) > 20).tolist()
     still = [CLASSES[label].endswith("stays still") for label in data.labels("train", block)]
@@ -275,13 +265,13 @@ def test_every_other_motion_moves(data: Shapes) -> None:
 @pytest.mark.parametrize("texture", TEXTURES)
 def test_the_background_is_textured_and_does_not_move(texture: str) -> None:
     clip = clip_of("moves left", texture=texture)
-    ground = clip[:, :, :16]  # rows that the shape never reaches
+    ground = clip[:, :, :16]  # rows without the shape
     assert torch.equal(ground, ground[:1].expand_as(ground))
     assert clip[0, :, -16:].float().std(dim=(1, 2)).max() > 5
 
 
 @pytest.mark.parametrize("name", ["motion", "shape", "colour", "size", "texture", "background", "jitter"])
-def test_every_attribute_shows(name: str) -> None:
+def test_every_attribute_changes_the_frames(name: str) -> None:
     scene = make_scene(torch.tensor([0, 0]))
     value = getattr(scene, name).clone()
     value[1] = (value[1] + (128 if name == "jitter" else 1)) % {"size": 2, "shape": 3, "texture": 4, "jitter": 256}.get(

@@ -1,4 +1,4 @@
-"""The shipped judge of Moving Shapes does what it is trusted with."""
+"""Tests of `vfbench.metrics._shapes_judge`: accuracy on held-out clips, sensitivity to motion, shipped weights."""
 
 from __future__ import annotations
 
@@ -28,56 +28,56 @@ def judge() -> Extractor:
     return extractor
 
 
-def held_out(count: int) -> tuple[Clips, list[Request]]:
+def held_out_clips(count: int) -> tuple[Clips, list[Request]]:
     data, indices = shapes.build(), range(5000, 5000 + count)
     rows = zip(data.labels("test", indices), data.captions("test", indices), strict=True)
     return data.clips("test", indices), [Request(i, 0, *row) for i, row in enumerate(rows)]
 
 
-def test_it_knows_held_out_classes_and_finds_a_clip_by_its_caption(judge: Extractor) -> None:
-    clips, requests = held_out(200)
-    found = judge(clips, requests, ALL)
+def test_held_out_clips_are_classified_and_retrieved(judge: Extractor) -> None:
+    clips, requests = held_out_clips(200)
+    outputs = judge(clips, requests, ALL)
     labels = torch.tensor([request.label for request in requests])
-    assert float((found["logits"].argmax(1) == labels).float().mean()) >= 0.97
+    assert float((outputs["logits"].argmax(1) == labels).float().mean()) >= 0.97
     assert isinstance(judge, _shapes_judge.ShapesJudgeExtractor)
-    for start in (0, 100):  # retrieval is asked for among 100
+    for start in (0, 100):  # retrieval among 100 clips
         part = slice(start, start + 100)
         assert top_1(judge, clips[part], requests[part]) >= 0.9
 
 
 def top_1(extractor: _shapes_judge.ShapesJudgeExtractor, clips: Clips, requests: Sequence[Request]) -> float:
-    """How often a caption is nearest to its own clip."""
+    """Fraction of captions whose nearest clip is their own."""
     with torch.inference_mode():
-        shown = extractor.judge.clip_embedding(extractor(clips, requests, ["features"])["features"])
-        asked = extractor.judge.caption_embedding([request.prompt for request in requests])
-    return float(((asked @ shown.T).argmax(1) == torch.arange(len(clips))).float().mean())
+        clip_embeddings = extractor.judge.clip_embedding(extractor(clips, requests, ["features"])["features"])
+        caption_embeddings = extractor.judge.caption_embedding([request.prompt for request in requests])
+    return float(((caption_embeddings @ clip_embeddings.T).argmax(1) == torch.arange(len(clips))).float().mean())
 
 
-def test_motion_alone_changes_its_features(judge: Extractor) -> None:
-    clips, requests = held_out(30)
+def test_freezing_changes_the_predicted_class(judge: Extractor) -> None:
+    clips, requests = held_out_clips(30)
     frozen = clips[:, :1].expand_as(clips).contiguous()
     moving = [i for i, request in enumerate(requests) if "still" not in request.prompt]
-    told = [judge(c, requests, ["logits"])["logits"].argmax(1)[moving] for c in (clips, frozen)]
-    assert float((told[0] != told[1]).float().mean()) > 0.9
+    classes = [judge(c, requests, ["logits"])["logits"].argmax(1)[moving] for c in (clips, frozen)]
+    assert float((classes[0] != classes[1]).float().mean()) > 0.9
 
 
-def test_a_clip_is_judged_alike_in_any_batch(judge: Extractor) -> None:
-    clips, requests = held_out(5)
-    whole, alone = judge(clips, requests, ALL), judge(clips[3:4], requests[3:4], ALL)
+def test_outputs_do_not_depend_on_the_batch(judge: Extractor) -> None:
+    clips, requests = held_out_clips(5)
+    batch, single = judge(clips, requests, ALL), judge(clips[3:4], requests[3:4], ALL)
     for name, width in judge.outputs.items():
-        assert whole[name].shape == (5, width)
-        np.testing.assert_allclose(whole[name][3], alone[name][0], rtol=1e-4, atol=1e-5)
+        assert batch[name].shape == (5, width)
+        np.testing.assert_allclose(batch[name][3], single[name][0], rtol=1e-4, atol=1e-5)
 
 
-def test_other_resolutions_are_resized_for_it(judge: Extractor) -> None:
+def test_other_resolutions_are_resized(judge: Extractor) -> None:
     data = shapes.build(height=64, width=64)
     clips, labels = data.clips("test", range(60)), torch.tensor(data.labels("test", range(60)))
     requests = [Request(i, 0, 0, "") for i in range(60)]
     assert float((judge(clips, requests, ["logits"])["logits"].argmax(1) == labels).float().mean()) > 0.8
 
 
-def test_words_it_does_not_know_are_named(judge: Extractor) -> None:
-    clips, _ = held_out(1)
+def test_unknown_words_are_refused(judge: Extractor) -> None:
+    clips, _ = held_out_clips(1)
     with pytest.raises(UserError, match="does not know 'apply'"):
         judge(clips, [Request(0, 0, 0, "apply eye makeup")], ["similarity"])
 
@@ -88,14 +88,14 @@ def test_zeros_and_ones_are_refused(judge: Extractor) -> None:
         judge(torch.ones(1, 16, 3, 32, 32, dtype=torch.uint8), [Request(0, 0, 0, "")], ["features"])
 
 
-def test_its_file_is_small_and_every_byte_counts(judge: Extractor) -> None:
+def test_the_fingerprint_is_the_hash_of_a_small_file(judge: Extractor) -> None:
     folder = checkpoint_.shipped("shapes", "judge")
     assert folder is not None
     assert (folder / "model.safetensors").stat().st_size < 4e6
     assert judge.fingerprint == file_sha256(folder / "model.safetensors")
 
 
-def test_missing_weights_name_the_script_that_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_refused_with_the_training_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_, "shipped", lambda *_: None)
     with pytest.raises(MissingData, match=r"python benchmarks/train_judge\.py"):
         _shapes_judge.build(CPU)

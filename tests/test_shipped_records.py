@@ -1,4 +1,4 @@
-"""The measured runs that stand in the repository say what the README claims of them."""
+"""Tests of the recorded results in the repository: order of models, shared protocol, shipped weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RECORDS = {path.stem: results.load([path])[0] for path in sorted((ROOT / "result
 
 
 def worse(score: ScoreRecord, other: ScoreRecord) -> bool:
-    """True where `score` is worse than `other` by more than both intervals explain."""
+    """True if `score` is worse than `other` with disjoint intervals."""
     return score.low > other.high if score.better == "lower" else score.high < other.low
 
 
@@ -32,17 +32,17 @@ def test_models_beat_noise_on_every_metric(model: str, metric: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("metric", ["fvd", "kvd"])
-def test_models_beat_frozen_clips_where_motion_counts(model: str, metric: str) -> None:
+def test_models_beat_frozen_clips_on_motion_metrics(model: str, metric: str) -> None:
     assert worse(RECORDS["frozen"].scores[metric], RECORDS[model].scores[metric])
 
 
-def test_real_clips_are_as_good_as_the_floor() -> None:
+def test_real_clips_score_near_the_floor() -> None:
     for name, score in RECORDS["real"].scores.items():
         slack = score.high - score.low
         assert abs(score.value - score.floor) <= slack, name
 
 
-def test_the_records_share_a_protocol_and_come_from_the_shipped_weights() -> None:
+def test_records_share_a_protocol_and_the_shipped_weights() -> None:
     assert len({record.protocol.id for record in RECORDS.values()}) == 1
     for name in MODELS:
         folder = checkpoint.shipped("shapes", name)
@@ -54,7 +54,7 @@ def test_the_records_share_a_protocol_and_come_from_the_shipped_weights() -> Non
         assert record.protocol.to_json()["data_fingerprint"] == shapes.build().fingerprint
 
 
-def test_the_shipped_models_are_small_and_cost_the_same_a_clip() -> None:
+def test_shipped_models_are_small_and_of_equal_cost() -> None:
     costs = [cost for name in MODELS if (cost := RECORDS[name].cost)]
     assert all(1e6 < cost.parameters < 4e6 for cost in costs)
     assert costs[0].flops_per_clip == pytest.approx(costs[1].flops_per_clip, rel=0.02)
@@ -62,6 +62,6 @@ def test_the_shipped_models_are_small_and_cost_the_same_a_clip() -> None:
     assert sum((folder / "model.safetensors").stat().st_size for folder in folders if folder) < 12e6
 
 
-def test_the_baseline_of_the_gate_is_the_record() -> None:
+def test_the_baseline_of_the_gate_equals_the_record() -> None:
     baseline = results.load([ROOT / "results" / "baselines" / "ci.json"])[0]
     assert baseline.scores == RECORDS["videofusion"].scores

@@ -1,4 +1,4 @@
-"""What `show model` tells: each preset with what it costs, or one of them with all its options."""
+"""Tests of `vfbench show model`: cost of presets, options, JSON."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from vfbench.training.match_flops import describe
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
-    """VDM with two presets, one of them made for clips of one shape."""
+def two_presets(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
+    """VDM with two presets, one of them for clips of one shape only."""
     module = plugins.module("model", "vdm")
     presets = {"tiny": module.PRESETS["tiny"], "fixed": {**module.PRESETS["tiny"], "clips": [8, 16, 16]}}
     monkeypatch.setattr(module, "PRESETS", presets)
     return presets
 
 
-def test_a_model_shows_its_presets_below_each_other(vfbench: Command) -> None:
-    done = vfbench("show", "model", "vdm")
-    table = done.out.splitlines()[-3:]
-    assert (done.code, done.err) == (0, "")
+def test_presets_are_printed_as_a_table(vfbench: Command) -> None:
+    outcome = vfbench("show", "model", "vdm")
+    table = outcome.out.splitlines()[-3:]
+    assert (outcome.code, outcome.err) == (0, "")
     tiny, fixed = (
         describe("vdm", "tiny", shapes.build()),
         describe("vdm", "fixed", shapes.build(frames=8, height=16, width=16)),
     )
     assert table[0].split("  ")[0] == "preset"
     for line, size, name in zip(table[1:], (tiny, fixed), ("tiny", "fixed"), strict=True):
-        told = [f"{size.flops_per_clip / 1e9:,.1f}", "25"]
-        assert line.split() == [name, str(size.shape), f"{size.parameters:,}", *told]
-    assert len({len(line) for line in table}) == 1  # the numbers stand below each other
+        cost = [f"{size.flops_per_clip / 1e9:,.1f}", "25"]
+        assert line.split() == [name, str(size.shape), f"{size.parameters:,}", *cost]
+    assert len({len(line) for line in table}) == 1  # aligned columns
 
 
-def test_presets_are_counted_for_the_clips_of_a_dataset(vfbench: Command) -> None:
+def test_costs_are_for_clips_of_the_dataset(vfbench: Command) -> None:
     *_, tiny, fixed = vfbench(
         "show", "model", "vdm", "--dataset", "shapes(frames=4, height=16, width=16)"
     ).out.splitlines()
@@ -46,44 +46,45 @@ def test_presets_are_counted_for_the_clips_of_a_dataset(vfbench: Command) -> Non
     assert fixed.split() == ["fixed", "do", "not", "fit"]
 
 
-def test_a_preset_shows_what_it_costs_and_all_its_options(vfbench: Command) -> None:
-    done = vfbench("show", "model", "vdm", "--preset", "tiny")
+def test_a_preset_is_printed_with_cost_and_options(vfbench: Command) -> None:
+    outcome = vfbench("show", "model", "vdm", "--preset", "tiny")
     size = describe("vdm", "tiny", shapes.build())
     lines = dict(
-        line.split(maxsplit=1) for line in done.out.splitlines()[1:] if not line.startswith(("a clip", "to train"))
+        line.split(maxsplit=1) for line in outcome.out.splitlines()[1:] if not line.startswith(("a clip", "to train"))
     )
-    assert done.out.startswith("vdm tiny\n")
+    assert outcome.out.startswith("vdm tiny\n")
     assert lines["clips"] == "16x32x32"
     assert lines["parameters"] == f"{size.parameters:,}"
-    assert lines["network.channels"] == str(size.options["network"]["channels"])
+    assert lines["network.channels"] == str(size.config.options["network"]["channels"])
     assert lines["parametrisation"] == "v"
-    assert f"{size.flops_per_clip / 1e9:,.1f} GFLOP in 25 evaluations of the network" in done.out
-    assert "10,000 steps of 8 clips by our assumption, less than 0.1 GPU-hours at 100 TFLOP/s a GPU" in done.out
+    assert f"{size.flops_per_clip / 1e9:,.1f} GFLOP in 25 evaluations of the network" in outcome.out
+    assert "10,000 steps of 8 clips" in outcome.out
+    assert "less than 0.1 GPU-hours at 100 TFLOP/s" in outcome.out
 
 
-def test_a_preset_of_its_own_size_is_shown_at_that_size(vfbench: Command) -> None:
-    found = json.loads(vfbench("show", "model", "vdm", "--preset", "fixed", "--json").out)
+def test_a_preset_of_fixed_shape_is_counted_at_that_shape(vfbench: Command) -> None:
+    printed = json.loads(vfbench("show", "model", "vdm", "--preset", "fixed", "--json").out)
     size = describe("vdm", "fixed", shapes.build(frames=8, height=16, width=16))
-    counted = {name: getattr(size, name) for name in ("parameters", "flops_per_clip", "evaluations", "training_flops")}
-    options = json.loads(json.dumps(size.options))
-    assert found == {"name": "vdm", "preset": "fixed", "clips": "8x16x16", **counted, "options": options}
+    costs = {name: getattr(size, name) for name in ("parameters", "flops_per_clip", "evaluations", "training_flops")}
+    options = json.loads(json.dumps(size.config.options))
+    assert printed == {"name": "vdm", "preset": "fixed", "clips": "8x16x16", **costs, "options": options}
 
 
-def test_json_has_the_sizes_of_all_presets(vfbench: Command, small: Mapping[str, Any]) -> None:
-    found = json.loads(vfbench("show", "model", "vdm", "--json", "--dataset", "shapes(height=16, width=16)").out)
-    assert found["presets"] == json.loads(json.dumps(small))
-    assert found["sizes"]["tiny"]["clips"] == "16x16x16"
-    assert found["sizes"]["fixed"] is None
-    assert found["options"]["steps"] == 25
+def test_json_has_the_sizes_of_all_presets(vfbench: Command, two_presets: Mapping[str, Any]) -> None:
+    printed = json.loads(vfbench("show", "model", "vdm", "--json", "--dataset", "shapes(height=16, width=16)").out)
+    assert printed["presets"] == json.loads(json.dumps(two_presets))
+    assert printed["sizes"]["tiny"]["clips"] == "16x16x16"
+    assert printed["sizes"]["fixed"] is None
+    assert printed["options"]["steps"] == 25
 
 
-def test_settings_that_are_no_sizes_are_shown_as_they_are(vfbench: Command) -> None:
+def test_presets_without_networks_are_printed_as_json(vfbench: Command) -> None:
     assert 'preset modelscope: {"id": ' in vfbench("show", "model", "diffusers").out
     assert "preset" not in vfbench("show", "model", "noise").out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["model", "vdm", "--preset", "tinny"], "no vdm preset called 'tinny': did you mean 'tiny'"),
         (["model", "noise", "--preset", "tiny"], "'noise' has no presets to count; these have: pyoco, vdit, vdm"),
@@ -95,7 +96,7 @@ def test_settings_that_are_no_sizes_are_shown_as_they_are(vfbench: Command) -> N
         (["protocol", "strict", "--preset", "tiny"], "--preset: a protocol has no presets"),
     ],
 )
-def test_what_cannot_be_shown_is_named(arguments: list[str], said: str, vfbench: Command) -> None:
-    done = vfbench("show", *arguments)
-    assert (done.code, done.out) == (2, "")
-    assert said in done.err
+def test_invalid_arguments_are_refused(arguments: list[str], message: str, vfbench: Command) -> None:
+    outcome = vfbench("show", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err

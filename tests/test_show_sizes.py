@@ -1,4 +1,4 @@
-"""Presets by size: what they cost, counted, how they compare, and for which clips they are."""
+"""Tests of the size of presets: equal compute across models, and presets for one clip shape."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vfbench.training.match_flops import Size, describe
 MODELS = ("vdm", "pyoco", "vdit", "videofusion")
 LARGE = ("base", "base-128", "paper", "paper-128")
 MILLION = 10**6
-slow = pytest.mark.slow  # the largest take seconds each to count
+slow = pytest.mark.slow  # counting takes seconds each
 
 
 def data(preset: str) -> Shapes:
@@ -26,11 +26,11 @@ def data(preset: str) -> Shapes:
     return shapes.build(height=side, width=side)
 
 
-def counted(model: str, preset: str) -> Size:
+def size_of(model: str, preset: str) -> Size:
     return describe(model, preset, data(preset))
 
 
-def parts(preset: str) -> dict[str, int]:
+def network_parameters(preset: str) -> dict[str, int]:
     """Parameters of each network of VideoFusion."""
     with torch.device("meta"):
         model: DiffusionModel = plugins.module("model", "videofusion").create(data(preset), preset)
@@ -38,13 +38,13 @@ def parts(preset: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("preset", [pytest.param(name, marks=slow) for name in LARGE])
-def test_every_model_costs_what_videofusion_does_and_vdit_what_vdm_does(preset: str) -> None:
-    sizes = {model: counted(model, preset) for model in MODELS}
+def test_presets_have_equal_compute_across_models(preset: str) -> None:
+    sizes = {model: size_of(model, preset) for model in MODELS}
     name, large, _ = preset.partition("-128")
-    sizes["progressive"] = counted("pyoco", f"{name}-progressive{large}")
-    wanted = sizes["videofusion"].flops_per_clip
+    sizes["progressive"] = size_of("pyoco", f"{name}-progressive{large}")
+    expected = sizes["videofusion"].flops_per_clip
     for model, size in sizes.items():
-        assert size.flops_per_clip == pytest.approx(wanted, rel=0.03), model
+        assert size.flops_per_clip == pytest.approx(expected, rel=0.03), model
     vdm, vdit = sizes["vdm"], sizes["vdit"]
     assert vdit.parameters == pytest.approx(vdm.parameters, rel=0.03)
     assert vdit.flops_per_clip == pytest.approx(vdm.flops_per_clip, rel=0.03)
@@ -55,53 +55,53 @@ def test_every_model_costs_what_videofusion_does_and_vdit_what_vdm_does(preset: 
 
 
 def test_the_paper_preset_has_the_parameters_of_the_paper() -> None:
-    found = parts("paper")
-    assert found["base"] == pytest.approx(2e9, rel=0.02)
-    assert found["residual"] == pytest.approx(5e8, rel=0.05)
+    parameters = network_parameters("paper")
+    assert parameters["base"] == pytest.approx(2e9, rel=0.02)
+    assert parameters["residual"] == pytest.approx(5e8, rel=0.05)
 
 
-def test_a_quarter_of_the_parameters_costs_at_most_two_fifths_of_the_whole_network() -> None:
-    """The paper's table of efficiency: VDM with the base generator's widths against VideoFusion."""
-    found = parts("small-quarter")
-    assert found["residual"] == pytest.approx(found["base"] / 4, rel=0.01)
+def test_the_quarter_preset_costs_at_most_two_fifths_of_vdm() -> None:
+    """Efficiency table of the paper: VDM with the widths of the base generator against VideoFusion."""
+    parameters = network_parameters("small-quarter")
+    assert parameters["residual"] == pytest.approx(parameters["base"] / 4, rel=0.01)
     presets = {name: plugins.module("model", name).PRESETS for name in MODELS}
     star, base = presets["vdm"]["small-star"]["network"], presets["videofusion"]["small-quarter"]["base"]
     assert {**star, "attention": []} == base
-    ours, theirs = counted("videofusion", "small-quarter"), counted("vdm", "small-star")
-    assert ours.flops_per_clip <= 0.4 * theirs.flops_per_clip
-    assert ours.parameters == pytest.approx(theirs.parameters, rel=0.03)
+    videofusion_size, vdm_size = size_of("videofusion", "small-quarter"), size_of("vdm", "small-star")
+    assert videofusion_size.flops_per_clip <= 0.4 * vdm_size.flops_per_clip
+    assert videofusion_size.parameters == pytest.approx(vdm_size.parameters, rel=0.03)
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("preset", LARGE)
-def test_a_preset_of_one_shape_takes_no_other_and_names_those_that_do(model: str, preset: str) -> None:
+def test_a_preset_of_one_shape_is_refused_for_others_with_suggestions(model: str, preset: str) -> None:
     module = plugins.module("model", model)
     other = next(name for name in LARGE if name.endswith("-128") != preset.endswith("-128"))
-    said = f"{model} preset '{preset}' is made for clips of {data(preset).shape}, shapes has {data(other).shape}"
-    with pytest.raises(UserError, match=said) as caught:
+    message = f"{model} preset '{preset}' is made for clips of {data(preset).shape}, shapes has {data(other).shape}"
+    with pytest.raises(UserError, match=message) as caught:
         module.create(data(other), preset)
-    offered = str(caught.value).rpartition("choose one of ")[2].split(", ")
-    assert {"tiny", "small", other} <= set(offered)
-    assert preset not in offered
+    suggested = str(caught.value).rpartition("choose one of ")[2].split(", ")
+    assert {"tiny", "small", other} <= set(suggested)
+    assert preset not in suggested
     with torch.device("meta"):
-        for name in offered[:-1]:
+        for name in suggested[:-1]:
             assert isinstance(module.create(data(other), name), DiffusionModel)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_smaller_presets_take_any_clip_and_say_nothing_of_it(model: str) -> None:
+def test_smaller_presets_take_clips_of_any_shape(model: str) -> None:
     presets = plugins.module("model", model).PRESETS
-    shaped = {name for name, options in presets.items() if "clips" in options}
-    assert shaped == {name for name in presets if name.split("-")[0] in ("base", "paper")}
+    fixed_shape = {name for name, options in presets.items() if "clips" in options}
+    assert fixed_shape == {name for name in presets if name.split("-")[0] in ("base", "paper")}
     with torch.device("meta"):
-        for name in set(presets) - shaped:
+        for name in set(presets) - fixed_shape:
             assert isinstance(plugins.module("model", model).create(tiny_dataset(side=16), name), DiffusionModel)
     assert json.loads(json.dumps(presets)) == presets
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", ["base", "paper"])
-def test_the_128_preset_has_the_same_networks_on_larger_patches(model: str, name: str) -> None:
+def test_the_128_preset_has_equal_networks_on_larger_patches(model: str, name: str) -> None:
     presets = plugins.module("model", model).PRESETS
     small, large = presets[name], presets[f"{name}-128"]
     assert small["clips"] == [16, 64, 64]

@@ -1,4 +1,4 @@
-"""Tables say which numbers compare, and what a reader must know of them."""
+"""Tests of `vfbench.report.table`: comparable rows, marks, order, labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vfbench.report.results import NOT_COMPARABLE
 
 
 @pytest.mark.pitfall("a table of unlike protocols")
-def test_protocols_are_not_mixed_and_the_refusal_explains_itself() -> None:
+def test_different_protocols_are_refused_listing_runs_and_fields() -> None:
     with pytest.raises(UserError) as caught:
         build([record("vdm"), record("pyoco", protocol=OTHER), record("latte")])
     message = str(caught.value)
@@ -25,12 +25,12 @@ def test_protocols_are_not_mixed_and_the_refusal_explains_itself() -> None:
     assert caught.value.exit_code == 2
 
 
-def test_a_smoke_run_is_refused_even_alone() -> None:
+def test_a_single_smoke_run_is_refused() -> None:
     with pytest.raises(UserError, match=rf"{NOT_COMPARABLE}\): runs/vdm.*(?s:.*)--allow-mixed"):
         build([record("vdm", protocol=SMOKE_RUN)])
 
 
-def test_mixed_rows_are_marked_explained_and_never_best() -> None:
+def test_rows_of_other_protocols_are_marked_and_never_best() -> None:
     runs = [record("vdm", 50), record("pyoco", 45), record("latte", 1, protocol=OTHER)]
     table = build([*runs, record("dit", 2, protocol=SMOKE_RUN)], allow_mixed=True)
     assert [row.mark for row in table.rows[:4]] == ["", "", "† 9a8b7c6d5e4f", f"† {NOT_COMPARABLE}"]
@@ -43,25 +43,25 @@ def test_mixed_rows_are_marked_explained_and_never_best() -> None:
     assert rf"dit \dag{{}} \textbf{{{NOT_COMPARABLE}}}" in to_latex(table)
 
 
-def test_the_main_protocol_is_the_commonest_one_that_compares() -> None:
+def test_the_main_protocol_is_the_most_common_comparable_one() -> None:
     smoke = [record(name, protocol=SMOKE_RUN) for name in ("a", "b", "c")]
     table = build([*smoke, record("d", protocol=OTHER), record("e"), record("f")], allow_mixed=True)
     assert [row.label for row in table.rows if not row.mark] == ["e", "f", "floor"]
 
 
-def test_models_keep_their_order_and_reference_rows_come_last() -> None:
+def test_models_keep_their_order_before_reference_rows() -> None:
     table = build([record(m) for m in ("real", "vdm", "noise", "dit", "frozen", "ani")])
     assert labels(table) == ["vdm", "dit", "ani", "real", "noise", "frozen", "floor"]
     assert [row.kind for row in table.rows] == ["model"] * 3 + ["reference"] * 3 + ["floor"]
 
 
-def test_same_models_are_told_apart_by_specification_then_by_run() -> None:
-    fast = record("vdm", run="cccc") | {"model_spec": "vdm(steps=5)"}
-    table = build([record("vdm", run="aaaa"), record("vdm", run="bbbb"), fast, record("dit")])
+def test_equal_models_are_labelled_by_spec_then_by_run() -> None:
+    few_steps = record("vdm", run="cccc") | {"model_spec": "vdm(steps=5)"}
+    table = build([record("vdm", run="aaaa"), record("vdm", run="bbbb"), few_steps, record("dit")])
     assert labels(table)[:4] == ["vdm(steps=25), run aaaa", "vdm(steps=25), run bbbb", "vdm(steps=5)", "dit"]
 
 
-def test_runs_of_one_model_are_told_apart_by_their_presets_where_these_differ() -> None:
+def test_runs_of_one_model_are_labelled_by_preset() -> None:
     runs = [
         record("pyoco", 40, run="aaaa") | {"preset": "tiny"},
         record("pyoco", 41, run="bbbb") | {"preset": "tiny-progressive"},
@@ -72,7 +72,7 @@ def test_runs_of_one_model_are_told_apart_by_their_presets_where_these_differ() 
     assert "pyoco(steps=25) tiny, run cccc" in labels(build(runs))
 
 
-def test_nothing_to_show_is_an_error() -> None:
+def test_empty_results_are_refused() -> None:
     for results in ([], [record("vdm") | {"scores": {}}]):
         with pytest.raises(UserError, match="no results to show"):
             build(results)

@@ -1,4 +1,4 @@
-"""Files of weights: whole or not there, checked when read, and never unpickled."""
+"""Tests of `vfbench.utils.tensor_files`, `files` and `checkpoint`: atomic writes, damaged files, refused folders."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_tensors_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     transposed = torch.arange(6.0).view(2, 3).T  # not contiguous
-    tensor_files_.write(path, {**TENSORS, "c": transposed, "d": nn.Parameter(torch.ones(2))}, {"made": "here"})
-    read = tensor_files_.read(path)
-    assert all(torch.equal(read[name], tensor) for name, tensor in {**TENSORS, "c": transposed}.items())
-    assert read["b"].dtype == torch.int64
-    assert not read["d"].requires_grad
+    tensor_files_.write(path, {**TENSORS, "c": transposed, "d": nn.Parameter(torch.ones(2))}, {"source": "test"})
+    loaded = tensor_files_.read(path)
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in {**TENSORS, "c": transposed}.items())
+    assert loaded["b"].dtype == torch.int64
+    assert not loaded["d"].requires_grad
     assert names(tmp_path) == ["w.safetensors"]
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "w.safetensors"
     tensor_files_.write(path, TENSORS)
 
@@ -51,7 +51,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert torch.equal(tensor_files_.read(path)["a"], TENSORS["a"])
 
 
-def test_files_may_be_read_by_whom_the_user_allows(tmp_path: Path) -> None:
+def test_files_have_the_default_permissions(tmp_path: Path) -> None:
     tensor_files_.write(tmp_path / "w.safetensors", TENSORS)
     files.write_json(tmp_path / "x.json", {})
     (tmp_path / "plain").write_text("")
@@ -59,7 +59,7 @@ def test_files_may_be_read_by_whom_the_user_allows(tmp_path: Path) -> None:
 
 
 class Bomb:
-    """Unpickling this makes a folder."""
+    """Pickles to code that creates a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -76,16 +76,16 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
     assert names(tmp_path) == ["w.safetensors"]
 
 
-@pytest.mark.parametrize("kept", [0, 4, 40, -1])
-def test_a_truncated_file_is_refused_naming_it(tmp_path: Path, kept: int) -> None:
+@pytest.mark.parametrize("length", [0, 4, 40, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
     path = tmp_path / "w.safetensors"
     tensor_files_.write(path, TENSORS)
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(MissingData, match=r"w\.safetensors is damaged"):
         tensor_files_.read(path)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"no weights at .*none\.safetensors"):
         tensor_files_.read(tmp_path / "none.safetensors")
 
@@ -96,33 +96,33 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     assert file_sha256(path) == hashlib.sha256(b"vfbench" * 1000).hexdigest()
 
 
-def test_json_is_written_whole_and_in_order(tmp_path: Path) -> None:
+def test_json_is_written_atomically_and_in_order(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     files.write_json(path, {"b": [1, 2], "a": "x"})
     assert files.read_json(path) == {"a": "x", "b": [1, 2]}
-    assert path.read_text().index('"b"') < path.read_text().index('"a"')  # as given
+    assert path.read_text().index('"b"') < path.read_text().index('"a"')  # in the order of the dict
     with pytest.raises(ValueError, match="JSON"):
-        files.write_json(path, {"a": float("nan")})  # no reader but Python's knows NaN
+        files.write_json(path, {"a": float("nan")})  # NaN is no valid JSON
     assert files.read_json(path)["a"] == "x"
     assert names(tmp_path) == ["x.json"]
 
 
 @pytest.mark.parametrize(
-    ("content", "named"), [(b"{", "cannot be read"), (b"[1]", "holds list"), (b"\xff\xfe", "cannot be read")]
+    ("content", "message"), [(b"{", "cannot be read"), (b"[1]", "holds list"), (b"\xff\xfe", "cannot be read")]
 )
-def test_damaged_json_is_refused_naming_the_file(tmp_path: Path, content: bytes, named: str) -> None:
+def test_damaged_json_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)
-    with pytest.raises(MissingData, match=rf"x\.json {named}"):
+    with pytest.raises(MissingData, match=rf"x\.json {message}"):
         files.read_json(path)
 
 
-def test_missing_json_is_named(tmp_path: Path) -> None:
+def test_missing_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"none\.json cannot be read"):
         files.read_json(tmp_path / "none.json")
 
 
-def test_loading_fills_a_module_in_its_own_dtype(tmp_path: Path) -> None:
+def test_loading_keeps_the_dtype_of_the_module(tmp_path: Path) -> None:
     path, source, target = tmp_path / "w.safetensors", nn.Linear(3, 2), nn.Linear(3, 2)
     tensor_files_.write(path, tensor_files_.to_half(source.state_dict()))
     tensor_files_.load_into(target, path)
@@ -131,7 +131,7 @@ def test_loading_fills_a_module_in_its_own_dtype(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tensors", "named"),
+    ("tensors", "message"),
     [
         ({"weight": torch.zeros(2, 3)}, "'bias' is missing"),
         ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "extra": torch.zeros(1)}, "'extra' is not part"),
@@ -142,35 +142,35 @@ def test_loading_fills_a_module_in_its_own_dtype(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_loading_refuses_what_does_not_fit_naming_it(tmp_path: Path, tensors: dict[str, Tensor], named: str) -> None:
+def test_loading_refuses_other_tensors(tmp_path: Path, tensors: dict[str, Tensor], message: str) -> None:
     path, module = tmp_path / "w.safetensors", nn.Linear(3, 2)
     before = module.weight.clone()
     tensor_files_.write(path, tensors)
-    with pytest.raises(MissingData, match=named) as caught:
+    with pytest.raises(MissingData, match=message) as caught:
         tensor_files_.load_into(module, path)
     assert str(path) in str(caught.value)
-    assert torch.equal(module.weight, before)  # nothing is half loaded
+    assert torch.equal(module.weight, before)  # nothing was loaded
 
 
-def test_the_most_telling_difference_is_named_first(tmp_path: Path) -> None:
-    """Each file also has another hash than the one expected: that alone would say too little."""
+def test_loading_reports_damage_then_shapes_then_the_hash(tmp_path: Path) -> None:
+    """The hash is wrong in each case and reported only without a more specific reason."""
     path, module = tmp_path / "w.safetensors", nn.Linear(3, 2)
-    fits = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
-    tensor_files_.write(path, fits)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-4])
+    matching = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
+    tensor_files_.write(path, matching)
+    content = path.read_bytes()
+    path.write_bytes(content[:-4])
     with pytest.raises(MissingData, match="is damaged or not a safetensors file"):
         tensor_files_.load_into(module, path, "ab" * 32)
-    tensor_files_.write(path, {**fits, "weight": torch.zeros(9, 3)})
+    tensor_files_.write(path, {**matching, "weight": torch.zeros(9, 3)})
     with pytest.raises(MissingData, match=r"'weight' has shape \(9, 3\), needed \(2, 3\)"):
         tensor_files_.load_into(module, path, "ab" * 32)
-    path.write_bytes(whole)
+    path.write_bytes(content)
     with pytest.raises(MissingData, match=f"its SHA-256 is {file_sha256(path)}, expected {'ab' * 32}"):
         tensor_files_.load_into(module, path, "ab" * 32)
     assert tensor_files_.load_into(module, path, file_sha256(path)) == file_sha256(path)
 
 
-def test_a_swapped_file_of_another_model_names_the_first_tensor_that_differs(tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused_naming_a_tensor(tmp_path: Path) -> None:
     model = tiny_vdm()
     model.save(tmp_path)
     tiny_videofusion().save(tmp_path / "other")
@@ -180,14 +180,14 @@ def test_a_swapped_file_of_another_model_names_the_first_tensor_that_differs(tmp
         tensor_files_.load_into(model, tmp_path / checkpoint_.TENSORS, model.config.sha256)
 
 
-# Which folder is meant.
+# Checkpoint folders.
 
 
-def _run(folder: Path, used: str) -> None:
-    files.write_json(folder / "run.json", {"options": {"checkpoint": {"value": used, "origin": "default"}}})
+def _write_run_json(folder: Path, checkpoint: str) -> None:
+    files.write_json(folder / "run.json", {"options": {"checkpoint": {"value": checkpoint, "origin": "default"}}})
 
 
-def _without(name: str) -> Any:
+def _save_without(name: str) -> Any:
     def make(folder: Path) -> None:
         tiny_vdm().save(folder)
         (folder / name).unlink()
@@ -195,11 +195,14 @@ def _without(name: str) -> Any:
     return make
 
 
-STRANGERS = {
+NO_CHECKPOINTS = {
     "empty": (lambda folder: None, "here is empty: give the --output of a `python -m vfbench train`"),
     "pictures": (lambda folder: (folder / "a.png").write_text(""), r"here holds no config\.json: give the --output"),
-    "a run": (lambda folder: _run(folder, "None"), "the folder of a run, .*: leave out --checkpoint"),
-    "a run of mine": (lambda folder: _run(folder, "runs/me"), "a run, .*no weights: use --checkpoint runs/me"),
+    "a run": (lambda folder: _write_run_json(folder, "None"), "the folder of a run, .*: leave out --checkpoint"),
+    "a run of mine": (
+        lambda folder: _write_run_json(folder, "runs/me"),
+        "a run, .*no weights: use --checkpoint runs/me",
+    ),
     "a pipeline": (
         lambda folder: files.write_json(folder / "model_index.json", {}),
         r"pipeline of diffusers: use --model \"diffusers\(id='.*here'\)\"",
@@ -214,44 +217,47 @@ STRANGERS = {
     ),
     "nothing": (lambda folder: files.write_json(folder / "config.json", {}), r"config\.json names no model"),
     "another": (lambda folder: tiny_videofusion().save(folder), "a checkpoint of 'videofusion', .*--model videofusion"),
-    "half copied": (_without("model.safetensors"), r"has a config\.json and no model\.safetensors: copy that file"),
+    "half copied": (
+        _save_without("model.safetensors"),
+        r"has a config\.json and no model\.safetensors: copy that file",
+    ),
 }
 
 
-@pytest.mark.parametrize(("make", "said"), STRANGERS.values(), ids=STRANGERS)
-def test_a_folder_that_is_no_checkpoint_is_told_what_it_is(make: Any, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("make", "message"), NO_CHECKPOINTS.values(), ids=NO_CHECKPOINTS)
+def test_folders_that_are_no_checkpoint_are_refused_with_a_reason(make: Any, message: str, tmp_path: Path) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
     make(folder)
-    with pytest.raises(MissingData, match=said):
+    with pytest.raises(MissingData, match=message):
         checkpoint_.require_checkpoint(folder, "vdm")
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("path", "message"),
     [
-        ("saved/model.safetensors", "is a file of a checkpoint: give its folder, .*saved$"),
-        ("saved/config.json", "is a file of a checkpoint: give its folder, .*saved$"),
+        ("model/model.safetensors", "is a file of a checkpoint: give its folder, .*model$"),
+        ("model/config.json", "is a file of a checkpoint: give its folder, .*model$"),
         ("clip.mp4", r"is a file: a checkpoint is a folder with config\.json and model\.safetensors"),
         ("gone", "gone does not exist: give the --output of a `python -m vfbench train`$"),
     ],
 )
-def test_what_is_no_folder_is_told_so(given: str, said: str, tmp_path: Path) -> None:
-    tiny_vdm().save(tmp_path / "saved")
+def test_paths_that_are_no_folder_are_refused(path: str, message: str, tmp_path: Path) -> None:
+    tiny_vdm().save(tmp_path / "model")
     (tmp_path / "clip.mp4").write_text("")
-    with pytest.raises(MissingData, match=said):
-        checkpoint_.require_checkpoint(tmp_path / given, "vdm")
-    checkpoint_.require_checkpoint(tmp_path / "saved", "vdm")
-    checkpoint_.require_checkpoint(tmp_path / "saved")
+    with pytest.raises(MissingData, match=message):
+        checkpoint_.require_checkpoint(tmp_path / path, "vdm")
+    checkpoint_.require_checkpoint(tmp_path / "model", "vdm")
+    checkpoint_.require_checkpoint(tmp_path / "model")
 
 
-def test_what_looks_like_a_name_of_the_hub_is_offered_as_one() -> None:
+def test_a_name_like_one_of_the_hub_gets_a_suggestion() -> None:
     with pytest.raises(MissingData, match="or hub:someone/videos for a checkpoint on the hub"):
         checkpoint_.require_checkpoint(Path("someone/videos"))
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"lam": 1.5}, r"lambda 1\.5"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
@@ -260,23 +266,21 @@ def test_what_looks_like_a_name_of_the_hub_is_offered_as_one() -> None:
         ({"base": {"channels": []}}, "index"),
     ],
 )
-def test_a_value_out_of_range_in_a_configuration_names_the_file(
-    changed: dict[str, Any], said: str, tmp_path: Path
-) -> None:
+def test_an_invalid_option_in_a_config_is_refused(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
     tiny_videofusion().save(tmp_path)
     path = tmp_path / checkpoint_.CONFIG
     content = files.read_json(path)
     files.write_json(path, {**content, "options": {**content["options"], **changed}})
     config = ModelConfig.read(path, "videofusion")
     with (
-        pytest.raises(MissingData, match=rf"config\.json does not describe a videofusion \(.*({said})"),
+        pytest.raises(MissingData, match=rf"config\.json does not describe a videofusion \(.*({message})"),
         checkpoint_.config_errors(path, "videofusion"),
     ):
         VideoFusion(config)
 
 
 @pytest.mark.parametrize("conditions", [7, ["text"], {"foo": 1.0}, {"text": 0.0}, {"text": -1.0}, {"text": "a"}])
-def test_conditions_that_make_no_sense_in_a_configuration_name_the_file(conditions: Any, tmp_path: Path) -> None:
+def test_invalid_conditions_in_a_config_are_refused(conditions: Any, tmp_path: Path) -> None:
     tiny_videofusion().save(tmp_path)
     path = tmp_path / checkpoint_.CONFIG
     files.write_json(path, {**files.read_json(path), "conditions": conditions})
@@ -284,7 +288,7 @@ def test_conditions_that_make_no_sense_in_a_configuration_name_the_file(conditio
         ModelConfig.read(path, "videofusion")
 
 
-def test_a_value_that_is_missing_in_a_configuration_is_named(tmp_path: Path) -> None:
+def test_a_missing_field_in_a_config_is_refused(tmp_path: Path) -> None:
     tiny_videofusion().save(tmp_path)
     path = tmp_path / checkpoint_.CONFIG
     content = files.read_json(path)
@@ -295,7 +299,7 @@ def test_a_value_that_is_missing_in_a_configuration_is_named(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("error", [BadEnvironment("diffusers is missing"), MissingData("another file")])
-def test_what_is_not_about_a_value_stays_as_it_is(error: UserError, tmp_path: Path) -> None:
+def test_config_errors_passes_other_errors_through(error: UserError, tmp_path: Path) -> None:
     with pytest.raises(type(error), match=str(error)), checkpoint_.config_errors(tmp_path, "vdm"):
         raise error
 
@@ -310,14 +314,12 @@ def test_halving_keeps_integers_and_halves_the_file(tmp_path: Path) -> None:
     assert ratio == pytest.approx(0.5, abs=0.01)
 
 
-def test_halving_refuses_what_does_not_fit_naming_it() -> None:
-    with pytest.raises(
-        UserError, match=r"'large' holds 70000, .* \(up to 65504\): continue with --resume and without --half"
-    ):
+def test_halving_refuses_values_beyond_float16() -> None:
+    with pytest.raises(UserError, match=r"'large' holds 70000, .*65504.* --resume and without --half"):
         tensor_files_.to_half({"small": torch.ones(2), "large": torch.tensor([7e4])})
 
 
-def test_shipped_finds_only_whole_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_needs_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_, "SHIPPED_FOLDER", tmp_path)
     folder = tmp_path / "shapes" / "vdm"
     folder.mkdir(parents=True)
@@ -326,7 +328,7 @@ def test_shipped_finds_only_whole_folders(tmp_path: Path, monkeypatch: pytest.Mo
     assert checkpoint_.shipped("shapes", "vdm") == folder
 
 
-def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+def test_nan_weights_are_refused(tmp_path: Path) -> None:
     layer = nn.Linear(2, 2)
     tensor_files_.write(
         tmp_path / "w.safetensors", {"weight": torch.full((2, 2), float("nan")), "bias": torch.zeros(2)}

@@ -1,4 +1,4 @@
-"""The scores as torchmetrics: the numbers of the run, whatever the batches and processes."""
+"""Tests of `vfbench.torchmetrics`: equal scores in any batches and processes, refused updates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Request
 from vfbench.metrics import _inception
 from vfbench.torchmetrics import ClipSim, FrechetVideoDistance, KernelVideoDistance, VideoInceptionScore, VideoMetric
-from vfbench.weights import WeightInfo
+from vfbench.weights.load import WeightInfo
 
 DATA = shapes.build()
 REAL, FAKE = DATA.clips("train", range(96)), DATA.clips("test", range(64))
@@ -25,7 +25,7 @@ CAPTIONS = DATA.captions("test", range(64))
 JUDGE = {"extractor": "shapes_judge", "output": "features"}
 
 
-def judged() -> dict[str, VideoMetric]:
+def shapes_metrics() -> dict[str, VideoMetric]:
     return {
         "fvd": FrechetVideoDistance(**JUDGE),
         "kvd": KernelVideoDistance(**JUDGE),
@@ -40,22 +40,22 @@ def value(metric: Metric) -> float:
 
 @pytest.fixture(scope="module")
 def features() -> dict[str, dict[str, Tensor]]:
-    """What the judge says of both sides, asked directly."""
+    """Outputs of the Shapes judge for generated and real clips."""
     judge = plugins.load("extractor", "shapes_judge", torch.device("cpu"))
-    asked = [Request(i, 0, 0, text) for i, text in enumerate(CAPTIONS)]
-    blank = [Request(i, 0, 0, "") for i in range(len(REAL))]
+    captioned = [Request(i, 0, 0, text) for i, text in enumerate(CAPTIONS)]
+    without_prompts = [Request(i, 0, 0, "") for i in range(len(REAL))]
     return {
-        "fake": judge(FAKE, asked, ["features", "logits", "similarity"]),
-        "real": judge(REAL, blank, ["features", "logits"]),
+        "fake": judge(FAKE, captioned, ["features", "logits", "similarity"]),
+        "real": judge(REAL, without_prompts, ["features", "logits"]),
     }
 
 
 @pytest.mark.parametrize(("name", "output"), [("fvd", "features"), ("kvd", "features"), ("is", "logits")])
 @pytest.mark.pitfall("a mean over batches")
-def test_batches_do_not_matter_and_the_number_is_that_of_the_library(
+def test_scores_in_batches_equal_those_of_the_library(
     name: str, output: str, features: dict[str, dict[str, Tensor]]
 ) -> None:
-    metric = judged()[name]
+    metric = shapes_metrics()[name]
     for batch in torch.split(REAL, 40):
         metric.update(batch, real=True)
     for batch in torch.split(FAKE, 7):
@@ -68,7 +68,7 @@ def test_batches_do_not_matter_and_the_number_is_that_of_the_library(
 
 
 def test_clipsim_reads_the_prompts_and_needs_no_real_clips(features: dict[str, dict[str, Tensor]]) -> None:
-    metric = judged()["clipsim"]
+    metric = shapes_metrics()["clipsim"]
     metric.update(FAKE, prompts=CAPTIONS)
     assert value(metric) == pytest.approx(float(features["fake"]["similarity"].double().mean()), rel=1e-4)
     with pytest.raises(UserError, match="3 prompts for 64 clips"):
@@ -76,60 +76,60 @@ def test_clipsim_reads_the_prompts_and_needs_no_real_clips(features: dict[str, d
 
 
 @pytest.mark.parametrize("real", [False, True])
-def test_clips_are_not_compared_with_an_empty_prompt(real: bool) -> None:
-    with pytest.raises(UserError, match=r"ClipSim compares clips with their prompts, .* update\(clips, prompts="):
-        judged()["clipsim"].update(FAKE, real=real)
+def test_clipsim_without_prompts_is_refused(real: bool) -> None:
+    with pytest.raises(UserError, match=r"ClipSim .* update\(clips, prompts="):
+        shapes_metrics()["clipsim"].update(FAKE, real=real)
 
 
 @pytest.mark.parametrize("name", ["is", "clipsim"])
 def test_without_real_clips_there_is_no_floor(name: str) -> None:
-    alone, beside = judged()[name], judged()[name]
-    for metric in (alone, beside):
+    without_real, with_real = shapes_metrics()[name], shapes_metrics()[name]
+    for metric in (without_real, with_real):
         metric.update(FAKE, prompts=CAPTIONS)
-    beside.update(REAL, real=True, prompts=DATA.captions("train", range(96)))
-    score, whole = alone.score(), beside.score()
+    with_real.update(REAL, real=True, prompts=DATA.captions("train", range(96)))
+    score, full_score = without_real.score(), with_real.score()
     assert math.isnan(score.floor)
     assert score.n_real == 0
     assert "floor" not in score.note
     assert "real clips" not in score.note
-    assert (whole.n_real, whole.value, whole.limit) == (96, score.value, score.limit)
-    assert "floor: real clips' own score" in whole.note
+    assert (full_score.n_real, full_score.value, full_score.limit) == (96, score.value, score.limit)
+    assert "floor: real clips' own score" in full_score.note
 
 
-def test_other_remarks_stay_where_there_are_no_real_clips() -> None:
+def test_notes_of_generated_clips_are_kept_without_real_clips() -> None:
     metric = VideoInceptionScore(metric="is(splits=4)", extractor="shapes_judge")
     metric.update(FAKE[:1].expand(64, -1, -1, -1, -1))
     assert "standard deviation over 4 splits" in metric.score().note
     assert "all 64 generated clips have the same values" in metric.score().note
 
 
-def test_two_processes_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, here, there = (FrechetVideoDistance(**JUDGE) for _ in range(3))
-    for metric, clips in ((whole, FAKE), (here, FAKE[:20]), (there, FAKE[20:])):
+def test_merged_states_equal_a_single_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    single, first, second = (FrechetVideoDistance(**JUDGE) for _ in range(3))
+    for metric, clips in ((single, FAKE), (first, FAKE[:20]), (second, FAKE[20:])):
         metric.update(clips)
-    whole.update(REAL, real=True)
-    here.update(REAL[:50], real=True)
-    there.update(REAL[50:], real=True)
-    here.merge_state(there)
-    assert value(here) == pytest.approx(value(whole), rel=1e-9)
+    single.update(REAL, real=True)
+    first.update(REAL[:50], real=True)
+    second.update(REAL[50:], real=True)
+    first.merge_state(second)
+    assert value(first) == pytest.approx(value(single), rel=1e-9)
 
 
 def test_a_collection_runs_a_shared_network_once() -> None:
-    collection = MetricCollection({name: judged()[name] for name in ("fvd", "kvd")})
+    collection = MetricCollection({name: shapes_metrics()[name] for name in ("fvd", "kvd")})
     collection.update(REAL, real=True)
     collection.update(FAKE, real=False)
     assert len(collection.compute_groups) == 1
-    apart = judged()
+    separate = shapes_metrics()
     for name in ("fvd", "kvd"):
-        apart[name].update(REAL, real=True)
-        apart[name].update(FAKE)
-    assert {name: float(found) for name, found in collection.compute().items()} == {
-        name: value(apart[name]) for name in ("fvd", "kvd")
+        separate[name].update(REAL, real=True)
+        separate[name].update(FAKE)
+    assert {name: float(result) for name, result in collection.compute().items()} == {
+        name: value(separate[name]) for name in ("fvd", "kvd")
     }
 
 
-def together(metric: VideoMetric, other: VideoMetric) -> list[str]:
-    """Let the metric find two processes, itself and the other; the list tells what it gathers."""
+def simulate_two_processes(metric: VideoMetric, other: VideoMetric) -> list[str]:
+    """Let the metric synchronise with `other`; return the list of gathered states."""
     gathered: list[str] = []
 
     def gather(state: Tensor, group: object = None) -> list[Tensor]:
@@ -141,40 +141,40 @@ def together(metric: VideoMetric, other: VideoMetric) -> list[str]:
     return gathered
 
 
-def test_score_is_that_of_all_processes_as_compute_is() -> None:
-    whole, here, there = (FrechetVideoDistance(**JUDGE) for _ in range(3))
-    for metric, fake, real in ((whole, FAKE, REAL), (here, FAKE[:20], REAL[:50]), (there, FAKE[20:], REAL[50:])):
+def test_score_and_compute_use_all_processes() -> None:
+    single, first, second = (FrechetVideoDistance(**JUDGE) for _ in range(3))
+    for metric, fake, real in ((single, FAKE, REAL), (first, FAKE[:20], REAL[:50]), (second, FAKE[20:], REAL[50:])):
         metric.update(fake)
         metric.update(real, real=True)
-    gathered = together(here, there)
-    score = here.score()
+    gathered = simulate_two_processes(first, second)
+    score = first.score()
     assert (score.n_fake, score.n_real) == (64, 96)
-    assert score.value == pytest.approx(value(whole), rel=1e-9)
+    assert score.value == pytest.approx(value(single), rel=1e-9)
     assert gathered == ["fake", "real"]
-    assert value(here) == score.value
-    assert gathered == 2 * ["fake", "real"]  # and not once more within
-    assert [len(part) for part in here.fake] == [20]
-    with here.sync_context(here.dist_sync_fn):
-        assert here.score() == score
-        assert here._is_synced
+    assert value(first) == score.value
+    assert gathered == 2 * ["fake", "real"]  # gathered once per call
+    assert [len(part) for part in first.fake] == [20]
+    with first.sync_context(first.dist_sync_fn):
+        assert first.score() == score
+        assert first._is_synced
 
 
-def test_too_few_clips_in_all_processes_do_not_keep_them_from_going_on() -> None:
-    here, there = (VideoInceptionScore(extractor="shapes_judge") for _ in range(2))
-    here.update(FAKE[:20])
-    there.update(FAKE[:30])
-    there.real = [torch.empty(0, 2)]
-    together(here, there)
-    for ask in (here.compute, here.score):
+def test_after_too_few_clips_updates_continue() -> None:
+    first, second = (VideoInceptionScore(extractor="shapes_judge") for _ in range(2))
+    first.update(FAKE[:20])
+    second.update(FAKE[:30])
+    second.real = [torch.empty(0, 2)]
+    simulate_two_processes(first, second)
+    for compute in (first.compute, first.score):
         with pytest.raises(UserError, match="has 50 generated clips, and needs at least 64"):
-            ask()
-        assert [len(part) for part in here.fake] == [20]
-    here.update(FAKE[:20])
-    assert here.score().n_fake == 70
+            compute()
+        assert [len(part) for part in first.fake] == [20]
+    first.update(FAKE[:20])
+    assert first.score().n_fake == 70
 
 
 @pytest.mark.parametrize(
-    ("fakes", "reals", "said"),
+    ("fakes", "reals", "message"),
     [
         (63, 96, r"has 63 generated clips, and needs at least 64: call update\(clips\)"),
         (64, 63, r"has 63 real clips, and needs at least 64: call update\(clips, real=True\)"),
@@ -183,19 +183,19 @@ def test_too_few_clips_in_all_processes_do_not_keep_them_from_going_on() -> None
     ],
 )
 @pytest.mark.pitfall("a handful of clips")
-def test_too_few_clips_for_the_metric_are_refused(fakes: int, reals: int, said: str) -> None:
+def test_too_few_clips_for_the_metric_are_refused(fakes: int, reals: int, message: str) -> None:
     metric = FrechetVideoDistance(**JUDGE)
     if fakes:
         metric.update(FAKE[:fakes])
     if reals:
         metric.update(REAL[:reals], real=True)
-    for ask in (metric.compute, metric.score):
-        with pytest.raises(UserError, match=f"FrechetVideoDistance {said}"):
-            ask()
+    for compute in (metric.compute, metric.score):
+        with pytest.raises(UserError, match=f"FrechetVideoDistance {message}"):
+            compute()
 
 
 @pytest.mark.pitfall("a score that changes by being asked for")
-def test_asking_changes_nothing_and_reset_forgets() -> None:
+def test_compute_keeps_the_state_and_reset_clears_it() -> None:
     metric = FrechetVideoDistance(**JUDGE)
     metric.update(FAKE)
     metric.update(REAL, real=True)
@@ -208,40 +208,40 @@ def test_asking_changes_nothing_and_reset_forgets() -> None:
         metric.score()
 
 
-def test_one_batch_has_no_score_and_nothing_is_lost() -> None:
+def test_forward_on_one_batch_is_refused_and_keeps_the_state() -> None:
     metric = VideoInceptionScore(extractor="shapes_judge")
     metric.update(FAKE)
-    with pytest.raises(UserError, match=r"one batch is too few clips for VideoInceptionScore: call update\(clips\)"):
+    with pytest.raises(UserError, match=r"VideoInceptionScore: call update\(clips\)"):
         metric(FAKE[:8])
     assert metric.score().n_fake == 64
 
 
 @pytest.mark.parametrize("real", [False, True])
-def test_a_frame_drawn_by_the_number_of_a_clip_does_not_depend_on_the_batches(real: bool) -> None:
-    whole, apart = (VideoMetric("fid", "inception", "features") for _ in range(2))
-    for metric in (whole, apart):
+def test_random_frames_do_not_depend_on_the_batches(real: bool) -> None:
+    single, batched = (VideoMetric("fid", "inception", "features") for _ in range(2))
+    for metric in (single, batched):
         metric._extractor = _inception.InceptionExtractor(
-            Colours(), WeightInfo("0" * 64, weight_status="unpublished"), torch.device("cpu")
+            MeanColour(), WeightInfo("0" * 64, weight_status="unpublished"), torch.device("cpu")
         )
-    whole.update(REAL[:8], real=real)
+    single.update(REAL[:8], real=real)
     for number, clip in enumerate(torch.split(REAL[:8], 1)):
-        apart.update(FAKE[number, None], real=not real)  # the other side has its own numbers
-        apart.update(clip, real=real)
+        batched.update(FAKE[number, None], real=not real)  # real and generated clips are counted separately
+        batched.update(clip, real=real)
     side = "real" if real else "fake"
-    assert torch.equal(torch.cat(getattr(whole, side)), torch.cat(getattr(apart, side)))
-    whole.update(REAL[:8], real=real)
-    first, second = getattr(whole, side)
+    assert torch.equal(torch.cat(getattr(single, side)), torch.cat(getattr(batched, side)))
+    single.update(REAL[:8], real=real)
+    first, second = getattr(single, side)
     assert not torch.equal(first, second)
 
 
-class Colours(torch.nn.Module):
-    """Stands in for Inception: the mean colour of a frame."""
+class MeanColour(torch.nn.Module):
+    """Stand-in for Inception: mean colour of a frame."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
 
 
-def test_random_weights_are_warned_of_once() -> None:
+def test_random_weights_warn_once() -> None:
     metric = FrechetVideoDistance(extractor="inception(weights='random', frames='middle')", output="features")
     with pytest.warns(UserWarning, match=r"NOT the published weights: inception\(.*random.*"):
         assert metric.extractor.weight_status == "nonstandard"
@@ -255,13 +255,13 @@ def test_floats_are_refused() -> None:
         FrechetVideoDistance(**JUDGE).update(FAKE.float() / 255)
 
 
-def test_which_way_is_better() -> None:
-    for name, metric in judged().items():
+def test_higher_is_better_follows_the_metric() -> None:
+    for name, metric in shapes_metrics().items():
         assert metric.higher_is_better == (plugins.load("metric", name).better == "higher")
 
 
-def test_it_can_be_drawn() -> None:
-    matplotlib.use("agg")  # draws without a screen
+def test_metrics_can_be_plotted() -> None:
+    matplotlib.use("agg")  # no display
     metric = FrechetVideoDistance(**JUDGE)
     metric.update(REAL, real=True)
     metric.update(FAKE)
@@ -277,7 +277,7 @@ def test_clips_of_another_size_are_refused() -> None:
     metric.update(FAKE[:, :8])
 
 
-def test_clips_that_were_refused_settle_no_size() -> None:
+def test_refused_clips_set_no_size() -> None:
     metric = FrechetVideoDistance(**JUDGE)
     with pytest.raises(Exception, match=r".+"):
         metric.update(REAL.transpose(1, 2))

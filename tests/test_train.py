@@ -1,4 +1,4 @@
-"""The trainer learns, saves what is needed, stops cleanly and goes on as if it had never stopped."""
+"""Tests of `vfbench.training`: learning, saved files, stopping and resuming, videos, refused settings."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ STEPS = 60
 
 
 class OneClip(Shapes):
-    """A dataset whose train split shows one clip over and over."""
+    """Dataset whose train split repeats one clip."""
 
     def clips(self, split: Split, indices: Sequence[int], device: torch.device | None = None) -> Clips:
         return super().clips(split, [0] * len(indices) if split == "train" else indices, device)
 
 
-class Nothing(Shapes):
+class EmptyShapes(Shapes):
     def size(self, split: Split) -> int:
         return 0
 
 
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No sample sheets and no counting of FLOPs: they take longer than a tiny training."""
-    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
+    """Write no sample sheets and count no FLOPs, which take longer than a tiny training."""
+    monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
     monkeypatch.setattr(Trainer, "_training_flops", 1)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, VDM]:
-    """A VDM after some steps on one clip: its folder, and the model with its raw weights."""
+    """Folder of a VDM trained on one clip, and the model with its raw weights."""
     folder: Path = tmp_path_factory.mktemp("trained")
     model = tiny_vdm(perturbed=False)
     train(model, OneClip(tiny_dataset().shape), replace(OPTIONS, steps=STEPS), folder)
@@ -66,37 +66,37 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, VDM]:
 
 
 def loss_of(model: DiffusionModel) -> float:
-    """The loss on the one clip at many times, the same for every model."""
+    """Loss on one clip at 32 fixed times."""
     clip = tiny_dataset().clips("train", [0] * 32).float() / 127.5 - 1
     with torch.no_grad():
-        drawn = model.draw(32, torch.Generator().manual_seed(7))
-        losses = model.training_losses(clip, [0] * 32, [""] * 32, ["none"] * 32, drawn)
+        draws = model.draw(32, torch.Generator().manual_seed(7))
+        losses = model.training_losses(clip, [0] * 32, [""] * 32, ["none"] * 32, draws)
     return float(torch.stack(list(losses.values())).sum())
 
 
-def states(folder: Path) -> dict[str, Any]:
+def training_state(folder: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = torch.load(folder / "training.pt", weights_only=True)
     return loaded
 
 
 def flat(tree: Any) -> dict[str, Any]:
-    """Leaves by path."""
+    """Leaves of a nested state by path."""
     if isinstance(tree, dict | list):
         pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
         return {f"{key}.{name}": leaf for key, child in pairs for name, leaf in flat(child).items()}
     return {"": tree}
 
 
-def assert_same(one: Any, two: Any) -> None:
-    left, right = flat(one), flat(two)
+def assert_equal_states(first: Any, second: Any) -> None:
+    left, right = flat(first), flat(second)
     assert left.keys() == right.keys()
-    left.pop("seconds.", None)  # which no two runs have alike
+    left.pop("seconds.", None)  # wall-clock time
     for name, value in left.items():
-        same = torch.equal(value, right[name]) if isinstance(value, Tensor) else value == right[name]
-        assert same, name
+        equal = torch.equal(value, right[name]) if isinstance(value, Tensor) else value == right[name]
+        assert equal, name
 
 
-# What a training run leaves behind.
+# Files of a training.
 
 
 def test_the_loss_falls(trained: tuple[Path, VDM]) -> None:
@@ -107,7 +107,7 @@ def test_the_loss_falls(trained: tuple[Path, VDM]) -> None:
     assert loss_of(averaged) < 0.8 * before
 
 
-def test_the_folder_holds_what_the_text_promises(trained: tuple[Path, VDM]) -> None:
+def test_the_folder_has_the_documented_files(trained: tuple[Path, VDM]) -> None:
     folder, _ = trained
     files = sorted(
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != ".lock"
@@ -116,7 +116,7 @@ def test_the_folder_holds_what_the_text_promises(trained: tuple[Path, VDM]) -> N
     assert files == ["README.md", "config.json", "log.jsonl", "model.safetensors", *sheets, "training.pt"]
 
 
-def test_the_log_is_a_record_a_line(trained: tuple[Path, VDM]) -> None:
+def test_the_log_has_a_json_record_per_line(trained: tuple[Path, VDM]) -> None:
     folder, _ = trained
     (entry,) = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert entry.keys() == {"step", "network", "seconds"}
@@ -124,62 +124,64 @@ def test_the_log_is_a_record_a_line(trained: tuple[Path, VDM]) -> None:
     assert 0 < entry["network"] < 2
 
 
-def test_the_saved_weights_are_the_average(trained: tuple[Path, VDM]) -> None:
+def test_the_written_weights_are_the_average(trained: tuple[Path, VDM]) -> None:
     folder, raw = trained
-    saved, state = weights.read(folder / "model.safetensors"), states(folder)
-    assert_same(saved, dict(state["ema"]))
-    assert_same(dict(raw.state_dict()), dict(state["model"]))
-    assert not torch.equal(saved["network.head.weight"], state["model"]["network.head.weight"])
+    averaged, state = weights.read(folder / "model.safetensors"), training_state(folder)
+    assert_equal_states(averaged, dict(state["ema"]))
+    assert_equal_states(dict(raw.state_dict()), dict(state["model"]))
+    assert not torch.equal(averaged["network.head.weight"], state["model"]["network.head.weight"])
 
 
-def test_what_resuming_needs_is_no_pickle_of_code(trained: tuple[Path, VDM]) -> None:
-    state = states(trained[0])  # loads with weights_only
+def test_the_training_state_loads_with_weights_only(trained: tuple[Path, VDM]) -> None:
+    state = training_state(trained[0])  # `weights_only=True`
     assert state.keys() == {"model", "ema", "optimizer", "step", "seconds", "spec"}
     assert state["step"] == STEPS
     assert json.loads(state["spec"])["options"]["lr"] == OPTIONS.lr
 
 
-def test_half_precision_is_chosen_by_an_option(quiet: None, tmp_path: Path) -> None:
+def test_the_half_option_writes_float16_weights(quiet: None, tmp_path: Path) -> None:
     train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1, warmup=1, half=True), tmp_path)
     assert {t.dtype for t in weights.read(tmp_path / "model.safetensors").values()} == {torch.float16}
-    assert {t.dtype for t in states(tmp_path)["model"].values()} == {torch.float32}  # resuming loses nothing
+    assert {t.dtype for t in training_state(tmp_path)["model"].values()} == {
+        torch.float32
+    }  # the resumable state stays float32
 
 
-# The same every time.
+# Reproducibility.
 
 
 @pytest.mark.parametrize("create", [tiny_videofusion, tiny_vdm])
-def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(
+def test_resuming_is_bit_exact(
     quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, create: Callable[[], DiffusionModel]
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(create(), tiny_dataset(), OPTIONS, whole)
+    uninterrupted, resumed_run = tmp_path / "whole", tmp_path / "parts"
+    train(create(), tiny_dataset(), OPTIONS, uninterrupted)
     _stop_after(monkeypatch, 3)
     with pytest.raises(Interrupted):
-        train(create(), tiny_dataset(), OPTIONS, parts)
-    assert states(parts)["step"] == 3
-    # The new process's own initial weights must not matter.
+        train(create(), tiny_dataset(), OPTIONS, resumed_run)
+    assert training_state(resumed_run)["step"] == 3
+    # The initial weights of the resuming model must not matter.
     resumed = create()
     perturb(resumed)
-    train(resumed, tiny_dataset(), OPTIONS, parts, resume=True)
-    assert_same(states(whole), states(parts))
-    assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
+    train(resumed, tiny_dataset(), OPTIONS, resumed_run, resume=True)
+    assert_equal_states(training_state(uninterrupted), training_state(resumed_run))
+    assert (uninterrupted / "model.safetensors").read_bytes() == (resumed_run / "model.safetensors").read_bytes()
 
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Press Ctrl-C in the midst of that step."""
-    advance = Trainer.advance
+    """Press Ctrl-C during that step."""
+    original = Trainer.advance
 
-    def pressed(run: Trainer) -> dict[str, float]:
-        losses = advance(run)
-        if run.step == step:
+    def interrupted(trainer: Trainer) -> dict[str, float]:
+        losses = original(trainer)
+        if trainer.step == step:
             signal.raise_signal(signal.SIGINT)
         return losses
 
-    monkeypatch.setattr(Trainer, "advance", pressed)
+    monkeypatch.setattr(Trainer, "advance", interrupted)
 
 
-def test_resuming_what_is_done_changes_nothing(trained: tuple[Path, VDM]) -> None:
+def test_resuming_a_completed_training_changes_nothing(trained: tuple[Path, VDM]) -> None:
     folder, _ = trained
     before = {path: path.read_bytes() for path in folder.glob("*.*")}
     train(tiny_vdm(), OneClip(tiny_dataset().shape), replace(OPTIONS, steps=STEPS), folder, resume=True)
@@ -188,27 +190,27 @@ def test_resuming_what_is_done_changes_nothing(trained: tuple[Path, VDM]) -> Non
 
 def test_the_seed_chooses_the_batches(quiet: None, tmp_path: Path) -> None:
     for name, seed in {"a": 0, "b": 0, "c": 1}.items():
-        torch.manual_seed(ord(name))  # the global state has no part in it
+        torch.manual_seed(ord(name))  # the global state must not matter
         train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=2, seed=seed), tmp_path / name)
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
     assert files[0] == files[1] != files[2]
 
 
-def test_initial_weights_follow_from_the_seed_alone() -> None:
-    (first, data), (again, _), (other, _) = (
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    (first, data), (same_seed, _), (other_seed, _) = (
         prepare_training("vdm", "shapes(frames=4)", "tiny", seed=s) for s in (1, 1, 2)
     )
     assert str(data.shape) == "4x32x32"
-    assert_same(dict(first.state_dict()), dict(again.state_dict()))
-    assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+    assert_equal_states(dict(first.state_dict()), dict(same_seed.state_dict()))
+    assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), other_seed.parameters(), strict=True))
 
 
-# Real videos, whose training clips are drawn.
+# Videos.
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of noise: three videos of two classes, of which the tiny models know the words."""
+    """Folder of noise: three videos of two classes whose names are in the vocabulary of the tiny models."""
     folder: Path = tmp_path_factory.mktemp("videos")
     for i, name in enumerate(("moves/a.avi", "moves/b.avi", "spins/c.avi")):
         noise = np.random.default_rng(i).integers(0, 256, (9 + i, 8, 12, 3), dtype=np.uint8)
@@ -216,87 +218,91 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def real(root: Path) -> Dataset:
+def video_dataset(root: Path) -> Dataset:
     return folder.build(root=str(root), frames=4, height=8, width=8)
 
 
-def trained_on(dataset: Dataset, output: Path, **options: Any) -> bytes:
+def weights_after(dataset: Dataset, output: Path, **options: Any) -> bytes:
     return (train(tiny_vdm(), dataset, replace(OPTIONS, **options), output) / "model.safetensors").read_bytes()
 
 
 def test_the_number_of_workers_does_not_change_the_weights(quiet: None, videos: Path, tmp_path: Path) -> None:
-    weights = {trained_on(real(videos), tmp_path / str(workers), workers=workers) for workers in (0, 1, 3)}
+    weights = {weights_after(video_dataset(videos), tmp_path / str(workers), workers=workers) for workers in (0, 1, 3)}
     assert len(weights) == 1
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_crop_and_flip_change_the_weights(quiet: None, videos: Path, tmp_path: Path) -> None:
-    usual = trained_on(real(videos), tmp_path / "usual")
-    said = trained_on(real(videos), tmp_path / "said", crop="random", flip=True)
-    centre = trained_on(real(videos), tmp_path / "centre", crop="centre")
-    unflipped = trained_on(real(videos), tmp_path / "unflipped", flip=False)
-    assert usual == said
-    assert len({usual, centre, unflipped}) == 3
+    default = weights_after(video_dataset(videos), tmp_path / "default")
+    explicit = weights_after(video_dataset(videos), tmp_path / "explicit", crop="random", flip=True)
+    centre = weights_after(video_dataset(videos), tmp_path / "centre", crop="centre")
+    unflipped = weights_after(video_dataset(videos), tmp_path / "unflipped", flip=False)
+    assert default == explicit
+    assert len({default, centre, unflipped}) == 3
 
 
-def test_a_run_on_real_videos_goes_on_as_if_never_stopped(
+def test_resuming_on_videos_is_bit_exact(
     quiet: None, monkeypatch: pytest.MonkeyPatch, videos: Path, tmp_path: Path
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    trained_on(real(videos), whole)
+    uninterrupted, resumed_run = tmp_path / "whole", tmp_path / "parts"
+    weights_after(video_dataset(videos), uninterrupted)
     with monkeypatch.context() as patch:
         _stop_after(patch, 3)
         with pytest.raises(Interrupted):
-            trained_on(real(videos), parts, workers=3)
+            weights_after(video_dataset(videos), resumed_run, workers=3)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
     with pytest.raises(UserError, match=r"other settings \(--flip saved, --no-flip now\)"):
-        train(tiny_vdm(), real(videos), replace(OPTIONS, flip=False), parts, resume=True)
-    train(tiny_vdm(), real(videos), replace(OPTIONS, workers=1), parts, resume=True)
-    assert_same(states(whole), states(parts))
+        train(tiny_vdm(), video_dataset(videos), replace(OPTIONS, flip=False), resumed_run, resume=True)
+    train(tiny_vdm(), video_dataset(videos), replace(OPTIONS, workers=1), resumed_run, resume=True)
+    assert_equal_states(training_state(uninterrupted), training_state(resumed_run))
 
 
-def test_what_was_prepared_is_trained_on_as_it_was_cropped(quiet: None, videos: Path, tmp_path: Path) -> None:
+def test_prepared_clips_train_like_centre_crops(quiet: None, videos: Path, tmp_path: Path) -> None:
     out = preparing.prepare("folder(height=8, width=8)", tmp_path / "prepared", data_root=videos)
-    centre = trained_on(real(videos), tmp_path / "centre", crop="centre")
-    assert trained_on(real(out), tmp_path / "a") == trained_on(real(out), tmp_path / "b", crop="centre") == centre
+    centre = weights_after(video_dataset(videos), tmp_path / "centre", crop="centre")
+    assert (
+        weights_after(video_dataset(out), tmp_path / "a")
+        == weights_after(video_dataset(out), tmp_path / "b", crop="centre")
+        == centre
+    )
     with pytest.raises(UserError, match="--crop random: folder was prepared"):
-        trained_on(real(out), tmp_path / "c", crop="random")
+        weights_after(video_dataset(out), tmp_path / "c", crop="random")
 
 
 @pytest.mark.parametrize("first", ["files", "prepared"])
-def test_a_run_goes_on_from_files_to_what_was_prepared_of_them_and_back(
+def test_resuming_may_switch_between_videos_and_prepared_clips(
     quiet: None, monkeypatch: pytest.MonkeyPatch, videos: Path, tmp_path: Path, first: str
 ) -> None:
     out = preparing.prepare("folder(height=8, width=8)", tmp_path / "prepared", data_root=videos)
-    sides = [(real(videos), "centre"), (real(out), None)][:: 1 if first == "files" else -1]
+    sides = [(video_dataset(videos), "centre"), (video_dataset(out), None)][:: 1 if first == "files" else -1]
     with monkeypatch.context() as patch:
         _stop_after(patch, 3)
         with pytest.raises(Interrupted):
-            trained_on(sides[0][0], tmp_path / "parts", crop=sides[0][1])
+            weights_after(sides[0][0], tmp_path / "parts", crop=sides[0][1])
     train(tiny_vdm(), sides[1][0], replace(OPTIONS, crop=sides[1][1]), tmp_path / "parts", resume=True)
-    trained_on(real(videos), tmp_path / "whole", crop="centre")
-    assert_same(states(tmp_path / "whole"), states(tmp_path / "parts"))
+    weights_after(video_dataset(videos), tmp_path / "whole", crop="centre")
+    assert_equal_states(training_state(tmp_path / "whole"), training_state(tmp_path / "parts"))
 
 
 @pytest.mark.parametrize("option", [{"crop": "random"}, {"flip": False}], ids=str)
-def test_clips_that_are_not_cut_from_videos_take_no_crop(tmp_path: Path, option: dict[str, Any]) -> None:
+def test_crop_and_flip_are_refused_without_videos(tmp_path: Path, option: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"--{next(iter(option))}: shapes has no videos to crop"):
         train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, **option), tmp_path)
 
 
-def test_a_video_that_cannot_be_read_stops_the_run_naming_it(quiet: None, videos: Path, tmp_path: Path) -> None:
+def test_an_unreadable_video_stops_the_training(quiet: None, videos: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(videos, tmp_path / "videos"))
-    dataset = real(root)
+    dataset = video_dataset(root)
     for path in root.rglob("*.avi"):
         path.write_bytes(b"<html>not found</html>")
     with pytest.raises(MissingData, match=r"[abc]\.avi"):
-        trained_on(dataset, tmp_path / "run")
+        weights_after(dataset, tmp_path / "run")
 
 
-# Stopping, and mistakes.
+# Stopping, and refused settings.
 
 
-def test_ctrl_c_saves_and_tells_the_command_that_goes_on(
+def test_ctrl_c_saves_and_prints_the_resume_command(
     quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
@@ -308,7 +314,7 @@ def test_ctrl_c_saves_and_tells_the_command_that_goes_on(
         train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path)
     message = str(caught.value)
     assert "stopped after step 2 of 6" in message
-    # Once --resume, and quoted for a shell.
+    # A single --resume, and shell quoting.
     assert message.endswith("\n  python -m vfbench train --model vdm --dataset 'shapes(frames=4)' --resume")
     assert signal.getsignal(signal.SIGINT) is handler
 
@@ -323,7 +329,7 @@ def test_an_existing_run_is_not_overwritten(trained: tuple[Path, VDM]) -> None:
         train(tiny_vdm(), tiny_dataset(), OPTIONS, trained[0])
 
 
-def test_a_damaged_training_state_is_named(quiet: None, tmp_path: Path) -> None:
+def test_a_damaged_training_state_is_refused(quiet: None, tmp_path: Path) -> None:
     train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1, warmup=1), tmp_path)
     file = tmp_path / "training.pt"
     file.write_bytes(file.read_bytes()[:-500])
@@ -332,22 +338,22 @@ def test_a_damaged_training_state_is_named(quiet: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_lost_steps_do_not_stand_twice_in_the_log(quiet: None, tmp_path: Path) -> None:
+def test_repeated_steps_are_logged_once(quiet: None, tmp_path: Path) -> None:
     options = replace(OPTIONS, steps=100)
     train(tiny_vdm(), tiny_dataset(), options, tmp_path, stop=iter([False] * 49 + [True]).__next__)
     log = tmp_path / "log.jsonl"
-    log.write_text(log.read_text() + json.dumps({"step": 100, "network": 0.0}) + "\n")  # made after the checkpoint
+    log.write_text(log.read_text() + json.dumps({"step": 100, "network": 0.0}) + "\n")  # logged after the last save
     train(tiny_vdm(), tiny_dataset(), options, tmp_path, resume=True)
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [50, 100]
 
 
-def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
+def test_resume_without_a_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"nothing to resume at .*training\.pt"):
         train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path, resume=True)
 
 
 @pytest.mark.parametrize(
-    ("changed", "named"),
+    ("changed", "message"),
     [
         ({"lr": 0.5}, r"\(--lr 0\.01 saved, 0\.5 now\)"),
         ({"steps": 7}, "--steps 60 saved, 7 now"),
@@ -355,15 +361,15 @@ def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_resuming_with_another_option_is_refused_naming_it(
-    trained: tuple[Path, VDM], changed: dict[str, Any], named: str
+def test_resuming_with_another_option_is_refused(
+    trained: tuple[Path, VDM], changed: dict[str, Any], message: str
 ) -> None:
     options = replace(replace(OPTIONS, steps=STEPS), **changed)
-    with pytest.raises(UserError, match=named):
+    with pytest.raises(UserError, match=message):
         train(tiny_vdm(), OneClip(tiny_dataset().shape), options, trained[0], resume=True)
 
 
-def test_resuming_another_model_or_other_data_is_refused_naming_it(trained: tuple[Path, VDM]) -> None:
+def test_resuming_with_another_model_or_dataset_is_refused(trained: tuple[Path, VDM]) -> None:
     options = replace(OPTIONS, steps=STEPS)
     with pytest.raises(UserError, match=r"\(--model with parametrisation v saved, eps now\)"):
         train(tiny_vdm(parametrisation="eps"), tiny_dataset(), options, trained[0], resume=True)
@@ -371,7 +377,7 @@ def test_resuming_another_model_or_other_data_is_refused_naming_it(trained: tupl
         train(tiny_vdm(), tiny_dataset(frames=5), options, trained[0], resume=True)
 
 
-def test_where_the_work_is_done_may_change(trained: tuple[Path, VDM]) -> None:
+def test_resuming_may_change_options_without_effect_on_weights(trained: tuple[Path, VDM]) -> None:
     options = replace(OPTIONS, steps=STEPS, save_every=1, sample_every=1, half=True)
     train(tiny_vdm(), OneClip(tiny_dataset().shape), options, trained[0], resume=True)
 
@@ -391,8 +397,8 @@ def test_bfloat16_learns_like_float32(quiet: None, tmp_path: Path) -> None:
     assert plain < 0.9 * loss_of(tiny_videofusion(perturbed=False))
 
 
-def test_compiling_is_asked_of_every_network(quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    compiled: list[nn.Module] = []  # not run here: the compiler cannot read through the checks of types in tests
+def test_compile_is_called_on_every_network(quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiled: list[nn.Module] = []  # stubbed: the compiler cannot trace the runtime type checks
     monkeypatch.setattr(nn.Module, "compile", lambda module, **_: compiled.append(module))
     model = tiny_videofusion()
     train(model, tiny_dataset(), replace(OPTIONS, steps=1, warmup=1), tmp_path / "plain")
@@ -401,7 +407,7 @@ def test_compiling_is_asked_of_every_network(quiet: None, monkeypatch: pytest.Mo
     assert compiled == [model.base, model.residual]
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_an_output_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadEnvironment, match=r"cannot write to .*file"):
         train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path / "file" / "run")
@@ -409,15 +415,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_a_dataset_without_clips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match="shapes: no train clips found"):
-        train(tiny_vdm(), Nothing(tiny_dataset().shape), OPTIONS, tmp_path)
+        train(tiny_vdm(), EmptyShapes(tiny_dataset().shape), OPTIONS, tmp_path)
 
 
-def test_a_model_that_cannot_be_trained_is_refused_naming_those_that_can() -> None:
-    with pytest.raises(UserError, match=r"'noise' cannot be trained; these can: pyoco, vdit, vdm, videofusion"):
+def test_models_without_training_are_refused() -> None:
+    with pytest.raises(UserError, match=r"'noise' cannot be trained.*pyoco, vdit, vdm, videofusion"):
         prepare_training("noise", "shapes", "tiny")
 
 
-# The parts.
+# Optimiser and batches.
 
 
 def test_the_rate_warms_up_and_decays_to_a_twentieth() -> None:
@@ -434,27 +440,27 @@ def test_every_step_has_clipped_gradients_and_its_own_rate(
 ) -> None:
     norms: list[float] = []
     rates: list[list[float]] = []
-    step = torch.optim.AdamW.step
+    original = torch.optim.AdamW.step
 
-    def watched(optimizer: torch.optim.AdamW, *rest: Any) -> Any:
+    def recorded(optimizer: torch.optim.AdamW, *rest: Any) -> Any:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         rates.append([group["lr"] for group in optimizer.param_groups])
         norms.append(float(torch.nn.utils.get_total_norm(gradients)))
-        return step(optimizer, *rest)
+        return original(optimizer, *rest)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    monkeypatch.setattr(torch.optim.AdamW, "step", recorded)
     train(tiny_videofusion(base_lr=0.1), tiny_dataset(), replace(OPTIONS, steps=2, clip_norm=0.01), tmp_path)
     assert norms == pytest.approx([0.01, 0.01], rel=1e-3)
-    # Half-way through the warm-up, then half-way down the cosine; the base network at a tenth.
+    # Half of the warm-up, then half of the cosine; the base network at a tenth.
     assert rates == [pytest.approx([0.005, 0.0005]), pytest.approx([0.00525, 0.000525])]
 
 
-def test_a_batch_shows_real_clips_in_range_with_their_own_words(tmp_path: Path) -> None:
-    run = Trainer(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=200), tmp_path, ProcessGroup("cpu"))
-    clips, labels, captions, conditioning, *_ = next(run.batches)
+def test_batches_have_uint8_clips_with_their_labels_and_captions(tmp_path: Path) -> None:
+    trainer = Trainer(tiny_vdm(), tiny_dataset(), replace(OPTIONS, batch_size=200), tmp_path, ProcessGroup("cpu"))
+    clips, labels, captions, conditioning, *_ = next(trainer.batches)
     assert (clips.shape, clips.dtype) == ((200, 4, 3, 8, 8), torch.uint8)
     assert clips.float().std() > 32
-    names = run.dataset.classes
+    names = trainer.dataset.classes
     assert all(names[label].split()[0] in caption for label, caption in zip(labels, captions, strict=True))
     shares = {mode: sum(m == mode for m in conditioning) / 200 for mode in ("text", "class", "none")}
     assert shares == pytest.approx({"text": 0.8, "class": 0.1, "none": 0.1}, abs=0.1)

@@ -1,4 +1,4 @@
-"""What a training clip is shown with: its caption, its class or nothing."""
+"""Tests of `vfbench.training.options.conditioning_probs`: caption, class or no conditioning of training clips."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vfbench.datasets.shapes import Shapes
 from vfbench.errors import UserError
 from vfbench.interfaces import BuildContext
 from vfbench.training.batches import TrainingBatches
-from vfbench.training.options import conditioning_probs
+from vfbench.training.clip_sampling import conditioning_probs
 from vfbench.training.train import TrainOptions, train
 
 OPTIONS = TrainOptions(steps=2, batch_size=4, warmup=1, save_every=100, sample_every=2)
@@ -26,16 +26,16 @@ CAPTION = "a small red circle moves left over blue stripes"
 SMALL = "shapes(frames=4, height=8, width=8)"
 
 
-def silent(*lacking: str) -> Shapes:
-    """A dataset that says less of its clips."""
-    found = tiny_dataset()
-    for name in lacking:
-        setattr(found, name, ())
-    return found
+def dataset_without(*attributes: str) -> Shapes:
+    """Tiny dataset without the named attributes, such as its captions' `words`."""
+    dataset = tiny_dataset()
+    for name in attributes:
+        setattr(dataset, name, ())
+    return dataset
 
 
 @pytest.mark.parametrize(
-    ("lacking", "given", "expected"),
+    ("missing", "weights", "expected"),
     [
         ([], None, {"text": 0.8, "class": 0.1, "none": 0.1}),
         (["words"], None, {"text": 0.0, "class": 0.9, "none": 0.1}),
@@ -47,14 +47,16 @@ def silent(*lacking: str) -> Shapes:
         (["words"], {"none": 1.0, "text": 0.0}, {"text": 0.0, "class": 0.0, "none": 1.0}),
     ],
 )
-def test_clips_are_shown_with_what_the_dataset_says(
-    lacking: list[str], given: dict[str, float] | None, expected: dict[str, float]
+def test_probabilities_follow_from_dataset_and_weights(
+    missing: list[str], weights: dict[str, float] | None, expected: dict[str, float]
 ) -> None:
-    assert conditioning_probs(silent(*lacking), replace(OPTIONS, conditions=given)) == pytest.approx(expected)
+    assert conditioning_probs(dataset_without(*missing), replace(OPTIONS, conditions=weights)) == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("weights", "message"),
     [
         ({"caption": 1.0}, "no --conditions called 'caption'"),
         ({"text": -1.0}, r"--conditions text=-1\.0: must be at least 0"),
@@ -63,48 +65,48 @@ def test_clips_are_shown_with_what_the_dataset_says(
         ({}, "--conditions: give one of text, class and none a weight above 0"),
     ],
 )
-def test_weights_that_make_no_sense_are_refused(given: dict[str, float], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        replace(OPTIONS, conditions=given)
+def test_invalid_weights_are_refused(weights: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(OPTIONS, conditions=weights)
 
 
-@pytest.mark.parametrize(("way", "lacking", "things"), [("text", "words", "captions"), ("class", "classes", "classes")])
-def test_what_the_dataset_does_not_say_cannot_be_shown(way: str, lacking: str, things: str) -> None:
-    with pytest.raises(UserError, match=f"--conditions {way}=1: shapes has no {things}; leave out {way}"):
-        conditioning_probs(silent(lacking), replace(OPTIONS, conditions={way: 1.0}))
+@pytest.mark.parametrize(
+    ("mode", "attribute", "plural"), [("text", "words", "captions"), ("class", "classes", "classes")]
+)
+def test_conditioning_that_the_dataset_lacks_is_refused(mode: str, attribute: str, plural: str) -> None:
+    with pytest.raises(UserError, match=f"--conditions {mode}=1: shapes has no {plural}; leave out {mode}"):
+        conditioning_probs(dataset_without(attribute), replace(OPTIONS, conditions={mode: 1.0}))
 
 
-def test_each_is_shown_as_often_as_asked_and_other_draws_stay() -> None:
-    def batch(given: dict[str, float] | None) -> Any:
-        data, options = tiny_dataset(), replace(OPTIONS, batch_size=400, conditions=given)
-        shown = conditioning_probs(data, options)
-        return TrainingBatches(data, options, None, shown, lambda count, generator: {}, slice(0, 400), CPU)(0)
+def test_batches_have_the_given_probabilities_and_the_same_clips() -> None:
+    def batch(weights: dict[str, float] | None) -> Any:
+        data, options = tiny_dataset(), replace(OPTIONS, batch_size=400, conditions=weights)
+        probabilities = conditioning_probs(data, options)
+        return TrainingBatches(data, options, None, probabilities, lambda count, generator: {}, slice(0, 400), CPU)(0)
 
-    default, mine = batch(None), batch({"class": 3.0, "none": 1.0})
-    assert [mine.conditioning.count(way) / 400 for way in ("text", "class", "none")] == pytest.approx(
+    default, weighted = batch(None), batch({"class": 3.0, "none": 1.0})
+    assert [weighted.conditioning.count(mode) / 400 for mode in ("text", "class", "none")] == pytest.approx(
         [0, 0.75, 0.25], abs=0.08
     )
-    assert torch.equal(mine.clips, default.clips)
+    assert torch.equal(weighted.clips, default.clips)
 
 
-@pytest.mark.parametrize("lacking", [["words"], ["words", "classes"]])
-def test_a_dataset_that_says_little_is_trained_on_and_its_samples_are_asked_for_alike(
-    lacking: list[str], tmp_path: Path
-) -> None:
-    data = silent(*lacking)
+@pytest.mark.parametrize("missing", [["words"], ["words", "classes"]])
+def test_a_dataset_without_captions_or_classes_is_trained_on(missing: list[str], tmp_path: Path) -> None:
+    data = dataset_without(*missing)
     data.captions = lambda split, indices: [""] * len(indices)  # type: ignore[method-assign]
-    if "classes" in lacking:
+    if "classes" in missing:
         data.labels = lambda split, indices: [0] * len(indices)  # type: ignore[method-assign]
     train(vdm.create(data), data, OPTIONS, tmp_path)
     assert (tmp_path / "samples" / "step_000002.png").is_file()
     card = (tmp_path / "README.md").read_text()
-    way, weights = ("none", "`none` 1") if "classes" in lacking else ("class", "`class` 0.9, `none` 0.1")
+    mode, weights = ("none", "`none` 1") if "classes" in missing else ("class", "`class` 0.9, `none` 0.1")
     assert f"| conditioning probabilities | {weights} |" in card
     assert "text-to-video" not in card
-    assert vdm.build(BuildContext(data, CPU, checkpoint=tmp_path)).conditioning == way
+    assert vdm.build(BuildContext(data, CPU, checkpoint=tmp_path)).conditioning == mode
 
 
-def test_the_flag_reaches_the_record_and_a_change_is_noticed(vfbench: Command, tmp_path: Path) -> None:
+def test_conditions_are_recorded_and_a_change_refuses_resume(vfbench: Command, tmp_path: Path) -> None:
     command = [
         "train",
         "--model",
@@ -121,37 +123,38 @@ def test_the_flag_reaches_the_record_and_a_change_is_noticed(vfbench: Command, t
     assert vfbench(*command, "--steps", 1, "--conditions", "class=0.9, none=0.1").code == 0
     spec = json.loads(torch.load(tmp_path / "training.pt", weights_only=True)["spec"])
     assert spec["config"]["conditions"] == pytest.approx({"text": 0.0, "class": 0.9, "none": 0.1})
-    done = vfbench(*command, "--steps", 1, "--resume")
-    assert done.code == 2
-    assert "(--conditions class=0.9,none=0.1 saved, text=0.8,class=0.1,none=0.1 now)" in done.err
+    outcome = vfbench(*command, "--steps", 1, "--resume")
+    assert outcome.code == 2
+    assert "--conditions class=0.9,none=0.1 saved, text=0.8,class=0.1,none=0.1 now" in outcome.err
 
 
 @pytest.mark.parametrize("text", ["class", "class=most", "class=1,class=2", ","])
-def test_what_cannot_be_read_is_refused_with_an_example(text: str, vfbench: Command) -> None:
-    done = vfbench("train", "--model", "vdm", "--dataset", SMALL, "--conditions", text)
-    assert done.code == 2
-    assert f"--conditions '{text}': give each name once with a number, such as class=0.9,none=0.1" in done.err
+def test_unreadable_conditions_are_refused_with_an_example(text: str, vfbench: Command) -> None:
+    outcome = vfbench("train", "--model", "vdm", "--dataset", SMALL, "--conditions", text)
+    assert outcome.code == 2
+    assert f"--conditions '{text}'" in outcome.err
+    assert "class=0.9,none=0.1" in outcome.err
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Checkpoints by what their clips were shown with."""
-    found = {}
-    for shown in ({"class": 0.9, "none": 0.1}, {"text": 1.0}, {"none": 1.0}):
-        folder = tmp_path_factory.mktemp("_".join(shown))
+def trained_with(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints by the conditioning of their training clips."""
+    folders = {}
+    for weights in ({"class": 0.9, "none": 0.1}, {"text": 1.0}, {"none": 1.0}):
+        folder = tmp_path_factory.mktemp("_".join(weights))
         data = tiny_dataset()
-        train(vdm.create(data), data, replace(OPTIONS, steps=1, sample_every=100, conditions=shown), folder)
-        found["_".join(shown)] = folder
-    return found
+        train(vdm.create(data), data, replace(OPTIONS, steps=1, sample_every=100, conditions=weights), folder)
+        folders["_".join(weights)] = folder
+    return folders
 
 
-@pytest.mark.parametrize(("shown", "way"), [("class_none", "class"), ("text", "text"), ("none", "none")])
-def test_a_model_is_asked_as_it_was_trained(shown: str, way: str, told: dict[str, Path]) -> None:
-    assert vdm.build(BuildContext(tiny_dataset(), CPU, checkpoint=told[shown])).conditioning == way
+@pytest.mark.parametrize(("conditioning", "mode"), [("class_none", "class"), ("text", "text"), ("none", "none")])
+def test_a_model_is_sampled_as_it_was_trained(conditioning: str, mode: str, trained_with: dict[str, Path]) -> None:
+    assert vdm.build(BuildContext(tiny_dataset(), CPU, checkpoint=trained_with[conditioning])).conditioning == mode
 
 
 @pytest.mark.parametrize(
-    ("shown", "options", "said"),
+    ("conditioning", "options", "message"),
     [
         ("class_none", {"condition": "text"}, "'text': this .* class or none only; choose condition='class', or train"),
         ("none", {"condition": "class"}, "condition='class': this model was trained with none only"),
@@ -160,34 +163,36 @@ def test_a_model_is_asked_as_it_was_trained(shown: str, way: str, told: dict[str
         ("none", {"guidance": 3.0}, r"guidance 3\.0 has no effect with condition='none'"),
     ],
 )
-def test_what_no_clip_has_taught_is_not_asked(
-    shown: str, options: dict[str, Any], said: str, told: dict[str, Path]
+def test_sampling_options_without_trained_conditioning_are_refused(
+    conditioning: str, options: dict[str, Any], message: str, trained_with: dict[str, Path]
 ) -> None:
-    with pytest.raises(UserError, match=said):
-        vdm.build(BuildContext(tiny_dataset(), CPU, checkpoint=told[shown]), **options)
+    with pytest.raises(UserError, match=message):
+        vdm.build(BuildContext(tiny_dataset(), CPU, checkpoint=trained_with[conditioning]), **options)
 
 
-def test_a_frame_nobody_left_out_is_no_way_to_guide_away_from(tmp_path: Path) -> None:
-    """Where every training clip has a class, the embedding of its frame is never left out either."""
-    data, taught = tiny_dataset(), {"class": 1.0}
+def test_guidance_is_refused_without_unconditional_training_clips(tmp_path: Path) -> None:
+    """Unconditional embeddings of text and of frames stay untrained when every training clip has a class."""
+    data, weights = tiny_dataset(), {"class": 1.0}
     model = vdm.create(data, "tiny-prior")
-    train(model, data, replace(OPTIONS, steps=1, sample_every=100, conditions=taught), tmp_path)
+    train(model, data, replace(OPTIONS, steps=1, sample_every=100, conditions=weights), tmp_path)
     assert model.frame_embedding is not None
     assert not model.frame_embedding.projection.unknown.any()
     with pytest.raises(UserError, match=r"guidance 3\.0 needs .*--conditions"):
         vdm.build(BuildContext(data, CPU, checkpoint=tmp_path), guidance=3.0)
 
 
-def test_a_prompt_to_a_model_of_classes_is_refused(vfbench: Command, told: dict[str, Path], tmp_path: Path) -> None:
-    command = ["generate", "--model", "vdm", "--dataset", SMALL, "--checkpoint", told["class_none"], "-n", 1]
-    done = vfbench(*command, "--prompt", CAPTION, "--output", tmp_path / "a")
-    assert done.code == 2
-    assert "this model learnt classes" in done.err
+def test_a_prompt_for_a_class_conditional_model_is_refused(
+    vfbench: Command, trained_with: dict[str, Path], tmp_path: Path
+) -> None:
+    command = ["generate", "--model", "vdm", "--dataset", SMALL, "--checkpoint", trained_with["class_none"], "-n", 1]
+    outcome = vfbench(*command, "--prompt", CAPTION, "--output", tmp_path / "a")
+    assert outcome.code == 2
+    assert "this model learnt classes" in outcome.err
     assert vfbench(*command, "--steps", 1, "--output", tmp_path / "b").code == 0
 
 
 @pytest.mark.parametrize(
-    ("shown", "flag", "value", "said"),
+    ("conditioning", "flag", "value", "remedy"),
     [
         ("class_none", "--prompt", CAPTION, r"classes, not captions: give --label NAME \(one of .*circle grows.*\)"),
         ("text", "--label", "circle grows", "captions, not classes: give --prompt TEXT"),
@@ -195,11 +200,17 @@ def test_a_prompt_to_a_model_of_classes_is_refused(vfbench: Command, told: dict[
         ("none", "--label", "circle grows", "neither captions nor classes: leave it out"),
     ],
 )
-def test_the_flag_of_what_a_model_learnt_is_named(
-    shown: str, flag: str, value: str, said: str, vfbench: Command, told: dict[str, Path], tmp_path: Path
+def test_a_wrong_prompt_flag_is_refused_with_the_right_one(
+    conditioning: str,
+    flag: str,
+    value: str,
+    remedy: str,
+    vfbench: Command,
+    trained_with: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
-    command = ["generate", "--model", "vdm", "--dataset", SMALL, "--checkpoint", told[shown], "-n", 1]
-    done = vfbench(*command, flag, value, "--output", tmp_path / "made")
-    assert done.code == 2
-    assert re.search(f"{flag} '{value}': this model learnt {said}", done.err), done.err
-    assert "condition=" not in done.err
+    command = ["generate", "--model", "vdm", "--dataset", SMALL, "--checkpoint", trained_with[conditioning], "-n", 1]
+    outcome = vfbench(*command, flag, value, "--output", tmp_path / "generated")
+    assert outcome.code == 2
+    assert re.search(f"{flag} '{value}': this model learnt {remedy}", outcome.err), outcome.err
+    assert "condition=" not in outcome.err

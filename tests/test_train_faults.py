@@ -1,4 +1,4 @@
-"""What goes wrong in the midst of a training costs no more than it must: what was saved is good, and goes on."""
+"""Tests of faults during a training: nonfinite steps, a full disk, out of memory; the last save stays resumable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FULL = "{} do not fit into the memory of the GPU: batches of {} from here on"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No counting of FLOPs: it takes longer than a tiny training."""
+    """Do not count FLOPs, which takes longer than a tiny training."""
     monkeypatch.setattr(Trainer, "_training_flops", 1)
 
 
@@ -40,7 +40,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(folder: Path, model: VDM | None = None, *, resume: bool = False, **options: Any) -> bytes:
-    """The file of weights of a training."""
+    """Train a tiny VDM; return the bytes of its weights file."""
     train(model or tiny_vdm(), tiny_dataset(), replace(OPTIONS, **options), folder, resume=resume)
     return (folder / checkpoint.TENSORS).read_bytes()
 
@@ -49,35 +49,35 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.*")}
 
 
-# A step that is not finite.
+# Nonfinite losses and gradients.
 
 
-def spoilt(model: VDM, step: int, added: Callable[[Tensor], Tensor]) -> VDM:
-    """The model, from one step on with a term of its weights in its loss."""
-    honest, steps = model.losses, count(1)
+def with_added_loss(model: VDM, step: int, term: Callable[[Tensor], Tensor]) -> VDM:
+    """The model, with a term of its weights added to its loss from `step` on."""
+    original, calls = model.losses, count(1)
 
     def losses(x: Tensor, noise: Tensor, t: Tensor, cond: Tensor) -> dict[str, Tensor]:
-        terms = honest(x, noise, t, cond)
-        if next(steps) < step:
+        terms = original(x, noise, t, cond)
+        if next(calls) < step:
             return terms
-        return {name: loss + added(model.network.head.weight) for name, loss in terms.items()}
+        return {name: loss + term(model.network.head.weight) for name, loss in terms.items()}
 
     model.losses = losses  # type: ignore[method-assign]
     return model
 
 
-def steep(weight: Tensor) -> Tensor:
-    """Nothing, with an infinite gradient."""
+def infinite_gradient(weight: Tensor) -> Tensor:
+    """Zero, with an infinite gradient."""
     return (weight - weight.detach()).sum().sqrt()
 
 
-def endless(weight: Tensor) -> Tensor:
+def infinite_loss(weight: Tensor) -> Tensor:
     return weight.exp().sum() * float("inf")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_infinite_gradient_is_not_stepped_on_and_the_save_goes_on(quiet: None, tmp_path: Path, dtype: str) -> None:
-    folder, model = tmp_path / "run", spoilt(tiny_vdm(), 4, steep)
+def test_an_infinite_gradient_stops_the_training_which_resumes(quiet: None, tmp_path: Path, dtype: str) -> None:
+    folder, model = tmp_path / "run", with_added_loss(tiny_vdm(), 4, infinite_gradient)
     with pytest.raises(UserError, match=r"^step 4 is not finite, .*'network': 0\.\d+\}, gradient norm inf\): "):
         run(folder, model, dtype=dtype)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
@@ -85,38 +85,40 @@ def test_an_infinite_gradient_is_not_stepped_on_and_the_save_goes_on(quiet: None
     assert run(folder, dtype=dtype, resume=True) == run(tmp_path / "whole", dtype=dtype)
 
 
-def test_a_step_that_is_not_made_leaves_the_weights_of_the_last_one(quiet: None, tmp_path: Path) -> None:
-    model = spoilt(tiny_vdm(), 3, steep)
+def test_a_nonfinite_step_leaves_the_weights_unchanged(quiet: None, tmp_path: Path) -> None:
+    model = with_added_loss(tiny_vdm(), 3, infinite_gradient)
     with pytest.raises(UserError, match="step 3 is not finite"):
         run(tmp_path, model)
-    saved = torch.load(tmp_path / "training.pt", weights_only=True)["model"]  # of step 2
-    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+    previous = torch.load(tmp_path / "training.pt", weights_only=True)["model"]  # of step 2
+    assert all(torch.equal(tensor, previous[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    ("dtype", "mend"),
+    ("dtype", "remedy"),
     [
         ("float32", "repeat the command with a lower --lr$"),
         ("bfloat16", "repeat the command with a lower --lr or --dtype float32$"),
     ],
 )
-def test_a_loss_that_is_not_finite_is_refused_and_not_saved(quiet: None, tmp_path: Path, dtype: str, mend: str) -> None:
-    with pytest.raises(UserError, match=rf"^step 1 is not finite, training stopped \(loss .*'network': inf.*{mend}"):
-        run(tmp_path, spoilt(tiny_vdm(), 1, endless), dtype=dtype, save_every=1)
+def test_an_infinite_loss_stops_the_training_and_is_not_saved(
+    quiet: None, tmp_path: Path, dtype: str, remedy: str
+) -> None:
+    with pytest.raises(UserError, match=rf"^step 1 is not finite, .*'network': inf.*{remedy}"):
+        run(tmp_path, with_added_loss(tiny_vdm(), 1, infinite_loss), dtype=dtype, save_every=1)
     assert contents(tmp_path) == {}
-    run(tmp_path, lr=1e-3)  # as it says
+    run(tmp_path, lr=1e-3)  # the remedy that the message names
 
 
-def test_what_diverges_can_begin_anew_from_its_save(quiet: None, tmp_path: Path) -> None:
-    said = rf"from the weights of step 2 with --init-from {tmp_path}/run, another --output and a lower --lr;"
-    with pytest.raises(UserError, match=f"step 3 .*{said} .* continue from that step with --resume$"):
-        run(tmp_path / "run", spoilt(tiny_vdm(), 3, endless))
-    with pytest.raises(UserError, match="continue from that step"):  # taken up, and not saved again
-        run(tmp_path / "run", spoilt(tiny_vdm(), 1, endless), resume=True)
+def test_a_diverged_training_restarts_from_its_last_save(quiet: None, tmp_path: Path) -> None:
+    remedy = rf"step 2 with --init-from {tmp_path}/run, another --output and a lower --lr;"
+    with pytest.raises(UserError, match=f"step 3 .*{remedy} .* continue from that step with --resume$"):
+        run(tmp_path / "run", with_added_loss(tiny_vdm(), 3, infinite_loss))
+    with pytest.raises(UserError, match="continue from that step"):  # fails before its next save
+        run(tmp_path / "run", with_added_loss(tiny_vdm(), 1, infinite_loss), resume=True)
     run(tmp_path / "other", lr=1e-3, init_from=tmp_path / "run")
 
 
-def test_a_model_that_makes_no_numbers_leaves_its_training_without_a_sheet(
+def test_nan_samples_are_reported_and_the_training_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object) -> Clips:
@@ -124,13 +126,15 @@ def test_a_model_that_makes_no_numbers_leaves_its_training_without_a_sheet(
 
     monkeypatch.setattr(DiffusionSampler, "sample", broken)
     run(tmp_path)
-    assert "no samples of step_000004: to_uint8 got NaN or infinity; use a lower --lr" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "no samples of step_000004: to_uint8 got NaN or infinity" in message
+    assert "--lr" in message
 
 
-# A disk that is full.
+# A full disk.
 
 
-def test_a_disk_that_is_full_is_told_and_its_weights_can_be_begun_with(
+def test_a_full_disk_is_reported_and_its_weights_can_start_a_training(
     quiet: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut_off(*_: object) -> None:
@@ -140,63 +144,61 @@ def test_a_disk_that_is_full_is_told_and_its_weights_can_be_begun_with(
         patched.setattr(torch, "save", cut_off)
         with pytest.raises(BadEnvironment, match=r"cannot write .*training\.pt \(.*unexpected pos"):
             run(tmp_path / "full")
-    with pytest.raises(
-        MissingData, match=r"nothing to resume .*: start from the weights in it with --init-from .*/full and "
-    ):
+    with pytest.raises(MissingData, match=r"nothing to resume .*--init-from .*/full"):
         run(tmp_path / "full", resume=True)
     run(tmp_path / "other", init_from=tmp_path / "full")
 
 
-# A sheet of samples that does not fit.
+# Sample sheets out of memory.
 
 
-class Memory:
-    """That of a GPU, in which no more than `room` clips are made at once. Notes how many there were to be."""
+class LimitedMemory:
+    """GPU memory for `room` clips at once; records the sizes of the batches in `batch_sizes`."""
 
     def __init__(self, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.seen: list[int] = []
-        whole = DiffusionSampler.sample
+        self.batch_sizes: list[int] = []
+        original = DiffusionSampler.sample
 
-        def sample(sampler: DiffusionSampler, asked: Sequence[Request]) -> Clips:
-            self.seen.append(len(asked))
-            if len(asked) > room:
+        def sample(sampler: DiffusionSampler, requests: Sequence[Request]) -> Clips:
+            self.batch_sizes.append(len(requests))
+            if len(requests) > room:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return whole(sampler, asked)
+            return original(sampler, requests)
 
         monkeypatch.setattr(DiffusionSampler, "sample", sample)
 
 
-def test_a_sheet_is_made_of_fewer_clips_at_once_where_memory_is_short(
+def test_sample_sheets_use_smaller_batches_when_memory_is_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = run(tmp_path / "whole")
-    memory = Memory(3, monkeypatch)
+    memory = LimitedMemory(3, monkeypatch)
     capsys.readouterr()
     assert run(tmp_path / "halved") == expected
-    assert memory.seen == [6, 3, 3, 3, 3]  # two sheets
+    assert memory.batch_sizes == [6, 3, 3, 3, 3]  # two sheets
     for sheet in sorted((tmp_path / "whole" / "samples").glob("*.png")):
-        whole, halved = (Image.open(tmp_path / name / "samples" / sheet.name) for name in ("whole", "halved"))
-        assert np.abs(np.asarray(whole, int) - np.asarray(halved, int)).max() <= 1  # but for rounding
+        full, split = (Image.open(tmp_path / name / "samples" / sheet.name) for name in ("whole", "halved"))
+        assert np.abs(np.asarray(full, int) - np.asarray(split, int)).max() <= 1  # but for rounding
     assert capsys.readouterr().err.count(FULL.format("6 samples", 3)) == 1
 
 
-def test_a_training_goes_on_without_a_sheet_where_no_clip_fits(
+def test_training_continues_without_a_sheet_when_no_clip_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = run(tmp_path / "whole")
-    Memory(0, monkeypatch)
+    LimitedMemory(0, monkeypatch)
     assert run(tmp_path / "without") == expected
     assert not (tmp_path / "without" / "samples").exists()
-    told = capsys.readouterr().err
+    messages = capsys.readouterr().err
     for step in (2, 4):
-        assert f"no samples of step_00000{step}: out of memory for a single clip; training continues" in told
+        assert f"no samples of step_00000{step}: out of memory for a single clip; training continues" in messages
 
 
-# A model that cannot be written.
+# Models that cannot be written, and interrupted saves.
 
 
-def large() -> VDM:
-    """A model with a weight beyond half precision, of a word that no caption says."""
+def model_beyond_half() -> VDM:
+    """A model with a weight above the range of float16, for a word that is in no caption."""
     model = tiny_vdm()
     with torch.no_grad():
         model.condition.caption.word.weight[-1] = 7e4
@@ -204,30 +206,30 @@ def large() -> VDM:
 
 
 @pytest.mark.parametrize("save_every", [1, 100])
-def test_what_does_not_fit_half_precision_is_named_and_nothing_is_lost(
+def test_a_weight_beyond_half_precision_is_refused_and_the_state_kept(
     quiet: None, tmp_path: Path, save_every: int
 ) -> None:
-    said = r"'condition\.caption\.word\.weight' holds 70000, .*: continue with --resume and without --half"
-    with pytest.raises(UserError, match=said):
-        run(tmp_path / "half", large(), half=True, save_every=save_every)
-    found = torch.load(tmp_path / "half" / "training.pt", weights_only=True)
-    assert found["step"] == min(save_every, OPTIONS.steps)
-    assert run(tmp_path / "half", resume=True) == run(tmp_path / "whole", large())
+    message = r"'condition\.caption\.word\.weight' holds 70000, .* --resume and without --half"
+    with pytest.raises(UserError, match=message):
+        run(tmp_path / "half", model_beyond_half(), half=True, save_every=save_every)
+    training_state = torch.load(tmp_path / "half" / "training.pt", weights_only=True)
+    assert training_state["step"] == min(save_every, OPTIONS.steps)
+    assert run(tmp_path / "half", resume=True) == run(tmp_path / "whole", model_beyond_half())
 
 
 @pytest.mark.parametrize("step", [2, 4])
-def test_what_is_stopped_between_model_and_state_goes_on(
+def test_an_interruption_between_weights_and_state_resumes(
     quiet: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    honest = state.save_state
+    original = state.save_state
 
-    def killed(folder: Path, parts: Any, at: int, *rest: Any) -> None:
-        if at == step:
+    def interrupted(folder: Path, parts: Any, current_step: int, *rest: Any) -> None:
+        if current_step == step:
             raise KeyboardInterrupt
-        honest(folder, parts, at, *rest)
+        original(folder, parts, current_step, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr("vfbench.training.trainer.save_state", killed)
+        patched.setattr("vfbench.training.trainer.save_state", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run", save_every=1)
     assert torch.load(tmp_path / "run" / "training.pt", weights_only=True)["step"] == step - 1

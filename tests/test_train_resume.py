@@ -1,4 +1,4 @@
-"""What a training finds in its folder: another training, something else, damage, or its own end."""
+"""Tests of `vfbench.training.resume`: existing files, damaged states and completed trainings in an output folder."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "run.json"])
-def test_what_is_there_and_no_training_is_not_written_over(name: str, tmp_path: Path) -> None:
+def test_files_of_no_training_are_not_overwritten(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(UserError, match=f"holds a {name}, which is not overwritten: choose another --output"):
+    with pytest.raises(UserError, match=f"{name}.*--output"):
         train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path)
     assert (tmp_path / name).read_text() == "mine"
 
 
-def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_bit_is_refused(tmp_path: Path) -> None:
     train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path, stop=lambda: True)
     data = bytearray((tmp_path / "training.pt").read_bytes())
     with ZipFile(tmp_path / "training.pt") as archive:
@@ -44,13 +44,13 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive"])
-def test_a_file_that_is_no_state_says_nothing_of_torch(content: bytes, tmp_path: Path) -> None:
+def test_an_unreadable_state_is_reported_as_damaged(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "training.pt").write_bytes(content)
-    with pytest.raises(MissingData, match=r"training\.pt is damaged \(File is not a zip file\): train again"):
+    with pytest.raises(MissingData, match=r"training\.pt is damaged"):
         train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path, resume=True)
 
 
-def test_a_training_that_is_done_writes_again_what_is_gone(tmp_path: Path) -> None:
+def test_resuming_a_completed_training_restores_missing_files(tmp_path: Path) -> None:
     train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path)
     before = {name: (tmp_path / name).read_bytes() for name in ("config.json", "model.safetensors", "README.md")}
     for name in before:
@@ -59,7 +59,7 @@ def test_a_training_that_is_done_writes_again_what_is_gone(tmp_path: Path) -> No
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
-def test_a_training_that_is_done_can_be_written_in_half_precision(tmp_path: Path) -> None:
+def test_resuming_a_completed_training_can_write_half_precision(tmp_path: Path) -> None:
     from vfbench.utils import tensor_files
 
     train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path)
@@ -68,7 +68,7 @@ def test_a_training_that_is_done_can_be_written_in_half_precision(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "message"),
     [
         ({"seed": 1 << 63}, "--seed 9223372036854775808: must be at least 0"),
         ({"seed": -1}, "--seed -1: must be at least 0"),
@@ -76,6 +76,6 @@ def test_a_training_that_is_done_can_be_written_in_half_precision(tmp_path: Path
         ({"clip_norm": 0.0}, r"--clip-norm 0\.0: must be above 0"),
     ],
 )
-def test_numbers_that_torch_cannot_hold_are_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        replace(OPTIONS, **given)
+def test_numbers_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(OPTIONS, **options)

@@ -1,3 +1,5 @@
+"""Tests of `vfbench.clips.transform`: start frames, crop and resize, refused options, fingerprints, presets."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from vfbench.protocol.resolve import DATASET_OPTIONS, resolve_rules
 
 PLAIN = ClipTransform("folder", ClipShape(4, 5, 7))
 
-# Which frames
+# Start frames.
 
 
 @pytest.mark.parametrize(
@@ -33,14 +35,14 @@ PLAIN = ClipTransform("folder", ClipShape(4, 5, 7))
         (15, 16, 1, 0, [], []),
         (0, 16, 1, 0, [], []),
         (32, 16, 1, 0, list(range(17)), [0, 16]),
-        (20, 4, 2, 0, list(range(14)), [0, 8]),  # a clip reaches over 7 frames, and takes up 8
+        (20, 4, 2, 0, list(range(14)), [0, 8]),  # a clip spans 7 frames and occupies 8
         (15, 4, 2, 0, list(range(9)), [0, 8]),  # the second ends with the last frame
         (14, 4, 2, 0, list(range(8)), [0]),
         (18, 4, 2, 3, list(range(3, 12)), [3, 11]),
         (5, 1, 3, 1, [1, 2, 3, 4], [1, 4]),
     ],
 )
-def test_where_clips_begin(
+def test_starts_of_clips(
     count: int, frames: int, stride: int, drop_first: int, every: list[int], chunks: list[int]
 ) -> None:
     options = {"frames": frames, "stride": stride, "drop_first": drop_first}
@@ -51,33 +53,33 @@ def test_where_clips_begin(
     assert hashed in (every or [drop_first])
 
 
-def test_the_hashed_start_is_drawn_from_the_name() -> None:
-    # By hand: the SHA-256 of the empty name begins with e3b0c442 98fc1c14, little-endian 0x141cfc9842c4b0e3.
+def test_the_hashed_start_depends_on_the_name() -> None:
+    # SHA-256 of the empty name begins with e3b0c442 98fc1c14: little-endian 0x141cfc9842c4b0e3.
     number = 0x141CFC9842C4B0E3
     assert list(clip_starts("hashed", "", 20, frames=16)) == [number % 5]
     assert list(clip_starts("hashed", "", 20, frames=4, stride=2)) == [number % 14]
     assert list(clip_starts("hashed", "", 20, frames=4, stride=2, drop_first=3)) == [3 + number % 11]
-    drawn = {name: clip_starts("hashed", name, 116, frames=16)[0] for name in map(str, range(2000))}
-    assert set(drawn.values()) == set(range(101))  # every place, the last included
+    starts = {name: clip_starts("hashed", name, 116, frames=16)[0] for name in map(str, range(2000))}
+    assert set(starts.values()) == set(range(101))  # every start, the last included
 
 
 @pytest.mark.parametrize("start", [*protocol.ONE_CLIP_STARTS, *protocol.MULTI_CLIP_STARTS])
-def test_a_cut_has_the_rule_and_what_it_needs(start: str) -> None:
-    made = replace(PLAIN, start=start, stride=2, drop_first=3)
-    assert made.clip_starts("v", 20) == clip_starts(start, "v", 20, frames=4, stride=2, drop_first=3)
-    assert made.span == 10
-    assert made.multi_clip is (start in ("every", "chunks"))
-    assert len(clip_starts("every", "v", made.span, frames=4, stride=2, drop_first=3)) == 1
+def test_a_transform_knows_its_starts_and_span(start: str) -> None:
+    transform = replace(PLAIN, start=start, stride=2, drop_first=3)
+    assert transform.clip_starts("v", 20) == clip_starts(start, "v", 20, frames=4, stride=2, drop_first=3)
+    assert transform.span == 10
+    assert transform.multi_clip is (start in ("every", "chunks"))
+    assert len(clip_starts("every", "v", transform.span, frames=4, stride=2, drop_first=3)) == 1
 
 
-# How they reach their size
+# Crop and resize.
 
 
-def matrix(size: int, new: int, kernel: Callable[[np.ndarray], np.ndarray], *, antialias: bool) -> np.ndarray:
-    """The weights (new, size) by which an axis is resampled on half-pixel centres, written down as it is defined."""
-    wide = max(size / new, 1.0) if antialias else 1.0
+def resize_weights(size: int, new: int, kernel: Callable[[np.ndarray], np.ndarray], *, antialias: bool) -> np.ndarray:
+    """Resampling weights (new, size) of one axis with half-pixel centres."""
+    scale = max(size / new, 1.0) if antialias else 1.0
     centres = (np.arange(new)[:, None] + 0.5) * size / new - 0.5
-    weights = kernel((np.arange(size) - centres) / wide)
+    weights = kernel((np.arange(size) - centres) / scale)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
@@ -85,32 +87,32 @@ def triangle(x: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(1 - abs(x), 0))
 
 
-def three_lobes(x: np.ndarray) -> np.ndarray:
+def lanczos3(x: np.ndarray) -> np.ndarray:
     return np.where(abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
 
 
-def resampled(
-    images: UInt8[np.ndarray, "t 3 _ _"], made: ClipTransform
-) -> Float[np.ndarray, "t 3 {made.shape.height} {made.shape.width}"]:
-    """What a cut should make of frames, before they are rounded, computed from the definitions of its rules."""
+def expected_pixels(
+    images: UInt8[np.ndarray, "t 3 _ _"], transform: ClipTransform
+) -> Float[np.ndarray, "t 3 {transform.shape.height} {transform.shape.width}"]:
+    """Unrounded output of a transform, computed from the definitions of its rules."""
     height, width = images.shape[-2:]
-    if made.geometry == "centre-crop":
+    if transform.geometry == "centre-crop":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         images = images[..., top : top + side, left : left + side]
-    kernel = three_lobes if made.filter == "lanczos" else triangle
-    size = ((images.shape[-2], made.shape.height), (images.shape[-1], made.shape.width))
-    down, right = (matrix(*pair, kernel, antialias=made.antialias) for pair in size)
-    wide = images.astype(np.float64) @ right.T
-    if made.filter == "lanczos":
-        wide = np.clip(wide, 0, 255).round()  # bytes between the two axes
-    return np.asarray(np.clip(down @ wide, 0, 255))
+    kernel = lanczos3 if transform.filter == "lanczos" else triangle
+    size = ((images.shape[-2], transform.shape.height), (images.shape[-1], transform.shape.width))
+    down, right = (resize_weights(*pair, kernel, antialias=transform.antialias) for pair in size)
+    rows = images.astype(np.float64) @ right.T
+    if transform.filter == "lanczos":
+        rows = np.clip(rows, 0, 255).round()  # Pillow rounds between the two axes
+    return np.asarray(np.clip(down @ rows, 0, 255))
 
 
-def check_pixels(found: Tensor, images: Tensor, made: ClipTransform) -> None:
-    """Bytes are the expected values rounded. Pillow's weights are integers: a byte of a hundred may be one off."""
-    difference = abs(found.numpy() - resampled(images.numpy(), made))
-    assert difference.max() <= (1.6 if made.filter == "lanczos" else 0.51)
+def check_pixels(pixels: Tensor, images: Tensor, transform: ClipTransform) -> None:
+    """Require the rounded expected values. Pillow has integer weights: one value in a hundred may be off by one."""
+    difference = abs(pixels.numpy() - expected_pixels(images.numpy(), transform))
+    assert difference.max() <= (1.6 if transform.filter == "lanczos" else 0.51)
     assert (difference <= 0.51).mean() >= 0.99
 
 
@@ -126,49 +128,45 @@ RULES = pytest.mark.parametrize(
 
 @RULES
 @pytest.mark.parametrize("size", [(5, 7), (30, 40), (12, 9), (11, 16)])
-def test_frames_are_fitted_as_the_rule_is_defined(
-    size: tuple[int, int], geometry: str, filter: str, antialias: bool
-) -> None:
+def test_frames_are_resized_by_definition(size: tuple[int, int], geometry: str, filter: str, antialias: bool) -> None:
     images = torch.randint(0, 256, (4, 3, 12, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    made = replace(PLAIN, shape=ClipShape(4, *size), geometry=geometry, filter=filter, antialias=antialias)
-    found = made.fit(images, "v")
-    assert (found.dtype, tuple(found.shape), found.is_contiguous()) == (torch.uint8, (4, 3, *size), True)
-    check_pixels(found, images, made)
+    transform = replace(PLAIN, shape=ClipShape(4, *size), geometry=geometry, filter=filter, antialias=antialias)
+    pixels = transform.fit(images, "v")
+    assert (pixels.dtype, tuple(pixels.shape), pixels.is_contiguous()) == (torch.uint8, (4, 3, *size), True)
+    check_pixels(pixels, images, transform)
 
 
 @RULES
-def test_a_genuine_clip_is_fitted_as_the_rule_is_defined(
-    real_data: Path, geometry: str, filter: str, antialias: bool
-) -> None:
+def test_a_real_clip_is_resized_by_definition(real_data: Path, geometry: str, filter: str, antialias: bool) -> None:
     path = real_data / "ucf101/UCF-101/BaseballPitch/v_BaseballPitch_g01_c01.avi"
     images = video.decode(path, start=40, frames=2)
-    made = ClipTransform("x", ClipShape(2, 64, 64), geometry=geometry, filter=filter, antialias=antialias)
-    check_pixels(made.fit(images, "v"), images, made)
-    others = [replace(made, geometry=other) for other in ("centre-crop", "squash") if other != geometry]
-    others += [replace(made, filter="bilinear", antialias=other) for other in (True, False) if other != antialias]
-    for other in others:  # a rule that is not honoured would be seen
-        assert abs(resampled(images.numpy(), made) - resampled(images.numpy(), other)).max() > 10
+    transform = ClipTransform("x", ClipShape(2, 64, 64), geometry=geometry, filter=filter, antialias=antialias)
+    check_pixels(transform.fit(images, "v"), images, transform)
+    others = [replace(transform, geometry=other) for other in ("centre-crop", "squash") if other != geometry]
+    others += [replace(transform, filter="bilinear", antialias=other) for other in (True, False) if other != antialias]
+    for other in others:  # other rules give other pixels
+        assert abs(expected_pixels(images.numpy(), transform) - expected_pixels(images.numpy(), other)).max() > 10
 
 
 @pytest.mark.parametrize("filter", ["bilinear", "lanczos", "none"])
 @pytest.mark.parametrize("geometry", ["centre-crop", "squash", "native"])
-def test_frames_that_have_their_size_are_left_alone(geometry: str, filter: str) -> None:
+def test_frames_of_the_right_size_do_not_change(geometry: str, filter: str) -> None:
     frames = torch.randint(0, 256, (4, 3, 6, 6), dtype=torch.uint8)
-    made = ClipTransform("x", ClipShape(4, 6, 6), geometry=geometry, filter=filter)
-    assert torch.equal(made.fit(frames, "v"), frames)
+    transform = ClipTransform("x", ClipShape(4, 6, 6), geometry=geometry, filter=filter)
+    assert torch.equal(transform.fit(frames, "v"), frames)
 
 
-def test_nothing_is_resampled_where_that_is_asked_for() -> None:
+def test_without_resizing_only_the_crop_is_taken() -> None:
     frames = torch.randint(0, 256, (4, 3, 6, 9), dtype=torch.uint8)
     cropped = replace(PLAIN, shape=ClipShape(4, 6, 6), filter="none")
     assert torch.equal(cropped.fit(frames, "v"), frames[..., 1:7])
     for geometry, filter in (("native", "bilinear"), ("squash", "none")):
-        said = rf"a/v\.avi has 9x6 pixels .*folder\(geometry='{geometry}'.* 6x6.*set geometry='centre-crop'"
-        with pytest.raises(MissingData, match=said):
+        message = rf"a/v\.avi has 9x6 pixels .*folder\(geometry='{geometry}'.* 6x6.*set geometry='centre-crop'"
+        with pytest.raises(MissingData, match=message):
             replace(cropped, geometry=geometry, filter=filter).fit(frames, "a/v.avi")
 
 
-# What is refused, and what a fingerprint sees
+# Refused options and fingerprints.
 
 
 @pytest.mark.parametrize(
@@ -185,12 +183,12 @@ def test_nothing_is_resampled_where_that_is_asked_for() -> None:
         ({"filter": "lanczos", "antialias": False}, r"^folder\(filter='lanczos', antialias=False\): .*antialias=True"),
     ],
 )
-def test_a_cut_without_sense_is_refused(options: dict[str, Any], message: str) -> None:
+def test_invalid_transforms_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         replace(PLAIN, **options)
 
 
-def test_the_text_tells_cuts_apart_and_leaves_out_the_usual() -> None:
+def test_fingerprints_differ_and_leave_out_defaults() -> None:
     assert PLAIN.fingerprint() == "4x5x7/1/zero/0"
     others: list[dict[str, Any]] = [
         {"shape": ClipShape(5, 5, 7)},
@@ -206,51 +204,51 @@ def test_the_text_tells_cuts_apart_and_leaves_out_the_usual() -> None:
     assert texts[-1] == "4x5x7/1/zero/0/centre-crop/bilinear/False"
 
 
-def test_the_words_are_those_of_a_protocol() -> None:
+def test_choices_equal_those_of_the_protocol() -> None:
     schema = Protocol.model_json_schema()["properties"]
-    for name, words in protocol.CHOICES.items():
-        assert {*words, "own"} == set(schema[name]["enum"])
+    for name, choices in protocol.CHOICES.items():
+        assert {*choices, "own"} == set(schema[name]["enum"])
 
 
-# What the protocols of the field ask for
+# Protocol presets.
 
-CUTTING = ("start", "geometry", "filter", "antialias", "stride", "drop_first", "frames", "height", "width")
+TRANSFORM_FIELDS = ("start", "geometry", "filter", "antialias", "stride", "drop_first", "frames", "height", "width")
 
 
 @pytest.mark.parametrize("dataset", ["ucf101", "folder"])
 @pytest.mark.parametrize("name", presets.available())
-def test_a_dataset_cuts_as_a_preset_says_and_the_protocol_records_it(
+def test_a_dataset_follows_a_preset_and_the_protocol_records_it(
     real_data: Path, tmp_path: Path, name: str, dataset: str
 ) -> None:
     for split in ("train", "test"):
         (tmp_path / split).symlink_to(real_data / "ucf101/UCF-101")
-    asked = presets.for_dataset(presets.load(name), dataset)
+    preset = presets.for_dataset(presets.load(name), dataset)
     spec = Spec(dataset, {"root": str(real_data if dataset == "ucf101" else tmp_path)})
     fields = resolve_rules(spec, name, smoke=False)
-    wanted = {field: getattr(fields, field) for field in DATASET_OPTIONS}
-    assert wanted.keys() <= plugins.options("dataset", dataset).keys()
-    data = plugins.load("dataset", spec.merged(wanted))
+    options = {field: getattr(fields, field) for field in DATASET_OPTIONS}
+    assert options.keys() <= plugins.options("dataset", dataset).keys()
+    data = plugins.load("dataset", spec.merged(options))
     known = {"dataset": dataset, "data_fingerprint": data.fingerprint, "n_real": 4, "n_fake": 4}
     record = fields.protocol(**known).to_json()
-    assert {field: record[field] for field in CUTTING} == {field: asked[field] for field in CUTTING}
-    assert record["selection"] == asked["selection"]
-    _check_clip(data, asked)
+    assert {field: record[field] for field in TRANSFORM_FIELDS} == {field: preset[field] for field in TRANSFORM_FIELDS}
+    assert record["selection"] == preset["selection"]
+    _check_clip(data, preset)
 
 
-def _check_clip(data: Any, asked: dict[str, Any]) -> None:
-    """The last clip of the split has the frames and pixels that the fields ask for, seen without the dataset."""
-    split = next(split for split in SPLITS[asked["split"]] if data.size(split))
+def _check_clip(data: Any, preset: dict[str, Any]) -> None:
+    """Compare the last clip of the split with one decoded and transformed without the dataset."""
+    split = next(split for split in SPLITS[preset["split"]] if data.size(split))
     last = data.size(split) - 1
     number = data.videos(split, [last])[0]
     name, path = _video(data, split, number)
-    spread = {"frames": asked["frames"], "stride": asked["stride"]}
-    places = list(clip_starts(asked["start"], name, video.count_frames(path), **spread))
+    spread = {"frames": preset["frames"], "stride": preset["stride"]}
+    places = list(clip_starts(preset["start"], name, video.count_frames(path), **spread))
     images = video.decode(path, start=places[-1], **spread)
-    shape = ClipShape(asked["frames"], asked["height"], asked["width"])
-    fitting = {key: asked[key] for key in ("geometry", "filter", "antialias")}
-    check_pixels(data.clips(split, [last])[0], images, ClipTransform(data.name, shape, **fitting))
+    shape = ClipShape(preset["frames"], preset["height"], preset["width"])
+    resize_options = {key: preset[key] for key in ("geometry", "filter", "antialias")}
+    check_pixels(data.clips(split, [last])[0], images, ClipTransform(data.name, shape, **resize_options))
 
 
 def _video(data: Any, split: Any, number: int) -> tuple[str, Path]:
-    one = data.inventory.splits[split].entries[number]
-    return str(one.name), Path(one.path)
+    entry = data.inventory.splits[split].entries[number]
+    return str(entry.name), Path(entry.path)

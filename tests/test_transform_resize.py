@@ -1,4 +1,4 @@
-"""The resize rule of `vfbench.clips.transform`: half-pixel centres, float32, rounded."""
+"""Tests of `vfbench.clips.transform.resize`: half-pixel centres, antialiasing, rounding."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_resize_has_half_pixel_centres_and_rounds() -> None:
     assert transform.resize(row, 1, 4)[0, 0].tolist() == [0, 25, 75, 100]
     row = torch.tensor([0, 0, 11, 11], dtype=torch.uint8).expand(3, 1, 4)
     assert transform.resize(row, 1, 2, antialias=False)[0, 0].tolist() == [0, 11]
-    assert transform.resize(row, 1, 2)[0, 0].tolist() == [2, 9]  # 11/7 and 66/7: the wider filter, not truncated
+    assert transform.resize(row, 1, 2)[0, 0].tolist() == [2, 9]  # 11/7 and 66/7, rounded
 
 
-def test_resize_shrinks_as_pil_does() -> None:
+def test_resize_shrinks_like_pil() -> None:
     image = noise(3, 40, 50)
-    ours = transform.resize(image, 16, 20).permute(1, 2, 0)
-    theirs = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((20, 16), Image.Resampling.BILINEAR)
-    assert (ours.int() - torch.from_numpy(np.array(theirs)).int()).abs().max() <= 1
+    resized = transform.resize(image, 16, 20).permute(1, 2, 0)
+    expected = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((20, 16), Image.Resampling.BILINEAR)
+    assert (resized.int() - torch.from_numpy(np.array(expected)).int()).abs().max() <= 1
 
 
 def test_resize_refuses_floats() -> None:
@@ -50,4 +50,4 @@ def test_resize_refuses_floats() -> None:
 
 def test_centre_box() -> None:
     assert transform.centre_box(3, 7) == (2, 0, 3, 3)  # left, top, width, height
-    assert transform.centre_box(6, 3) == (0, 1, 3, 3)  # an odd margin: more is cut below
+    assert transform.centre_box(6, 3) == (0, 1, 3, 3)  # an odd margin is cut at the bottom

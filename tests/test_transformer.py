@@ -1,4 +1,4 @@
-"""The factorised transformer: who sees whom, what an untrained one says, and each part against its textbook formula."""
+"""Tests of `vfbench.nets.transformer`: attention over patches and frames, initial output, the formula of a block."""
 
 from __future__ import annotations
 
@@ -39,32 +39,32 @@ def run(network: Transformer, x: Tensor, *, condition: Tensor | None = None, t: 
         (ClipShape(3, 4, 16), 3, {"patch": 2, "width": 24, "heads": 3}),
     ],
 )
-def test_clips_go_in_and_clips_come_out(shape: ClipShape, inputs: int, options: dict[str, Any]) -> None:
+def test_output_has_the_shape_of_clips(shape: ClipShape, inputs: int, options: dict[str, Any]) -> None:
     x = randn(2, shape.frames, inputs, shape.height, shape.width)
     out = run(transformer(shape, inputs, **options), x)
     assert out.shape == (2, shape.frames, 3, shape.height, shape.width)
     assert out.is_contiguous()
 
 
-def test_an_untrained_network_says_nothing() -> None:
+def test_an_untrained_network_predicts_zero() -> None:
     network = Transformer(TransformerConfig(**SIZES), shape=SHAPE)
     assert not run(network, randn(2, 4, 3, 8, 12)).any()
 
 
-def test_a_block_begins_as_the_identity() -> None:
+def test_an_untrained_block_is_the_identity() -> None:
     x = randn(2, 4, 6, 16)
     assert torch.equal(Block(16, 24, 2, 8)(x, randn(2, 8)), x)
 
 
-def test_clips_of_a_batch_do_not_see_each_other() -> None:
+def test_clips_of_a_batch_are_independent() -> None:
     network, x, condition = transformer(), randn(3, 4, 3, 8, 12), randn(3, 16, seed=1)
-    together = run(network, x, condition=condition)
+    batch = run(network, x, condition=condition)
     for i in range(3):
-        alone = run(network, x[i : i + 1], condition=condition[i : i + 1])
-        assert torch.allclose(alone[0], together[i], atol=1e-5)
+        single = run(network, x[i : i + 1], condition=condition[i : i + 1])
+        assert torch.allclose(single[0], batch[i], atol=1e-5)
 
 
-def test_patches_are_squares_of_pixels_and_come_back() -> None:
+def test_patches_are_squares_of_pixels_and_invertible() -> None:
     x = randn(2, 4, 3, 8, 12)
     patches = _to_patches(x, 4)
     assert patches.shape == (2, 4, 6, 48)
@@ -72,20 +72,20 @@ def test_patches_are_squares_of_pixels_and_come_back() -> None:
     assert torch.equal(_to_pixels(patches, 4, 8), x)
 
 
-def test_blocks_attend_over_patches_of_a_frame_and_over_frames_of_a_patch_in_turn() -> None:
-    network, x, seen = transformer(), randn(2, 4, 3, 8, 12), {}
+def test_blocks_alternate_attention_over_patches_and_frames() -> None:
+    network, x, captured = transformer(), randn(2, 4, 3, 8, 12), {}
     spatial, temporal = network.blocks
     for name, module in {"embedding": spatial, "tokens": network.norm}.items():
-        module.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[-1]}))
+        module.register_forward_pre_hook(lambda _, inputs, name=name: captured.update({name: inputs[-1]}))
     run(network, x)
-    embedding, found = seen["embedding"], seen["tokens"]
+    embedding, actual = captured["embedding"], captured["tokens"]
     with torch.no_grad():
         tokens = network.stem(_to_patches(x, 4)) + network.places
         for clip, frame in np.ndindex(2, 4):
             tokens[clip, frame] = spatial(tokens[clip, frame][None, None], embedding[clip, None])
         for clip, patch in np.ndindex(2, 6):
             tokens[clip, :, patch] = temporal(tokens[clip, :, patch][None, None], embedding[clip, None])
-    assert torch.allclose(found, tokens, atol=1e-5)
+    assert torch.allclose(actual, tokens, atol=1e-5)
 
 
 @torch.no_grad()
@@ -103,7 +103,7 @@ def test_a_block_is_the_textbook_formula() -> None:
     assert torch.allclose(block(x, embedding), expected, atol=1e-5)
 
 
-def test_two_blocks_tie_every_pixel_to_every_other() -> None:
+def test_two_blocks_connect_all_pixels() -> None:
     network, x = transformer(), randn(1, 4, 3, 8, 12)
     before = run(network, x)
     x[0, 1, :, 5, 9] += 5.0
@@ -111,30 +111,30 @@ def test_two_blocks_tie_every_pixel_to_every_other() -> None:
     assert (change > 1e-7).all()
 
 
-def test_time_and_condition_are_felt() -> None:
+def test_time_and_conditioning_change_the_output() -> None:
     network, x = transformer(), randn(2, 4, 3, 8, 12)
     out = run(network, x)
     assert ((run(network, x, t=10) - out).abs().amax((1, 2, 3, 4)) > 1e-3).all()
     assert ((run(network, x, condition=randn(2, 16)) - out).abs().amax((1, 2, 3, 4)) > 1e-3).all()
 
 
-def test_every_patch_has_a_place_of_its_own() -> None:
+def test_position_embeddings_are_distinct() -> None:
     places = transformer(ClipShape(16, 32, 64)).places
     assert places.shape == (16, 8 * 16, 16)
     assert (torch.pdist(places.flatten(0, 1)[::7]) > 1e-2).all()
-    flat = torch.full((1, 4, 3, 8, 12), 0.5)  # the same picture everywhere
+    flat = torch.full((1, 4, 3, 8, 12), 0.5)  # one colour everywhere
     tokens = _to_patches(run(transformer(), flat), 4).flatten(0, 2)
     assert (torch.pdist(tokens) > 1e-3).all()
 
 
-def test_places_follow_from_the_configuration_and_are_not_saved() -> None:
+def test_position_embeddings_are_not_saved() -> None:
     network = transformer()
     assert "places" not in network.state_dict()
     assert torch.equal(network.places, transformer().places)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"width": 20, "heads": 3}, "width 20 must be a multiple of 4 and of its 3 heads"),
         ({"width": 18, "heads": 2}, "width 18 must be a multiple of 4"),
@@ -143,6 +143,6 @@ def test_places_follow_from_the_configuration_and_are_not_saved() -> None:
         ({"patch": 8}, "clips of 4x8x12 cannot be cut into patches of 8x8 pixels"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_sizes_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         transformer(**options)

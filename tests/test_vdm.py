@@ -1,4 +1,4 @@
-"""VDM: one network and independent noise. (What every trainable model does: test_trainable.py.)"""
+"""Tests of `vfbench.baselines.vdm`. The contract of trainable models is in test_trainable.py."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ TIMES = torch.tensor([300, 800])
 
 
 class Oracle(nn.Module):
+    """Network that always returns the same tensor."""
+
     def __init__(self, answer: Tensor) -> None:
         super().__init__()
         self.answer = answer
@@ -28,7 +30,7 @@ class Oracle(nn.Module):
 
 
 def with_oracle(model: VDM, x: Tensor, noise: Tensor) -> Tensor:
-    """Replace the network by one that knows the noise; returns z_t."""
+    """Replace the network by one that knows the noise; return z_t."""
     alpha_bar = model.schedule.at(TIMES, x)
     answer = noise if model.parametrisation == "eps" else v_target(x, noise, alpha_bar)
     model.network = Oracle(answer)  # type: ignore[assignment]
@@ -36,37 +38,37 @@ def with_oracle(model: VDM, x: Tensor, noise: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["eps", "v"])
-def test_an_oracle_has_no_loss_and_finds_the_clip(kind: str) -> None:
+def test_an_oracle_has_zero_loss_and_predicts_the_clip(kind: str) -> None:
     model = tiny_vdm(parametrisation=kind)
     x, noise = clips_of(model).clamp(-1, 1), clips_of(model, seed=1)
     z = with_oracle(model, x, noise)
     assert float(model.losses(x, noise, TIMES, embed(model))["network"]) == 0
-    found = model.predict(z, TIMES, embed(model))
-    assert torch.allclose(found.x0, x, atol=1e-5)
-    assert torch.allclose(found.eps, noise, atol=1e-5)
+    prediction = model.predict(z, TIMES, embed(model))
+    assert torch.allclose(prediction.x0, x, atol=1e-5)
+    assert torch.allclose(prediction.eps, noise, atol=1e-5)
 
 
-def test_a_silent_network_has_the_loss_of_its_target() -> None:
-    model = tiny_vdm(perturbed=False)  # its head begins at zero
+def test_an_untrained_network_has_the_loss_of_predicting_zero() -> None:
+    model = tiny_vdm(perturbed=False)  # its head is zero
     x, noise = clips_of(model), clips_of(model, seed=1)
     target = v_target(x, noise, model.schedule.at(TIMES, x))
     loss = model.losses(x, noise, TIMES, embed(model))["network"]
     assert float(loss.detach()) == pytest.approx(float((target**2).mean()), rel=1e-5)
 
 
-@pytest.mark.parametrize("lacking", ["networks", "predict", "losses"])
-def test_a_model_that_lacks_one_of_the_three_methods_cannot_be_made(lacking: str) -> None:
+@pytest.mark.parametrize("missing", ["networks", "predict", "losses"])
+def test_models_without_an_abstract_method_are_refused(missing: str) -> None:
     def method(*_: Any) -> None:
-        raise AssertionError("it is made, not called")
+        raise AssertionError("called on construction")
 
-    own = {name: method for name in ("networks", "predict", "losses") if name != lacking}
-    kind = type("Half", (DiffusionModel,), own)
-    with pytest.raises(TypeError, match=f"abstract method '?{lacking}"):
+    methods = {name: method for name in ("networks", "predict", "losses") if name != missing}
+    kind = type("Partial", (DiffusionModel,), methods)
+    with pytest.raises(TypeError, match=f"abstract method '?{missing}"):
         kind(tiny_vdm().config)
-    assert isinstance(type("Whole", (kind,), {lacking: method})(tiny_vdm().config), DiffusionModel)
+    assert isinstance(type("Complete", (kind,), {missing: method})(tiny_vdm().config), DiffusionModel)
 
 
-def test_its_noise_is_independent_and_it_has_one_group() -> None:
+def test_noise_is_independent_and_parameters_are_one_group() -> None:
     model = tiny_vdm()
     assert isinstance(model.noise_prior, Independent)
     (group,) = model.parameter_groups(2e-3)
@@ -75,7 +77,7 @@ def test_its_noise_is_independent_and_it_has_one_group() -> None:
 
 
 @torch.no_grad()
-def test_all_frames_are_mixed() -> None:
+def test_every_frame_depends_on_the_last() -> None:
     model = tiny_vdm(16)
     z = clips_of(model, batch=1)
     before = model.predict(z, TIMES[:1], embed(model, batch=1)).eps
@@ -86,8 +88,8 @@ def test_all_frames_are_mixed() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("mode", ["class", "text"])
-def test_conditions_change_what_it_says(mode: Conditioning) -> None:
+def test_conditioning_changes_predictions(mode: Conditioning) -> None:
     model, z = tiny_vdm(), randn(2, 4, 3, 8, 8)
     modes: tuple[Conditioning, ...] = ("none", mode)
-    without, given = (model.predict(z, TIMES, embed(model, m)).x0 for m in modes)
-    assert ((given - without).abs().amax((0, 2, 3, 4)) > 1e-6).all()
+    unconditional, conditional = (model.predict(z, TIMES, embed(model, m)).x0 for m in modes)
+    assert ((conditional - unconditional).abs().amax((0, 2, 3, 4)) > 1e-6).all()

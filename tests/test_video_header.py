@@ -1,4 +1,4 @@
-"""What files declare, against what comes out of them."""
+"""Tests of `vfbench.video.header` and `check_complete`: declared sizes, rates and frame counts of video files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ UCF101 = "ucf101/UCF-101"
 SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".webm")
 
 
-def test_headers_of_real_files_say_what_comes_out(real_data: Path) -> None:
-    apart = ("hostile", "reports")  # these have right outcomes of their own
-    whole = [path for path in real_data.rglob("*") if path.relative_to(real_data).parts[0] not in apart]
-    for path in sorted(path for path in whole if path.suffix in SUFFIXES and path.is_file()):
+def test_headers_equal_the_decoded_frames(real_data: Path) -> None:
+    excluded = ("hostile", "reports")  # folders with other tests
+    paths = [path for path in real_data.rglob("*") if path.relative_to(real_data).parts[0] not in excluded]
+    for path in sorted(path for path in paths if path.suffix in SUFFIXES and path.is_file()):
         if "broken" in path.parts or path.name == "corrupted.mp4":
             continue
         header = video.header(path)
@@ -25,83 +25,81 @@ def test_headers_of_real_files_say_what_comes_out(real_data: Path) -> None:
         assert (header.height, header.width) == tuple(video.decode(path, frames=1).shape[2:]), path.name
 
 
-def test_what_else_a_header_says(real_data: Path) -> None:
-    found = video.header(real_data / "decoder/h264_10bits.mp4")
-    assert found == video.Header(30, 200, 200, 30.0, "h264", "yuv420p10le")
+def test_a_header_has_rate_codec_and_pixel_format(real_data: Path) -> None:
+    header = video.header(real_data / "decoder/h264_10bits.mp4")
+    assert header == video.Header(30, 200, 200, 30.0, "h264", "yuv420p10le")
     assert video.header(real_data / "decoder/av1_video.mkv")[3:] == (25.0, "av1", "yuv420p")
-    assert video.header(real_data / "decoder/video_90.mov")[1:3] == (568, 320)  # as shown
+    assert video.header(real_data / "decoder/video_90.mov")[1:3] == (568, 320)  # after rotation
 
 
-def test_the_head_of_an_avi_says_what_its_streams_say(real_data: Path) -> None:
+def test_avi_headers_equal_those_of_pyav(real_data: Path) -> None:
     av = pytest.importorskip("av")
     paths = sorted((real_data / UCF101).rglob("*.avi"))
     assert len(paths) == 5
     for path in paths:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            told = (stream.frames, stream.height, stream.width, float(stream.average_rate), "mpeg4", stream.pix_fmt)
-        assert video.header(path) == told
+            expected = (stream.frames, stream.height, stream.width, float(stream.average_rate), "mpeg4", stream.pix_fmt)
+        assert video.header(path) == expected
 
 
-def test_the_head_of_an_avi_is_enough(real_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_avi_headers_are_read_without_pyav(real_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     monkeypatch.setattr(av, "open", None)
-    whole = next((real_data / UCF101).rglob("v_Basketball*.avi")).read_bytes()
-    (tmp_path / "x.avi").write_bytes(whole[:9000])
+    content = next((real_data / UCF101).rglob("v_Basketball*.avi")).read_bytes()
+    (tmp_path / "x.avi").write_bytes(content[:9000])
     assert video.header(tmp_path / "x.avi") == (141, 240, 320, 30000 / 1001, "mpeg4", "yuv420p")
 
 
-def test_a_cut_avi_declares_what_it_had(real_data: Path) -> None:
+def test_a_truncated_avi_declares_its_original_frames(real_data: Path) -> None:
     assert video.header(real_data / "broken/truncated_40pct.avi").frames == 107
 
 
-def test_an_avi_whose_writer_left_the_number_open_is_counted(real_data: Path, tmp_path: Path) -> None:
-    whole = bytearray(next((real_data / UCF101).rglob("v_Basketball*.avi")).read_bytes())
-    struct.pack_into("<I", whole, whole.index(b"strh") + 8 + 32, 0)
-    (tmp_path / "x.avi").write_bytes(whole)
+def test_an_avi_without_a_declared_count_is_counted(real_data: Path, tmp_path: Path) -> None:
+    content = bytearray(next((real_data / UCF101).rglob("v_Basketball*.avi")).read_bytes())
+    struct.pack_into("<I", content, content.index(b"strh") + 8 + 32, 0)
+    (tmp_path / "x.avi").write_bytes(content)
     assert video.header(tmp_path / "x.avi").frames == 141
 
 
 @pytest.mark.parametrize("name", ["text_renamed.avi", "zero_byte.avi", "mp4_truncated_before_moov.mp4"])
-def test_what_is_no_video_has_no_header(real_data: Path, name: str) -> None:
+def test_files_that_are_no_videos_are_refused(real_data: Path, name: str) -> None:
     with pytest.raises(MissingData, match=f"broken/{name}: no readable video .*; get this file again"):
         video.header(real_data / "broken" / name)
 
 
 @pytest.mark.parametrize("length", [8, 12, 20, 30, 99, 120, 170, 190])
-def test_a_file_cut_within_its_head_is_named(real_data: Path, length: int, tmp_path: Path) -> None:
-    whole = next((real_data / UCF101).rglob("v_Basketball*.avi")).read_bytes()
-    (tmp_path / "x.avi").write_bytes(whole[:length])
+def test_a_file_truncated_in_its_header_is_refused(real_data: Path, length: int, tmp_path: Path) -> None:
+    content = next((real_data / UCF101).rglob("v_Basketball*.avi")).read_bytes()
+    (tmp_path / "x.avi").write_bytes(content[:length])
     with pytest.raises(MissingData, match=r"x\.avi: no readable video"):
         video.header(tmp_path / "x.avi")
 
 
-# Whole files
+# Completeness.
 
 
 def riff(declared: int, size: int) -> bytes:
-    """The beginning of an AVI whose head declares `declared` bytes behind the first 8, as a file of `size` bytes."""
+    """Start of an AVI that declares `declared` bytes after the first 8, padded to `size` bytes."""
     return (b"RIFF" + declared.to_bytes(4, "little") + b"AVI ").ljust(size, b"x")
 
 
 @pytest.mark.parametrize("content", [riff(92, 99), riff(1 << 30, 12)])
-def test_an_avi_that_was_cut_off_is_named(content: bytes, tmp_path: Path) -> None:
+def test_a_truncated_avi_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.avi"
     path.write_bytes(content)
     declared = int.from_bytes(content[4:8], "little") + 8
-    with pytest.raises(
-        MissingData, match=rf"x\.avi: cut off, {len(content)} of {declared:,} bytes; get this file again"
-    ):
+    with pytest.raises(MissingData, match=rf"x\.avi: cut off, {len(content)} of {declared:,} bytes"):
         video.check_complete(path)
 
 
 @pytest.mark.parametrize("content", [riff(92, 100), riff(92, 101), riff(0, 50), riff(0xFFFFFFFF, 50), b"", b"ftyp" * 9])
-def test_a_whole_avi_one_of_open_size_and_other_files_pass(content: bytes, tmp_path: Path) -> None:
+def test_complete_avis_and_other_files_pass(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.avi"
     path.write_bytes(content)
     video.check_complete(path)
 
 
-def test_a_file_that_is_not_there_is_not_whole(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"x\.avi: No such file or directory; get this file again"):
         video.check_complete(str(tmp_path / "x.avi"))

@@ -1,3 +1,5 @@
+"""Tests of `vfbench.video`: conversion to uint8, WebP animations and sample sheets."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -17,7 +19,7 @@ def test_to_uint8_rounds_and_clamps() -> None:
     x = torch.tensor([0.4, 0.6, 1.5, 2.5, 254.4, 254.6, 255.0, 300.0, -3.0]) / 255
     assert video.to_uint8(x).tolist() == [0, 1, 2, 2, 254, 255, 255, 255, 0]
     assert video.to_uint8(torch.arange(256) / 255).tolist() == list(range(256))
-    assert video.to_uint8(torch.tensor([0.5])).tolist() == [128]  # 127.5 goes to the even byte
+    assert video.to_uint8(torch.tensor([0.5])).tolist() == [128]  # 127.5 rounds to even
 
 
 def test_to_uint8_computes_half_precision_in_float32() -> None:
@@ -25,7 +27,7 @@ def test_to_uint8_computes_half_precision_in_float32() -> None:
     assert torch.equal(video.to_uint8(x), video.to_uint8(x.float()))
 
 
-def test_to_uint8_refuses_what_is_no_colour() -> None:
+def test_to_uint8_refuses_integers_and_nan() -> None:
     with pytest.raises(TypeError):
         video.to_uint8(torch.ones(3, dtype=torch.uint8))
     with pytest.raises(ValueError, match="NaN"):
@@ -33,7 +35,7 @@ def test_to_uint8_refuses_what_is_no_colour() -> None:
 
 
 @pytest.mark.pitfall("floats as bytes")
-def test_checked_refuses_floats_cut_to_integers() -> None:
+def test_require_byte_range_refuses_truncated_floats() -> None:
     clips = torch.zeros(1, 2, 3, 4, 4, dtype=torch.uint8)
     assert video.require_byte_range(clips) is clips  # black
     clips[0, 1, 2, 3, 3] = 1
@@ -43,7 +45,7 @@ def test_checked_refuses_floats_cut_to_integers() -> None:
     assert video.require_byte_range(clips) is clips
 
 
-# Pictures
+# Image files.
 
 
 def noise(*shape: int) -> Tensor:
@@ -59,7 +61,7 @@ def frames_of(path: Path) -> Tensor:
     return torch.stack(images)
 
 
-def test_webp_of_a_clip_reads_back_exactly(tmp_path: Path) -> None:
+def test_webp_of_a_clip_is_lossless(tmp_path: Path) -> None:
     clip = noise(5, 3, 8, 12)
     path = tmp_path / "new folder" / "clip.webp"
     video.write_webp(path, clip, fps=8)
@@ -70,13 +72,13 @@ def test_webp_of_a_clip_reads_back_exactly(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["clip.webp"]
 
 
-def test_webp_of_clips_plays_them_in_a_grid(tmp_path: Path) -> None:
+def test_webp_of_clips_is_a_grid(tmp_path: Path) -> None:
     clips = noise(3, 4, 3, 8, 12)
     video.write_webp(tmp_path / "grid.webp", clips, scale=2)
-    shown = frames_of(tmp_path / "grid.webp")
-    assert tuple(shown.shape) == (4, 3, 2 * 16 + video.GAP, 2 * 24 + video.GAP)
-    assert torch.equal(shown[..., -15::2, 1:24:2], clips[2])  # the third clip starts the second row
-    assert (shown[..., -16:, -24:] == video.BACKGROUND).all()
+    grid = frames_of(tmp_path / "grid.webp")
+    assert tuple(grid.shape) == (4, 3, 2 * 16 + video.GAP, 2 * 24 + video.GAP)
+    assert torch.equal(grid[..., -15::2, 1:24:2], clips[2])  # the third clip starts the second row
+    assert (grid[..., -16:, -24:] == video.BACKGROUND).all()
 
 
 def test_sheet_shows_evenly_spread_frames(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_sheet_shows_evenly_spread_frames(tmp_path: Path) -> None:
     assert frames_of(tmp_path / "few.png").shape[3] == 3 * 36 + 2 * video.GAP
 
 
-def test_sheet_captions_stand_under_their_rows(tmp_path: Path) -> None:
+def test_sheet_captions_are_below_their_rows(tmp_path: Path) -> None:
     clips = torch.zeros(2, 1, 3, 8, 8, dtype=torch.uint8)
     video.write_sheet(tmp_path / "sheet.png", clips, captions=["", "a much longer caption"])
     sheet = frames_of(tmp_path / "sheet.png")[0].float()
@@ -104,15 +106,15 @@ def test_sheet_captions_stand_under_their_rows(tmp_path: Path) -> None:
         video.write_sheet(tmp_path / "sheet.png", clips, captions=["one"])
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "sheet.png"
     path.write_bytes(b"old")
 
-    def full(self: Image.Image, file: Path, *_: object) -> None:
+    def raise_disk_full(self: Image.Image, file: Path, *_: object) -> None:
         file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(Image.Image, "save", raise_disk_full)
     with pytest.raises(BadEnvironment, match=r"cannot write .*sheet\.png \(No space left"):
         video.write_sheet(path, noise(1, 1, 3, 4, 4))
     assert path.read_bytes() == b"old"

@@ -1,4 +1,4 @@
-"""VideoFusion keeps the invariants of its method. (The covariances of its noise: test_priors.py.)"""
+"""Tests of `vfbench.models.videofusion`: invariants of the decomposed noise. Its covariances are in test_priors.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vfbench.models.videofusion import VideoFusion
 
 KINDS = ("eps", "v")
 TIMES = torch.tensor([300, 800])
-MIDDLE = 1  # the base frame of four
+BASE_FRAME = 1  # of four frames
 SPLITS: dict[str, dict[str, Any]] = {
     "as in the paper": {},
     "linear from the first": {"lam": 0.8, "lam_schedule": "linear", "base_frame": "first"},
@@ -29,26 +29,26 @@ SPLITS: dict[str, dict[str, Any]] = {
 every_split = pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
 
 
-def inputs_of(module: nn.Module) -> list[Tensor]:
-    """The first argument of every call of `module` from now on."""
-    seen: list[Tensor] = []
-    module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].detach().clone()))
-    return seen
+def record_inputs(module: nn.Module) -> list[Tensor]:
+    """List that collects the first argument of every later call of `module`."""
+    inputs: list[Tensor] = []
+    module.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0].detach().clone()))
+    return inputs
 
 
 def others_than(base: int) -> list[int]:
-    """The other frames of four."""
+    """Indices of the other three frames."""
     return [i for i in range(4) if i != base]
 
 
 def noisy(model: DiffusionModel, x: Tensor, noise: Tensor, t: Tensor = TIMES) -> tuple[Tensor, Tensor]:
-    """z_t and a_t."""
+    """Noisy clips z_t and alpha_bar_t."""
     alpha_bar = model.schedule.at(t, x)
     return alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise, alpha_bar
 
 
 class Oracle(nn.Module):
-    """A network that answers the truth, in the parametrisation asked for."""
+    """Network that returns the true noise or velocity."""
 
     def __init__(self, x0: Tensor, eps: Tensor, signal: Tensor, noise: Tensor, kind: Parametrisation) -> None:
         super().__init__()
@@ -60,14 +60,14 @@ class Oracle(nn.Module):
 
 
 def with_oracles(model: VideoFusion, x: Tensor, t: Tensor, seed: int = 5) -> tuple[Tensor, Tensor]:
-    """Replace both networks by oracles for clips `x` and fresh noises b and r; returns z_t and eps."""
+    """Replace both networks by oracles for clips `x` and new noises b and r; return z_t and eps."""
     base, residual = randn(*x[:, :1].shape, seed=seed), randn(*x.shape, seed=seed + 1)
     noise = model.noise_prior.combine(base, residual)
     z, alpha_bar = noisy(model, x, noise, t)
     signal, strength = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-    _, of_residual = model.noise_prior.weights(x)
+    _, residual_weight = model.noise_prior.weights(x)
     model.base = Oracle(x[:, model.noise_prior.base, None], base, signal, strength, model.parametrisation)  # type: ignore[assignment]
-    model.residual = Oracle(x, residual, signal, strength * of_residual, model.parametrisation)  # type: ignore[assignment]
+    model.residual = Oracle(x, residual, signal, strength * residual_weight, model.parametrisation)  # type: ignore[assignment]
     return z, noise
 
 
@@ -75,33 +75,33 @@ def with_oracles(model: VideoFusion, x: Tensor, t: Tensor, seed: int = 5) -> tup
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
-@pytest.mark.parametrize("base", [0, MIDDLE, 3])
-def test_with_lambda_0_the_residual_network_sees_plain_diffusion(base: int, schedule: str) -> None:
-    listed = [float(i == base) for i in range(4)]
-    splits: list[dict[str, Any]] = [{"lam": 0.0, "lam_schedule": schedule}, {"lam": listed}]
+@pytest.mark.parametrize("base", [0, BASE_FRAME, 3])
+def test_with_lambda_0_the_residual_network_gets_plain_noisy_frames(base: int, schedule: str) -> None:
+    lambdas = [float(i == base) for i in range(4)]
+    splits: list[dict[str, Any]] = [{"lam": 0.0, "lam_schedule": schedule}, {"lam": lambdas}]
     for split in splits:
         model = tiny_videofusion(base_frame=base, **split)
-        seen = inputs_of(model.residual)
+        inputs = record_inputs(model.residual)
         z = clips_of(model)
         model.predict(z, TIMES, embed(model))
         others = others_than(base)
-        assert torch.equal(seen[0][:, others, :3], z[:, others])
-        assert not torch.isclose(seen[0][:, base, :3], z[:, base]).all()  # its lambda is 1: b is taken out
+        assert torch.equal(inputs[0][:, others, :3], z[:, others])
+        assert not torch.isclose(inputs[0][:, base, :3], z[:, base]).all()  # its lambda is 1: the base noise is removed
 
 
 @every_split
-def test_the_base_noise_is_removed_as_far_as_a_frame_has_it(split: dict[str, Any]) -> None:
+def test_the_base_noise_is_removed_in_proportion_to_lambda(split: dict[str, Any]) -> None:
     model = tiny_videofusion(**split)
-    seen = inputs_of(model.residual)
+    inputs = record_inputs(model.residual)
     x = clips_of(model).clamp(-1, 1)
     base, residual = randn(2, 1, 3, 8, 8, seed=5), randn(2, 4, 3, 8, 8, seed=6)
     z, alpha_bar = noisy(model, x, model.noise_prior.combine(base, residual))
     model.denoise_residual(z, TIMES, embed(model), base)
-    of_residual = (1 - model.noise_prior.lam.float()).sqrt().view(1, 4, 1, 1, 1)
-    left = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * of_residual * residual
-    assert torch.allclose(seen[0][:, :, :3], left, atol=1e-6)
-    # Beside every frame stands the clean base frame.
-    assert torch.allclose(seen[0][:, :, 3:], x[:, model.noise_prior.base, None].expand_as(x), atol=1e-5)
+    residual_weight = (1 - model.noise_prior.lam.float()).sqrt().view(1, 4, 1, 1, 1)
+    expected = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * residual_weight * residual
+    assert torch.allclose(inputs[0][:, :, :3], expected, atol=1e-6)
+    # The clean base frame is concatenated to every frame.
+    assert torch.allclose(inputs[0][:, :, 3:], x[:, model.noise_prior.base, None].expand_as(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,11 +112,11 @@ def test_the_base_noise_is_removed_as_far_as_a_frame_has_it(split: dict[str, Any
         ({"lam": 1.0, "base_frame": "last"}, True),
         ({"lam": [1.0] * 4, "base_frame": 0}, True),
         ({"lam": 0.5}, False),
-        ({"lam": 1.0, "lam_schedule": "linear"}, False),  # farther frames share less
+        ({"lam": 1.0, "lam_schedule": "linear"}, False),  # distant frames share less
         ({"lam": 1.0, "lam_schedule": "cosine"}, False),
     ],
 )
-def test_with_lambda_1_the_residual_network_has_no_weight(kind: str, split: dict[str, Any], zero: bool) -> None:
+def test_with_lambda_1_the_residual_network_gets_no_gradient(kind: str, split: dict[str, Any], zero: bool) -> None:
     model = tiny_videofusion(parametrisation=kind, **split)
     losses = model.losses(clips_of(model), clips_of(model, seed=1), TIMES, embed(model))
     gradients = torch.autograd.grad(losses["residual"], list(model.residual.parameters()), allow_unused=True)
@@ -126,20 +126,20 @@ def test_with_lambda_1_the_residual_network_has_no_weight(kind: str, split: dict
 
 @every_split
 @pytest.mark.parametrize("kind", KINDS)
-def test_with_oracles_a_ddim_step_is_the_standard_one(kind: str, split: dict[str, Any]) -> None:
+def test_with_oracles_a_ddim_step_is_exact(kind: str, split: dict[str, Any]) -> None:
     model = tiny_videofusion(parametrisation=kind, **split)
-    x, now, then = clips_of(model).clamp(-1, 1), 500, 460
-    t = torch.full((2,), now)
+    x, current, following = clips_of(model).clamp(-1, 1), 500, 460
+    t = torch.full((2,), current)
     z, noise = with_oracles(model, x, t)
     predicted = model.predict(z, t, embed(model))
     assert torch.allclose(predicted.eps, noise, atol=1e-5)
-    a = float(model.schedule.alpha_bar[then])
+    a = float(model.schedule.alpha_bar[following])
     step = a**0.5 * predicted.x0 + (1 - a) ** 0.5 * predicted.eps
     assert torch.allclose(step, a**0.5 * x + (1 - a) ** 0.5 * noise, atol=1e-5)
 
 
-def test_almost_pure_noise_costs_no_digits() -> None:
-    model = tiny_videofusion()  # v: eps would have to be divided by sqrt(a_t)
+def test_predictions_at_almost_pure_noise_are_precise() -> None:
+    model = tiny_videofusion()  # parametrisation v: eps would need a division by sqrt(alpha_bar)
     x, t = clips_of(model).clamp(-1, 1), torch.full((2,), 999)
     z, noise = with_oracles(model, x, t)
     assert float(model.schedule.alpha_bar[999]) < 1e-8
@@ -163,10 +163,10 @@ def test_with_oracles_the_loss_is_zero(kind: str, split: dict[str, Any]) -> None
 def test_the_image_loss_is_plain_diffusion_on_single_frames(kind: str) -> None:
     model = tiny_videofusion(parametrisation=kind, images=2)
     x, noise, condition = clips_of(model), clips_of(model, seed=1), embed(model)
-    seen = inputs_of(model.base)
+    inputs = record_inputs(model.base)
     loss = model.losses(x, noise, TIMES, condition)["images"].detach()
     z, alpha_bar = noisy(model, x, noise)
-    assert torch.equal(seen[-1], z[:, [0, 3]].flatten(0, 1)[:, None])  # evenly spread over the four frames
+    assert torch.equal(inputs[-1], z[:, [0, 3]].flatten(0, 1)[:, None])  # evenly spaced frames
     with torch.no_grad():
         answers = torch.stack([model.base(z[:, i, None], TIMES, condition) for i in (0, 3)], dim=1)[:, :, 0]
     frames, noises = x[:, [0, 3]], noise[:, [0, 3]]
@@ -176,55 +176,60 @@ def test_the_image_loss_is_plain_diffusion_on_single_frames(kind: str) -> None:
 
 @every_split
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_base_network_learns_from_the_base_frame_alone(kind: str, split: dict[str, Any]) -> None:
+def test_each_loss_trains_its_own_network(kind: str, split: dict[str, Any]) -> None:
     model = tiny_videofusion(parametrisation=kind, **split)
     losses = model.losses(clips_of(model), clips_of(model, seed=1), TIMES, embed(model))
     base, residual = list(model.base.parameters()), list(model.residual.parameters())
 
-    def reached(loss: str, parameters: list[nn.Parameter]) -> list[bool]:
+    def has_gradient(loss: str, parameters: list[nn.Parameter]) -> list[bool]:
         gradients = torch.autograd.grad(losses[loss], parameters, retain_graph=True, allow_unused=True)
         return [g is not None for g in gradients]
 
-    assert not any(reached("residual", base))  # neither through the target nor through z'
-    assert all(reached("base", base))
-    assert all(reached("residual", residual))
-    assert not any(reached("base", residual))
-    assert all(reached("images", base))
-    assert not any(reached("images", residual))
+    assert not any(has_gradient("residual", base))  # neither through the target nor through z'
+    assert all(has_gradient("base", base))
+    assert all(has_gradient("residual", residual))
+    assert not any(has_gradient("base", residual))
+    assert all(has_gradient("images", base))
+    assert not any(has_gradient("images", residual))
 
 
 @pytest.mark.parametrize("frames", [4, 16])
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
-def test_the_base_network_is_called_once_a_step_on_one_frame(frames: int, place: str) -> None:
+def test_the_base_network_runs_once_per_step_on_one_frame(frames: int, place: str) -> None:
     model = tiny_videofusion(frames, base_frame=place)
-    base, residual = inputs_of(model.base), inputs_of(model.residual)
+    base, residual = record_inputs(model.base), record_inputs(model.residual)
     solve(
-        denoiser_of(model, embed(model)), clips_of(model), model.schedule, steps=2, solver="dpm++2m", fresh_noise=unused
+        denoiser_of(model, embed(model)),
+        clips_of(model),
+        model.schedule,
+        steps=2,
+        solver="dpm++2m",
+        fresh_noise=refuse_fresh_noise,
     )
     assert [b.shape for b in base] == [(2, 1, 3, 8, 8)] * 2
     assert torch.equal(base[0], clips_of(model)[:, model.noise_prior.base, None])
     assert [r.shape for r in residual] == [(2, frames, 6, 8, 8)] * 2
 
 
-def unused() -> Tensor:
+def refuse_fresh_noise() -> Tensor:
     raise AssertionError("a deterministic solver asked for fresh noise")
 
 
 @torch.no_grad()
 @every_split
 @pytest.mark.parametrize("solver", ["ddim", "dpm++2m"])
-def test_the_base_noise_alone_makes_the_base_frame(solver: str, split: dict[str, Any]) -> None:
+def test_the_base_frame_depends_on_the_base_noise_alone(solver: str, split: dict[str, Any]) -> None:
     model = tiny_videofusion(**split)
     base = randn(2, 1, 3, 8, 8, seed=1)
     clips = []
     for seed in (2, 3):
         z = model.noise_prior.combine(base, randn(2, 4, 3, 8, 8, seed=seed))
         denoise = denoiser_of(model, embed(model))
-        clips.append(solve(denoise, z, model.schedule, steps=4, solver=solver, fresh_noise=unused))
+        clips.append(solve(denoise, z, model.schedule, steps=4, solver=solver, fresh_noise=refuse_fresh_noise))
     m = model.noise_prior.base
-    assert torch.equal(clips[0][:, m], clips[1][:, m])  # bit for bit
+    assert torch.equal(clips[0][:, m], clips[1][:, m])  # bit-equal
     for i in others_than(m):
-        shares_all = float(model.noise_prior.lam[i]) == 1  # then only what R makes of the other frames differs
+        shares_all = float(model.noise_prior.lam[i]) == 1  # then only the residual network's other frames differ
         assert shares_all or not torch.isclose(clips[0][:, i], clips[1][:, i]).all()
 
 
@@ -232,7 +237,7 @@ def test_the_base_noise_alone_makes_the_base_frame(solver: str, split: dict[str,
 
 
 @every_split
-def test_one_network_predicts_the_whole_noise_under_the_same_prior(
+def test_one_network_predicts_all_noise_of_the_same_prior(
     monkeypatch: pytest.MonkeyPatch, split: dict[str, Any]
 ) -> None:
     model = tiny_one_network(**split)
@@ -243,6 +248,6 @@ def test_one_network_predicts_the_whole_noise_under_the_same_prior(
     z, alpha_bar = noisy(model, x, noise)
     monkeypatch.setattr(model.network, "forward", lambda *_: v_target(x, noise, alpha_bar))
     assert float(model.losses(x, noise, TIMES, embed(model))["network"]) == 0
-    found = model.predict(z, TIMES, embed(model))
-    assert torch.allclose(found.x0, x, atol=1e-5)
-    assert torch.allclose(found.eps, noise, atol=1e-5)
+    prediction = model.predict(z, TIMES, embed(model))
+    assert torch.allclose(prediction.x0, x, atol=1e-5)
+    assert torch.allclose(prediction.eps, noise, atol=1e-5)

@@ -1,4 +1,4 @@
-"""VideoFusion's networks: what each mixes and feels, how fast it learns, and the form that has only one."""
+"""Tests of VideoFusion's networks: conditioning, mixing of frames, learning rates, the one-network form."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIMES = torch.tensor([300, 800])
 
 
 @torch.no_grad()
-def test_the_frame_index_is_a_condition() -> None:
+def test_the_frame_index_changes_predictions() -> None:
     model = tiny_videofusion()
     z = clips_of(model)
     before = model.predict(z, TIMES, embed(model)).eps
@@ -38,12 +38,12 @@ def test_the_residual_network_mixes_all_frames() -> None:
     before = model.residual(x, TIMES[:1], embed(model, batch=1))
     x[:, 15] += 1.0
     change = (model.residual(x, TIMES[:1], embed(model, batch=1)) - before).abs().amax((0, 2, 3, 4))
-    assert (change > 1e-5).all()  # the first frame feels the last
+    assert (change > 1e-5).all()  # including the first frame
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["base", "residual"])
-def test_both_networks_feel_the_time(name: str) -> None:
+def test_time_changes_the_output(name: str) -> None:
     model = tiny_videofusion()
     network, x = getattr(model, name), randn(1, *((1, 3) if name == "base" else (4, 6)), 8, 8)
     early, late = (network(x, torch.tensor([t]), embed(model, batch=1)) for t in (10, 900))
@@ -52,22 +52,22 @@ def test_both_networks_feel_the_time(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("mode", ["class", "text"])
-def test_conditions_change_the_base_frame_and_the_others(mode: Conditioning) -> None:
+def test_conditioning_changes_all_frames(mode: Conditioning) -> None:
     model = tiny_videofusion()
     z = clips_of(model)
     modes: tuple[Conditioning, ...] = ("none", mode)
-    without, given = (model.predict(z, TIMES, embed(model, m)).eps for m in modes)
-    assert ((given - without).abs().amax((0, 2, 3, 4)) > 1e-6).all()
+    unconditional, conditional = (model.predict(z, TIMES, embed(model, m)).eps for m in modes)
+    assert ((conditional - unconditional).abs().amax((0, 2, 3, 4)) > 1e-6).all()
 
 
 @torch.no_grad()
-def test_each_mode_reads_its_own_field_only() -> None:
+def test_each_mode_depends_on_its_field_only() -> None:
     condition = tiny_videofusion().condition
     left, right = (f"a small red circle moves {side} over blue dots" for side in ("left", "right"))
 
     def vectors(mode: Conditioning) -> Tensor:
-        found: Tensor = condition([3, 3, 3, 4], [left, right, left, left], [mode] * 4)
-        return found
+        vectors_of_mode: Tensor = condition([3, 3, 3, 4], [left, right, left, left], [mode] * 4)
+        return vectors_of_mode
 
     none, by_class, by_text = vectors("none"), vectors("class"), vectors("text")
     assert torch.equal(none, none[:1].expand_as(none))
@@ -77,17 +77,17 @@ def test_each_mode_reads_its_own_field_only() -> None:
     assert not torch.isclose(by_text[0], by_text[1]).all()
 
 
-def test_without_text_a_caption_may_say_anything() -> None:
+def test_captions_are_ignored_without_text_conditioning() -> None:
     condition = tiny_videofusion().condition
     assert condition([0, 1], ["a purple elephant", ""], ["none", "class"]).shape == (2, 16)
 
 
 @pytest.mark.parametrize(
-    ("caption", "named"),
+    ("caption", "message"),
     [("a small purple circle", "does not know 'purple'"), ("", "has 0 words"), ("red " * 25, "has 25 words")],
 )
-def test_a_caption_that_cannot_be_read_is_refused_naming_the_word(caption: str, named: str) -> None:
-    with pytest.raises(UserError, match=named):
+def test_invalid_captions_are_refused(caption: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         tiny_videofusion().condition([0], [caption], ["text"])
 
 
@@ -97,15 +97,15 @@ def test_the_base_network_has_its_own_learning_rate() -> None:
     assert (others["lr"], base["lr"]) == (1e-3, pytest.approx(1e-4))
     # In the order of the module: the optimiser's state is restored by position, not by name.
     assert [id(p) for p in base["params"]] == [id(p) for p in model.base.parameters()]
-    together = {id(p) for p in [*others["params"], *base["params"]]}
-    assert together == {id(p) for p in model.parameters()}
-    assert len(others["params"]) + len(base["params"]) == len(together)
+    all_ids = {id(p) for p in [*others["params"], *base["params"]]}
+    assert all_ids == {id(p) for p in model.parameters()}
+    assert len(others["params"]) + len(base["params"]) == len(all_ids)
 
 
-# The form with one network, and the options of the split.
+# One-network form, and options of the noise decomposition.
 
 
-def test_the_one_network_form_comes_back_from_disk_with_its_prior(tmp_path: Path) -> None:
+def test_the_one_network_form_is_loaded_with_its_prior(tmp_path: Path) -> None:
     tiny_one_network(base_frame="last").save(tmp_path)
     loaded = sampler(tmp_path)
     assert isinstance(loaded.model, OneNetworkVideoFusion)
@@ -116,23 +116,25 @@ def test_the_one_network_form_comes_back_from_disk_with_its_prior(tmp_path: Path
 @pytest.mark.parametrize("size", ["tiny", "small"])
 def test_the_one_network_form_has_the_network_of_vdm(size: str) -> None:
     with torch.device("meta"):
-        one, plain = videofusion.create(tiny_dataset(), f"{size}-one"), vdm.create(tiny_dataset(), size)
-    assert {n: t.shape for n, t in one.state_dict().items()} == {n: t.shape for n, t in plain.state_dict().items()}
+        one_network, vdm_model = videofusion.create(tiny_dataset(), f"{size}-one"), vdm.create(tiny_dataset(), size)
+    assert {n: t.shape for n, t in one_network.state_dict().items()} == {
+        n: t.shape for n, t in vdm_model.state_dict().items()
+    }
 
 
 @pytest.mark.parametrize("preset", ["tiny", "tiny-one"])
-def test_options_of_the_split_reach_the_prior_and_the_checkpoint(preset: str, tmp_path: Path) -> None:
+def test_noise_options_reach_the_prior_and_the_checkpoint(preset: str, tmp_path: Path) -> None:
     model = videofusion.create(tiny_dataset(), preset, lam=0.3, lam_schedule="linear", base_frame=3)
     assert isinstance(model.noise_prior, Decomposed)
     assert model.noise_prior.lam.tolist() == pytest.approx([0.3 / 4, 0.3 / 2, 0.3 * 3 / 4, 1])
     model.save(tmp_path)
-    found = sampler(tmp_path).model.noise_prior
-    assert isinstance(found, Decomposed)
-    assert torch.equal(found.lam, model.noise_prior.lam)
+    loaded = sampler(tmp_path).model.noise_prior
+    assert isinstance(loaded, Decomposed)
+    assert torch.equal(loaded.lam, model.noise_prior.lam)
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "message"),
     [
         ({"lam": 1.5}, r"lambda 1\.5: it must lie in \[0, 1\]"),
         ({"lam": [0.5, 1.0]}, r"lambda \[0\.5, 1\.0\] has 2 values, the clip 4 frames"),
@@ -141,8 +143,8 @@ def test_options_of_the_split_reach_the_prior_and_the_checkpoint(preset: str, tm
     ],
     ids=str,
 )
-def test_a_split_that_does_not_fit_is_refused_naming_it(options: dict[str, Any], named: str) -> None:
-    with pytest.raises(UserError, match=named):
+def test_invalid_noise_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         videofusion.create(tiny_dataset(), **options)
 
 

@@ -1,3 +1,5 @@
+"""Tests of `vfbench.clips.transform.WindowIndex`: order, bounds and random selection of windows."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,7 +12,7 @@ EVERY = ClipTransform("folder", ClipShape(16, 8, 8), start="every")
 CHUNKS = ClipTransform("folder", ClipShape(4, 8, 8), stride=2, drop_first=1, start="chunks")
 
 
-def test_windows_are_addressed_video_by_video() -> None:
+def test_windows_are_numbered_video_by_video() -> None:
     every = WindowIndex(EVERY, ["a", "b", "c"], [20, 16, 17])
     expected = [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (2, 0), (2, 1)]
     assert [every[index] for index in range(len(every))] == expected
@@ -18,7 +20,7 @@ def test_windows_are_addressed_video_by_video() -> None:
     assert [chunks[index] for index in range(len(chunks))] == [(0, 1), (0, 9), (1, 1)]
 
 
-def test_no_such_window() -> None:
+def test_windows_out_of_range_are_refused() -> None:
     every = WindowIndex(EVERY, ["a"], [20])
     for index in (5, -1):
         with pytest.raises(IndexError, match=f"there are 5 windows: no window {index}"):
@@ -26,26 +28,26 @@ def test_no_such_window() -> None:
     assert len(WindowIndex(EVERY, [], [])) == 0
 
 
-def test_a_window_is_drawn_by_name_start_and_seed_whatever_else_there_is() -> None:
-    both = WindowIndex(EVERY, ["a", "b"], [20, 18])
-    alone = WindowIndex(EVERY, ["b"], [18])
-    assert both.sort_keys(3)[5:].tolist() == alone.sort_keys(3).tolist()
-    assert len({*both.sort_keys(0).tolist(), *both.sort_keys(1).tolist()}) == 2 * len(both) == 16
+def test_sort_keys_depend_on_name_start_and_seed_alone() -> None:
+    two_videos = WindowIndex(EVERY, ["a", "b"], [20, 18])
+    one_video = WindowIndex(EVERY, ["b"], [18])
+    assert two_videos.sort_keys(3)[5:].tolist() == one_video.sort_keys(3).tolist()
+    assert len({*two_videos.sort_keys(0).tolist(), *two_videos.sort_keys(1).tolist()}) == 2 * len(two_videos) == 16
     assert WindowIndex(EVERY, [], []).sort_keys(0).shape == (0,)
 
 
-def test_the_draw_of_windows_is_pinned() -> None:
-    """By the published finaliser of SplitMix64: its state 0 gives this first number."""
+def test_sort_keys_are_pinned() -> None:
+    """First output of SplitMix64 from state 0, as published."""
     golden = 0x9E3779B97F4A7C15
     name = "a"
     start = (golden - name_hash(name)) % 2**64
     windows = WindowIndex(EVERY, [name], [16])
-    windows._starts = [range(start, start + 1)]  # so that the sum of name and start is the state
+    windows._starts = [range(start, start + 1)]  # so that the sum of name hash and start is the state
     assert windows.sort_keys(0).tolist() == [0xE220A8397B1DCDAF]
 
 
-def test_windows_are_drawn_evenly() -> None:
-    """Each tenth of the windows gets its share of the first tenth of a draw."""
+def test_windows_are_selected_evenly() -> None:
+    """Each tenth of the windows has its share of the 1000 lowest sort keys."""
     windows = WindowIndex(EVERY, [f"v{i}" for i in range(50)], [215] * 50)
     first = np.argsort(windows.sort_keys(0))[:1000]
     counts = np.bincount(first // 1000, minlength=10)

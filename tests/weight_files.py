@@ -1,4 +1,4 @@
-"""Checkpoints of a small stand-in for I3D in every format that the real one is published in, and its table of CRCs."""
+"""Stand-in checkpoints of a small I3D in every published format, and its table of CRCs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from vfbench.utils import tensor_files
 from vfbench.utils.files import file_sha256
-from vfbench.weights import WeightInfo, catalogue, i3d, load_weights
+from vfbench.weights import catalogue, i3d
 from vfbench.weights.catalogue import Download, Source
+from vfbench.weights.load import WeightInfo, load_weights
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 State = dict[str, Tensor]
 
-NAMES = (  # of TensorFlow, piergiaj and hassony2, and the shape in PyTorch
+NAMES = (  # name in TensorFlow, piergiaj and hassony2; shape in PyTorch
     ("Conv3d_1a_7x7/conv_3d/w", "Conv3d_1a_7x7.conv3d.weight", "conv3d_1a_7x7.conv3d.weight", (6, 3, 2, 4, 5)),
     ("Conv3d_1a_7x7/batch_norm/beta", "Conv3d_1a_7x7.bn.bias", "conv3d_1a_7x7.batch3d.bias", (6,)),
     (
@@ -47,7 +48,7 @@ GAMMA = "Conv3d_1a_7x7.bn.weight"
 
 
 def arrays_of(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
-    """The network as TensorFlow has it: kernels DHWIO."""
+    """TensorFlow variables of the network, kernels DHWIO."""
     return {
         i3d.PREFIX + variable: randn(*_tensorflow(shape), seed=seed + number).numpy()
         for number, (variable, _, _, shape) in enumerate(NAMES)
@@ -59,9 +60,9 @@ def _tensorflow(shape: Sequence[int]) -> Sequence[int]:
 
 
 def state_of(seed: int = 0) -> State:
-    """The same network as a state dict with our names, which are piergiaj's."""
+    """State dict of the network under the names of vfbench, which are those of piergiaj."""
     arrays = arrays_of(seed)
-    state = {ours: torch.from_numpy(_oidhw(arrays[i3d.PREFIX + variable])) for variable, ours, _, _ in NAMES}
+    state = {name: torch.from_numpy(_oidhw(arrays[i3d.PREFIX + variable])) for variable, name, _, _ in NAMES}
     return state | {GAMMA: torch.ones(6)}
 
 
@@ -70,16 +71,19 @@ def _oidhw(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def hassony2(state: Mapping[str, Tensor]) -> State:
-    """The state dict under the other port's names."""
-    names = {ours: theirs for _, ours, theirs, _ in NAMES} | {GAMMA: "conv3d_1a_7x7.batch3d.weight"}
+    """The state dict under the names of hassony2's port."""
+    names = {GAMMA: "conv3d_1a_7x7.batch3d.weight"} | {row[1]: row[2] for row in NAMES}
     return {names[name]: tensor for name, tensor in state.items()}
 
 
 def table(published: int = 0, imagenet: int = 1) -> tuple[i3d.TensorRow, ...]:
-    """What `i3d.csv` is for the real network: the CRCs of the networks with these two seeds."""
-    one, other = arrays_of(published), arrays_of(imagenet)
-    rows = [(i3d.PREFIX + variable, ours, theirs, shape) for variable, ours, theirs, shape in NAMES]
-    return tuple(i3d.TensorRow(*row, masked(one[row[0]].tobytes()), masked(other[row[0]].tobytes())) for row in rows)
+    """Rows like those of `i3d.csv`: CRCs of the networks with these two seeds."""
+    published_arrays, imagenet_arrays = arrays_of(published), arrays_of(imagenet)
+    rows = [(i3d.PREFIX + variable, name, hassony2_name, shape) for variable, name, hassony2_name, shape in NAMES]
+    return tuple(
+        i3d.TensorRow(*row, masked(published_arrays[row[0]].tobytes()), masked(imagenet_arrays[row[0]].tobytes()))
+        for row in rows
+    )
 
 
 def masked(content: bytes) -> int:
@@ -88,7 +92,7 @@ def masked(content: bytes) -> int:
 
 
 def write_bundle(prefix: Path, arrays: Arrays, *, per_block: int = 3, kind: int = 0, shards: int = 1) -> Path:
-    """A TensorFlow checkpoint; `kind` is the compression its blocks claim to have."""
+    """Write a TensorFlow checkpoint; `kind` is the compression type stored with its blocks."""
     data, entries = b"", [(b"", _field(1, shards) + _field(2, 0))]
     for name, array in sorted(arrays.items()):
         raw = array.astype("<f4").tobytes()
@@ -117,13 +121,13 @@ def _table(entries: Sequence[tuple[bytes, bytes]], per_block: int, kind: int) ->
 
 
 def _block(entries: Sequence[tuple[bytes, bytes]], kind: int) -> bytes:
-    content, before = b"", b""
+    content, previous = b"", b""
     for key, value in entries:
         shared = next(
-            (i for i, (a, b) in enumerate(zip(key, before, strict=False)) if a != b), min(map(len, (key, before)))
+            (i for i, (a, b) in enumerate(zip(key, previous, strict=False)) if a != b), min(map(len, (key, previous)))
         )
         content += _varint(shared) + _varint(len(key) - shared) + _varint(len(value)) + key[shared:] + value
-        before = key
+        previous = key
     content += struct.pack("<II", 0, 1) + bytes([kind])  # one restart, at 0
     return content + struct.pack("<I", masked(content))
 
@@ -142,7 +146,7 @@ def _sized(number: int, value: bytes) -> bytes:
 
 
 def write_torchscript(path: Path, state: Mapping[str, Tensor]) -> Path:
-    """A TorchScript program that holds the tensors."""
+    """Write a TorchScript program that holds the tensors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.jit.script(_Holder(state)).save(str(path))  # type: ignore[no-untyped-call]
@@ -150,7 +154,7 @@ def write_torchscript(path: Path, state: Mapping[str, Tensor]) -> Path:
 
 
 class _Holder(nn.Module):
-    """Modules within modules, as the dots in the names say."""
+    """Nested modules as in the dotted tensor names."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -169,7 +173,7 @@ class _Holder(nn.Module):
 
 
 def module_of(state: Mapping[str, Tensor]) -> nn.Module:
-    """A module with these tensors, all zero, and a counter of batch norm."""
+    """Module with zeros of these shapes, and a batch norm counter."""
     zeros = {name: torch.zeros(tensor.shape) for name, tensor in state.items()}
     return _Holder(zeros | {"Conv3d_1a_7x7.bn.num_batches_tracked": torch.tensor(7)})
 
@@ -192,26 +196,26 @@ FORMATS: dict[str, Callable[[Path], Path]] = {
 
 
 def _hub(arrays: Arrays) -> Arrays:
-    """TF-Hub has the vectors of batch norm as 1x1x1x1xC."""
+    """TF-Hub form of the arrays: batch norm vectors as 1x1x1x1xC."""
     return {name: a.reshape(1, 1, 1, 1, -1) if "batch_norm" in name else a for name, a in arrays.items()}
 
 
 def publish(name: str, path: Path, patch: pytest.MonkeyPatch) -> None:
-    """Make a file the published one of a network."""
+    """Register a file as the published one of a network."""
     source = Source((Download(path.name, (), file_sha256(path)),))
     patch.setitem(catalogue.NETWORKS, name, replace(catalogue.NETWORKS[name], sources=(source,)))
 
 
 def save(path: Path, content: object, **options: Any) -> Path:
-    """Write what torch writes."""
+    """Write an object with `torch.save`; return the path."""
     torch.save(content, path, **options)
     return path
 
 
-def filled(name: str, state: Mapping[str, Tensor]) -> WeightInfo:
-    """Fill a module with what was imported, and see that it got these tensors."""
+def load_and_check(name: str, state: Mapping[str, Tensor]) -> WeightInfo:
+    """Load the imported weights into a module and check its tensors."""
     module = module_of(state)
-    done = load_weights(module, name)
-    found = module.state_dict()
-    assert all(torch.equal(found[key], tensor.float()) for key, tensor in state.items())
-    return done
+    info = load_weights(module, name)
+    loaded = module.state_dict()
+    assert all(torch.equal(loaded[key], tensor.float()) for key, tensor in state.items())
+    return info

@@ -1,33 +1,123 @@
 """vfbench: the benchmark that makes video-generation numbers comparable.
 
     import vfbench
-    result = vfbench.benchmark(model="videofusion", dataset="shapes", num_samples=256)
-    print(result.scores["fvd"].value)
 
-Importing vfbench loads nothing heavy; the vocabulary for plug-ins is in `vfbench.interfaces`.
+    result = vfbench.run(model="videofusion", dataset="shapes", num_samples=256)
+    print(result.scores["fvd"].value)
+    vfbench.table([result])                  # a table in a notebook, and .to_markdown(), .to_frame()
+
+Importing vfbench does not import torch. Mistakes raise `vfbench.errors.UserError`, with the option that mends them. The
+interfaces of plug-ins are in `vfbench.interfaces`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vfbench.pipeline.options import RunOptions
+from vfbench.scoring.options import ScoreOptions
+from vfbench.training.options import TrainJob
+from vfbench.utils.options import keywords, values_of
 
 if TYPE_CHECKING:
+    from vfbench.pipeline.plan import Plan
+    from vfbench.report.compare import PairedResult
     from vfbench.report.results import Result
+    from vfbench.report.table import Table
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "compare", "load_results", "plan", "run", "score", "table", "train"]
 
 
-def benchmark(**options: Any) -> Result:
-    """Run the main job and return the result, as `results.json` holds it.
+@keywords(RunOptions)
+def run(options: RunOptions) -> Result:
+    """Generate clips with a model, score them, and return the result, as `results.json` in the run folder holds it.
 
-    `options` are the fields of `vfbench.pipeline.options.RunOptions`. A user's mistake raises
-    `vfbench.errors.UserError`.
+    The keyword arguments are the fields of `vfbench.pipeline.options.RunOptions`, and the flags of `vfbench run`. The
+    same call again resumes: finished chunks are kept. Raises `UserError` for options that do not fit together, and
+    `MissingData` for missing files, with the command that gets them.
     """
-    from vfbench.pipeline.job import run
-    from vfbench.pipeline.options import RunOptions
-    from vfbench.pipeline.plan import plan
+    from vfbench.pipeline.job import run as carry_out
+    from vfbench.utils import console
+
+    run_plan = plan(**values_of(options))
+    console.info(run_plan.describe())
+    return carry_out(run_plan)
+
+
+@keywords(RunOptions)
+def plan(options: RunOptions) -> Plan:
+    """Load and check everything that `run` needs, and return its plan: folder, protocol, cost and time.
+
+    Takes the keyword arguments of `run`, and raises the same errors.
+    """
+    from vfbench.pipeline.plan import plan as make_plan
     from vfbench.training.budget import training_advice
 
-    chosen = RunOptions(**options)
-    named = (chosen.model, chosen.dataset, chosen.data_root, chosen.checkpoint, chosen.protocol)
-    with training_advice(*named, smoke=chosen.smoke):
-        planned = plan(chosen)
-    return run(planned)
+    setup = (options.model, options.dataset, options.data_root, options.checkpoint, options.protocol)
+    with training_advice(*setup, smoke=options.smoke):
+        return make_plan(options)
+
+
+@keywords(ScoreOptions)
+def score(options: ScoreOptions) -> Result:
+    """Score clips made elsewhere against real ones, or features against features, and return the result.
+
+    The keyword arguments are the fields of `vfbench.scoring.options.ScoreOptions`, and the flags of `vfbench score`.
+    Raises `UserError` where a side does not fit the protocol or the other side, and `MissingData` naming the first clip
+    that cannot be read: the others alone are not scored.
+    """
+    from vfbench.scoring.job import score as carry_out
+    from vfbench.scoring.plan import plan
+    from vfbench.utils import console
+
+    score_plan = plan(options)
+    console.info(score_plan.describe())
+    return carry_out(score_plan)
+
+
+@keywords(TrainJob)
+def train(job: TrainJob) -> Path:
+    """Train a model on a dataset, and return the folder of its checkpoint.
+
+    The keyword arguments are the fields of `vfbench.training.options.TrainJob`, and the flags of `vfbench train`.
+    Raises `UserError` for options that the model or the dataset does not support.
+    """
+    from vfbench.training.train import train_job
+
+    return train_job(job)
+
+
+def load_results(*paths: str | Path) -> list[Result]:
+    """Results of runs and scores, each given as a folder or a `results.json`.
+
+    Raises `MissingData` naming a file that is missing or damaged.
+    """
+    from vfbench.report.results import load
+
+    return load(paths)
+
+
+def table(results: Sequence[Result | str | Path], *, allow_mixed: bool = False) -> Table:
+    """Results side by side, one row each; a result may be given as its folder.
+
+    Raises `UserError` where protocols differ; `allow_mixed` shows such rows with a mark instead.
+    """
+    from vfbench.report.results import load
+    from vfbench.report.table import build
+
+    loaded = [load([each])[0] if isinstance(each, str | Path) else each for each in results]
+    return build(loaded, allow_mixed=allow_mixed)
+
+
+def compare(a: str | Path, b: str | Path, metrics: Sequence[str] = ()) -> list[PairedResult]:
+    """Differences A - B of two runs by metric, with a paired test on the same requests and real clips.
+
+    `metrics` are by default all that both runs have and that have a paired test. Raises `UserError` where the runs
+    differ in protocol or seed, and `MissingData` where a folder lacks the features behind its scores.
+    """
+    from vfbench.report.compare import compare as compare_runs
+
+    return compare_runs(Path(a), Path(b), metrics)

@@ -11,20 +11,38 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-import numpy as np
-import torch
-from jaxtyping import Float, Int, UInt8, UInt64
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from jaxtyping import Float, Int, UInt8, UInt64
+    from torch import Tensor, nn
 
-Clips: TypeAlias = UInt8[Tensor, "batch frames 3 height width"]
-Features: TypeAlias = Float[Tensor, "batch dim"]
-FakeArray: TypeAlias = Float[np.ndarray, "fake dim"]
-RealArray: TypeAlias = Float[np.ndarray, "real dim"]
-HoldoutArray: TypeAlias = Float[np.ndarray, "holdout dim"]
+    Clips: TypeAlias = UInt8[Tensor, "batch frames 3 height width"]
+    Features: TypeAlias = Float[Tensor, "batch dim"]
+    FakeArray: TypeAlias = Float[np.ndarray, "fake dim"]
+    RealArray: TypeAlias = Float[np.ndarray, "real dim"]
+    HoldoutArray: TypeAlias = Float[np.ndarray, "holdout dim"]
+else:
+    _ARRAYS = ("FakeArray", "RealArray", "HoldoutArray")
+
+    def __getattr__(name: str) -> object:
+        """Aliases of tensors, defined when first asked for: torch is slow to import, and many commands need none."""
+        if name not in ("Clips", "Features", *_ARRAYS):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import numpy as np
+        from jaxtyping import Float, UInt8
+        from torch import Tensor
+
+        arrays = {side: Float[np.ndarray, f"{side.removesuffix('Array').lower()} dim"] for side in _ARRAYS}
+        globals().update(
+            arrays, Clips=UInt8[Tensor, "batch frames 3 height width"], Features=Float[Tensor, "batch dim"]
+        )
+        return globals()[name]
+
 
 Conditioning = Literal["none", "class", "text"]
 Split = Literal["train", "test"]
@@ -188,6 +206,12 @@ class VideoBacked(NamedClips, GroupedClips, PlacedClips, Protocol):
     note: str  # printed beside every score; may be empty
 
 
+def _float32() -> torch.dtype:
+    import torch
+
+    return torch.float32
+
+
 @dataclass(frozen=True)
 class BuildContext:
     """Context that vfbench passes to `build` of a model: dataset, device, dtype and checkpoint.
@@ -198,7 +222,7 @@ class BuildContext:
 
     dataset: Dataset
     device: torch.device
-    dtype: torch.dtype = torch.float32
+    dtype: torch.dtype = field(default_factory=_float32)
     checkpoint: Path | None = None
     quantise: Quantise = "round"
     requests: Sequence[Request] = ()
@@ -234,7 +258,7 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
-class Control(Protocol):
+class ReferenceSampler(Protocol):
     """Optional interface of a `Sampler`: `reference = True` makes it a reference row, which is never marked as best."""
 
     reference: bool

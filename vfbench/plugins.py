@@ -115,6 +115,21 @@ def module(kind: Kind, name: str) -> ModuleType:
     raise _unknown_plugin(kind, name)
 
 
+def require(kind: Kind, name: str) -> None:
+    """Raise `UserError` with the nearest name for a plug-in that does not exist; imports nothing.
+
+    A dotted name, which a third party's module may have, passes.
+    """
+    registered = is_built_in(kind, name) or entry_points(group=f"vfbench.{kind}s", name=name)
+    if not registered and ("." not in name or name.startswith(".")):
+        raise _unknown_plugin(kind, name)
+
+
+def is_built_in(kind: Kind, name: str) -> bool:
+    """True for a plug-in that comes with vfbench."""
+    return bool(_targets(kind, _SHORT.get(name, name)))
+
+
 def _unknown_plugin(kind: Kind, name: str) -> UserError:
     """Error for an unknown name, with a hint where a top-level module of the user has it."""
     error = unknown(kind, name, names(kind))
@@ -162,7 +177,7 @@ def defines(kind: Kind, name: str, function: str) -> bool:
 def load(kind: Kind, spec: Spec | str, *context: Any) -> Any:
     """Import a plug-in and call its `build(*context, **options)`, with the options checked against its signature."""
     spec = parse(spec) if isinstance(spec, str) else spec
-    build, values = _function(kind, spec.name, "build"), validated_options(kind, spec)
+    build, values = plugin_function(kind, spec.name, "build"), validated_options(kind, spec)
     for name, default in options(kind, spec.name).items():
         if default is inspect.Parameter.empty and name not in values:
             raise UserError(f"{kind} {spec.name} needs option {name}: write {spec.name}({name}=...)")
@@ -214,8 +229,11 @@ def with_defaults(kind: Kind, spec: Spec, name: str | None = None) -> Spec:
     return Spec(name or spec.name, {**options(kind, spec.name), **spec.options})
 
 
-def _function(kind: Kind, name: str, function: str) -> Callable[..., Any]:
-    """Function of a plug-in; raises `UserError` where it is missing, or `build` has the wrong parameters."""
+def plugin_function(kind: Kind, name: str, function: str) -> Callable[..., Any]:
+    """Function of a plug-in, such as `build`, `create` or `find`.
+
+    Raises `UserError` where it is missing, or `build` has the wrong parameters.
+    """
     plugin = module(kind, name)
     if not hasattr(plugin, function):
         raise UserError(f"{kind} '{name}' ({plugin.__name__}) has no function `{function}`")
@@ -240,7 +258,7 @@ def _signature_problem(function: object, *, context: bool) -> str:
 
 
 def _keywords(kind: Kind, name: str, function: str) -> dict[str, inspect.Parameter]:
-    target = _function(kind, name, function)
+    target = plugin_function(kind, name, function)
     try:
         parameters = inspect.signature(target, eval_str=True).parameters.values()
     except Exception as error:  # annotations are evaluated here and may raise anything

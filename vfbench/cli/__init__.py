@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+import vfbench
 from vfbench.cli import data, generate, hub, report, run, score, show, train, weights
+from vfbench.cli._help import Command, Group
 from vfbench.cli._options import Context, option
 from vfbench.cli.config import load_defaults, normalise_arguments, value_source
 from vfbench.errors import GateFailed, Interrupted, UserError
+from vfbench.utils import console
 
 
-class _Commands(TyperGroup):
+class _Commands(Group):
     """All commands; Ctrl-C ends each with exit code 130 and the command that resumes it."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -31,6 +33,8 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except typer.BadParameter as error:
             error.message += value_source(error)
+            raise
+        except typer.Exit:
             raise
         except (RuntimeError, MemoryError, OSError):
             from vfbench.utils.memory import require_memory
@@ -44,22 +48,28 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # rich would read [run] as markup and break lines that a script may read
+    rich_markup_mode=None,  # rich draws help on a terminal alone: see `vfbench.cli._help`
     help="Benchmark video-generation models: generate clips, score them, put the scores side by side.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _main(
     context: Context,
     config: Annotated[
         Path | None, option("--config", help="TOML file with one table per command, e.g. [run] steps = 50.")
     ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    quiet: Annotated[bool, option("--quiet", help="Print results and warnings alone.")] = False,
+    verbose: Annotated[bool, option("--verbose", help="Print more of what is done.")] = False,
 ) -> None:
+    if version:
+        print(vfbench.__version__)
+        raise typer.Exit
+    console.set_verbosity("quiet" if quiet else "verbose" if verbose else "normal")
     if config is not None:
         commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has commands
         context.default_map = load_defaults(config, commands)
@@ -79,7 +89,7 @@ for command in (
     show.show,
     show.diff_protocols,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(data.data, name="data")
 app.add_typer(weights.weights, name="weights")
 app.add_typer(hub.hub, name="hub")

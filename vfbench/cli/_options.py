@@ -6,62 +6,62 @@ import functools
 import inspect
 import shlex
 import sys
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import MISSING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, Field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import typer
 
 from vfbench.cli import config
 from vfbench.errors import UserError
+from vfbench.utils import console
 from vfbench.utils.options import flags
 
 if TYPE_CHECKING:
     from typer import Context as Context
 
     from vfbench.report.results import Result
+    from vfbench.report.table import Table
 else:
     Context = typer.Context.__base__  # typer accepts this annotation, and passes an instance of the base class
 
 
 def option(*names: str, help: str, env: bool = True, **extra: Any) -> Any:
     """Typer option whose value may also come from the environment, as VFBENCH_<FLAG>."""
-    name = next(name for name in names if name.startswith("--")).lstrip("-").replace("-", "_").upper()
+    long_name = next(name for name in names if name.startswith("--")).partition("/")[0]
+    name = long_name.lstrip("-").replace("-", "_").upper()
     return typer.Option(*names, help=help, envvar=f"VFBENCH_{name}" if env else None, show_envvar=False, **extra)
 
 
 def flags_from(
-    options: type, only: Collection[str] | None = None
+    *options: type, only: Collection[str] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator: give a command one flag per field of a dataclass, and pass it an instance with the values.
+    """Decorator: give a command one flag per field of each dataclass, and pass it an instance of each.
 
     `only` names the fields that get a flag. The command's own parameters follow these flags.
     """
-    fields = [field for field in flags(options) if only is None or field.name in only]
-    fields.sort(key=lambda field: field.default is not MISSING)  # required ones first
-    hints = get_type_hints(options)
-    converters: dict[str, Callable[[Any], Any]] = {}
     parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Context)]
-    for field in fields:
-        kind, default, converters[field.name] = _flag_type(hints[field.name], field.default, field.metadata["repeat"])
-        names = field.metadata["names"] or (f"--{field.name.replace('_', '-')}",)
-        extra: dict[str, Any] = {"metavar": "PATH"} if Path in get_args(hints[field.name]) else {}
-        extra["env"] = field.metadata["env"]
-        annotation = Annotated.__class_getitem__((kind, option(*names, help=field.metadata["help"], **extra)))  # type: ignore[attr-defined]
-        parameters.append(
-            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        )
+    converters: list[dict[str, Callable[[Any], Any]]] = []
+    for kind in options:
+        hints, fields = get_type_hints(kind), [field for field in flags(kind) if only is None or field.name in only]
+        flag_types = {field.name: _flag_type(hints[field.name], field) for field in fields}
+        parameters += [flag_type.parameter for flag_type in flag_types.values()]
+        converters.append({name: flag_type.convert for name, flag_type in flag_types.items()})
+    parameters.sort(key=lambda parameter: parameter.default is not parameter.empty)  # required ones first
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        command_parameters = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        command_parameters = list(inspect.signature(command, eval_str=True).parameters.values())[len(options) :]
 
         @functools.wraps(command)
         def wrapper(context: Any, **values: Any) -> None:
-            fields = {name: convert(values.pop(name)) for name, convert in converters.items()}
-            if "origins" in hints:
-                fields["origins"] = config.origins(context)
-            command(options(**fields), **values)
+            instances = []
+            for kind, convert in zip(options, converters, strict=True):
+                fields = {name: to_field(values.pop(name)) for name, to_field in convert.items()}
+                if "origins" in get_type_hints(kind):
+                    fields["origins"] = config.origins(context)
+                instances.append(kind(**fields))
+            command(*instances, **values)
 
         command_parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in command_parameters]
         wrapper.__signature__ = inspect.Signature([*parameters, *command_parameters])  # type: ignore[attr-defined]
@@ -72,13 +72,32 @@ def flags_from(
     return decorate
 
 
-def _flag_type(hint: Any, default: Any, repeat: bool) -> tuple[Any, Any, Callable[[Any], Any]]:
+class _FlagType(NamedTuple):
+    """Parameter of a command that typer turns into a flag, and the conversion of its value to that of the field."""
+
+    parameter: inspect.Parameter
+    convert: Callable[[Any], Any]
+
+
+def _flag_type(hint: Any, field: Field[Any]) -> _FlagType:
+    names = field.metadata["names"] or (f"--{field.name.replace('_', '-')}",)
+    metavar: dict[str, Any] = {"metavar": "PATH"} if Path in get_args(hint) else {}
+    declared = option(*names, help=field.metadata["help"], env=field.metadata["env"], **metavar)
+    kind, default, convert = _typer_type(hint, field.default, names[-1], field.metadata["repeat"])
+    annotation = Annotated.__class_getitem__((kind, declared))  # type: ignore[attr-defined]
+    parameter = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return _FlagType(parameter, convert)
+
+
+def _typer_type(hint: Any, default: Any, flag: str, repeat: bool) -> tuple[Any, Any, Callable[[Any], Any]]:
     """Type and default of a flag for typer, and the conversion from its value to that of the field."""
     members = get_args(hint) if get_origin(hint) is not Literal else ()
     if get_origin(hint) is Sequence:
         if repeat:  # the environment's value is split at blanks, also within brackets
             return list[str] | None, None, lambda items: tuple(config.rejoin(items or ()))
         return str, "", lambda text: tuple(config.split_list(text))
+    if any(get_origin(member) is Mapping for member in members):
+        return str | None, None, lambda text: config.parse_weights(text, flag) if text else None
     if int in members and type(None) not in members:  # a number or a word
         return str, str(default), parse_batch_size
     if Path in members:  # kept as text, which may also be a name on the hub
@@ -105,11 +124,25 @@ def print_plan(plan: Any, as_json: bool) -> None:
 
 def print_result(result: Result, as_json: bool) -> None:
     """Print a result as a table with one row, or as JSON."""
-    from vfbench.report import render, table
+    from vfbench.report import table
     from vfbench.utils import files
 
-    text = files.as_json(result.to_json()) if as_json else render.to_markdown(table.build([result], allow_mixed=True))
-    print(text, end="")
+    if as_json:
+        print(files.as_json(result.to_json()), end="")
+    else:
+        print_table(table.build([result], allow_mixed=True))
+
+
+def print_table(table: Table) -> None:
+    """Print a table: drawn on a terminal, as Markdown elsewhere."""
+    if not console.is_terminal(sys.stdout):
+        print(table.to_markdown(), end="")
+        return
+    from rich.console import Console
+
+    from vfbench.report import render
+
+    Console().print(render.to_rich(table))
 
 
 def next_command(*words: object) -> None:
@@ -118,7 +151,5 @@ def next_command(*words: object) -> None:
 
 
 DataRoot = Annotated[Path | None, option("--data-root", help="Folder of the dataset's files; VFBENCH_DATA by default.")]
-Device = Annotated[str, option("--device", help="auto, cpu or cuda.")]
-Dtype = Annotated[str, option("--dtype", help="auto, float32 or bfloat16 (auto on a GPU).")]
 AsJson = Annotated[bool, option("--json", help="Print JSON instead of text.")]
 DryRun = Annotated[bool, option("--dry-run", help="Print the plan and stop.")]

@@ -24,11 +24,12 @@ _PATH_FLAGS = (
     "--real", "--fake", "--manifest", "--prompts", "--list",
 )
 # fmt: on
+_SWITCHES = ("--version", "--quiet", "--verbose")  # of every command
 ORIGINS = {"COMMANDLINE": "command line", "ENVIRONMENT": "environment", "DEFAULT_MAP": "configuration file"}
 
 
 def normalise_arguments(arguments: Sequence[str]) -> list[str]:
-    """Replace `_` by `-` in flags, and move --config before the command.
+    """Replace `_` by `-` in flags, and move the flags that all commands share before the command.
 
     Raises `UserError` for an empty path, such as an unset variable of the shell: it would be read as `.`.
     """
@@ -36,11 +37,13 @@ def normalise_arguments(arguments: Sequence[str]) -> list[str]:
     for flag, value in itertools.chain((f.split("=", 1) for f in flags if "=" in f), itertools.pairwise(flags)):
         if flag in _PATH_FLAGS and not value:
             raise UserError(f"{flag} is empty: give a path, or leave the flag out")
+    switches = [flag for flag in flags if flag in _SWITCHES]
+    flags = [flag for flag in flags if flag not in _SWITCHES]
     start = next((i for i, flag in enumerate(flags) if flag.partition("=")[0] == "--config"), None)
     if start is None:
-        return flags
+        return [*switches, *flags]
     end = start + (1 if "=" in flags[start] else 2)
-    return [*flags[start:end], *flags[:start], *flags[end:]]
+    return [*switches, *flags[start:end], *flags[:start], *flags[end:]]
 
 
 def _kebab(argument: str) -> str:

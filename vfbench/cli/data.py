@@ -9,14 +9,17 @@ from typing import Annotated
 import typer
 
 from vfbench.cli import _options as flags
+from vfbench.cli._help import Command, Group
 from vfbench.cli._options import Context, flags_from, next_command, option
 from vfbench.pipeline.options import StatsOptions
 
-data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find, verify and measure datasets on disk.")
+data = typer.Typer(
+    cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Find, verify and measure datasets on disk."
+)
 DATASET = "ucf101, sky_timelapse, taichi_hd, folder, or with options, such as 'ucf101(split_list=2)'."
 
 
-@data.command("verify")
+@data.command("verify", cls=Command)
 def data_verify(
     dataset: Annotated[str, typer.Argument(help=DATASET)],
     data_root: flags.DataRoot = None,
@@ -38,7 +41,7 @@ def data_verify(
     verify.require_no_errors(report)
 
 
-@data.command("status")
+@data.command("status", cls=Command)
 def data_status(
     context: Context,
     dataset: Annotated[str | None, typer.Argument(help=f"{DATASET} All by default.")] = None,
@@ -59,7 +62,7 @@ def data_status(
         print(status.format_states(states))
 
 
-@data.command("stats")
+@data.command("stats", cls=Command)
 @flags_from(StatsOptions)
 def data_stats(
     options: StatsOptions,
@@ -80,7 +83,7 @@ def data_stats(
 ONE_DATASET = "Such as ucf101, or \"sky_timelapse(filter='lanczos')\"; see `vfbench ls`."
 
 
-@data.command("prepare")
+@data.command("prepare", cls=Command)
 def data_prepare(
     dataset: Annotated[str, typer.Argument(help=ONE_DATASET)],
     output: Annotated[Path, option("--output", help="Folder of the prepared dataset, outside the original one.")],

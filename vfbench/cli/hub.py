@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
+from vfbench.cli._help import Command, Group
 from vfbench.cli._options import next_command, option
 
-hub = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Share checkpoints on the Hugging Face hub.")
+hub = typer.Typer(
+    cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Share checkpoints on the Hugging Face hub."
+)
 
 
-@hub.command("push")
+@hub.command("push", cls=Command)
 def hub_push(
     folder: Annotated[Path, typer.Argument(help="Folder of the checkpoint.", metavar="DIR")],
     name: Annotated[str, typer.Argument(help="Repository: owner/name.")],
@@ -30,7 +33,7 @@ def hub_push(
     next_command("hub", "pull", hub.hub_name(name, revision))
 
 
-@hub.command("pull")
+@hub.command("pull", cls=Command)
 def hub_pull(
     name: Annotated[str, typer.Argument(help="Repository: owner/name.")],
     revision: Annotated[str | None, option("--revision", help="Branch, tag or commit.")] = None,

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import Annotated
 
+import vfbench
 from vfbench.cli import _options as flags
 from vfbench.cli import config
-from vfbench.cli._options import flags_from, next_command, option, print_plan, print_result
+from vfbench.cli._options import flags_from, next_command, option, print_plan, print_result, print_table
 from vfbench.pipeline.options import EvalOptions, MachineOptions, RunOptions
+from vfbench.utils import console
+from vfbench.utils.options import values_of
 
 
 @flags_from(RunOptions)
 def run(options: RunOptions, dry_run: flags.DryRun = False, as_json: flags.AsJson = False) -> None:
     """Generate clips with a model, score them and print the table; the same command resumes."""
-    from vfbench.pipeline.job import run as execute
-    from vfbench.pipeline.plan import plan
-    from vfbench.training.budget import training_advice
-
-    setup = (options.model, options.dataset, options.data_root, options.checkpoint, options.protocol)
-    with training_advice(*setup, smoke=options.smoke):
-        run_plan = plan(options)
     if dry_run:
-        print_plan(run_plan, as_json)
+        print_plan(vfbench.plan(**values_of(options)), as_json)
         return
-    print(run_plan.describe(), file=sys.stderr)
-    print_result(execute(run_plan), as_json)
-    print(f"run: {run_plan.folder}  look at: {run_plan.folder}/samples/sheet.png", file=sys.stderr)
-    mixed = [] if run_plan.setup.protocol.comparable else ["--allow-mixed"]
-    next_command("table", run_plan.folder, "OTHER_RUN", *mixed)
+    result = vfbench.run(**values_of(options))
+    print_result(result, as_json)
+    console.info(f"run: {result.run_dir}  look at: {result.run_dir}/samples/sheet.png")
+    next_command("table", result.run_dir, "OTHER_RUN", *([] if result.protocol.comparable else ["--allow-mixed"]))
 
 
 _SENSITIVITY_FLAGS = {field.name for field in (*dataclasses.fields(EvalOptions), *dataclasses.fields(MachineOptions))}
@@ -40,9 +34,14 @@ _SENSITIVITY_FLAGS |= {"dataset", "num_samples", "seed", "output"}
 def sensitivity(
     options: RunOptions,
     kinds: Annotated[str, option("--kinds", help="Comma-separated kinds of damage; all by default.")] = "",
+    as_json: flags.AsJson = False,
 ) -> None:
     """Score real clips with known damage, to see how much each metric changes."""
     from vfbench.pipeline.sensitivity import sensitivity as measure
-    from vfbench.report import render, table
+    from vfbench.utils import files
 
-    print(render.to_markdown(table.build(measure(options, config.split_list(kinds)), allow_mixed=True)), end="")
+    results = measure(options, config.split_list(kinds))
+    if as_json:
+        print(files.as_json([result.to_json() for result in results]), end="")
+    else:
+        print_table(vfbench.table(results, allow_mixed=True))

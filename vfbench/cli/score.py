@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-
+import vfbench
 from vfbench.cli import _options as flags
 from vfbench.cli._options import flags_from, next_command, print_plan, print_result
 from vfbench.scoring.options import ScoreOptions
+from vfbench.utils import console
+from vfbench.utils.options import values_of
 
 
 @flags_from(ScoreOptions)
 def score(options: ScoreOptions, dry_run: flags.DryRun = False, as_json: flags.AsJson = False) -> None:
     """Score clips made elsewhere against real ones, or features against features, and print the table."""
-    from vfbench.scoring.job import score as execute
-    from vfbench.scoring.plan import plan
-
-    score_plan = plan(options)
     if dry_run:
-        print_plan(score_plan, as_json)
+        from vfbench.scoring.plan import plan
+
+        print_plan(plan(options), as_json)
         return
-    print(score_plan.describe(), file=sys.stderr)
-    result = execute(score_plan)
+    result = vfbench.score(**values_of(options))
     print_result(result, as_json)
-    print(f"score: {score_plan.folder}", file=sys.stderr)
-    next_command("table", score_plan.folder, "OTHER_RUN", *([] if result.protocol.comparable else ["--allow-mixed"]))
+    console.info(f"score: {result.run_dir}")
+    next_command("table", result.run_dir, "OTHER_RUN", *([] if result.protocol.comparable else ["--allow-mixed"]))

@@ -4,40 +4,57 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from vfbench.cli import _options as flags
 from vfbench.cli._options import option
 from vfbench.errors import UserError
+from vfbench.utils import console
 
 if TYPE_CHECKING:
+    from vfbench.plugins import Kind as PluginKind
+    from vfbench.protocol.presets import Preset
     from vfbench.training.match_flops import Size
+
+CACHE_FILE = "show.json"  # below the cache folder
 
 
 def ls(
     kind: Annotated[
-        Literal["models", "datasets", "metrics", "extractors", "protocols"], typer.Argument(help="Kind to list.")
-    ],
+        Literal["models", "datasets", "metrics", "extractors", "protocols"] | None,
+        typer.Argument(help="Kind to list; all by default."),
+    ] = None,
+    as_json: flags.AsJson = False,
 ) -> None:
-    """List the models, datasets, metrics, extractors or protocols."""
+    """List the models, datasets, metrics, extractors and protocols, or one kind."""
+    from vfbench.utils import files
+
+    kinds = [kind] if kind else ["models", "datasets", "metrics", "extractors", "protocols"]
+    names = {each: _names(each) for each in kinds}
+    if as_json:
+        print(files.as_json(names[kind] if kind else names), end="")
+        return
+    for i, (each, summaries) in enumerate(names.items()):
+        if not kind:
+            print(f"{'' if i == 0 else chr(10)}{each}:")
+        width = max(map(len, summaries), default=0)
+        for name, summary in summaries.items():
+            print(f"{'' if kind else '  '}{name:<{width}}  {summary}".rstrip())
+
+
+def _names(kind: str) -> dict[str, str]:
+    """Names of one kind, each with a line on what it is."""
     from vfbench import plugins
+    from vfbench.protocol import presets
 
-    names: dict[str, str]
-    if kind == "protocols":
-        from vfbench.protocol import presets
-
-        names = {name: f"for {fields['dataset']}" for name, fields in _dataset_protocols().items()}
-        names |= {name: preset.summary for name, preset in presets.available().items()}
-    else:
-        names = plugins.names(kind.removesuffix("s"))  # type: ignore[arg-type]  # one of its kinds
-    width = max(map(len, names), default=0)
-    for name, text in names.items():
-        print(f"{name:<{width}}  {text}".rstrip())
+    if kind != "protocols":
+        return plugins.names(kind.removesuffix("s"))  # type: ignore[arg-type]  # one of its kinds
+    of_datasets = {name: f"for {fields['dataset']}" for name, fields in _dataset_protocols().items()}
+    return of_datasets | {name: preset.summary for name, preset in presets.available().items()}
 
 
 def show(
@@ -54,7 +71,6 @@ def show(
 ) -> None:
     """Show a plug-in with its options and presets, or a protocol with every field and its source."""
     from vfbench import plugins
-    from vfbench.utils import files
 
     if kind != "model" and (flag := "--preset" if preset else "--dataset" if dataset else ""):
         raise UserError(f"{flag}: a {kind} has no presets; leave the flag out, or write: show model NAME {flag} ...")
@@ -63,51 +79,86 @@ def show(
         return
     if (spec := plugins.parse(name)).options:
         raise UserError(f"{name}: give the name alone, {spec.name}, without options")
+    arguments = [kind, name, preset or "", dataset or "", as_json]
+    output = _cached(arguments) if not data_root and plugins.is_built_in(kind, name) else None
+    if output is None:
+        output = _describe(kind, name, preset, dataset, data_root, as_json)
+        if not data_root and plugins.is_built_in(kind, name):
+            _cache(arguments, output)
+    for note in output.notes:
+        console.info(f"note: {note}")
+    print(output.text)
+
+
+class _Output(NamedTuple):
+    """Text for stdout, and notes for stderr."""
+
+    text: str
+    notes: list[str]
+
+
+def _cached(arguments: list[object]) -> _Output | None:
+    """Output of an earlier call with these arguments: counting the cost of all presets takes seconds."""
+    from vfbench.utils import files
+
+    stored = files.load_cache(CACHE_FILE).get(_cache_key(arguments))
+    return _Output(**stored) if stored else None
+
+
+def _cache(arguments: list[object], output: _Output) -> None:
+    from vfbench.utils import files
+
+    files.save_cache(CACHE_FILE, {**files.load_cache(CACHE_FILE), _cache_key(arguments): output._asdict()})
+
+
+def _cache_key(arguments: list[object]) -> str:
+    """Key of an output: it changes with any source of the package, and with the version of torch."""
+    from importlib.metadata import version
+
+    from vfbench.utils import files
+
+    package = Path(__file__).parent.parent
+    sources = [files.file_key(path) for path in sorted((*package.glob("*.py"), *package.glob("*/*.py")))]
+    return files.json_digest([arguments, version("torch"), sources])
+
+
+def _describe(
+    kind: PluginKind, name: str, preset: str | None, dataset: str | None, root: Path | None, as_json: bool
+) -> _Output:
+    from vfbench import plugins
+    from vfbench.utils import files
+
     if preset:
-        _show_preset(name, preset, dataset, data_root, as_json)
-        return
+        return _Output(_describe_preset(name, preset, dataset, root, as_json), [])
     module = plugins.module(kind, name)
     text, options = (module.__doc__ or name).strip(), plugins.options(kind, name)
     presets, trainable = plugins.constants(kind, name).presets, plugins.defines(kind, name, "create")
-    sizes = _preset_sizes(name, presets, dataset, data_root) if trainable else {}
+    sizes, notes = _preset_sizes(name, presets, dataset, root) if trainable else ({}, [])
     if as_json:
         record = {"name": name, "text": text, "options": options, "presets": presets}
         record |= {"train_options": plugins.options(kind, name, "create")} if trainable else {}
         size_records = {key: _size_record(size) if size else None for key, size in sizes.items()}
-        print(files.as_json({**record, "sizes": size_records}), end="")
-        return
-    print(text)
-    for line in plugins.option_lines(kind, name):
-        print(f"  {line}")
+        return _Output(files.as_json({**record, "sizes": size_records}).rstrip(), notes)
+    lines = [text, *(f"  {line}" for line in plugins.option_lines(kind, name))]
     if trainable:
-        print("to train (None is the model's default):")
-        for line in plugins.option_lines(kind, name, "create"):
-            print(f"  {line}")
-    preset_lines = [] if sizes else [f"preset {preset}: {json.dumps(fields)}" for preset, fields in presets.items()]
-    for line in _size_table(sizes, "do not fit" if dataset else "not counted") if sizes else preset_lines:
-        print(line)
+        lines.append("to train (None is the model's default):")
+        lines += [f"  {line}" for line in plugins.option_lines(kind, name, "create")]
+    if sizes:
+        lines += _size_table(sizes, "do not fit" if dataset else "not counted")
+    else:
+        lines += [f"preset {preset}: {json.dumps(fields)}" for preset, fields in presets.items()]
+    return _Output("\n".join(lines), notes)
 
 
-def _show_preset(model: str, preset: str, dataset: str | None, root: Path | None, as_json: bool) -> None:
+def _describe_preset(model: str, preset: str, dataset: str | None, root: Path | None, as_json: bool) -> str:
     from vfbench.protocol import presets
     from vfbench.training import budget, match_flops
     from vfbench.utils import files
 
     size = match_flops.describe(model, preset, match_flops.dataset_for(model, preset, dataset, root))
     if as_json:
-        print(
-            files.as_json(
-                {
-                    "name": model,
-                    "preset": preset,
-                    **_size_record(size),
-                    "training_flops": size.training_flops,
-                    "options": size.options,
-                }
-            ),
-            end="",
-        )
-        return
+        record = {"name": model, "preset": preset, **_size_record(size), "training_flops": size.training_flops}
+        return files.as_json({**record, "options": size.config.options}).rstrip()
     recipe = budget.recipe(preset)
     hours = budget.format_gpu_hours(size.training_flops, recipe.steps, recipe.batch_size)
     lines = {
@@ -117,25 +168,26 @@ def _show_preset(model: str, preset: str, dataset: str | None, root: Path | None
         "training": f"{size.training_flops / 1e9:,.1f} GFLOP a clip and step",
         "to train": f"{recipe.steps:,} steps of {recipe.batch_size} clips by our assumption, {hours}",
     }
-    print("\n".join([f"{model} {preset}", *presets.align_columns([*lines.items(), *presets.flatten(size.options)])]))
+    rows = presets.align_columns([*lines.items(), *presets.flatten(size.config.options)])
+    return "\n".join([f"{model} {preset}", *rows])
 
 
-def _preset_sizes(model: str, presets: Iterable[str], dataset: str | None, root: Path | None) -> dict[str, Size | None]:
-    """Size of each preset; None, with a note on stderr, where the clips do not fit or the cost cannot be counted."""
+def _preset_sizes(
+    model: str, presets: Iterable[str], dataset: str | None, root: Path | None
+) -> tuple[dict[str, Size | None], list[str]]:
+    """Size of each preset, and notes; None where the clips do not fit or the cost cannot be counted."""
     from vfbench.training import match_flops
 
     sizes: dict[str, Size | None] = {}
-    reasons: dict[str, None] = {}
+    notes: dict[str, None] = {}
     for preset in presets:
         data = match_flops.dataset_for(model, preset, dataset, root)
         try:
             sizes[preset] = match_flops.describe(model, preset, data)
         except UserError as error:
             sizes[preset] = None
-            reasons[str(error)] = None
-    for reason in reasons:
-        print(f"note: {reason}", file=sys.stderr)
-    return sizes
+            notes[str(error)] = None
+    return sizes, list(notes)
 
 
 def _size_record(size: Size) -> dict[str, Any]:
@@ -176,16 +228,21 @@ def _show_protocol(name: str, as_json: bool) -> None:
 def diff_protocols(
     ours: Annotated[str, typer.Argument(help="Name of a protocol, run folder or results.json.")],
     theirs: Annotated[str, typer.Argument(help="Protocol to compare it with.")],
+    as_json: flags.AsJson = False,
 ) -> None:
     """Show the fields in which two protocols differ."""
     from vfbench.protocol import presets
+    from vfbench.utils import files
 
-    pairs = presets.differences(_load_protocol(ours), _load_protocol(theirs))
+    pairs = presets.different_fields(_load_protocol(ours), _load_protocol(theirs))
+    if as_json:
+        print(files.as_json(pairs), end="")
+        return
     rows = [("", ours, theirs), *((field, *pair) for field, pair in pairs.items())]
     print("\n".join(presets.align_columns(rows)) if pairs else "no field differs")
 
 
-def _load_protocol(name: str) -> Any:
+def _load_protocol(name: str) -> Preset | Mapping[str, Any]:
     """Preset called `name`, or fields of a protocol that a dataset declares or a result records."""
     from vfbench.protocol import presets
     from vfbench.report import results

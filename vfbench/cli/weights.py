@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from vfbench.cli._help import Command, Group
 from vfbench.cli._options import option
 
-weights = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Get and verify published feature networks.")
+weights = typer.Typer(
+    cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Get and verify published feature networks."
+)
 NETWORK = "i3d, c3d, inception or videomae; see `vfbench weights status`."
 
 
-@weights.command("fetch")
+@weights.command("fetch", cls=Command)
 def weights_fetch(name: Annotated[str, typer.Argument(help=NETWORK)]) -> None:
     """Download, verify and convert the weights of a network; the same command resumes."""
     from vfbench.weights import catalogue, fetch
@@ -22,7 +25,7 @@ def weights_fetch(name: Annotated[str, typer.Argument(help=NETWORK)]) -> None:
     print(f"{name}: {result.text}\n{path}")
 
 
-@weights.command("import")
+@weights.command("import", cls=Command)
 def weights_import(
     name: Annotated[str, typer.Argument(help=NETWORK)],
     file: Annotated[Path, typer.Argument(help="File, or TensorFlow checkpoint, in any published format.")],
@@ -36,7 +39,7 @@ def weights_import(
     print(f"{name}: {result.text}\n{path}")
 
 
-@weights.command("verify")
+@weights.command("verify", cls=Command)
 def weights_verify(
     name: Annotated[str | None, typer.Argument(help=f"{NETWORK} All installed ones by default.")] = None,
     file: Annotated[Path | None, typer.Argument(help="File to verify instead of the converted one.")] = None,
@@ -54,7 +57,7 @@ def weights_verify(
     convert.require_verified(results)
 
 
-@weights.command("status")
+@weights.command("status", cls=Command)
 def weights_status(
     name: Annotated[str | None, typer.Argument(help="Network to show with all its sources.")] = None,
 ) -> None:

@@ -9,21 +9,52 @@ Clips are in natural order (`frame_9` before `frame_10`). Files that are not cli
 in one folder raise an error. Hidden folders, `__MACOSX` and split lists are skipped.
 """
 
-from vfbench.clips.fingerprint import DEEP_HASH, LIGHT_HASH, HashDepth, content_hash, mismatches, too_short
-from vfbench.clips.layout import ClipFile, ClipFolder, detect
-from vfbench.clips.probe import measure_all
-from vfbench.clips.read import (
-    START_CHOICES,
-    count_frames,
-    decoder_versions,
-    measure,
-    read_clip,
-    read_clips,
-    read_features,
-    read_frames,
-    resolution,
-)
-from vfbench.clips.text import class_caption, first_few, natural_key, printable
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vfbench.clips.fingerprint import content_hash, mismatches, too_short
+    from vfbench.clips.layout import DEEP_HASH, LIGHT_HASH, ClipFile, ClipFolder, HashDepth, detect
+    from vfbench.clips.probe import measure_all
+    from vfbench.clips.read import (
+        START_CHOICES,
+        count_frames,
+        decoder_versions,
+        measure,
+        read_clip,
+        read_clips,
+        read_features,
+        read_frames,
+        resolution,
+    )
+    from vfbench.clips.text import class_caption, first_few, natural_key, printable
+
+_NAMES = {  # of each module
+    "fingerprint": ("content_hash", "mismatches", "too_short"),
+    "layout": ("ClipFile", "ClipFolder", "DEEP_HASH", "HashDepth", "LIGHT_HASH", "detect"),
+    "probe": ("measure_all",),
+    "read": (
+        "START_CHOICES",
+        "count_frames",
+        "decoder_versions",
+        "measure",
+        "read_clip",
+        "read_clips",
+        "read_features",
+        "read_frames",
+        "resolution",
+    ),
+    "text": ("class_caption", "first_few", "natural_key", "printable"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the module of a name on first use: file names are listed without torch, which takes seconds to import."""
+    module = next((module for module, names in _NAMES.items() if name in names), None)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+
 
 __all__ = [
     "DEEP_HASH",

@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from vfbench.errors import MissingData
 
@@ -68,7 +66,7 @@ def examine(path: Path) -> ArrayFile:
     Raises `MissingData` for a damaged file, for Python objects, for several arrays of which not exactly one has a name
     in `ARRAY_NAMES`, and for an array that holds neither clips nor features, naming its dtype and shape.
     """
-    with _reading(path):
+    with reading_errors(path):
         headers = _headers(path)
         name = _pick(path, headers)
         mapped = path.suffix.lower() == ".npy" or (path.suffix.lower() == ".npz" and _offset(path, name) is not None)
@@ -88,7 +86,7 @@ def examine(path: Path) -> ArrayFile:
 
 def open_clips(path: Path) -> np.ndarray:
     """Clips of a file, uint8 (B, T, H, W, 3), memory-mapped; a file that cannot be mapped is read and cached."""
-    with _reading(path):
+    with reading_errors(path):
         stat = path.stat()
     with _OPEN_LOCK:
         return _open(path, (stat.st_size, stat.st_mtime_ns))
@@ -119,23 +117,8 @@ def shard_header(frames: int, height: int, width: int) -> bytes:
     return header.getvalue()
 
 
-def read_features(path: Path) -> Float[Tensor, "n dim"]:
-    """Features of a file, (N, D) float32 or float64; raises `MissingData` naming the first row that is not finite."""
-    file = examine(path)
-    with _reading(path):
-        if path.suffix.lower() == ".safetensors":
-            with safe_open(path, framework="pt") as content:
-                array: Tensor = content.get_tensor(file.name)
-        else:
-            array = torch.from_numpy(np.array(open_clips(path), dtype=file.dtype))
-    array = array if array.dtype == torch.float64 else array.float()
-    if bad := (~torch.isfinite(array)).any(dim=1).nonzero()[:, 0].tolist():
-        raise MissingData(f"{path}: row {bad[0]} holds NaN or infinity ({len(bad)} such rows): extract these again")
-    return array
-
-
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading_errors(path: Path) -> Iterator[None]:
     """Context manager: turn the errors of a damaged file into `MissingData` naming it."""
     try:
         yield
@@ -197,7 +180,7 @@ def _offset(path: Path, name: str) -> int | None:
 def _open(path: Path, stamp: tuple[int, int]) -> np.ndarray:
     """Array of a file; `stamp` is its size and mtime, so that a changed file is read again."""
     file = examine(path)
-    with _reading(path):
+    with reading_errors(path):
         if file.mapped:
             return _map(file)
         with np.load(path, allow_pickle=False) as content:
@@ -231,7 +214,7 @@ def _range(file: ArrayFile) -> str:
     """Value range of the first clip of float pixels: it tells 0..1 from -1..1 and 0..255."""
     if file.dtype not in FLOAT_DTYPES or len(file.shape) < 4 or not file.mapped:
         return ""
-    with _reading(file.path):
+    with reading_errors(file.path):
         first = _map(file)[0]
     return f", {first.min():g} to {first.max():g} in the first"
 

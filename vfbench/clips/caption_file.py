@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vfbench.errors import MissingData
+from vfbench.utils.files import read_text
 
 
 def read_captions(path: Path, what: str) -> dict[str, str]:
@@ -16,10 +17,7 @@ def read_captions(path: Path, what: str) -> dict[str, str]:
     `what` names the caption in messages, such as `prompt`. Raises `MissingData` naming the file, and the line that
     lacks a name or caption or repeats a clip with another caption.
     """
-    try:
-        lines = path.read_text("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MissingData(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    lines = read_text(path).split("\n")
     captions: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():

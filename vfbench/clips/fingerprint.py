@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from vfbench import video
-from vfbench.clips.layout import ClipFolder
+from vfbench.clips.layout import DEEP_HASH, ClipFolder, HashDepth
 from vfbench.clips.read import count_frames, read_clip
 from vfbench.clips.scan import frame_files, image_codec
 from vfbench.clips.text import first_few
@@ -27,17 +27,6 @@ MISMATCH_REASONS = {
     "frames a second": "the same stride spans a different time",
     "frames a clip": "check that the intended frames are taken",
 }
-
-
-class HashDepth(NamedTuple):
-    """Bytes to hash: all of a clip of up to `max_full` bytes, else `sample` bytes at three places."""
-
-    max_full: int
-    sample: int
-
-
-DEEP_HASH = HashDepth(1 << 22, 1 << 20)
-LIGHT_HASH = HashDepth(0, 1 << 14)  # 48 KiB a video: seconds for a known dataset
 
 
 def content_hash(folder: ClipFolder, depth: HashDepth = DEEP_HASH) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from vfbench import clips
-from vfbench.clips import DEEP_HASH, ClipFolder, HashDepth
+from vfbench.clips.layout import DEEP_HASH, ClipFolder, HashDepth
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset, Split
 

@@ -14,6 +14,7 @@ from vfbench.clips.arrays import ARRAY_SUFFIXES, ArrayFile, examine
 from vfbench.clips.scan import VIDEO_SUFFIXES, Scan, image_codec, scan, suffix
 from vfbench.clips.text import first_few, natural_key
 from vfbench.errors import MissingData
+from vfbench.utils.files import read_text
 
 Kind: TypeAlias = Literal["videos", "frames", "arrays", "prepared", "features"]
 
@@ -25,6 +26,17 @@ KIND_NAMES = {
     "prepared": "prepared videos",
     "features": "feature rows",
 }
+
+
+class HashDepth(NamedTuple):
+    """Bytes to hash: all of a clip of up to `max_full` bytes, else `sample` bytes at three places."""
+
+    max_full: int
+    sample: int
+
+
+DEEP_HASH = HashDepth(1 << 22, 1 << 20)
+LIGHT_HASH = HashDepth(0, 1 << 14)  # 48 KiB a video: seconds for a known dataset
 
 
 class ClipFile(NamedTuple):
@@ -137,10 +149,7 @@ def _keep_listed(files: Scan, listing: Path) -> list[str]:
 
 
 def _read_listing(listing: Path) -> Counter[str]:
-    try:
-        lines = listing.read_text("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MissingData(f"{listing}: cannot be read as a list of clips ({error})") from error
+    lines = read_text(listing).split("\n")
     names = Counter(str(PurePosixPath(line.removesuffix("\r"))) for line in lines if line.strip())
     if repeated := [name for name, count in names.items() if count > 1]:
         raise MissingData(f"{listing}: names a clip twice: {first_few(repeated)}; keep one line for each clip")

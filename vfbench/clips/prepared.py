@@ -19,10 +19,9 @@ from vfbench.clips.arrays import shard_size
 from vfbench.clips.inventory import Inventory
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Split
-from vfbench.utils.files import file_key, file_sha256, load_cache, read_json, save_cache, write_json
+from vfbench.utils.files import file_key, file_sha256, json_digest, load_cache, read_json, save_cache, write_json
 from vfbench.utils.prefetch import prefetch
 from vfbench.utils.progress import Progress
-from vfbench.utils.tensor_files import digest
 
 INDEX, UNFINISHED, SHARDS = "prepared.json", "preparing.json", "shards"
 VERIFIED = "shards.json"  # in the cache: shards with a verified hash
@@ -116,7 +115,7 @@ def require_intact(root: Path) -> None:
     """
     index = read_index(root)
     shards = index.shards
-    keys = [digest({"stamp": file_key(root / SHARDS / shard.name), "sha256": shard.sha256}) for shard in shards]
+    keys = [json_digest({"stamp": file_key(root / SHARDS / shard.name), "sha256": shard.sha256}) for shard in shards]
     verified = load_cache(VERIFIED)
     unverified = [number for number, key in enumerate(keys) if key not in verified]
     for number, fault in zip(unverified, _faults(root, index, unverified), strict=True):
@@ -139,10 +138,9 @@ def damaged_shards(root: Path) -> list[str]:
 
 def _faults(root: Path, index: PreparedIndex, numbers: Sequence[int]) -> list[str]:
     """Fault of each shard in `numbers`; empty for an intact one."""
-    progress = Progress("verified", len(numbers), "shards")
     faults = []
-    check = partial(_fault, root, index)
-    with closing(prefetch(check, numbers, workers=HASH_THREADS, depth=HASH_THREADS)) as results:
+    work = prefetch(partial(_fault, root, index), numbers, workers=HASH_THREADS, depth=HASH_THREADS)
+    with closing(work) as results, Progress("verified", len(numbers), "shards") as progress:
         for fault in results:
             progress.advance(1)
             faults.append(fault)
@@ -155,7 +153,7 @@ def read_index(root: Path) -> PreparedIndex:
     content = read_json(path)
     if content.get("format") != FORMAT:
         raise MissingData(f"{path} has format {content.get('format')}, known: {FORMAT}; prepare another folder")
-    if content.pop("sha256", None) != digest(content):
+    if content.pop("sha256", None) != json_digest(content):
         raise MissingData(f"{path} is damaged: its content does not match its hash; prepare this folder again")
     return PreparedIndex.model_validate(content)
 
@@ -163,7 +161,7 @@ def read_index(root: Path) -> PreparedIndex:
 def write_index(root: Path, index: PreparedIndex) -> None:
     """Write the index with its hash, atomically."""
     content = index.model_dump(mode="json", by_alias=True)
-    write_json(root / INDEX, {**content, "sha256": digest(content)})
+    write_json(root / INDEX, {**content, "sha256": json_digest(content)})
 
 
 def _inventory(root: Path, index: PreparedIndex, origin: Callable[[str], str]) -> Inventory:

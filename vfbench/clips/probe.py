@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from vfbench import video
 from vfbench.clips.layout import ClipFile
 from vfbench.clips.read import measure
 from vfbench.clips.scan import suffix
+from vfbench.utils import console
 from vfbench.utils.files import cache_folder, file_key, load_cache, save_cache
 from vfbench.utils.progress import Progress
 
@@ -30,14 +30,14 @@ def measure_all(entries: Sequence[ClipFile]) -> list[Measure]:
     cached = _load() if keys else {}
     if all(key in cached for key in keys.values()):
         return [cached[keys[i]] if i in keys else measure(entry) for i, entry in enumerate(entries)]
-    progress = Progress("measured", len(entries), "videos")
     sizes = []
     try:
-        for i, entry in enumerate(entries):
-            sizes.append(cached[keys[i]] if keys.get(i) in cached else measure(entry))
-            if i in keys:
-                cached[keys[i]] = sizes[-1]
-            progress.advance(1)
+        with Progress("measured", len(entries), "videos") as progress:
+            for i, entry in enumerate(entries):
+                sizes.append(cached[keys[i]] if keys.get(i) in cached else measure(entry))
+                if i in keys:
+                    cached[keys[i]] = sizes[-1]
+                progress.advance(1)
     finally:
         save_cache(CACHE_FILE, cached)
     return sizes
@@ -56,5 +56,5 @@ def _load() -> dict[str, Measure]:
     try:
         return {key: (int(n), int(height), int(width)) for key, (n, height, width) in load_cache(CACHE_FILE).items()}
     except (TypeError, ValueError) as error:
-        print(f"{cache_folder() / CACHE_FILE} cannot be used: {error}; measuring again", file=sys.stderr)
+        console.warn(f"{cache_folder() / CACHE_FILE} cannot be used: {error}; measuring again")
         return {}

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from PIL import features as pillow
+from safetensors import safe_open
 from torch import Tensor
 
 from vfbench import video
@@ -117,7 +118,7 @@ def read_features(folder: ClipFolder) -> Float[Tensor, "n dim"]:
     """Features of all files in the order of their entries, (N, D); raises `UserError` for a folder of clips."""
     if folder.kind != "features":
         raise UserError(f"{folder.root} holds {folder.kind}, not features: give a file of floats (N, D)")
-    return torch.cat([arrays.read_features(path) for path in dict.fromkeys(entry.path for entry in folder.entries)])
+    return torch.cat([_read_feature_file(path) for path in dict.fromkeys(entry.path for entry in folder.entries)])
 
 
 def decoder_versions(folder: ClipFolder, decoder: str = "auto") -> str:
@@ -199,3 +200,18 @@ def _read_image(file: Path) -> video.Pixels:
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:  # raised by Pillow for damaged files
         raise MissingData(f"{file}: no readable image ({error}); get this clip again or take it out") from error
+
+
+def _read_feature_file(path: Path) -> Float[Tensor, "n dim"]:
+    """Features of a file, (N, D) float32 or float64; raises `MissingData` naming the first row that is not finite."""
+    file = arrays.examine(path)
+    with arrays.reading_errors(path):
+        if path.suffix.lower() == ".safetensors":
+            with safe_open(path, framework="pt") as content:
+                features: Tensor = content.get_tensor(file.name)
+        else:
+            features = torch.from_numpy(np.array(arrays.open_clips(path), dtype=file.dtype))
+    features = features if features.dtype == torch.float64 else features.float()
+    if bad := (~torch.isfinite(features)).any(dim=1).nonzero()[:, 0].tolist():
+        raise MissingData(f"{path}: row {bad[0]} holds NaN or infinity ({len(bad)} such rows): extract these again")
+    return features

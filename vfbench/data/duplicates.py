@@ -31,11 +31,11 @@ def group_copies(files: Sequence[list[SplitVideo]], infos: Sequence[VideoInfo]) 
     """
     keyed_by_size = ((info.size_key, names) for info, names in zip(infos, files, strict=True) if info.size_key)
     suspects = [names for group in _group(keyed_by_size).values() if len(group) > 1 for names in group]
-    progress = Progress("files of equal size compared", len(suspects), "files")
     digests = []
-    for digest in content_hashes([names[0].entry for names in suspects]):
-        digests.append(digest)
-        progress.advance(1)
+    with Progress("files of equal size compared", len(suspects), "files") as progress:
+        for digest in content_hashes([names[0].entry for names in suspects]):
+            digests.append(digest)
+            progress.advance(1)
     keyed_by_content = ((digest, names) for digest, names in zip(digests, suspects, strict=True) if digest)
     return [group for group in _group(keyed_by_content).values() if len(group) > 1]
 

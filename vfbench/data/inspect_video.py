@@ -67,14 +67,14 @@ def inspect_entries(entries: Sequence[ClipFile], *, full: bool = False) -> list[
     identities = [file_identity(entry) for entry in entries]
     unique = dict(zip(reversed(identities), reversed(entries), strict=True))  # the first name of each file
     infos: dict[FileIdentity, VideoInfo] = {}
-    progress = Progress("videos decoded" if full else "videos checked", len(unique), "videos")
     results = parallel.map_ordered(partial(inspect_entry, full=full), list(unique.values()), processes=full)
     decoded, start = 0, time.monotonic()
-    for identity, info in zip(unique, results, strict=True):
-        infos[identity] = info
-        decoded += info.decoded
-        rate = decoded / max(time.monotonic() - start, 1e-9)
-        progress.advance(1, f"{format_rate(rate)} frames/s" if decoded else "")
+    with Progress("videos decoded" if full else "videos checked", len(unique), "videos") as progress:
+        for identity, info in zip(unique, results, strict=True):
+            infos[identity] = info
+            decoded += info.decoded
+            rate = decoded / max(time.monotonic() - start, 1e-9)
+            progress.advance(1, f"{format_rate(rate)} frames/s" if decoded else "")
     return [infos[identity] for identity in identities]
 
 

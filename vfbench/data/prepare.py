@@ -7,7 +7,6 @@ the command that continues the work.
 
 from __future__ import annotations
 
-import inspect
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -75,9 +74,8 @@ def _load_source(spec: Spec, root: Path | None, command: str) -> PrepareSource:
         raise UserError(f"{folder} is already prepared, as {inventory.fitted}: give the folder of the original files")
     options = {**plugins.options("dataset", spec.name), **spec.options}
     fit = {name: options[name] for name in ("geometry", "filter", "antialias")}
-    find_options = inspect.signature(plugins.module("dataset", spec.name).find).parameters.keys() - {"root"}
     transform = ClipTransform(dataset.name, dataset.shape, **fit)
-    chosen = {name: options[name] for name in sorted(find_options)}
+    chosen = {name: options[name] for name in sorted(plugins.options("dataset", spec.name, "find"))}
     return PrepareSource(inventory, transform, options["decoder"], chosen, command)
 
 

@@ -177,7 +177,7 @@ def write_shards(source: PrepareSource, pending: Sequence[tuple[Shard, str]], wo
     progress = Progress(f"prepare {source.inventory.dataset}", total_frames, "frames", done=done)
     pieces = [piece for shard, _ in pending for video in shard.videos for piece in _pieces(source, video)]
     faults: dict[str, str] = {}
-    with contextlib.closing(_transform_pieces(source, pieces, workers)) as results:
+    with contextlib.closing(_transform_pieces(source, pieces, workers)) as results, progress:
         for shard, key in pending:
             if digest := _write_shard(shard, source.size, results, progress, faults):
                 rates = [_frame_rate(video.entry) for video in shard.videos]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,15 +20,14 @@ def find_inventory(dataset: str, data_root: Path | str | None = None) -> Invento
     or an unknown option, and `MissingData` with the steps to get a dataset that is not found.
     """
     spec = plugins.parse(dataset).merged({"root": str(data_root) if data_root else None})
-    module = plugins.module("dataset", spec.name)
     if not plugins.defines("dataset", spec.name, "find"):
         known = ", ".join(dataset_names())
         raise UserError(f"dataset {spec.name} is generated, so it has no files on disk: choose one of {known}")
-    find_options, build_options = (set(inspect.signature(work).parameters) for work in (module.find, module.build))
-    for option in spec.options:
-        if option not in find_options | build_options:
-            raise unknown(f"option of dataset {spec.name}", option, find_options | build_options)
-    inventory: Inventory = module.find(**{name: value for name, value in spec.options.items() if name in find_options})
+    find_options = {"root", *plugins.options("dataset", spec.name, "find")}
+    if option := next(iter(spec.options.keys() - find_options - plugins.options("dataset", spec.name).keys()), None):
+        raise unknown(f"option of dataset {spec.name}", option, plugins.options("dataset", spec.name))
+    options = {name: value for name, value in spec.options.items() if name in find_options}
+    inventory: Inventory = plugins.plugin_function("dataset", spec.name, "find")(**options)
     return inventory
 
 

@@ -11,6 +11,7 @@ from vfbench.datasets._naming import NAME_PATTERNS, stem
 from vfbench.datasets._tree import SPLIT_LISTS
 from vfbench.errors import MissingData
 from vfbench.interfaces import Split
+from vfbench.utils.files import read_text
 
 LISTS_FOLDER, CLASS_LIST = "ucfTrainTestlist", "classInd.txt"
 LISTS_ARCHIVE = "UCF101TrainTestSplits-RecognitionTask.zip"
@@ -119,9 +120,7 @@ def official_lengths(classes: Sequence[str], split_list: int) -> Mapping[Split, 
 def _read_lines(path: Path) -> list[Line]:
     """Non-empty lines of a text file; accepts CRLF line ends and a byte order mark."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except OSError as error:
-        raise MissingData(f"{path}: cannot be read ({error.strerror}); {GET_AGAIN}") from error
-    except UnicodeDecodeError as error:
-        raise MissingData(f"{path}: cannot be read, it is no text in UTF-8 ({error.reason}); {GET_AGAIN}") from error
+        lines = read_text(path).splitlines()
+    except MissingData as error:
+        raise MissingData(f"{error}; {GET_AGAIN}") from error
     return [Line(number, tuple(line.split())) for number, line in enumerate(lines, 1) if line.strip()]

@@ -15,9 +15,8 @@ import torch
 from jaxtyping import UInt8, UInt64
 from torch import Tensor
 
-from vfbench import clips as folders
 from vfbench import video
-from vfbench.clips import ClipFolder, prepared
+from vfbench.clips import ClipFolder, class_caption, count_frames, first_few, measure_all, prepared, read_frames
 from vfbench.clips.inventory import Inventory
 from vfbench.clips.transform import Box, ClipTransform, WindowIndex, clip_starts, name_hash
 from vfbench.errors import MissingData, UserError, unknown
@@ -51,7 +50,7 @@ class VideoDataset:
             prepared.require_intact(next(iter(inventory.splits.values())).root)
         self.name, self.shape, self.stride = transform.dataset, transform.shape, transform.stride
         self.inventory, self.classes = inventory, inventory.classes
-        self.words = tuple(sorted({word for name in self.classes for word in folders.class_caption(name).split()}))
+        self.words = tuple(sorted({word for name in self.classes for word in class_caption(name).split()}))
         self._transform, self._short, self._decoder = transform, short, decoder
         self._labels = {name: label for label, name in enumerate(self.classes)}
         self._folders: dict[Split, ClipFolder] = dict(inventory.splits)
@@ -68,12 +67,12 @@ class VideoDataset:
         Raises `MissingData` for short videos with `short` at `refuse`.
         """
         folder, span = self._folders[split], self._transform.span
-        counts = [count for count, _, _ in folders.measure_all(folder.entries)]
+        counts = [count for count, _, _ in measure_all(folder.entries)]
         counted = list(zip(folder.entries, counts, strict=True))
         short = [f"{entry.name} ({count})" for entry, count in counted if count < span]
         note = (
             f"{len(short):,} of {len(counted):,} {split} videos have fewer frames than the {span} that a clip needs: "
-            f"{folders.first_few(short)}"
+            f"{first_few(short)}"
         )
         if short and self._short == "refuse":
             raise MissingData(f"{self.name}: {note}; say {self.name}(short='skip'), or ask for fewer frames")
@@ -132,7 +131,7 @@ class VideoDataset:
 
     def captions(self, split: Split, indices: Sequence[int]) -> list[str]:
         """Class of each clip in words: `apply eye makeup` for `ApplyEyeMakeup` or `apply_eye_makeup`."""
-        return [folders.class_caption(self.classes[label]) for label in self.labels(split, indices)]
+        return [class_caption(self.classes[label]) for label in self.labels(split, indices)]
 
     def names(self, split: Split) -> list[str]:
         """Name of each clip's video."""
@@ -154,7 +153,7 @@ class VideoDataset:
         windows = [self._window(split, index) for index in indices]
         entries = [self._folders[split].entries[number] for number, _, _ in windows]
         places = []
-        for entry, (_, start, box), (count, *size) in zip(entries, windows, folders.measure_all(entries), strict=True):
+        for entry, (_, start, box), (count, *size) in zip(entries, windows, measure_all(entries), strict=True):
             first = self._transform.clip_starts(entry.name, count, seed)[0] if start is None else start
             places.append(Place(split, entry.name, first, self.stride, box or self._transform.box(*size)))
         return places
@@ -171,7 +170,7 @@ class VideoDataset:
         }
         missing = [f"{place.video} of {place.split}" for place in places if (place.split, place.video) not in numbers]
         if missing:
-            root, names = next(iter(self._folders.values())).root, folders.first_few(missing)
+            root, names = next(iter(self._folders.values())).root, first_few(missing)
             raise MissingData(f"{len(missing):,} of {len(places):,} videos are not in {root}: {names}")
         if other := [place for place in places if place.stride != self.stride]:
             raise UserError(
@@ -179,7 +178,7 @@ class VideoDataset:
                 f"{self.stride} here: say {self.name}(stride={other[0].stride})"
             )
         entries = [self._folders[place.split].entries[numbers[place.split, place.video]] for place in places]
-        for place, size in zip(places, folders.measure_all(entries), strict=True):
+        for place, size in zip(places, measure_all(entries), strict=True):
             self._require_inside(place, *size)
         view = copy.copy(self)
         view._windows = {split: [] for split in self._folders}
@@ -234,7 +233,7 @@ class VideoDataset:
         """Frames, height and width of every video of a split, measured once across all threads."""
         with _MEASURE_LOCK:
             if split not in self._measures:
-                self._measures[split] = folders.measure_all(self._folders[split].entries)
+                self._measures[split] = measure_all(self._folders[split].entries)
             return self._measures[split]
 
     @cached_property
@@ -256,10 +255,10 @@ class VideoDataset:
         folder, transform = self._folders[split], self._transform
         entry = folder.entries[number]
         if start is None:
-            count = folders.count_frames(entry) if transform.start == "hashed" else 0  # other starts ignore it
+            count = count_frames(entry) if transform.start == "hashed" else 0  # other starts ignore it
             (start,) = transform.clip_starts(entry.name, count)
         frames = range(start, start + transform.shape.frames * transform.stride, transform.stride)
-        images = folders.read_frames(entry, frames, root=folder.base, decoder=self._decoder)
+        images = read_frames(entry, frames, root=folder.base, decoder=self._decoder)
         if entry.kind != "prepared":
             return transform.fit(images, str(folder.base / entry.name), box)
         if box not in (None, transform.box(*entry.size)):

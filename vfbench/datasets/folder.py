@@ -14,8 +14,6 @@ from vfbench import clips
 from vfbench.clips import ClipFile, ClipFolder, prepared
 from vfbench.clips.inventory import Inventory
 from vfbench.clips.layout import KIND_NAMES
-from vfbench.clips.transform import ClipTransform
-from vfbench.datasets._video_dataset import VideoDataset
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Dataset, Split
 
@@ -49,6 +47,9 @@ def build(
     `vfbench.clips.transform`. Raises `MissingData` without a folder, for a folder without clips of one layout and for
     short clips, and `UserError` for an impossible option.
     """
+    from vfbench.clips.transform import ClipTransform
+    from vfbench.datasets._video_dataset import VideoDataset
+
     shape = ClipShape(frames, 1 if height is None else height, 1 if width is None else width)
     transform = ClipTransform("folder", shape, stride, drop_first, start, geometry, filter, antialias)
     inventory = find(root, listing=listing)

@@ -9,45 +9,20 @@ triangle moves left over blue stripes".
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from vfbench.datasets._shapes_scene import CLASSES, COLOURS, MOTIONS, SHAPES, SIZES, TEXTURES, make_scene
 from vfbench.errors import UserError
-from vfbench.interfaces import Clips, ClipShape, Split
+from vfbench.interfaces import ClipShape, Split
 from vfbench.protocol.protocol import JUDGE_MEASURES
 
-SHAPES = ("circle", "square", "triangle")
-MOTIONS = (
-    "moves left",
-    "moves right",
-    "moves up",
-    "moves down",
-    "spins clockwise",
-    "spins counterclockwise",
-    "grows",
-    "shrinks",
-    "bounces",
-    "stays still",
-)
-SIZES = {"small": 0.14, "large": 0.22}  # radius as a fraction of the short side
-TEXTURES = ("stripes", "checks", "dots", "gradient")
-COLOURS = {
-    "red": (230, 40, 40),
-    "orange": (245, 140, 30),
-    "yellow": (240, 225, 60),
-    "green": (50, 190, 70),
-    "cyan": (60, 210, 225),
-    "blue": (60, 90, 235),
-    "pink": (235, 90, 200),
-    "white": (240, 240, 240),
-}
-MARK_GREY = 20.0  # grey level of the mark, 0..255
-CLASSES = tuple(f"{shape} {motion}" for motion in MOTIONS for shape in SHAPES)
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from vfbench.interfaces import Clips
+
 # Train and test are disjoint ranges of one index space.
 SPLIT_RANGES: dict[Split, range] = {"train": range(0, 1 << 20), "test": range(1 << 20, (1 << 20) + (1 << 17))}
 # Metric values in float64, against 2,048 real clips of the train split.
@@ -85,44 +60,6 @@ def build(*, frames: int = 16, height: int = 32, width: int = 32) -> Shapes:
     return Shapes(ClipShape(frames, height, width))
 
 
-@dataclass(frozen=True)
-class Scene:
-    """Attributes of a batch of clips: integer tensors (B,) that index the tables of this module."""
-
-    motion: Tensor
-    shape: Tensor
-    colour: Tensor
-    size: Tensor
-    texture: Tensor
-    background: Tensor  # colour
-    jitter: Tensor  # (B, 3) in 0..255: x offset, y offset, phase of the texture
-
-
-def make_scene(index: Tensor) -> Scene:
-    """Scene of each global index, int64 (B,). Each block of 30 indices holds every class once, in hashed order."""
-    block = index // len(CLASSES)
-    label = (index * 7 + _hash(block, 0)) % len(CLASSES)
-    colour = _hash(index, 1) % len(COLOURS)
-    background = (colour + 1 + _hash(index, 2) % (len(COLOURS) - 1)) % len(COLOURS)  # never the shape's colour
-    return Scene(
-        motion=label // len(SHAPES),
-        shape=label % len(SHAPES),
-        colour=colour,
-        size=_hash(index, 3) % len(SIZES),
-        texture=_hash(index, 4) % len(TEXTURES),
-        background=background,
-        jitter=torch.stack([_hash(index, salt) & 255 for salt in (5, 6, 7)], dim=1),
-    )
-
-
-def _hash(index: Tensor, salt: int) -> Tensor:
-    """32-bit hash of (index, salt): the murmur3 finaliser in wrapping int64 arithmetic."""
-    h = (index * 0x9E3779B1 + salt * 0x7F4A7C15 + 0x165667B1) & 0xFFFFFFFF
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        h = ((h ^ (h >> shift)) * factor) & 0xFFFFFFFF
-    return h ^ (h >> 16)
-
-
 class Shapes:
     """Moving Shapes at one length and resolution."""
 
@@ -144,6 +81,10 @@ class Shapes:
 
     def clips(self, split: Split, indices: Sequence[int], device: torch.device | None = None) -> Clips:
         """Clips at `indices`, uint8 (B, T, 3, H, W), rendered on `device`."""
+        import torch
+
+        from vfbench.datasets._shapes_render import render
+
         index = self._global_index(split, indices).to(device)
         return torch.cat([render(make_scene(batch), self.shape) for batch in torch.split(index, RENDER_BATCH)])
 
@@ -164,115 +105,6 @@ class Shapes:
         ]
 
     def _global_index(self, split: Split, indices: Sequence[int]) -> Tensor:
+        import torch
+
         return torch.tensor([SPLIT_RANGES[split][i] for i in indices], dtype=torch.int64)
-
-
-def render(scene: Scene, shape: ClipShape) -> Clips:
-    """Render scenes as uint8 (B, T, 3, H, W), on the device of their tensors.
-
-    Coordinates are in units of the short side. Pixels depend only on + - * / sqrt, min, max and comparisons, which IEEE
-    754 rounds correctly, so the bytes agree across machines. `_rotation` computes sines on the CPU.
-    """
-    device = scene.shape.device
-    short = min(shape.height, shape.width)
-    # Divide on the CPU: CUDA multiplies by the reciprocal of a scalar, which rounds differently.
-    y = ((torch.arange(shape.height) + 0.5) / short).to(device)
-    x = ((torch.arange(shape.width) + 0.5) / short).to(device)
-    palette = torch.tensor(list(COLOURS.values()), device=device, dtype=torch.float32)
-    background = _background(scene, palette[scene.background], y, x)[:, None]  # (B, 1, 3, H, W), static
-    body, mark = _masks(scene, shape, y, x)  # (B, T, H, W) in [0, 1]
-    # Sum of three layers: background, shape, mark.
-    lit = (body - body * mark)[:, :, None]
-    clips = background * (1.0 - body)[:, :, None]
-    clips += lit * palette[scene.colour][:, None, :, None, None]
-    clips += (body * mark * MARK_GREY)[:, :, None]
-    return clips.add_(0.5).to(torch.uint8)  # values in 0..255: add 0.5 and truncate to round
-
-
-def _masks(scene: Scene, shape: ClipShape, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Coverage of each pixel by the shape and by its mark, each (B, T, H, W) in [0, 1], with edges one pixel soft."""
-    centre_x, centre_y, radius, cos, sin = _trajectory(scene, shape)
-    dx = (x - centre_x[..., None]) / radius[..., None]  # (B, T, W)
-    dy = (y - centre_y[..., None]) / radius[..., None]  # (B, T, H)
-    u = (cos[..., None] * dx)[:, :, None, :] + (sin[..., None] * dy)[:, :, :, None]
-    v = (cos[..., None] * dy)[:, :, :, None] - (sin[..., None] * dx)[:, :, None, :]
-    radius_pixels = (radius * min(shape.height, shape.width))[..., None, None]
-    distance = torch.empty_like(u)
-    for kind, outline in enumerate((_circle, _square, _triangle)):
-        rows = (scene.shape == kind).nonzero()[:, 0]
-        distance[rows] = outline(u[rows], v[rows])
-    bar = torch.maximum(u.abs() - 0.18, (v + 0.35).abs() - 0.4)  # a bar from the centre upwards, like a clock hand
-    return _coverage(distance, radius_pixels), _coverage(bar, radius_pixels)
-
-
-def _coverage(distance: Tensor, radius_pixels: Tensor) -> Tensor:
-    """Coverage from signed distance in radii (overwritten): 1 inside, 0 outside, linear over one pixel."""
-    return distance.mul_(-radius_pixels).add_(0.5).clamp_(0.0, 1.0)
-
-
-def _circle(u: Tensor, v: Tensor) -> Tensor:
-    return (u * u + v * v).sqrt_() - 1.0
-
-
-def _square(u: Tensor, v: Tensor) -> Tensor:
-    return torch.maximum(u.abs(), v.abs()) - 0.85
-
-
-def _triangle(u: Tensor, v: Tensor) -> Tensor:
-    return torch.maximum(v, u.abs() * 0.8660254 - v * 0.5) - 0.6
-
-
-def _trajectory(scene: Scene, shape: ClipShape) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Centre x and y, radius, and cosine and sine of the rotation for every frame, each (B, T)."""
-    device = scene.motion.device
-    short = min(shape.height, shape.width)
-    time = (torch.arange(shape.frames) / max(shape.frames - 1, 1)).to(device)
-    travel = time - 0.5  # -0.5 to 0.5 over the clip
-    phase = (time * 2.0) % 1.0
-    bounce = 0.22 - 1.76 * phase * (1.0 - phase)  # two arcs over the clip, from 0.22 below the middle to 0.22 above
-    zero = torch.zeros_like(time)
-    changes = {  # x, y and relative radius
-        "moves left": (-0.5 * travel, zero, zero),
-        "moves right": (0.5 * travel, zero, zero),
-        "moves up": (zero, -0.5 * travel, zero),
-        "moves down": (zero, 0.5 * travel, zero),
-        "grows": (zero, zero, 0.9 * travel),
-        "shrinks": (zero, zero, -0.9 * travel),
-        "bounces": (zero, bounce, zero),
-    }
-    by_motion = torch.stack([torch.stack(changes.get(motion, (zero, zero, zero))) for motion in MOTIONS])
-    change = by_motion[scene.motion]  # (B, 3, T)
-    offset = (torch.arange(256) / 255 - 0.5).to(device)[scene.jitter[:, :2]] * 0.2
-    centre_x = shape.width / short * 0.5 + offset[:, 0, None] + change[:, 0]
-    centre_y = shape.height / short * 0.5 + offset[:, 1, None] + change[:, 1]
-    sizes = torch.tensor(list(SIZES.values()), device=device, dtype=torch.float32)
-    radius = sizes[scene.size, None] * (1.0 + change[:, 2])
-    cos, sin = _rotation(shape.frames)
-    return centre_x, centre_y, radius, cos.to(device)[scene.motion], sin.to(device)[scene.motion]
-
-
-def _rotation(frames: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the rotation angle, each (motions, T); spinning shapes make 3/8 of a turn over the clip.
-
-    Values are rounded to multiples of 2^-12, which hides last-digit differences between maths libraries.
-    """
-    direction = [{"spins clockwise": 1, "spins counterclockwise": -1}.get(motion, 0) for motion in MOTIONS]
-    angles = [[0.75 * math.pi * sign * t / max(frames - 1, 1) for t in range(frames)] for sign in direction]
-    cos = [[round(math.cos(angle) * 4096) / 4096 for angle in row] for row in angles]
-    sin = [[round(math.sin(angle) * 4096) / 4096 for angle in row] for row in angles]
-    return torch.tensor(cos), torch.tensor(sin)
-
-
-def _background(scene: Scene, colour: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Texture behind the shape, float (B, 3, H, W): two shades of one colour, eight cells across."""
-    phase = (scene.jitter[:, 2, None] & 3).float() / 16.0
-    col = (x + phase) * 8.0  # (B, W)
-    row = (y + phase) * 8.0
-    col_odd, row_odd = (col.floor() % 2)[:, None, :], (row.floor() % 2)[:, :, None]
-    dot_x, dot_y = (col % 2 - 1.0)[:, None, :], (row % 2 - 1.0)[:, :, None]
-    stripes = col_odd + 0.0 * row_odd
-    checks = (col_odd - row_odd).abs()
-    dots = (dot_x * dot_x + dot_y * dot_y < 0.5).float()
-    gradient = (y / y[-1])[None, :, None] + 0.0 * col_odd
-    pattern = torch.stack([stripes, checks, dots, gradient], dim=1)[torch.arange(len(colour)), scene.texture]
-    return colour[:, :, None, None] * (0.3 + 0.3 * pattern)[:, None]

@@ -16,11 +16,9 @@ from typing import Any
 
 from vfbench.clips import LIGHT_HASH, ClipFolder
 from vfbench.clips.inventory import Inventory
-from vfbench.clips.transform import ClipTransform
 from vfbench.datasets._locate import find_prepared, search_folders
 from vfbench.datasets._naming import NamedVideos, find_named, frame_size, official_copy
 from vfbench.datasets._tree import scan_tree
-from vfbench.datasets._video_dataset import VideoDataset
 from vfbench.interfaces import ClipShape, Dataset, Split
 from vfbench.protocol.protocol import UNCAPTIONED_MEASURES
 
@@ -71,6 +69,9 @@ def build(
     options are those of `vfbench.clips.transform`. Raises `MissingData` with the steps to get the dataset where it is
     not found, and `UserError` for an impossible option.
     """
+    from vfbench.clips.transform import ClipTransform
+    from vfbench.datasets._video_dataset import VideoDataset
+
     shape = ClipShape(frames, height, width)
     transform = ClipTransform(NAME, shape, stride, drop_first, start, geometry, filter, antialias)
     return VideoDataset(find(root), transform, short=short, decoder=decoder)

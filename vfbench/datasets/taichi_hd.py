@@ -16,14 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vfbench import clips, video
+from vfbench import clips
 from vfbench.clips import LIGHT_HASH, ClipFolder
 from vfbench.clips.inventory import Inventory
-from vfbench.clips.transform import ClipTransform
 from vfbench.datasets._locate import find_prepared, search_folders
 from vfbench.datasets._naming import NamedVideos, find_named, frame_size, natural_order
 from vfbench.datasets._tree import scan_tree
-from vfbench.datasets._video_dataset import VideoDataset
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Dataset, Split
 from vfbench.protocol.protocol import UNCAPTIONED_MEASURES
@@ -84,6 +82,9 @@ def build(
     `vfbench.clips.transform`. Raises `MissingData` with the steps to get the dataset where it is not found, and
     `UserError` for an impossible option.
     """
+    from vfbench.clips.transform import ClipTransform
+    from vfbench.datasets._video_dataset import VideoDataset
+
     shape = ClipShape(frames, height, width)
     transform = ClipTransform(NAME, shape, stride, drop_first, start, geometry, filter, antialias)
     return VideoDataset(find(root), transform, short=short, decoder=decoder)
@@ -175,6 +176,8 @@ def _frame_rate_note(splits: Mapping[Split, ClipFolder], metadata: Mapping[str, 
     entry = next((folder.entries[0] for folder in splits.values() if folder.entries), None)
     if entry is None or entry.kind != "videos" or entry.name not in metadata:
         return
+    from vfbench import video
+
     try:
         rate = video.header(entry.path).rate
     except UserError:  # reading or verifying the clip reports it

@@ -20,7 +20,6 @@ from vfbench import clips
 from vfbench.clips import LIGHT_HASH, ClipFolder
 from vfbench.clips.inventory import Inventory
 from vfbench.clips.scan import suffix
-from vfbench.clips.transform import ClipTransform
 from vfbench.datasets._locate import find_prepared, search_folders
 from vfbench.datasets._naming import NamedVideos, find_named, frame_size, natural_order, official_copy
 from vfbench.datasets._tree import scan_tree
@@ -36,7 +35,6 @@ from vfbench.datasets._ucf101_lists import (
     read_classes,
     read_list,
 )
-from vfbench.datasets._video_dataset import VideoDataset
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Dataset, Split
 from vfbench.protocol.protocol import UNCAPTIONED_MEASURES
@@ -89,6 +87,9 @@ def build(
     are those of `vfbench.clips.transform`. Raises `MissingData` with the steps to get the dataset where it is not
     found, or naming videos that are too short, and `UserError` for an impossible option.
     """
+    from vfbench.clips.transform import ClipTransform
+    from vfbench.datasets._video_dataset import VideoDataset
+
     shape = ClipShape(frames, height, width)
     transform = ClipTransform(NAME, shape, stride, drop_first, start, geometry, filter, antialias)
     return VideoDataset(find(root, split_list=split_list), transform, short=short, decoder=decoder)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vfbench import video
-from vfbench.diffusion import schedule, solvers
+from vfbench.diffusion import schedule, solver_options, solvers
 from vfbench.diffusion.long_video import LongVideoPlan
 from vfbench.diffusion.model import DiffusionModel, ModelConfig, require_unchanged
 from vfbench.diffusion.priors import SharedNoisePrior, normal_per_clip
@@ -22,11 +22,9 @@ from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Dat
 from vfbench.nets.embedding import CONDITIONINGS
 from vfbench.utils import checkpoint, tensor_files
 
-MAX_GUIDANCE = 1000.0  # 10 is already strong; far beyond it clips are saturated noise
-
 
 @dataclass(frozen=True)
-class SamplingOptions:
+class SamplerOptions:
     """Sampling options that every built-in model takes.
 
     `steps`, `solver` and `eta` are those of `vfbench.diffusion.solvers.solve`, `guidance` the weight of
@@ -49,14 +47,9 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         if self.condition is not None and self.condition not in CONDITIONINGS:
             raise unknown("conditioning", self.condition, CONDITIONINGS)
-        solvers.check_solver_options(self.steps, self.solver, self.eta)
-        if not abs(self.guidance) <= MAX_GUIDANCE:
-            raise UserError(f"guidance {self.guidance}: choose a finite number of at most {MAX_GUIDANCE:g}; 1 is none")
-        if self.threshold is not None and not 0 < self.threshold < 1:
-            raise UserError(
-                f"threshold {self.threshold}: choose a quantile between 0 and 1, such as 0.995; leave it out to clamp "
-                "at [-1, 1]"
-            )
+        solver_options.check_solver_options(self.steps, self.solver, self.eta)
+        solver_options.check_guidance(self.guidance)
+        solver_options.check_threshold(self.threshold)
 
 
 @dataclass
@@ -67,7 +60,7 @@ class DiffusionSampler:
     weights: str
     device: torch.device
     dtype: torch.dtype = torch.float32
-    sampling: SamplingOptions = SamplingOptions()
+    sampling: SamplerOptions = SamplerOptions()
     quantise: Quantise = "round"
     window_plan: LongVideoPlan = field(init=False)  # windows of the training length
 
@@ -167,7 +160,7 @@ def builder(
     this repository use the defaults here, so that they are compared at equal calls: 25 of the second-order solver,
     whose paper finds 15 to 20 sufficient.
 
-    The options of `build` are those of `SamplingOptions`. The model comes from `context.checkpoint`, or is the one
+    The options of `build` are those of `SamplerOptions`. The model comes from `context.checkpoint`, or is the one
     shipped for the dataset. `build` raises `MissingData` where there is none, and for one that is damaged or of another
     model, dataset or shape; `UserError` for options out of range.
     """
@@ -184,7 +177,7 @@ def builder(
         frames: int | None = None,
         overlap: int = 0,
     ) -> DiffusionSampler:
-        sampling = SamplingOptions(steps, solver, guidance, condition, eta, threshold, frames, overlap)
+        sampling = SamplerOptions(steps, solver, guidance, condition, eta, threshold, frames, overlap)
         network, sha256 = _load_model(model, create, context, any_length=frames is not None)
         network.to(context.device).eval()
         return DiffusionSampler(network, sha256, context.device, context.dtype, sampling, context.quantise)

@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from vfbench.diffusion.solver_options import DIFFUSION_STEPS
 from vfbench.errors import unknown
 
 Parametrisation = Literal["eps", "v"]
-DIFFUSION_STEPS = 1000
 
 
 def check_parametrisation(name: str) -> Parametrisation:

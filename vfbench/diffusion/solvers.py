@@ -11,28 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vfbench.diffusion.schedule import DIFFUSION_STEPS, Prediction, Schedule
-from vfbench.errors import UserError, unknown
+from vfbench.diffusion.schedule import Prediction, Schedule
+from vfbench.diffusion.solver_options import check_solver_options
 
 Denoiser = Callable[[Tensor, int], Prediction]  # (z_t, t)
-SOLVERS = ("ddim", "ddpm", "dpm++2m")
-
-
-def check_solver_options(
-    steps: int, solver: str, eta: float | None = None, *, max_steps: int = DIFFUSION_STEPS
-) -> None:
-    """Raise `UserError` naming the option of `solve` that is out of range, for a schedule of `max_steps` steps."""
-    if solver not in SOLVERS:
-        raise unknown("solver", solver, SOLVERS)
-    if not 1 <= steps <= max_steps:
-        raise UserError(f"--steps {steps}: choose 1 to {max_steps} sampling steps")
-    if eta is None:
-        return
-    if solver != "ddim":
-        reason = "its eta is always 1" if solver == "ddpm" else "it is deterministic"
-        raise UserError(f"eta {eta}: solver {solver} has no eta, {reason}; leave eta out, or choose solver='ddim'")
-    if not 0 <= eta <= 1:
-        raise UserError(f"eta {eta}: choose a number in [0, 1], from deterministic ddim to the noise of ddpm")
 
 
 def solve(

@@ -81,7 +81,7 @@ def nearest_timesteps(ours: Tensor, theirs: Tensor) -> Tensor:
     return (our_log_snr[:, None] - their_log_snr).abs().argmin(dim=1)
 
 
-class HubModel(NamedTuple):
+class HubBaseCheckpoint(NamedTuple):
     """A pretrained model: configurations of the network and of its noise levels, and weights by name."""
 
     model: Mapping[str, Any]
@@ -89,7 +89,7 @@ class HubModel(NamedTuple):
     state: Mapping[str, Tensor]
 
 
-def load(folder: Path, shape: ClipShape) -> HubModel:
+def load(folder: Path, shape: ClipShape) -> HubBaseCheckpoint:
     """Read the `UNet2DModel` of a folder, at its top or in the pipeline part `unet`, for frames of the shape's size.
 
     Raises `MissingData` where a file is missing or unreadable, and `UserError` where the model does not fit.
@@ -104,7 +104,7 @@ def load(folder: Path, shape: ClipShape) -> HubModel:
     state = network.state_dict()
     if (classes := state.pop("class_embedding.weight", None)) is not None:
         state["class_embedding.bias"] = classes.mean(dim=0)
-    return HubModel(model, scheduler, state)
+    return HubBaseCheckpoint(model, scheduler, state)
 
 
 def _read_model_config(path: Path, shape: ClipShape) -> dict[str, Any]:

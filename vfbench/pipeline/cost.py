@@ -5,8 +5,10 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,11 +40,11 @@ def measure(sampler: Sampler, request: Request) -> ClipCost:
     """Cost of one clip, measured by sampling it: FLOPs in total, and calls of each network."""
     calls = dict.fromkeys(sampler.networks, 0)
     parameters = {id(p): p.numel() for network in sampler.networks.values() for p in network.parameters()}
-    with ExitStack() as stack:
-        for name, network in sampler.networks.items():
-            handle = network.register_forward_pre_hook(_count(calls, name))
-            stack.callback(handle.remove)
-        counter = stack.enter_context(count_flops())
+
+    def count(name: str, rows: int) -> None:
+        calls[name] += rows
+
+    with on_network_call(sampler, count), count_flops() as counter:
         seconds = _timed(sampler, request)
     if seconds < MAX_REPEAT_SECONDS:
         seconds = _timed(sampler, request)
@@ -56,12 +58,21 @@ def _timed(sampler: Sampler, request: Request) -> float:
     return time.monotonic() - started
 
 
-def _count(calls: dict[str, int], name: str) -> Any:
-    def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        # Rows of the batch: guidance shows the network the same clip twice in one call.
-        calls[name] += len(inputs[0])
+@contextmanager
+def on_network_call(sampler: Sampler, report: Callable[[str, int], None]) -> Iterator[None]:
+    """Context manager: before each call of a sampler's network, call `report` with its name and the rows of the batch.
 
-    return hook
+    With guidance a network may see the same clip twice in one call: two rows.
+    """
+    with ExitStack() as stack:
+        for name, network in sampler.networks.items():
+            hook = partial(_report_rows, report, name)
+            stack.callback(network.register_forward_pre_hook(hook).remove)
+        yield
+
+
+def _report_rows(report: Callable[[str, int], None], name: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+    report(name, len(inputs[0]))
 
 
 def peak_memory(device: torch.device) -> int:

@@ -11,10 +11,9 @@ import torch
 from vfbench import plugins
 from vfbench.clips import manifest as manifests
 from vfbench.clips.manifest import Manifest
-from vfbench.errors import MissingData, UserError, unknown
+from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Dataset, Extractor, Metric, Remarks, Request, Split, VideoBacked
-from vfbench.pipeline import extractors as networks
-from vfbench.pipeline import real_clips
+from vfbench.pipeline import extractors, real_clips
 from vfbench.pipeline.options import EvalOptions
 from vfbench.plugins import Spec
 from vfbench.protocol.protocol import SMOKE_CLIPS, Measure, Protocol, extractor_ids
@@ -22,7 +21,6 @@ from vfbench.protocol.resolve import Rules, dataset_spec, departures, resolve_ru
 
 CLIPS = {"cpu": 256, "cuda": 2048}  # generated clips, where neither user nor protocol says how many
 MIN_REAL = 4  # two halves of two clips: fewer have no floor
-WEIGHTS = ("default", "random")
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class EvalSetup:
     @property
     def outputs(self) -> dict[str, list[str]]:
         """The outputs that the metrics read, by extractor."""
-        return networks.outputs(self.protocol.measures, self.metrics)
+        return extractors.outputs(self.protocol.measures, self.metrics)
 
     @property
     def dataset_note(self) -> str:
@@ -72,11 +70,9 @@ def prepare(spec: Spec, device: torch.device, options: EvalOptions, num_samples:
     `num_samples` clips are generated for one score, by default as many as the protocol says. Raises `UserError` for
     options that do not fit together, and `MissingData` for missing clips or weights, with the command that gets them.
     """
-    if options.weights not in WEIGHTS:
-        raise unknown("choice of --weights", options.weights, WEIGHTS)
     original = resolve_rules(spec, options.protocol, smoke=options.smoke)
     metrics, measures = _metrics(options.metrics, original.measures)
-    specs = networks.specs(original, measures, options.extractors, untrained=options.weights == "random")
+    specs = extractors.specs(original, measures, options.extractors, untrained=options.weights == "random")
     n_fake = _num_fake(original, options, device, num_samples)
     if not options.smoke:
         require_enough(metrics, n_fake)
@@ -85,7 +81,7 @@ def prepare(spec: Spec, device: torch.device, options: EvalOptions, num_samples:
     n_real = _num_real(original, options, dataset, listed)
     if not options.smoke:
         require_enough(metrics, n_fake, n_real)
-    extractors = networks.load(specs, networks.outputs(measures, metrics), device)
+    loaded = extractors.load(specs, extractors.outputs(measures, metrics), device)
     settled = replace(
         original,
         name=_name(original, options.num_real, num_samples),
@@ -95,7 +91,7 @@ def prepare(spec: Spec, device: torch.device, options: EvalOptions, num_samples:
         repeats=listed.draws if listed else original.repeats,
         prompts=_prompts(original.prompts, dataset),
     )
-    protocol = _protocol(settled, dataset, specs, extractors, options.smoke)
+    protocol = _protocol(settled, dataset, specs, loaded, options.smoke)
     protocol, manifest = _with_manifest(options, protocol, dataset, listed)
     other_prompts = (
         f"labels and captions are those of {protocol.prompts} clips, since there are no others"
@@ -103,7 +99,7 @@ def prepare(spec: Spec, device: torch.device, options: EvalOptions, num_samples:
         else ""
     )
     departed = "; ".join(filter(None, [departures(original, spec), other_prompts]))
-    return EvalSetup(dataset, protocol, metrics, extractors, manifest, options.smoke, departed)
+    return EvalSetup(dataset, protocol, metrics, loaded, manifest, options.smoke, departed)
 
 
 def _metrics(chosen: Sequence[str], given: Mapping[str, Measure]) -> tuple[dict[str, Metric], dict[str, Measure]]:

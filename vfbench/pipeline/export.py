@@ -196,8 +196,8 @@ def _require_abilities(options: ExportOptions, model: Spec, sampler: Sampler) ->
 def export(plan: ExportPlan) -> Path:
     """Make all clips and write the folder; returns it. Raises `Interrupted` when stopped, leaving nothing."""
     options, requests = plan.options, plan.requests
-    progress, preview = Progress("generate", len(requests), "clips"), list[Tensor]()
-    with _appearing(options.output) as folder:
+    preview: list[Tensor] = []
+    with _appearing(options.output) as folder, Progress("generate", len(requests), "clips") as progress:
         (folder / "clips").mkdir()
         make, batches = partial(sample, plan.sampler), memory.AdaptiveBatches(plan.batch_size)
         for batch, clips in batches.each(requests, make, lambda batch: f"{len(batch)} clips"):
@@ -231,7 +231,7 @@ def _record(plan: ExportPlan) -> dict[str, Any]:
         "format": options.format,
         "dtype": str(plan.dtype).removeprefix("torch."),
         "code": environment.code_version(),
-        "environment": environment.environment(plan.device).model_dump(),
+        "environment": environment.environment(plan.device.type).model_dump(),
         "clips": [
             {"name": name, "asked": plan.caption(request), "seed": request.seed, "base": request.base}
             for name, request in clips

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +23,12 @@ from vfbench.interfaces import (
 )
 from vfbench.pipeline.real_clips import by_split, located, videos
 from vfbench.protocol.protocol import Protocol, RealSplit
+from vfbench.utils import console
 from vfbench.utils.environment import code_version
-from vfbench.utils.files import cache_folder
+from vfbench.utils.files import cache_folder, json_digest
 from vfbench.utils.memory import AdaptiveBatches
 from vfbench.utils.progress import Progress
-from vfbench.utils.tensor_files import digest, read_tensors, write_tensors
+from vfbench.utils.tensor_files import read_tensors, write_tensors
 
 BATCH = 64
 
@@ -37,7 +37,7 @@ CACHE_CHUNK = 128  # clips whose features are kept in one file
 
 
 @dataclass(frozen=True)
-class Real:
+class RealFeatures:
     """Features of the real clips of one draw, and of holdout clips that stand in for generated ones to find the floor.
 
     `groups` holds the number of the source video of each clip.
@@ -50,7 +50,7 @@ class Real:
 
 def real_features(
     dataset: Dataset, protocol: Protocol, collector: FeatureCollector, device: torch.device, manifest: Manifest
-) -> list[Real]:
+) -> list[RealFeatures]:
     """Features of the real and the holdout clips of a manifest, for each draw."""
     return [
         _features_of_draw(dataset, protocol, collector, device, manifest, number) for number in range(protocol.repeats)
@@ -64,7 +64,7 @@ def _features_of_draw(
     device: torch.device,
     manifest: Manifest,
     number: int,
-) -> Real:
+) -> RealFeatures:
     def compute(places: Sequence[Place], title: str) -> tuple[dict[str, Tensor], Int[np.ndarray, " clips"]]:
         placed, chosen = located(dataset, protocol.split, places)
         values = features(placed, protocol.split, collector, device, chosen, title=title, keys=places)
@@ -72,7 +72,8 @@ def _features_of_draw(
 
     clips, groups = compute(manifest.places(number, "real"), "real clips")
     holdout = manifest.places(number, "spare")[: protocol.n_fake]
-    return Real(clips, compute(holdout, "spare real clips")[0] if len(holdout) == protocol.n_fake else None, groups)
+    complete = len(holdout) == protocol.n_fake
+    return RealFeatures(clips, compute(holdout, "spare real clips")[0] if complete else None, groups)
 
 
 def group_numbers(sources: Sequence[Hashable]) -> Int[np.ndarray, " _"]:
@@ -100,14 +101,17 @@ def features(
     made_by = [dataset.fingerprint, networks, device.type, code_version(), split, sorted(collector.names)]
     chunks = [chosen[start : start + CACHE_CHUNK] for start in range(0, len(chosen), CACHE_CHUNK)]
     keys = chosen if keys is None else keys
-    ids = [digest([*made_by, list(keys[start : start + CACHE_CHUNK])]) for start in range(0, len(chosen), CACHE_CHUNK)]
+    ids = [
+        json_digest([*made_by, list(keys[start : start + CACHE_CHUNK])]) for start in range(0, len(chosen), CACHE_CHUNK)
+    ]
     files = [cache_folder() / "real" / f"{dataset.name}-{identity[:16]}.safetensors" for identity in ids]
     parts = [_read_cache(path, identity) for path, identity in zip(files, ids, strict=True)]
-    progress = Progress(title, sum(len(chunk) for chunk, part in zip(chunks, parts, strict=True) if not part), "clips")
-    for number, chunk in enumerate(chunks):
-        if not parts[number]:
-            parts[number] = _compute_chunk(dataset, split, collector, device, chunk, progress)
-            _write_cache(files[number], ids[number], parts[number], title)
+    missing = sum(len(chunk) for chunk, part in zip(chunks, parts, strict=True) if not part)
+    with Progress(title, missing, "clips") as progress:
+        for number, chunk in enumerate(chunks):
+            if not parts[number]:
+                parts[number] = _compute_chunk(dataset, split, collector, device, chunk, progress)
+                _write_cache(files[number], ids[number], parts[number], title)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -118,7 +122,7 @@ def _read_cache(path: Path, key: str) -> dict[str, Tensor]:
     try:
         return read_tensors(path, key=key)[0]
     except ValueError as error:
-        print(f"{path} cannot be used: {error}; making it again", file=sys.stderr)
+        console.warn(f"{path} cannot be used: {error}; making it again")
         return {}
 
 
@@ -127,7 +131,7 @@ def _write_cache(path: Path, key: str, values: Mapping[str, Tensor], title: str)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(path, values, key=key)
     except (OSError, BadEnvironment) as error:  # the next run makes them again
-        print(f"warning: features of {title} are not kept in {path.parent} ({error})", file=sys.stderr)
+        console.warn(f"features of {title} are not kept in {path.parent} ({error})")
 
 
 def _compute_chunk(

@@ -25,8 +25,7 @@ from typing import Any, Self
 from vfbench.errors import UserError
 from vfbench.utils import checkpoint
 from vfbench.utils.environment import Environment
-from vfbench.utils.files import locked_folder, read_json, write_error, write_json
-from vfbench.utils.tensor_files import digest
+from vfbench.utils.files import json_digest, locked_folder, read_json, write_error, write_json
 
 # Unfinished files of a killed process: `.<name>.<process>`, with `.tmp` for pictures.
 _NAMES = r"\d{6}\.safetensors|(run|results)\.json|sheet\.png|clips\.webp|table\.\w+|manifest\.csv|data\.md"
@@ -47,7 +46,7 @@ class Specification:
     @cached_property
     def id(self) -> str:
         """SHA-256 of `determines`: the id of the run."""
-        return digest(self.determines)
+        return json_digest(self.determines)
 
     def to_json(self) -> dict[str, Any]:
         """The specification as JSON values."""

@@ -7,18 +7,20 @@ another order, so rare values differ by one level of 255, and more of them in bf
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from vfbench import video
 from vfbench.interfaces import Clips, Request, Sampler
+from vfbench.pipeline.cost import on_network_call
 from vfbench.pipeline.features import FeatureCollector
 from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.sample import clip_numbers, sample
+from vfbench.utils import console
 from vfbench.utils.memory import AdaptiveBatches
 from vfbench.utils.progress import Progress
 from vfbench.utils.tensor_files import read_tensors, write_tensors
@@ -27,18 +29,28 @@ NUM_PREVIEW = 8  # clips in samples/
 
 
 def generate(
-    folder: RunFolder, sampler: Sampler, requests: Sequence[Request], collector: FeatureCollector, batch_size: int
+    folder: RunFolder,
+    sampler: Sampler,
+    requests: Sequence[Request],
+    collector: FeatureCollector,
+    batch_size: int,
+    calls_per_clip: int,
 ) -> float:
-    """Make every chunk that is not complete on disk; returns the seconds that all chunks took, also earlier ones."""
+    """Make every chunk that is not complete on disk; returns the seconds that all chunks took, also earlier ones.
+
+    `calls_per_clip` counts the network calls of a clip: the progress moves with each.
+    """
     chunks = _chunks(folder, requests)
     seconds = {i: _finished(folder, i, part, collector) for i, part in chunks.items()}
     missing = [i for i, spent in seconds.items() if spent is None]
     done = sum(len(chunks[i]) for i in chunks if i not in missing)
     if done:
-        print(f"resumed: {done} of {len(requests)} clips are already there", file=sys.stderr)
-    progress, batches = Progress("generate", len(requests), "clips", done=done), AdaptiveBatches(batch_size)
-    for i in missing:
-        seconds[i] = _make(folder, i, sampler, chunks[i], collector, batches, progress)
+        console.info(f"resumed: {done} of {len(requests)} clips are already there")
+    batches = AdaptiveBatches(batch_size)
+    with Progress("generate", len(requests), "clips", done=done) as progress:
+        timed = partial(sample_timed, sampler, progress, calls_per_clip)
+        for i in missing:
+            seconds[i] = _make(folder, i, timed, chunks[i], collector, batches, progress)
     return sum(spent or 0.0 for spent in seconds.values())
 
 
@@ -55,7 +67,7 @@ def _finished(folder: RunFolder, index: int, part: Sequence[Request], collector:
     try:
         _, metadata = _read(folder, index, part, collector)
     except ValueError as error:
-        print(f"{path} cannot be used: {error}; making it again", file=sys.stderr)
+        console.warn(f"{path} cannot be used: {error}; making it again")
         return None
     return float(metadata["seconds"])
 
@@ -77,10 +89,27 @@ def _identity(folder: RunFolder, part: Sequence[Request]) -> dict[str, str]:
     return {"run": folder.run_id, "requests": f"{part[0].index}-{part[-1].index}"}
 
 
+def sample_timed(
+    sampler: Sampler, progress: Progress, calls_per_clip: int, batch: Sequence[Request]
+) -> tuple[Clips, float]:
+    """Clips of a batch and the seconds they took; the progress moves with each call of a network."""
+    rows = 0
+
+    def show_call(_: str, count: int) -> None:
+        nonlocal rows
+        rows += count
+        progress.partly(min(rows / max(calls_per_clip, 1), len(batch)))
+
+    began = time.monotonic()
+    with on_network_call(sampler, show_call):
+        clips = sample(sampler, batch)
+    return clips, time.monotonic() - began
+
+
 def _make(
     folder: RunFolder,
     index: int,
-    sampler: Sampler,
+    timed: Callable[[Sequence[Request]], tuple[Clips, float]],
     part: Sequence[Request],
     collector: FeatureCollector,
     batches: AdaptiveBatches,
@@ -88,11 +117,6 @@ def _make(
 ) -> float:
     rows: list[dict[str, Tensor]] = []
     seconds = 0.0
-
-    def timed(batch: Sequence[Request]) -> tuple[Clips, float]:
-        began = time.monotonic()
-        clips = sample(sampler, batch)
-        return clips, time.monotonic() - began
 
     for batch, (clips, spent) in batches.each(part, timed, clip_numbers):
         seconds += spent

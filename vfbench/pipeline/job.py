@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import torch
 
 from vfbench.interfaces import Configured
@@ -17,7 +15,7 @@ from vfbench.pipeline.result import write_result, write_scored
 from vfbench.pipeline.sample import is_control
 from vfbench.pipeline.scores import scored_tensors, scores
 from vfbench.report.results import SCHEMA, Cost, ProtocolRecord, Result
-from vfbench.utils import memory
+from vfbench.utils import console, memory
 
 
 def run(plan: Plan) -> Result:
@@ -36,8 +34,8 @@ def _run(plan: Plan, folder: RunFolder) -> Result:
     setup, requests, sampler = plan.setup, plan.requests, plan.sampler
     data = dataset_card.write(folder, setup)
     reals = real_features(setup.dataset, setup.protocol, plan.collector, plan.device, setup.manifest)
-    seconds = generate(folder, sampler, requests, plan.collector, plan.batch_size)
-    print("score: value, interval and floor of each metric", file=sys.stderr)
+    seconds = generate(folder, sampler, requests, plan.collector, plan.batch_size, sum(plan.cost.calls.values()))
+    console.info("score: value, interval and floor of each metric")
     sources = [(request.split, request.source) for request in requests]
     fake = load(folder, requests, plan.collector)
     records = scores(setup.protocol, setup.metrics, fake, reals, sources)

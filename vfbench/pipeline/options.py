@@ -15,22 +15,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vfbench.utils.options import REQUIRED, flag
+from vfbench import plugins
+from vfbench.diffusion import solver_options
+from vfbench.errors import UserError, unknown
+from vfbench.utils.options import DEVICES, DTYPES, REQUIRED, flag
 
 # Sampling options that are passed on to the model, which may have other defaults for each.
+WEIGHTS = ("default", "random")
 SAMPLING = ("steps", "solver", "guidance", "eta", "threshold")
 
 
+class CheckedOptions:
+    """Base class of options that are checked when they are given: a mistake is refused before torch is imported."""
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` for an option that is out of range or names something unknown."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class MachineOptions:
+class MachineOptions(CheckedOptions):
     """Device, and folder of the dataset's files."""
 
     device: str = flag("auto", "auto, cpu or cuda.")
     data_root: Path | str | None = flag(None, "Folder of the dataset's files; VFBENCH_DATA by default.")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.device not in DEVICES:
+            raise unknown("--device", self.device, DEVICES)
+
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions:
+class EvalOptions(CheckedOptions):
     """Options of a measurement; None and () mean the protocol's own."""
 
     protocol: str | None = flag(None, "Protocol; the dataset's own by default, else strict.")
@@ -44,9 +60,16 @@ class EvalOptions:
     )
     smoke: bool = flag(False, "A few clips through the whole path; not comparable.")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights not in WEIGHTS:
+            raise unknown("choice of --weights", self.weights, WEIGHTS)
+        for metric in self.metrics:
+            plugins.require("metric", plugins.parse(metric).name)
+
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
+class SamplingOptions(CheckedOptions):
     """Options of sampling clips from a model; None means the default of the model or the device."""
 
     model: str = flag("videofusion", "Model, e.g. videofusion or 'vdm(steps=50)'.")
@@ -60,6 +83,22 @@ class SamplingOptions:
     batch_size: int | Literal["auto"] = flag("auto", "Clips per network call; a clip changes by rounding at most.")
     dtype: str = flag("auto", "auto, float32 or bfloat16 (auto on a GPU).")
     checkpoint: Path | str | None = flag(None, "Folder that `train` wrote, or hub:owner/name[@revision].")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        plugins.require("model", plugins.parse(self.model).name)
+        plugins.require("dataset", plugins.parse(self.dataset).name)
+        if self.solver is not None and self.solver not in solver_options.SOLVERS:
+            raise unknown("solver", self.solver, solver_options.SOLVERS)
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"--steps {self.steps}: choose at least 1 sampling step")
+        if self.guidance is not None:
+            solver_options.check_guidance(self.guidance)
+        solver_options.check_threshold(self.threshold)
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise UserError(f"--batch-size {self.batch_size}: must be at least 1, or auto")
+        if self.dtype not in ("auto", *DTYPES):
+            raise unknown("--dtype", self.dtype, ["auto", *DTYPES])
 
     @property
     def sampling(self) -> dict[str, Any]:

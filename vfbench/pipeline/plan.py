@@ -25,6 +25,7 @@ from vfbench.protocol import protocol as protocols
 from vfbench.utils import device as devices
 from vfbench.utils import environment, files, memory
 from vfbench.utils.progress import format_duration
+from vfbench.utils.text import count
 
 EXTRA_DISK = 20_000_000  # bytes for samples, tables and what a file system takes for itself
 
@@ -50,7 +51,9 @@ class Plan:
 
     def describe(self) -> str:
         """The plan as lines to read."""
-        count, duration = len(self.requests), format_duration(self.cost.seconds * len(self.requests))
+        clips, duration = len(self.requests), format_duration(self.cost.seconds * len(self.requests))
+        chunks = count(-(-clips // self.chunk_size), "chunk")
+        evaluations = count(self.cost.evaluations, "evaluation")
         dataset, protocol, note = self.setup.dataset, self.setup.protocol, self.setup.note
         lines = {
             "run": str(self.folder),
@@ -58,9 +61,8 @@ class Plan:
             "dataset": f"{dataset.name}, {protocol.split}, at {dataset.shape}{f' ({note})' if note else ''}",
             "protocol": f"{protocol.id} ({protocol.name})" + ("" if protocol.comparable else ", not comparable"),
             "metrics": ", ".join(self.setup.metrics),
-            "clips": f"{count} in {-(-count // self.chunk_size)} chunks{self._unscored_frames()}, "
-            f"against {protocol.n_real} real ones",
-            "cost": f"{self.cost.flops_per_clip / 1e9:,.1f} GFLOP and {self.cost.evaluations} evaluations a clip",
+            "clips": f"{clips:,} in {chunks}{self._unscored_frames()}, against {protocol.n_real:,} real ones",
+            "cost": f"{self.cost.flops_per_clip / 1e9:,.1f} GFLOP and {evaluations} a clip",
             "time": f"at most {duration} on {self.device}, batches of {self.batch_size}",
             "disk": f"about {self.disk / 1e6:,.0f} MB",
         }
@@ -112,7 +114,7 @@ def _plan(options: RunOptions) -> Plan:
             "code": environment.code_version(),
         },
         options=environment.options_record(options, options.origins),
-        environment=environment.environment(device),
+        environment=environment.environment(device.type),
         chunk_size=chunk_size,
     )
     folder = Path(options.output or RUNS / f"{model.name}-{setup.dataset.name}-{specification.id[:8]}")

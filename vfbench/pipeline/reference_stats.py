@@ -21,7 +21,7 @@ from vfbench.clips.manifest import Manifest
 from vfbench.errors import UserError
 from vfbench.pipeline import eval_setup
 from vfbench.pipeline.eval_setup import EvalSetup
-from vfbench.pipeline.features import FeatureCollector, Real, real_features
+from vfbench.pipeline.features import FeatureCollector, RealFeatures, real_features
 from vfbench.pipeline.options import StatsOptions
 from vfbench.plugins import Spec
 from vfbench.utils import device as devices
@@ -77,7 +77,7 @@ def stats(spec: Spec, folder: Path | str, options: StatsOptions) -> WrittenStats
     return WrittenStats(output, tuple(files), tuple((name, line) for name, line in lines.items() if line))
 
 
-def _write(folder: Path, real: Real, draw: int, draws: int, metadata: Mapping[str, str]) -> list[Path]:
+def _write(folder: Path, real: RealFeatures, draw: int, draws: int, metadata: Mapping[str, str]) -> list[Path]:
     """Write the features of one draw, a file for each output of a network."""
     files = []
     for source, features in real.clips.items():
@@ -100,7 +100,7 @@ def _metadata(spec: Spec, setup: EvalSetup, real: Manifest, device: torch.device
         "clips_sha256": real.sha256,
         "note": setup.note,
         "code": code_version(),
-        "environment": json.dumps(environment(device).model_dump(), sort_keys=True),
+        "environment": json.dumps(environment(device.type).model_dump(), sort_keys=True),
     }
 
 

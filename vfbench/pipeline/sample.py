@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vfbench import video
 from vfbench.errors import UserError, unknown
-from vfbench.interfaces import Clips, ClipShape, Conditioning, Control, Request, Sampler
+from vfbench.interfaces import Clips, ClipShape, Conditioning, ReferenceSampler, Request, Sampler
 
 _PARTS: Mapping[str, Any] = {  # attributes of a sampler, and their types
     "sample": Callable,
@@ -42,7 +42,7 @@ def _no_sampler(name: str, why: str) -> UserError:
 
 def is_control(sampler: Sampler) -> bool:
     """True for a control, which reads real clips: a reference row in tables."""
-    return isinstance(sampler, Control) and sampler.reference
+    return isinstance(sampler, ReferenceSampler) and sampler.reference
 
 
 def sample(sampler: Sampler, batch: Sequence[Request]) -> Clips:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vfbench.errors import UserError
 from vfbench.interfaces import Groups, Metric, Score
-from vfbench.pipeline.features import Real, group_numbers
+from vfbench.pipeline.features import RealFeatures, group_numbers
 from vfbench.protocol.protocol import Protocol
 from vfbench.report.results import ScoreRecord
 
@@ -21,7 +21,7 @@ def scores(
     protocol: Protocol,
     metrics: Mapping[str, Metric],
     fake: Mapping[str, Tensor],
-    reals: Sequence[Real],
+    reals: Sequence[RealFeatures],
     sources: Sequence[Hashable],
 ) -> dict[str, ScoreRecord]:
     """Score of every metric, averaged over the draws of real clips.
@@ -48,7 +48,9 @@ def scores(
     return records
 
 
-def scored_tensors(fake: Mapping[str, Tensor], reals: Sequence[Real], sources: Sequence[Hashable]) -> dict[str, Tensor]:
+def scored_tensors(
+    fake: Mapping[str, Tensor], reals: Sequence[RealFeatures], sources: Sequence[Hashable]
+) -> dict[str, Tensor]:
     """Everything that scores are computed from, as named tensors, to compare two runs or to check a number.
 
     `fake.SOURCE` and `fake.groups` for the generated clips, `real.DRAW.SOURCE` and `real.DRAW.groups` for the real

@@ -99,7 +99,9 @@ def for_dataset(preset: Preset, dataset: str, settled: Mapping[str, Any] | None 
     return {**preset.values, **preset.instead, **overrides, **(settled or {})}
 
 
-def differences(ours: Preset | Mapping[str, Any], theirs: Preset | Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+def different_fields(
+    ours: Preset | Mapping[str, Any], theirs: Preset | Mapping[str, Any]
+) -> dict[str, tuple[str, str]]:
     """Fields in which two protocols differ, each with both values as text; only fields that both have are compared.
 
     A protocol is a preset, or the fields of a protocol such as a result records. A preset is compared with fields on

@@ -7,6 +7,7 @@ more sensitive than a look at two intervals.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,9 @@ from vfbench import plugins
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Better, Comparison, Groups, PairedMetric
 from vfbench.report.format import rounded
-from vfbench.report.results import SCORED_FILE, ProtocolRecord, Result, differences, load
+from vfbench.report.results import ALPHA, COMPARED_FILE, SCORED_FILE, ProtocolRecord, Result, describe_differences, load
+from vfbench.utils import files
 from vfbench.utils.tensor_files import read_tensors
-
-ALPHA = 0.05  # significance level
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,22 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> list[PairedResult]
     if unpaired := [name for name in metrics if name not in paired]:
         alternatives = ", ".join(paired) or "another"
         raise UserError(f"no paired test for {', '.join(unpaired)}: compare by {alternatives}")
-    return [
-        PairedResult(metric.title, metric.better, _compare(first.protocol, name, metric, features_a, features_b))
-        for name, metric in paired.items()
-    ]
+    comparisons = {
+        name: _compare(first.protocol, name, metric, features_a, features_b) for name, metric in paired.items()
+    }
+    for folder, other in ((Path(a), second), (Path(b), first)):
+        _store(folder, other, comparisons)
+    return [PairedResult(paired[name].title, paired[name].better, each) for name, each in comparisons.items()]
+
+
+def _store(folder: Path, other: Result, comparisons: Mapping[str, Comparison]) -> None:
+    """Keep the p-values beside the run: a table then prints a score in bold only where they show a difference."""
+    path = folder / COMPARED_FILE
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return
+    stored = files.read_json(path) if path.is_file() else {}
+    p_values = {name: comparison.p_value for name, comparison in comparisons.items()}
+    files.write_json(path, {**stored, other.run_id: {**stored.get(other.run_id, {}), **p_values}})
 
 
 def _require_paired(a: Result, b: Result) -> None:
@@ -83,7 +95,7 @@ def _require_paired(a: Result, b: Result) -> None:
     if a.protocol.id != b.protocol.id:
         raise UserError(
             f"the runs have different protocols, {a.protocol.id} and {b.protocol.id}: they differ in "
-            f"{differences(a.protocol, b.protocol)}; {runs}"
+            f"{describe_differences(a.protocol, b.protocol)}; {runs}"
         )
     if a.seed is None and not _same_prompts(a, b):
         raise UserError(

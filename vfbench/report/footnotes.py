@@ -6,7 +6,15 @@ import math
 from collections.abc import Sequence
 
 from vfbench.report.format import rounded
-from vfbench.report.results import ProtocolRecord, Result, differences
+from vfbench.report.results import ProtocolRecord, Result, describe_differences
+
+NETWORK_NOTES = {
+    "shapes_judge": "features by the judge, a small network trained on Moving Shapes in place of I3D, C3D and CLIP: "
+    "these numbers compare with no published ones",
+}
+METRIC_NOTES = {
+    "kvd": "KVD: squared maximum mean discrepancy; its scale is that of the feature network and of the kernel",
+}
 
 
 def caption(records: Sequence[Result], main: ProtocolRecord) -> str:
@@ -15,8 +23,9 @@ def caption(records: Sequence[Result], main: ProtocolRecord) -> str:
     return (
         f"Dataset {main_records[0].dataset}{_split_text(main)}, protocol {main.id} ({main.name}), "
         f"{_sample_sizes(main_records)}. "
-        "Value ± half the width of its 95 % interval, or [low, high] where lopsided; "
-        "floor: real clips against real clips at the same N; in italics: no model, for reference."
+        "Value ± half the width of its 95 % interval, or [low, high] where lopsided. Bold: better than every other "
+        "model beyond chance. Floor: real clips scored in place of generated ones, at the same N: no model can be "
+        "expected to do better. In italics: no model, for reference."
     )
 
 
@@ -26,6 +35,7 @@ def notes(records: Sequence[Result], labels: Sequence[str], main: ProtocolRecord
         *_protocol_notes(records, labels, main),
         *_network_notes(main),
         *_limit_notes(records, labels),
+        *(text for name, text in METRIC_NOTES.items() if any(name in record.scores for record in records)),
         *_metric_notes(records),
         *_run_notes(records, labels),
         *_cost_notes(records, labels),
@@ -54,7 +64,7 @@ def _protocol_notes(records: Sequence[Result], labels: Sequence[str], main: Prot
     """Differences of each row of another protocol from the main one."""
     return [
         f"† {label}: protocol {record.protocol.id} ({record.protocol.name}), {_sample_sizes([record])}; "
-        f"differs from {main.id} in {differences(record.protocol, main)}"
+        f"differs from {main.id} in {describe_differences(record.protocol, main)}"
         for record, label in zip(records, labels, strict=True)
         if record.protocol.id != main.id
     ]
@@ -63,7 +73,8 @@ def _protocol_notes(records: Sequence[Result], labels: Sequence[str], main: Prot
 def _network_notes(main: ProtocolRecord) -> list[str]:
     """Feature networks of a protocol, where it names more than a hash."""
     specs = [spec.partition(") ")[0].rstrip(")") + ")" for spec in main.extractors.values() if "(" in spec]
-    return [f"features by {', '.join(specs)}"] if specs else []
+    lines = [f"features by {', '.join(specs)}"] if specs else []
+    return [*lines, *(text for name, text in NETWORK_NOTES.items() if name in main.extractors)]
 
 
 def _limit_notes(records: Sequence[Result], labels: Sequence[str]) -> list[str]:
@@ -75,7 +86,9 @@ def _limit_notes(records: Sequence[Result], labels: Sequence[str]) -> list[str]:
             if score.slope and limit is not None and error is not None and math.isfinite(limit + error):
                 text = " ± ".join(rounded([limit, 1.96 * error], 1.96 * error))
                 limits.setdefault(score.title, []).append(f"{label} {text}")
-    return [f"{title} at infinite N: {', '.join(texts)}" for title, texts in limits.items()]
+    return [
+        f"{title} without the bias of few clips (at infinite N): {', '.join(texts)}" for title, texts in limits.items()
+    ]
 
 
 def _metric_notes(records: Sequence[Result]) -> list[str]:

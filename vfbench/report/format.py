@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vfbench.report.results import Result, ScoreRecord
+from vfbench.report.results import ALPHA, Result, ScoreRecord
 
 DASH = "—"
 
@@ -30,17 +30,18 @@ class Column(NamedTuple):
 def column(records: Sequence[Result], name: str, eligible: Sequence[bool]) -> Column:
     """Cells of metric `name`; only `eligible` rows may be the best, and they determine the number of digits.
 
-    A cell shows its own floor where the rows of its protocol differ in floor or number of clips.
+    The best is bold where it differs from every other eligible row beyond chance. A cell shows its own floor where the
+    rows of its protocol differ in floor or number of clips.
     """
     finest = _finest(records, name, eligible)
     floors = _floors(records, name, finest)
     scores = [record.scores.get(name) for record in records]
-    best = _best(scores, eligible)
+    best = _best(records, name, eligible)
     cells = []
-    for record, score, can_win in zip(records, scores, eligible, strict=True):
+    for record, score in zip(records, scores, strict=True):
         text = _format_score(score, finest) if score else DASH
         own_floor = f" (floor {_format_floor(score, finest)})" if score and not floors[record.protocol.id] else ""
-        cells.append(Cell(text + own_floor, can_win and score is not None and score.value == best))
+        cells.append(Cell(text + own_floor, record is best))
     return Column(cells, floors)
 
 
@@ -87,12 +88,22 @@ def _format_floor(score: ScoreRecord, finest: float) -> str:
     return rounded([score.floor], finest)[0] if math.isfinite(score.floor) else DASH
 
 
-def _best(scores: Sequence[ScoreRecord | None], eligible: Sequence[bool]) -> float:
-    """Best value of the eligible rows; NaN where fewer than two have a finite one."""
-    values = [score.value for score, can_win in zip(scores, eligible, strict=True) if score and can_win]
-    contenders = [value for value in values if math.isfinite(value)]
-    best_of = max if any(score and score.better == "higher" for score in scores) else min
-    return best_of(contenders) if len(contenders) > 1 else math.nan
+def _best(records: Sequence[Result], name: str, eligible: Sequence[bool]) -> Result | None:
+    """Eligible row that is better than every other beyond chance; None where there is none."""
+    rivals = [record for record, can_win in zip(records, eligible, strict=True) if can_win and name in record.scores]
+    rivals = [record for record in rivals if math.isfinite(record.scores[name].value)]
+    if len(rivals) < 2:
+        return None
+    sign = -1 if rivals[0].scores[name].better == "higher" else 1
+    best = min(rivals, key=lambda record: sign * record.scores[name].value)
+    return best if all(_differ(best, record, name) for record in rivals if record is not best) else None
+
+
+def _differ(a: Result, b: Result, name: str) -> bool:
+    """True where two scores differ beyond chance: by their paired test if one was made, else by their intervals."""
+    if (p_value := a.paired_p_value(b, name)) is not None:
+        return p_value < ALPHA
+    return a.scores[name].high < b.scores[name].low or b.scores[name].high < a.scores[name].low
 
 
 def _format_score(score: ScoreRecord, finest: float) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from vfbench.errors import GateFailed, UserError, unknown
 from vfbench.interfaces import Better
 from vfbench.report.format import rounded
-from vfbench.report.results import NOT_COMPARABLE, Result, ScoreRecord, differences
+from vfbench.report.results import NOT_COMPARABLE, Result, ScoreRecord, describe_differences
 
 EXAMPLES = "write METRIC:+AMOUNT or METRIC:-AMOUNT, e.g. fvd:+5% (of the baseline), fvd:+0.5 (absolute) or is:-3%"
 RULE = re.compile(r"(?P<metric>[^\s:]+)\s*:\s*(?P<sign>[+-])(?P<amount>\d+(\.\d+)?(e-?\d{1,2})?)\s*(?P<percent>%?)")
@@ -91,7 +91,7 @@ def _require_same_protocol(result: Result, baseline: Result) -> None:
     if ours.id != theirs.id:
         raise UserError(
             f"the result has protocol {ours.id} ({result.label}) and the baseline "
-            f"{theirs.id} ({baseline.label}): they differ in {differences(ours, theirs)}. "
+            f"{theirs.id} ({baseline.label}): they differ in {describe_differences(ours, theirs)}. "
             f"Repeat one of the runs under the protocol of the other"
         )
 

@@ -1,15 +1,19 @@
-"""Render a `vfbench.report.table.Table` as Markdown, LaTeX, CSV or a pandas frame."""
+"""Render a `vfbench.report.table.Table` as Markdown, HTML, LaTeX, CSV, a pandas frame, or for a terminal."""
 
 from __future__ import annotations
 
+import html
 import re
 import textwrap
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from vfbench.report.format import DASH, Cell
 from vfbench.report.results import NOT_COMPARABLE
 from vfbench.report.table import Row, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Group
 
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
@@ -22,6 +26,8 @@ LATEX = str.maketrans(
 
 def to_frame(table: Table) -> pd.DataFrame:
     """Scores at full precision, one row per model and metric; a score that a run lacks has no row."""
+    import pandas as pd
+
     rows = [
         {
             **{"model": row.label, "dataset": record.dataset, "protocol": record.protocol.id, "metric": name},
@@ -41,16 +47,16 @@ def to_csv(table: Table) -> str:
     return to_frame(table).to_csv(index=False, na_rep="nan", lineterminator="\n")
 
 
-def to_markdown(table: Table) -> str:
-    """Pipe table with aligned columns, readable in a terminal too; caption and notes below."""
+def to_markdown(table: Table, width: int = 100) -> str:
+    """Pipe table with aligned columns, readable in a terminal too; caption and notes below, folded at `width`."""
     grid = [list(table.header), *([_markdown_label(row), *map(_markdown_cell, row.cells)] for row in table.rows)]
     widths = [max(len(line[i]) for line in grid) for i in range(len(table.header))]
     lines = [
         "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in grid
     ]
     rule = "|" + "|".join([":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
-    notes = [textwrap.fill(note, 100, initial_indent="- ", subsequent_indent="  ") for note in table.notes]
-    below = ["", textwrap.fill(table.caption, 100), *([""] if notes else []), *notes]
+    notes = [textwrap.fill(note, width, initial_indent="- ", subsequent_indent="  ") for note in table.notes]
+    below = ["", textwrap.fill(table.caption, width), *([""] if notes else []), *notes]
     return "\n".join([lines[0], rule, *lines[1:], *below]) + "\n"
 
 
@@ -63,6 +69,45 @@ def _markdown_label(row: Row) -> str:
 
 def _markdown_cell(cell: Cell) -> str:
     return f"**{cell.text}**" if cell.best else f"{cell.text}  "  # two blanks, as wide as the asterisks of bold
+
+
+def to_html(table: Table) -> str:
+    """HTML table with caption and notes; the best scores are bold."""
+    header = "".join(f"<th>{html.escape(text)}</th>" for text in table.header)
+    rows = "".join(f"<tr>{_html_label(row)}{''.join(map(_html_cell, row.cells))}</tr>" for row in table.rows)
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
+    caption = f"<caption>{html.escape(table.caption)}</caption>"
+    return f"<table>{caption}<thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table><ul>{notes}</ul>"
+
+
+def _html_label(row: Row) -> str:
+    label = html.escape(f"{row.label} {row.mark}".rstrip())
+    return f"<th>{label if row.kind == 'model' else f'<i>{label}</i>'}</th>"
+
+
+def _html_cell(cell: Cell) -> str:
+    text = html.escape(cell.text)
+    return f"<td>{f'<b>{text}</b>' if cell.best else text}</td>"
+
+
+def to_rich(table: Table) -> Group:
+    """Table for a terminal, with caption and notes folded at its width."""
+    from rich import box
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, text in enumerate(table.header):
+        grid.add_column(Text(text), justify="right" if i else "left", no_wrap=i > 0)
+    for previous, row in zip((None, *table.rows), table.rows, strict=False):
+        if previous and previous.kind == "model" and row.kind != "model":
+            grid.add_section()
+        label = Text(f"{row.label} {row.mark}".rstrip(), style="" if row.kind == "model" else "italic")
+        grid.add_row(label, *(Text(cell.text, style="bold" if cell.best else "") for cell in row.cells))
+    notes = [Padding(Text(f"- {note}"), (0, 0, 0, 0)) for note in table.notes]
+    return Group(grid, Text(table.caption), *notes)
 
 
 def to_latex(table: Table) -> str:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
 
@@ -20,11 +20,16 @@ from vfbench.protocol import presets
 from vfbench.utils import files
 from vfbench.utils.environment import Environment
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SCHEMA: Literal[1] = 1
 NOT_COMPARABLE = "not comparable"
+ALPHA = 0.05  # significance level of comparisons
 RUN_COMMAND = "python -m vfbench run --model NAME --dataset NAME"
 ARROWS: Mapping[Better, str] = {"lower": "↓", "higher": "↑"}
 SCORED_FILE = "scored.safetensors"  # features that the scores of a run were computed from
+COMPARED_FILE = "comparisons.json"  # paired tests of a run with others: run id, metric, p-value
 
 # JSON has no NaN and no infinity: a number that is not finite is null, and null is read as NaN.
 Number = Annotated[
@@ -156,6 +161,13 @@ class Result(Record):
     note: str = ""
     fake: GivenRecord | None = None
 
+    def paired_p_value(self, other: Result, metric: str) -> float | None:
+        """p-value of the paired test with another run, None where `vfbench compare` has not made it."""
+        path = Path(self.run_dir) / COMPARED_FILE
+        stored = files.read_json(path) if self.run_dir and path.is_file() else {}
+        p_value: float | None = stored.get(other.run_id, {}).get(metric)
+        return p_value
+
     @property
     def label(self) -> str:
         """Run folder, or the model's name where no folder is recorded."""
@@ -164,6 +176,18 @@ class Result(Record):
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values, with the fields that were set."""
         return {"schema": SCHEMA, **super().to_json()}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Scores at full precision, one row per metric."""
+        from vfbench.report.table import build
+
+        return build([self], allow_mixed=True).to_frame()
+
+    def _repr_html_(self) -> str:
+        """HTML table, as a notebook shows it."""
+        from vfbench.report.table import build
+
+        return build([self], allow_mixed=True)._repr_html_()
 
     def write(self, path: Path) -> None:
         """Write the result as JSON in one atomic step."""
@@ -181,9 +205,9 @@ def load(paths: Iterable[str | Path]) -> list[Result]:
 
 def _read(file: Path) -> Result:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MissingData(f"no results at {file} ({error.strerror}): make them with `{RUN_COMMAND}`") from error
+        content = json.loads(files.read_text(file))
+    except MissingData as error:
+        raise MissingData(f"no results: {error}; make them with `{RUN_COMMAND}`") from error
     except (ValueError, RecursionError) as error:
         raise MissingData(f"{file} is not valid JSON ({error}): make it again with `{RUN_COMMAND}`") from error
     try:
@@ -204,7 +228,7 @@ def _first_problem(error: ValidationError) -> str:
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
 
 
-def differences(ours: ProtocolRecord, theirs: ProtocolRecord, limit: int = 4) -> str:
+def describe_differences(ours: ProtocolRecord, theirs: ProtocolRecord, limit: int = 4) -> str:
     """First `limit` fields in which two protocols differ, as `field ours vs theirs`, for a message."""
     left, right = (dict(presets.flatten({**presets.DEFAULTS, **record.to_json()})) for record in (ours, theirs))
     keys = [key for key in {**left, **right} if key not in ("id", "name", "comparable")]

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from vfbench.errors import UserError
-from vfbench.report import footnotes as notes
-from vfbench.report import format as cells
-from vfbench.report.format import DASH, Cell, Column
+from vfbench.report import footnotes
+from vfbench.report.format import DASH, Cell, Column, column
 from vfbench.report.results import (
     ARROWS,
     NOT_COMPARABLE,
@@ -23,8 +22,11 @@ from vfbench.report.results import (
     ProtocolRecord,
     Result,
     ScoreRecord,
-    differences,
+    describe_differences,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,36 @@ class Table:
     notes: tuple[str, ...]
     records: tuple[Result, ...]
 
+    def to_frame(self) -> pd.DataFrame:
+        """Scores at full precision, one row per model and metric; a score that a run lacks has no row."""
+        from vfbench.report import render
+
+        return render.to_frame(self)
+
+    def to_markdown(self) -> str:
+        """Pipe table with caption and notes, readable in a terminal too."""
+        from vfbench.report import render
+
+        return render.to_markdown(self)
+
+    def to_latex(self) -> str:
+        """LaTeX table with caption and notes, for the package booktabs."""
+        from vfbench.report import render
+
+        return render.to_latex(self)
+
+    def to_csv(self) -> str:
+        """`to_frame` as CSV with a header; reading it restores the same numbers to the last bit."""
+        from vfbench.report import render
+
+        return render.to_csv(self)
+
+    def _repr_html_(self) -> str:
+        """HTML table, as a notebook shows it."""
+        from vfbench.report import render
+
+        return render.to_html(self)
+
 
 def build(results: Sequence[Result], *, allow_mixed: bool = False) -> Table:
     """Put results side by side, one row each.
@@ -61,12 +93,12 @@ def build(results: Sequence[Result], *, allow_mixed: bool = False) -> Table:
     records = sorted(results, key=lambda record: record.reference)
     labels, marks = _labels(records), [_mark(record, main) for record in records]
     eligible = [not record.reference and not mark for record, mark in zip(records, marks, strict=True)]
-    columns = [cells.column(records, name, eligible) for name in metrics]
+    columns = [column(records, name, eligible) for name in metrics]
     return Table(
         header=("model", *(f"{score.title} {ARROWS[score.better]}" for score in metrics.values())),
         rows=(*_rows(records, labels, marks, columns), *_floor_rows(records, marks, columns)),
-        caption=notes.caption(records, main),
-        notes=notes.notes(records, labels, main),
+        caption=footnotes.caption(records, main),
+        notes=footnotes.notes(records, labels, main),
         records=tuple(records),
     )
 
@@ -122,7 +154,7 @@ def _mixed_error(results: Sequence[Result], main: ProtocolRecord) -> UserError:
         mark = "" if protocol.comparable else f", {NOT_COMPARABLE}"
         lines.append(f"  protocol {protocol.id} ({protocol.name}{mark}): {', '.join(runs)}")
         if protocol.id != main.id:
-            lines.append(f"    differs from {main.id} in {differences(protocol, main)}")
+            lines.append(f"    differs from {main.id} in {describe_differences(protocol, main)}")
     lines.append("repeat them under one full protocol, or show them together, marked, with --allow-mixed")
     return UserError("\n".join(lines))
 

@@ -31,11 +31,11 @@ from vfbench.plugins import Spec
 from vfbench.protocol.protocol import SPLITS, Measure, RealSplit
 from vfbench.protocol.resolve import Rules, resolve_rules
 from vfbench.report.results import ProtocolRecord, ScoreRecord
-from vfbench.scoring.given_clips import HASH, Bytes, GivenClips, read_captions, require_fit
+from vfbench.scoring.given_clips import HASH, Bytes, GivenClips, clip_captions, require_fit
 from vfbench.scoring.job import ScorePlan, default_name, folder_and_specification, given_record
 from vfbench.scoring.options import ScoreOptions
 from vfbench.utils import device as devices
-from vfbench.utils import tensor_files
+from vfbench.utils import files
 
 CACHE_CHUNK = 256  # clips whose features are kept together: an interrupted score loses no more
 ELSEWHERE = "made elsewhere: what the clips were asked to show, and how they became bytes, is as given"
@@ -53,7 +53,7 @@ def plan(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
         raise UserError(
             f"{features_side.root} holds features and {fake.root} clips: give clips on both sides, or features"
         )
-    captions = read_captions(
+    captions = clip_captions(
         fake, Path(options.prompts) if options.prompts else None, listed=options.listing is not None
     )
     metrics, left_out = _metrics(options.metrics, original.measures, captioned=bool(captions))
@@ -68,7 +68,7 @@ def plan(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
     determines = {"fake": clips.fingerprint, "protocol": setup.protocol.to_json()}
     folder, specification = folder_and_specification(options, fake, device, determines)
     require_outside_dataset(folder, setup.dataset)
-    caption_hash = tensor_files.digest(captions) if captions else None
+    caption_hash = files.json_digest(captions) if captions else None
     return ScorePlan(
         folder=folder,
         specification=specification,

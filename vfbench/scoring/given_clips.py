@@ -16,10 +16,18 @@ from typing import Any
 
 import torch
 
-from vfbench import clips as folders
 from vfbench import plugins
-from vfbench.clips import ClipFolder
-from vfbench.clips.caption_file import read_captions as read_caption_file
+from vfbench.clips import (
+    ClipFolder,
+    class_caption,
+    content_hash,
+    decoder_versions,
+    natural_key,
+    read_clips,
+    resolution,
+    too_short,
+)
+from vfbench.clips.caption_file import read_captions
 from vfbench.clips.text import first_few
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, ClipShape, Features, Request, Split, WeightStatus
@@ -95,31 +103,31 @@ class GivenClips:
     def fingerprint(self) -> str:
         """SHA-256 of the clips, their captions, the decoder and which frames are taken."""
         frames = f"{self.shape}/{self._protocol.fake_stride}/{self._protocol.drop_first}"
-        parts = [frames, folders.decoder_versions(self.folder), self.content_hash, *self._captions]
+        parts = [frames, decoder_versions(self.folder), self.content_hash, *self._captions]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @cached_property
     def content_hash(self) -> str:
         """`vfbench.clips.content_hash` of the clips."""
-        return folders.content_hash(self.folder)
+        return content_hash(self.folder)
 
 
-def read_captions(folder: ClipFolder, prompts: Path | None, *, listed: bool) -> tuple[str, ...]:
+def clip_captions(folder: ClipFolder, prompts: Path | None, *, listed: bool) -> tuple[str, ...]:
     """The caption of each clip: its prompt, else the name of its class; empty without either.
 
     With `listed`, a list names the clips that count, so the file may hold prompts of others. Raises `MissingData`
     naming a clip without a prompt, or a prompt without a clip: that clip would be missing from the score.
     """
     if prompts is None:
-        return tuple(folders.class_caption(entry.class_name) for entry in folder.entries) if folder.classes else ()
-    captions = read_caption_file(prompts, "prompt")
+        return tuple(class_caption(entry.class_name) for entry in folder.entries) if folder.classes else ()
+    captions = read_captions(prompts, "prompt")
     names = [entry.name for entry in folder.entries]
     if uncaptioned := [name for name in names if name not in captions]:
         raise MissingData(
             f"{prompts}: no prompt for {len(uncaptioned):,} of {len(names):,} clips: {first_few(uncaptioned)}; "
             "write a line for each: its path below the folder, a tab, the prompt"
         )
-    if (missing := sorted(captions.keys() - set(names), key=folders.natural_key)) and not listed:
+    if (missing := sorted(captions.keys() - set(names), key=natural_key)) and not listed:
         raise MissingData(
             f"{prompts}: {len(missing):,} prompts are of clips that {folder.root} does not hold: {first_few(missing)}; "
             "make these clips, or name those that count by --list FILE"
@@ -133,7 +141,7 @@ def require_fit(folder: ClipFolder, protocol: Protocol, real: Spec) -> None:
     The message names the option of the dataset `real` that gives real clips of that resolution. Also raises the errors
     of reading the first clip: `MissingData` for damage, `UserError` for bytes that are all 0 or 1.
     """
-    height, width = folders.resolution(folder)
+    height, width = resolution(folder)
     if (height, width) != (protocol.height, protocol.width):
         actual = {"height": height, "width": width, **({"geometry": "squash"} if height != width else {})}
         raise UserError(
@@ -142,7 +150,7 @@ def require_fit(folder: ClipFolder, protocol: Protocol, real: Spec) -> None:
             f"{_real_like(real, actual)}"
         )
     stride, drop_first = protocol.fake_stride, protocol.drop_first
-    if short := folders.too_short(folder, frames=protocol.frames, stride=stride, drop_first=drop_first):
+    if short := too_short(folder, frames=protocol.frames, stride=stride, drop_first=drop_first):
         need = frames_needed(protocol.frames, stride, drop_first)
         raise UserError(
             f"{folder.root}: {len(short):,} of {len(folder):,} clips have fewer than the {need} frames that protocol "
@@ -154,7 +162,7 @@ def require_fit(folder: ClipFolder, protocol: Protocol, real: Spec) -> None:
 def _scored_frames(folder: ClipFolder, indices: Sequence[int], protocol: Protocol) -> Clips:
     """The frames of generated clips that a protocol scores, uint8 (B, T, 3, H, W)."""
     stride, drop_first = protocol.fake_stride, protocol.drop_first
-    return folders.read_clips(folder, indices, frames=protocol.frames, stride=stride, drop_first=drop_first)
+    return read_clips(folder, indices, frames=protocol.frames, stride=stride, drop_first=drop_first)
 
 
 def _real_like(real: Spec, options: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from vfbench.protocol.resolve import resolve_rules
 from vfbench.report.results import ProtocolRecord, ScoreRecord
 from vfbench.scoring.job import ScorePlan, default_name, folder_and_specification, given_record
 from vfbench.scoring.options import ScoreOptions
-from vfbench.utils import tensor_files
+from vfbench.utils import files
 
 DEFAULT_METRICS = ("fvd", "kvd")
 SAME_FILES = "real and generated features are the same files"
@@ -115,7 +115,7 @@ def _protocol(specs: Mapping[str, str], real: ClipFolder, count: int) -> Protoco
         "measures": {name: {"metric": spec, "source": "unknown.features"} for name, spec in specs.items()},
         "extractors": {"unknown": "whatever made the features"},
     }
-    return ProtocolRecord.model_validate({"id": tensor_files.digest(known)[:12], "name": "features", **known})
+    return ProtocolRecord.model_validate({"id": files.json_digest(known)[:12], "name": "features", **known})
 
 
 def _compute(metrics: Mapping[str, Metric], fake: Tensor, real: Tensor, folder: RunFolder) -> dict[str, ScoreRecord]:

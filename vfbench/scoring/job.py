@@ -51,7 +51,7 @@ def folder_and_specification(
     specification = Specification(
         determines={**determines, "device": device.type, "code": environment.code_version()},
         options=environment.options_record(options, options.origins),
-        environment=environment.environment(device),
+        environment=environment.environment(device.type),
     )
     folder = Path(options.output or RUNS / f"score-{default_name(fake)}-{specification.id[:8]}")
     if fake.root.is_dir() and folder.resolve().is_relative_to(fake.root.resolve()):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from vfbench.interfaces import Clips, Conditioning, Dataset, derive_seed
-from vfbench.training.options import CropOptions, RandomCropDataset, TrainOptions
+from vfbench.training.clip_sampling import CropOptions, RandomCropDataset
+from vfbench.training.options import TrainOptions
 
 
 class Batch(NamedTuple):

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vfbench import plugins
 from vfbench.diffusion import sampler
@@ -113,8 +112,8 @@ def _advice_on(
 
 
 def _uses_diffusion_sampler(model: Spec) -> bool:
-    module = plugins.module("model", model.name)
-    return plugins.defines("model", model.name, "create") and module.build.__module__ == sampler.__name__
+    build = plugins.plugin_function("model", model.name, "build")
+    return plugins.defines("model", model.name, "create") and build.__module__ == sampler.__name__
 
 
 def _training_dataset(dataset: Spec, protocol_dataset: Spec) -> Spec:
@@ -139,7 +138,7 @@ def _train_command(model: Spec, data: Dataset, dataset: Spec, root: str | None, 
         return f"None of its presets fits clips of that shape: see python -m vfbench show model {model.name}"
     chosen = SMOKE_RECIPE if smoke else recipe(size.preset)
     output = f"runs/train-{model.name}-{dataset.name}"
-    options: dict[str, Any] = {"model": trained_model, "dataset": dataset, **({"data-root": root} if root else {})}
+    options: dict[str, object] = {"model": trained_model, "dataset": dataset, **({"data-root": root} if root else {})}
     options |= {"preset": size.preset, "steps": chosen.steps, "batch-size": chosen.batch_size, "output": output}
     flags = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     command = shlex.join(["python", "-m", "vfbench", "train", *flags])
@@ -156,7 +155,7 @@ def _fitting_presets(model: Spec, data: Dataset) -> Iterator[Size]:
     presets = plugins.constants("model", model.name).presets
     for preset in sorted(presets, key=lambda name: _side_distance(recipe(name).side, side)):
         with suppress(UserError):
-            yield match_flops.describe(model.name, preset, data, model.options)
+            yield match_flops.describe(model, preset, data)
 
 
 def _side_distance(preset_side: int, side: int) -> tuple[bool, int]:

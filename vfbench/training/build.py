@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ from vfbench.diffusion.model import DiffusionModel, ModelConfig, require_unchang
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset
 from vfbench.plugins import Spec
-from vfbench.training import match_flops as matching
+from vfbench.training import match_flops as equal_compute
 from vfbench.training.distributed import is_main_process
-from vfbench.utils import checkpoint, tensor_files
+from vfbench.utils import checkpoint, console, tensor_files
 
 
 def prepare_training(
@@ -27,43 +25,44 @@ def prepare_training(
     preset: str,
     *,
     seed: int = 0,
-    data_root: Path | None = None,
+    data_root: Path | str | None = None,
     match_flops: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    base_init: str | None = None,
+    base_from: str | None = None,
 ) -> tuple[DiffusionModel, Dataset]:
     """Untrained model and dataset by name; the initial weights depend on `seed` alone.
 
-    `model` may have options of its `create`, such as `videofusion(lam=0.3)`; `options` adds more, and its None values
-    are ignored. `match_flops` names a reference (`vdm` or `vdm:small`): the preset's widths are scaled until a clip
-    costs as many FLOPs. Raises `UserError` for an unknown name or option, or a clip shape that the model cannot take.
+    `model` may have options of its `create`, such as `videofusion(lam=0.3)`; `base_init` and `base_from` are two of
+    them. `match_flops` names a reference (`vdm` or `vdm:small`): the preset's widths are scaled until a clip costs as
+    many FLOPs. Raises `UserError` for an unknown name or option, or a clip shape that the model cannot take.
     """
     spec = plugins.parse(model)
     if not plugins.defines("model", spec.name, "create"):
-        raise UserError(f"'{spec.name}' cannot be trained; these can: {', '.join(matching.trainable())}")
-    model_options = _model_options(spec, options or {})
+        raise UserError(f"'{spec.name}' cannot be trained; these can: {', '.join(equal_compute.trainable())}")
+    spec = _with_flags(spec, {"base_init": base_init, "base_from": base_from})
     data: Dataset = plugins.load(
         "dataset", plugins.parse(dataset).merged({"root": str(data_root) if data_root else None})
     )
-    size = matching.describe(spec.name, preset, data, model_options)
+    size = equal_compute.describe(spec, preset, data)
     if match_flops is not None:
-        before, reference = size, matching.reference(match_flops, data, preset)
-        size = matching.match(spec.name, preset, data, reference, options=model_options)
+        before, reference = size, equal_compute.reference(match_flops, data, preset)
+        size = equal_compute.match(spec, preset, data, reference)
         _print_match(before, size, reference)
     torch.manual_seed(seed)
-    return matching.create(size, data), data
+    return equal_compute.create(size, data), data
 
 
-def _model_options(spec: Spec, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of `create` from the model's spec and the command-line flags, checked before the dataset is read."""
+def _with_flags(spec: Spec, flags: dict[str, str | None]) -> Spec:
+    """Model with the options of the command line added, checked before the dataset is read."""
     known = plugins.options("model", spec.name, "create")
     for name, value in flags.items():
         if value is not None and name not in known:
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag} {value}: {spec.name} has no option {name}; it has {', '.join(known) or 'none'}")
-    return plugins.validated_options("model", spec.merged(flags), "create")
+    return Spec(spec.name, plugins.validated_options("model", spec.merged(flags), "create"))
 
 
-def _print_match(before: matching.Size, after: matching.Size, reference: matching.Size) -> None:
+def _print_match(before: equal_compute.Size, after: equal_compute.Size, reference: equal_compute.Size) -> None:
     """Print the cost of the preset, the matched preset and the reference to stderr, in the main process."""
     sizes = {"preset": before, "matched": after, f"{reference.model} {reference.preset}": reference}
     width = max(map(len, sizes))
@@ -71,7 +70,7 @@ def _print_match(before: matching.Size, after: matching.Size, reference: matchin
         training_flops = training_flops_or_none(size.meta_model)
         training = "not counted" if training_flops is None else f"{training_flops / 1e9:,.2f}"
         cost = f"{size.flops_per_clip / 1e9:,.2f} GFLOP to sample a clip, {training} to train on one"
-        print(f"{name:<{width}}  {cost}, {size.parameters:,} parameters", file=sys.stderr)
+        console.info(f"{name:<{width}}  {cost}, {size.parameters:,} parameters")
 
 
 def load_initial_weights(model: DiffusionModel, source: Path | str) -> str:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -37,21 +36,29 @@ _PRETRAINED_OPTION = "base_from"  # model option that names a pretrained part
 class Size:
     """Cost of a preset for clips of one shape.
 
-    `options` are all options of the model, `user_options` those given by the user. `flops_per_clip` and `evaluations`
-    of the network are for the default sampling steps and guidance; a multiply-add counts two FLOPs. `reference` names
-    the model and preset whose FLOPs a scaled preset matches. `meta_model` is the model on the meta device.
+    `spec` is the model with the options that the user gave. `flops_per_clip` and `evaluations` of the network are for
+    the default sampling steps and guidance; a multiply-add counts two FLOPs. `config` has all options. `reference`
+    names the model and preset whose FLOPs a scaled preset matches. `meta_model` is the model on the meta device.
     """
 
-    model: str
+    spec: Spec
     preset: str
-    options: Mapping[str, Any]
-    shape: ClipShape
+    config: ModelConfig
     parameters: int
     flops_per_clip: int
     evaluations: int
     meta_model: DiffusionModel = field(repr=False, compare=False)
-    user_options: Mapping[str, Any] = field(default_factory=dict)
     reference: str = ""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.spec.name
+
+    @property
+    def shape(self) -> ClipShape:
+        """Shape of the clips."""
+        return self.config.shape
 
     @functools.cached_property
     def training_flops(self) -> int:
@@ -73,14 +80,14 @@ def trainable() -> list[str]:
     return [name for name in plugins.names("model") if plugins.defines("model", name, "create")]
 
 
-def describe(model: str, preset: str, dataset: Dataset, options: Mapping[str, Any] | None = None) -> Size:
-    """Size of a preset for a dataset's clips, with `options` of the model, such as `{"lam": 0.3}`.
+def describe(model: Spec | str, preset: str, dataset: Dataset) -> Size:
+    """Size of a preset of a model, such as `videofusion(lam=0.3)`, for a dataset's clips.
 
     Raises `UserError` for an unknown name, a model without presets, or a preset that clips of this shape do not fit.
     With a pretrained part it also raises the errors of reading that.
     """
-    user_options = dict(options or {})
-    return _measure(model, _meta_model(model, preset, dataset, user_options), user_options)
+    spec = plugins.parse(model) if isinstance(model, str) else model
+    return _measure(spec, _meta_model(spec, preset, dataset))
 
 
 def reference(text: str, dataset: Dataset, preset: str) -> Size:
@@ -91,41 +98,33 @@ def reference(text: str, dataset: Dataset, preset: str) -> Size:
     named = re.fullmatch(r"(?P<model>.*[^:]):(?P<preset>[\w.-]+)", text.strip(), re.DOTALL)
     try:
         spec = plugins.parse(named["model"] if named else text)
-        return describe(spec.name, named["preset"] if named else preset, dataset, spec.options)
+        return describe(spec, named["preset"] if named else preset, dataset)
     except UserError as error:
         raise type(error)(f"reference '{text}': {error} (write MODEL or MODEL:PRESET, such as vdm:small)") from error
 
 
-def match(
-    model: str,
-    preset: str,
-    dataset: Dataset,
-    reference: Size,
-    *,
-    tolerance: float = TOLERANCE,
-    options: Mapping[str, Any] | None = None,
-) -> Size:
+def match(model: Spec | str, preset: str, dataset: Dataset, reference: Size, *, tolerance: float = TOLERANCE) -> Size:
     """Preset with its widths scaled until its FLOPs a clip differ from the reference's by at most `tolerance`.
 
     Widths are the numbers in an option `channels` (a list), `width` or `hidden`, at any depth. All are multiplied by
     one factor and rounded to multiples of eight; a `width` beside `heads` gives each head a multiple of eight. Where
     that is too coarse, single widths then move step by step, by a quarter at most. Depths, patches and the size of the
     conditioning embedding stay. The search aims at a third of the tolerance, so that two models matched to the
-    same reference are equal as well. `options` as in `describe`.
+    same reference are equal as well.
 
     Raises `UserError` with the nearest FLOPs where the tolerance is out of reach, and for a model with a pretrained
     part, whose widths are fixed.
     """
-    user_options = dict(options or {})
-    if user_options.get(_PRETRAINED_OPTION) is not None:
+    spec = plugins.parse(model) if isinstance(model, str) else model
+    if (pretrained := spec.options.get(_PRETRAINED_OPTION)) is not None:
         raise UserError(
-            f"{model} has a pretrained part, {user_options[_PRETRAINED_OPTION]}, whose widths cannot be scaled: "
+            f"{spec.name} has a pretrained part, {pretrained}, whose widths cannot be scaled: "
             f"leave out {_PRETRAINED_OPTION}, or compare without --match-flops"
         )
-    meta_model = _meta_model(model, preset, dataset, user_options)
+    meta_model = _meta_model(spec, preset, dataset)
     multiples = width_search.width_multiples(meta_model.config.options)
     if not multiples:
-        raise UserError(f"preset '{preset}' of {model} has no `channels`, `width` or `hidden` that could be scaled")
+        raise UserError(f"preset '{preset}' of {spec.name} has no `channels`, `width` or `hidden` that could be scaled")
 
     def scaled(widths: Widths) -> DiffusionModel:
         options = width_search.with_widths(meta_model.config.options, dict(zip(multiples, widths, strict=True)))
@@ -133,14 +132,14 @@ def match(
 
     @functools.cache
     def error(widths: Widths) -> float:
-        return math.log(_sampling_cost(model, scaled(widths))[0] / reference.flops_per_clip)
+        return math.log(_sampling_cost(spec.name, scaled(widths))[0] / reference.flops_per_clip)
 
     before = {path: int(width_search.get_option(meta_model.config.options, path)) for path in multiples}
     widths = width_search.search(before, multiples, error, math.log1p(tolerance / 3))
-    size = _measure(model, scaled(widths), user_options)
+    size = _measure(spec, scaled(widths))
     if abs(size.flops_per_clip / reference.flops_per_clip - 1) > tolerance:
         raise UserError(
-            f"{model} {preset} cannot be scaled to the {reference.flops_per_clip / 1e9:,.2f} GFLOP a clip of "
+            f"{spec.name} {preset} cannot be scaled to the {reference.flops_per_clip / 1e9:,.2f} GFLOP a clip of "
             f"{reference.model} {reference.label} within {tolerance:.1%}: the nearest is "
             f"{size.flops_per_clip / 1e9:,.2f}; choose another preset"
         )
@@ -150,12 +149,9 @@ def match(
 def create(size: Size, dataset: Dataset) -> DiffusionModel:
     """Untrained model of that size; torch's global generator draws its initial weights."""
     if not size.reference:
-        options = plugins.validated_options("model", Spec(size.model, size.user_options), "create")
-        return _require_diffusion_model(
-            size.model, _trainable_module(size.model).create(dataset, size.preset, **options)
-        )
-    meta_model = _meta_model(size.model, size.preset, dataset, size.user_options)
-    return type(meta_model)(replace(meta_model.config, preset=size.label, options=size.options))
+        options = plugins.validated_options("model", size.spec, "create")
+        return _require_diffusion_model(size.model, _create_function(size.model)(dataset, size.preset, **options))
+    return type(size.meta_model)(replace(size.config, preset=size.label))
 
 
 def dataset_for(model: str, preset: str, dataset: str | None = None, root: Path | str | None = None) -> Dataset:
@@ -173,36 +169,35 @@ def dataset_for(model: str, preset: str, dataset: str | None = None, root: Path 
 
 
 def _presets(model: str) -> Mapping[str, Mapping[str, Any]]:
-    _trainable_module(model)
+    _create_function(model)  # raises where there is none
     return plugins.constants("model", model).presets
 
 
 # Counting.
 
 
-def _meta_model(model: str, preset: str, dataset: Dataset, user_options: Mapping[str, Any]) -> DiffusionModel:
+def _meta_model(spec: Spec, preset: str, dataset: Dataset) -> DiffusionModel:
     """Model of a preset on the meta device; raises `UserError` where the preset does not fit the dataset."""
-    module = _trainable_module(model)
-    options = plugins.validated_options("model", Spec(model, user_options), "create")
+    model, create_model = spec.name, _create_function(spec.name)
+    options = plugins.validated_options("model", spec, "create")
     try:
-        if user_options.get(_PRETRAINED_OPTION) is None:
+        if spec.options.get(_PRETRAINED_OPTION) is None:
             with _meta_weights():
-                return _require_diffusion_model(model, module.create(dataset, preset, **options)).to("meta")
+                return _require_diffusion_model(model, create_model(dataset, preset, **options)).to("meta")
         with torch.random.fork_rng(devices=[]):  # reads the pretrained weights, which no meta tensor can hold
-            loaded = _require_diffusion_model(model, module.create(dataset, preset, **options))
+            loaded = _require_diffusion_model(model, create_model(dataset, preset, **options))
         return _build_meta(type(loaded), loaded.config)
     except (TypeError, ValueError) as error:
         raise UserError(f"{model} preset '{preset}' does not fit {dataset.name}: {error}") from error
 
 
-def _trainable_module(model: str) -> ModuleType:
-    module = plugins.module("model", model)
+def _create_function(model: str) -> Callable[..., object]:
     if not plugins.defines("model", model, "create"):
         raise UserError(f"'{model}' has no presets to count; these have: {', '.join(trainable())}")
-    return module
+    return plugins.plugin_function("model", model, "create")
 
 
-def _require_diffusion_model(model: str, created: Any) -> DiffusionModel:
+def _require_diffusion_model(model: str, created: object) -> DiffusionModel:
     if not isinstance(created, DiffusionModel):
         raise UserError(f"'{model}' creates a {type(created).__name__}: only a DiffusionModel can be counted")
     return created
@@ -222,13 +217,12 @@ def _meta_weights() -> Iterator[None]:
         yield
 
 
-def _measure(model: str, meta_model: DiffusionModel, user_options: Mapping[str, Any]) -> Size:
-    config = meta_model.config
+def _measure(spec: Spec, meta_model: DiffusionModel) -> Size:
     networks = [meta_model.condition, *meta_model.networks().values()]
     parameters = {id(p): p.numel() for network in networks for p in network.parameters()}
-    flops, evaluations = _sampling_cost(model, meta_model)
+    flops, evaluations = _sampling_cost(spec.name, meta_model)
     counts = (sum(parameters.values()), flops, evaluations)
-    return Size(model, config.preset, config.options, config.shape, *counts, meta_model, user_options)
+    return Size(spec, meta_model.config.preset, meta_model.config, *counts, meta_model)
 
 
 def _sampling_cost(model: str, meta_model: DiffusionModel) -> tuple[int, int]:

@@ -19,11 +19,12 @@ from vfbench.diffusion.hub import CARD_FILE
 from vfbench.diffusion.model import ModelConfig
 from vfbench.interfaces import Dataset
 from vfbench.plugins import Spec
+from vfbench.training.options import TrainOptions
 from vfbench.utils import files
 from vfbench.utils.checkpoint import CONFIG, TENSORS, require_checkpoint
 from vfbench.utils.environment import VERSIONED_PACKAGES, environment
 
-_TRAINING_ROWS = {  # training options by table row; all others share the last row
+_TRAINING_ROWS = {  # training options by table row
     "optimiser": ("lr", "warmup", "weight_decay", "clip_norm"),
     "moving average": ("ema",),
     "clip sampling": ("crop", "flip"),
@@ -32,10 +33,6 @@ _TRAINING_ROWS = {  # training options by table row; all others share the last r
     "initial weights": ("init_from",),
     "execution": ("device", "compile", "accumulate", "checkpoint_activations"),
 }
-_OMITTED = (
-    *("steps", "batch_size", "conditions"),  # in rows of their own
-    *("save_every", "sample_every", "workers", "half"),  # without effect on the weights
-)
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # by their safetensors names
 _SI_PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
@@ -45,15 +42,15 @@ def write(
     config: ModelConfig,
     *,
     dataset: Dataset,
-    options: Mapping[str, Any],
+    options: TrainOptions,
     step: int,
     flops: int | None,
     sha256: str,
 ) -> None:
     """Write the model card beside the weights in `folder`, atomically.
 
-    `options` are the training options, with `steps` and `batch_size` (clips per step over all processes). `step` is the
-    number of steps made, at least 1; `flops` their total (`vfbench.diffusion.flops.training_flops` times all clips),
+    `options` have the hash of the initial weights as `init_from`. `step` is the number of steps made, at least 1;
+    `flops` their total (`vfbench.diffusion.flops.training_flops` times all clips),
     None if not counted. `sha256` is the hash of the weights. Raises `MissingData` where there are no weights, and
     `BadEnvironment` where the file cannot be written.
     """
@@ -95,7 +92,7 @@ def _third_party_files(dataset: str) -> bool:
     return plugins.defines("dataset", dataset, "find") or not module.__name__.startswith("vfbench.")
 
 
-def _front_matter(config: ModelConfig, options: Mapping[str, Any]) -> str:
+def _front_matter(config: ModelConfig, options: TrainOptions) -> str:
     """YAML metadata for the Hugging Face hub."""
     from huggingface_hub import ModelCardData
 
@@ -169,32 +166,29 @@ def _network_options(value: Mapping[str, Any]) -> str:
 
 
 def _training_rows(
-    config: ModelConfig, dataset: Dataset, options: Mapping[str, Any], step: int, flops: int | None
+    config: ModelConfig, dataset: Dataset, options: TrainOptions, step: int, flops: int | None
 ) -> Iterator[tuple[str, str]]:
-    clips = step * options["batch_size"]
+    clips = step * options.batch_size
     yield "data", f"`{dataset.name}`, split train: {dataset.size('train'):,} clips"
     yield "fingerprint", f"`{dataset.fingerprint}`"
     if config.conditions:
         probs = {str(kind): f"{prob:g}" for kind, prob in config.conditions.items() if prob}
         yield "conditioning probabilities", _settings(probs)
-    yield "steps", f"{step:,}" + (f" of {options['steps']:,}" if step < options["steps"] else "")
-    yield "clips seen", f"{clips:,}, {options['batch_size']} a step"
+    yield "steps", f"{step:,}" + (f" of {options.steps:,}" if step < options.steps else "")
+    yield "clips seen", f"{clips:,}, {options.batch_size} a step"
     counted = "not counted"
     if flops is not None:
         counted = f"{_si_format(flops)}FLOP, forward and backward: {_si_format(flops / clips)}FLOP a clip"
-    recomputed = ", without recomputed activations" * bool(options.get("checkpoint_activations"))
+    recomputed = ", without recomputed activations" * options.checkpoint_activations
     yield "compute", counted + recomputed + _uncounted_training(config, options)
-    remaining = {name: value for name, value in options.items() if value is not None and name not in _OMITTED}
     for row, names in _TRAINING_ROWS.items():
-        if values := {name: remaining.pop(name) for name in names if name in remaining}:
+        if values := {name: value for name in names if (value := getattr(options, name)) is not None}:
             yield row, _settings(values) if len(names) > 1 else _option_value(values[names[0]])
-    if remaining:
-        yield "other options", _settings(remaining)
 
 
-def _uncounted_training(config: ModelConfig, options: Mapping[str, Any]) -> str:
+def _uncounted_training(config: ModelConfig, options: TrainOptions) -> str:
     """Remark on earlier training of the weights, whose compute is not known; may be empty."""
-    parts = ["the initial weights"] if options.get("init_from") else []
+    parts = ["the initial weights"] if options.init_from else []
     parts += ["the pretrained base generator"] if "base_sha256" in config.options else []
     return f", without the training of {' and '.join(parts)}" if parts else ""
 
@@ -216,24 +210,22 @@ def _si_format(value: int | float) -> str:
 
 
 def _file_rows(sha256: str) -> Iterator[tuple[str, str]]:
-    import torch
-
-    versions = environment(torch.device("cpu")).model_dump()
+    versions = environment("cpu").model_dump()
     yield f"`{TENSORS}`", f"SHA-256 `{sha256}`"
     yield f"`{CONFIG}`", "options of the networks, classes, words and the same hash"
     yield "written by", ", ".join(f"{name} {versions[name]}" for name in (*VERSIONED_PACKAGES, "python"))
 
 
-def _limits(config: ModelConfig, options: Mapping[str, Any], step: int) -> Iterator[str]:
+def _limits(config: ModelConfig, options: TrainOptions, step: int) -> Iterator[str]:
     yield f"It generates clips of {config.shape} and was trained on no other size or length."
     yield f"It was trained on the train split of `{config.dataset}` and shares the content and bias of that data."
     if config.words and "text" in config.trained_conditioning:
         yield "Captions may use only the words listed in config.json; others are refused."
-    if step < options["steps"]:
-        yield f"Its training is not finished: {step:,} of {options['steps']:,} steps."
+    if step < options.steps:
+        yield f"Its training is not finished: {step:,} of {options.steps:,} steps."
 
 
-def _third_party_sources(config: ModelConfig, options: Mapping[str, Any]) -> list[str]:
+def _third_party_sources(config: ModelConfig, options: TrainOptions) -> list[str]:
     """Descriptions of the data, weights and code with terms of their own that the weights were made from."""
     sources = [f"the videos of `{config.dataset}`"] if _third_party_files(config.dataset) else []
     if digest := config.options.get("base_sha256"):
@@ -242,12 +234,12 @@ def _third_party_sources(config: ModelConfig, options: Mapping[str, Any]) -> lis
         sources.append(f"the embeddings of a CLIP (SHA-256 of its weights `{digest}`)")
     if config.model not in plugins.names("model"):
         sources.append(f"the code of `{config.model}`")
-    if digest := options.get("init_from"):
+    if digest := options.init_from:
         sources.append(f"the initial weights (`{digest}`)")
     return sources
 
 
-def _licence(config: ModelConfig, options: Mapping[str, Any]) -> list[str]:
+def _licence(config: ModelConfig, options: TrainOptions) -> list[str]:
     if not (sources := _third_party_sources(config, options)):
         return ["Apache-2.0, as the code of vfbench, which also generates the training clips."]
     external = _third_party_files(config.dataset)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from vfbench import video
 from vfbench.interfaces import Clips, Dataset, Request, Sampler, derive_seed
+from vfbench.utils import console
 from vfbench.utils.memory import AdaptiveBatches, NoMemory
 
 NUM_CLIPS = 6
@@ -30,10 +30,10 @@ def write(path: Path, sampler: Sampler, dataset: Dataset, batches: AdaptiveBatch
     try:
         clips = _sample(requests, sampler, batches)
     except NoMemory:
-        print(f"no samples of {path.name}: out of memory for a single clip; training continues", file=sys.stderr)
+        console.warn(f"no samples of {path.name}: out of memory for a single clip; training continues")
         return
     except ValueError as error:  # NaN in the clips: training diverges, though the weights are still finite
-        print(f"no samples of {path.name}: {error}; use a lower --lr", file=sys.stderr)
+        console.warn(f"no samples of {path.name}: {error}; use a lower --lr")
         return
     video.write_sheet(path.with_suffix(".png"), clips, captions=captions, scale=2)
     video.write_webp(path.with_suffix(".webp"), clips, scale=4)

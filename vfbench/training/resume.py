@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle  # for its exception alone
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from zipfile import BadZipFile, ZipFile
@@ -12,11 +13,12 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from vfbench.diffusion import hub
-from vfbench.diffusion.model import conditions_flag
+from vfbench.diffusion.model import ModelConfig, conditions_flag
 from vfbench.errors import MissingData, UserError
+from vfbench.training.clip_sampling import CropOptions
 from vfbench.training.match_flops import MATCHED
-from vfbench.utils import checkpoint as weights
-from vfbench.utils import files, memory
+from vfbench.training.options import TrainOptions
+from vfbench.utils import checkpoint, files, memory
 
 FILE, LOG = "training.pt", "log.jsonl"
 _READ_ERRORS = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError, BadZipFile)
@@ -35,29 +37,52 @@ class Stateful(Protocol):
         ...
 
 
-def save_state(
-    folder: Path, parts: Mapping[str, Stateful], step: int, seconds: float, settings: Mapping[str, Any]
-) -> None:
-    """Write the state of each part after `step` steps, and the `seconds` they took.
+_WEIGHT_NEUTRAL = (  # training options that do not change the weights
+    *("device", "save_every", "sample_every", "half", "compile", "workers"),
+    *("accumulate", "checkpoint_activations"),  # up to the rounding of sums
+)
 
-    `settings` must be equal when the run is resumed.
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings that determine the trained weights; a run resumes only with equal ones.
+
+    `data` is the fingerprint of the training clips. `options` are resolved: warm-up as a number, crop and flip as the
+    dataset takes them, `init_from` as the hash of the initial weights.
     """
+
+    config: ModelConfig
+    data: str
+    options: TrainOptions
+
+    def to_json(self) -> dict[str, Any]:
+        """Settings as JSON, without the options that do not change the weights."""
+        excluded = [*_WEIGHT_NEUTRAL, "conditions"]  # the configuration has the conditions
+        excluded += [name for name in CropOptions._fields if getattr(self.options, name) is None]
+        options = {name: value for name, value in asdict(self.options).items() if name not in excluded}
+        content = {"config": asdict(self.config), "data": self.data, "options": options}
+        as_read: dict[str, Any] = json.loads(json.dumps(content))
+        return as_read
+
+
+def save_state(folder: Path, parts: Mapping[str, Stateful], step: int, seconds: float, settings: Settings) -> None:
+    """Write the state of each part after `step` steps, and the `seconds` they took."""
     state = {name: part.state_dict() for name, part in parts.items()}
     try:
         with files.atomic_path(folder / FILE) as file, memory.require_memory(str(folder / FILE)):
-            torch.save({**state, "step": step, "seconds": seconds, "spec": json.dumps(settings)}, file)
+            torch.save({**state, "step": step, "seconds": seconds, "spec": json.dumps(settings.to_json())}, file)
     except RuntimeError as error:  # torch's error for a full disk
         raise files.write_error(folder / FILE, error) from error
 
 
-def load_state(folder: Path, parts: Mapping[str, Stateful], settings: Mapping[str, Any]) -> tuple[int, float]:
+def load_state(folder: Path, parts: Mapping[str, Stateful], settings: Settings) -> tuple[int, float]:
     """Restore each part; returns the number of steps made and the seconds they took.
 
     Raises `MissingData` for a missing or damaged file, and `UserError` with the settings that differ.
     """
     path = folder / FILE
     if not path.is_file():
-        has_weights = (folder / weights.TENSORS).is_file()
+        has_weights = (folder / checkpoint.TENSORS).is_file()
         from_weights = f"start from the weights in it with --init-from {folder} and another --output"
         raise MissingData(f"nothing to resume at {path}: {from_weights if has_weights else 'start without --resume'}")
     try:
@@ -68,7 +93,7 @@ def load_state(folder: Path, parts: Mapping[str, Stateful], settings: Mapping[st
         saved, step, seconds = json.loads(state["spec"]), int(state["step"]), float(state.get("seconds", 0))
     except _READ_ERRORS as error:
         raise MissingData(f"{path} is damaged ({error}): train again with another --output") from error
-    if changes := differences(saved, json.loads(json.dumps(settings))):
+    if changes := changed_settings(saved, settings.to_json()):
         raise UserError(
             f"{path} is from a run with other settings ({'; '.join(changes)}): give the saved ones again, or start a "
             f"new run from its weights with --init-from {folder} and another --output"
@@ -136,7 +161,7 @@ _FLAGS = {
 }
 
 
-def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+def changed_settings(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """Differences between a saved run's settings and the current ones, such as `--lr 0.001 saved, 0.01 now`.
 
     Settings have `config` (of the model), `data` (the fingerprint of the clips) and `options`, as read from JSON.

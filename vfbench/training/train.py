@@ -15,18 +15,37 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
+from vfbench import plugins
 from vfbench.clips.inventory import require_outside_dataset
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import BadEnvironment, Interrupted
 from vfbench.interfaces import Dataset
 from vfbench.training.build import prepare_training
 from vfbench.training.distributed import ProcessGroup
-from vfbench.training.options import TrainOptions
+from vfbench.training.options import TrainJob, TrainOptions
+from vfbench.training.resume import exists as has_training
 from vfbench.training.trainer import Trainer, more_parts
 from vfbench.utils import files, memory
 from vfbench.utils.progress import Progress
 
-__all__ = ["TrainOptions", "prepare_training", "train"]
+__all__ = ["TrainOptions", "prepare_training", "train", "train_job"]
+
+
+def train_job(job: TrainJob) -> Path:
+    """Create a model and train it; returns the folder of its checkpoint. The same job again resumes."""
+    options, model = job.options, plugins.parse(job.model).name
+    network, dataset = prepare_training(
+        job.model,
+        job.dataset,
+        job.preset,
+        seed=job.seed,
+        data_root=job.data_root,
+        match_flops=job.match_flops,
+        base_init=job.base_init,
+        base_from=job.base_from,
+    )
+    output = Path(job.output or Path("runs") / f"train-{model}-{dataset.name}")
+    return train(network, dataset, options, output, resume=job.resume or has_training(output))
 
 
 def train(
@@ -46,6 +65,7 @@ def train(
     command to resume. The main process writes, to a folder that all processes must see; each process may stop all.
     """
     require_outside_dataset(output, dataset)
+    options = options.on_device()
     processes = ProcessGroup(options.device)
     with ExitStack() as stack:
         with processes.collective():
@@ -82,8 +102,8 @@ def _no_memory(trainer: Trainer, full: str) -> BadEnvironment:
 
 def _train(trainer: Trainer, options: TrainOptions, stop: Callable[[], bool]) -> None:
     title = f"train {trainer.raw.config.model}"
-    progress = Progress(title, options.steps, "steps", done=trainer.step) if trainer.processes.is_main else None
-    with defer_interrupts() as interrupted:
+    shown = Progress(title, options.steps, "steps", done=trainer.step) if trainer.processes.is_main else nullcontext()
+    with shown as progress, defer_interrupts() as interrupted:
         leave = False
         while trainer.step < options.steps and not leave:
             losses = _advance(trainer)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +22,12 @@ from vfbench.interfaces import Dataset
 from vfbench.training import preview
 from vfbench.training.batches import Batch, TrainingBatches
 from vfbench.training.build import load_initial_weights
+from vfbench.training.clip_sampling import conditioning_probs, crop_options
 from vfbench.training.distributed import ProcessGroup
-from vfbench.training.options import TrainOptions, conditioning_probs, crop_options
+from vfbench.training.options import TrainOptions
 from vfbench.training.precision import autocast, kernels, recompute
-from vfbench.training.resume import Stateful, append_log, load_state, require_new, save_state, truncate_log
-from vfbench.utils import checkpoint, memory
+from vfbench.training.resume import Settings, Stateful, append_log, load_state, require_new, save_state, truncate_log
+from vfbench.utils import checkpoint, console, memory
 from vfbench.utils.files import file_sha256
 from vfbench.utils.prefetch import prefetch
 
@@ -62,9 +61,9 @@ class Trainer:
         optimizer = torch.optim.AdamW(model.parameter_groups(options.lr), weight_decay=options.weight_decay)
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.model, self.optimizer = processes.prepare(_Losses(self.raw), optimizer)
-        crop = self.crop_options._asdict() if self.crop_options else {}
-        fixed = {**options.weight_options(), **crop, "init_from": init_sha256}
-        self.settings: dict[str, Any] = {"config": asdict(model.config), "data": dataset.fingerprint, "options": fixed}
+        crop, flip = self.crop_options or (None, None)
+        resolved = replace(options, warmup=options.warmup_steps, crop=crop, flip=flip, init_from=init_sha256)
+        self.settings = Settings(model.config, dataset.fingerprint, resolved)
         # Rendered clips on a CPU are computed without prefetching: threads would compete with the step for the cores.
         workers = options.workers if self.crop_options or processes.device.type == "cuda" else 0
         batches = TrainingBatches(
@@ -159,7 +158,7 @@ class Trainer:
                 torch._dynamo.reset()  # torch compiles a network for a few batch sizes only, then runs it uncompiled
             self.accumulate = more_parts(self.accumulate, len(batch.clips))
             message = f"step {self.step + 1} does not fit into {full}: continuing with --accumulate {self.accumulate}"
-            print(f"{message}, which changes the weights by rounding only", file=sys.stderr)
+            console.warn(f"{message}, which changes the weights by rounding only")
 
     def _backward(self, part: Batch, count: int, *, last: bool) -> Tensor:
         """Add the gradients of one of `count` parts; returns its loss terms, detached."""
@@ -206,7 +205,7 @@ class Trainer:
             self.output,
             self.ema.config,
             dataset=self.dataset,
-            options={**asdict(self.options), **self.settings["options"], "accumulate": self.accumulate},
+            options=replace(self.settings.options, accumulate=self.accumulate),
             step=self.step,
             flops=None if self._training_flops is None else self._training_flops * self.step,
             sha256=file_sha256(self.output / checkpoint.TENSORS),

@@ -10,16 +10,16 @@ from typing import Literal
 import torch
 
 from vfbench.errors import BadEnvironment, UserError, unknown
+from vfbench.utils.options import DEVICES, DTYPES
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 AUTO_BATCH = {"cpu": 32, "cuda": 256}  # batch size of `auto` for clips of BATCH_FRAMES frames
 BATCH_FRAMES = 16
 
 
 def choose_device(name: str) -> torch.device:
     """Device for `auto`, `cpu` or `cuda`; `auto` prefers CUDA. Raises `BadEnvironment` for `cuda` without a GPU."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise unknown("--device", name, ["auto", "cpu", "cuda"])
+    if name not in DEVICES:
+        raise unknown("--device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
         raise BadEnvironment("--device cuda: torch sees no CUDA device; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -31,7 +31,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name not in DTYPES:
         raise unknown("--dtype", name, ["auto", *DTYPES])
-    return DTYPES[name]
+    return torch.float32 if name == "float32" else torch.bfloat16
 
 
 def choose_batch_size(size: int | Literal["auto"], device: torch.device, frames: int = BATCH_FRAMES) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import io
 import os
 import platform
+import tokenize
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
 VERSIONED_PACKAGES = ("vfbench", "torch", "torchvision", "numpy", "scipy", "safetensors")
@@ -24,16 +25,35 @@ UNHASHED_CODE = ("cli", "report", "training", "data", "__init__.py", "__main__.p
 
 @functools.cache
 def code_version(package: Path = PACKAGE) -> str:
-    """SHA-256 of torch's version and of the sources that can change a number; part of run ids and cache keys.
+    """SHA-256 of torch's version and of the code that can change a number; part of run ids and cache keys.
 
-    Changes below `UNHASHED_CODE` keep chunks and features valid; any other change computes them again.
+    Changes of comments and docstrings, and any change below `UNHASHED_CODE`, keep chunks and features valid; other
+    changes compute them again.
     """
+    import torch
+
     sha256 = hashlib.sha256(torch.__version__.encode())
     for path in sorted((*package.glob("*.py"), *package.glob("*/*.py"))):  # includes the symlinks metrics and baselines
         name = path.relative_to(package)
         if name.parts[0] not in UNHASHED_CODE:
-            sha256.update(f"{name}\n".encode() + path.read_bytes())
+            sha256.update(f"{name}\n{_without_comments(path.read_text(encoding='utf-8'))}".encode())
     return sha256.hexdigest()
+
+
+def _without_comments(source: str) -> str:
+    """Python source without comments, docstrings and blank lines."""
+    lines = source.splitlines()
+    tokens = [token for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type != tokenize.NL]
+    code = [token for token in tokens if token.type != tokenize.COMMENT]
+    removed = [token for token in tokens if token.type == tokenize.COMMENT]
+    for before, token, after in zip([None, *code], code, code[1:], strict=False):
+        starts_statement = before is None or before.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+        if token.type == tokenize.STRING and starts_statement and after.type == tokenize.NEWLINE:
+            removed.append(token)  # a docstring
+    for token in sorted(removed, key=lambda token: token.start, reverse=True):
+        (row, column), (end_row, end_column) = token.start, token.end
+        lines[row - 1 : end_row] = [lines[row - 1][:column] + lines[end_row - 1][end_column:]]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def options_record(options: Any, origins: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -67,10 +87,12 @@ class Environment(BaseModel):
     safetensors: str = ""
 
 
-def environment(device: torch.device) -> Environment:
-    """Environment of this process."""
+def environment(device_type: str) -> Environment:
+    """Environment of this process, which computes on `cpu` or `cuda`."""
+    import torch
+
     return Environment(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        device=torch.cuda.get_device_name() if device_type == "cuda" else cpu_name(),
         threads=str(torch.get_num_threads()),
         python=platform.python_version(),
         system=platform.system(),

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vfbench.errors import BadEnvironment, MissingData
+from vfbench.utils import console
 
 
 def cache_folder() -> Path:
@@ -68,15 +68,35 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, as_json(content))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises `MissingData` naming the file where it cannot be read."""
+def read_text(path: Path) -> str:
+    """Text of a UTF-8 file, without a byte order mark.
+
+    Raises `MissingData` naming the file, and whether it is missing, cannot be opened, or is no text in UTF-8.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MissingData(f"{path} cannot be read as JSON ({error})") from error
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MissingData(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except FileNotFoundError as error:
+        raise MissingData(f"{path} does not exist") from error
+    except OSError as error:
+        raise MissingData(f"{path} cannot be opened: {error.strerror}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises `MissingData` naming the file where it is missing or damaged."""
+    try:
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        raise MissingData(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise MissingData(f"{path} holds {type(content).__name__}, expected a JSON object")
     return content
+
+
+def json_digest(content: object) -> str:
+    """SHA-256 of an object's canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def load_cache(name: str) -> dict[str, Any]:
@@ -87,7 +107,7 @@ def load_cache(name: str) -> dict[str, Any]:
     try:
         return read_json(path)
     except MissingData as error:
-        print(f"{path} cannot be used: {error}; computing it again", file=sys.stderr)
+        console.warn(f"{path} cannot be used: {error}; computing it again")
         return {}
 
 
@@ -98,7 +118,7 @@ def save_cache(name: str, content: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, content)
     except (OSError, BadEnvironment) as error:
-        print(f"warning: results are not cached in {path} ({error})", file=sys.stderr)
+        console.warn(f"results are not cached in {path} ({error})")
 
 
 def file_sha256(path: Path) -> str:

@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 
 from vfbench.errors import BadEnvironment
+from vfbench.utils import console
 
 MEMORY_ERRORS = (RuntimeError, MemoryError, OSError)  # classes of out-of-memory errors, among others
 
@@ -108,4 +109,4 @@ class AdaptiveBatches:
         if count == 1:
             raise no_memory(description, memory) from error
         self.size = count // 2
-        print(f"{description} do not fit into {memory}: batches of {self.size} from here on", file=sys.stderr)
+        console.warn(f"{description} do not fit into {memory}: batches of {self.size} from here on")

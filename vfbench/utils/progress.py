@@ -1,43 +1,81 @@
 """Progress of long work on stderr: amount, rate and time left.
 
-A terminal shows one line that updates itself, a log a plain line every few seconds.
+A terminal shows a bar that moves; a log gets a plain line every minute, and one at the end.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from vfbench.utils import console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+LOG_SECONDS = 60.0  # between two lines of a log
 
 
 class Progress:
-    """Progress counter. `done` starts above 0 for resumed work; the rate counts only the work of this object."""
+    """Context manager: progress counter. `done` starts above 0 for resumed work; the rate counts only new work."""
 
-    def __init__(self, title: str, total: int, unit: str, *, done: int = 0, every: float = 15.0) -> None:
+    def __init__(self, title: str, total: int, unit: str, *, done: int = 0) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, done
-        self._first, self._start = done, time.monotonic()
-        self._terminal = sys.stderr.isatty()
-        self._every, self._printed = (0.2 if self._terminal else every), self._start
+        self._partial = 0.0
+        self._first, self._start = self.done, time.monotonic()
+        self._printed = self._start
+        self._bar: RichProgress | None = None
+
+    def __enter__(self) -> Progress:
+        self._start = self._printed = time.monotonic()
+        if console.is_terminal() and not console.is_quiet():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as RichProgress
+
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[state]}"))
+            self._bar = RichProgress(*columns, console=Console(stderr=True))
+            self._bar.add_task(self.title, total=self.total, completed=self.done, state="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
     def advance(self, amount: int, note: str = "") -> None:
-        """Count `amount` more units; prints every few seconds, and always at the end."""
-        self.done += amount
+        """Count `amount` more finished units."""
+        self.done, self._partial = self.done + amount, 0.0
+        self._show(note, ends=self.done >= self.total > self.done - amount)
+
+    def partly(self, amount: float) -> None:
+        """Show that units to come, `amount` of them in all, are made: whole ones or parts of them."""
+        self._partial = amount
+        self._show("", ends=False)
+
+    def _show(self, note: str, *, ends: bool) -> None:
         now = time.monotonic()
-        if now - self._printed >= self._every or self.done >= self.total:
+        if self._bar is not None:
+            completed = self.done + self._partial
+            self._bar.update(self._bar.task_ids[0], completed=completed, state=self._state(note))
+        elif (ends or now - self._printed >= LOG_SECONDS) and not console.is_quiet():
             self._printed = now
-            self._print(note)
+            print(f"{self.title}: {self._state(note)}", file=sys.stderr, flush=True)
 
     @property
     def rate(self) -> float:
-        """Units per second since this object was created."""
-        return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
+        """Units per second since the start."""
+        return (self.done + self._partial - self._first) / max(time.monotonic() - self._start, 1e-9)
 
-    def _print(self, note: str) -> None:
-        seconds_left = (self.total - self.done) / max(self.rate, 1e-9)
-        rate = f"{format_rate(self.rate)} {self.unit}/s"
-        line = f"{self.title}: {self.done}/{self.total} {self.unit}, {rate}, {format_duration(seconds_left)} left"
-        line = f"{line}, {note}" if note else line
-        end = "\n" if not self._terminal or self.done >= self.total else ""
-        print(f"\r\x1b[2K{line}" if self._terminal else line, end=end, file=sys.stderr, flush=True)
+    def _state(self, note: str) -> str:
+        seconds_left = max(self.total - self.done - self._partial, 0) / max(self.rate, 1e-9)
+        count = f"{self.done}/{self.total} {self.unit}"
+        left = f"{format_duration(seconds_left)} left" if self.rate else ""
+        return ", ".join(filter(None, [count, f"{format_rate(self.rate)} {self.unit}/s", left, note]))
 
 
 def format_rate(rate: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,17 +12,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vfbench.errors import MissingData, UserError
-from vfbench.utils.files import atomic_path, file_sha256
-
-
-def digest(content: object) -> str:
-    """SHA-256 of an object's canonical JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+from vfbench.utils.files import atomic_path, file_sha256, json_digest
 
 
 def tensor_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """SHA-256 of the metadata and of the names, shapes, dtypes and bytes of the tensors."""
-    sha256 = hashlib.sha256(digest(dict(metadata)).encode())
+    sha256 = hashlib.sha256(json_digest(dict(metadata)).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         sha256.update(f"{name}/{tensor.dtype}/{tuple(tensor.shape)}/".encode())

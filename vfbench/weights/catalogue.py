@@ -60,7 +60,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class HubModel:
+class HubDownload:
     """Model on the Hugging Face hub, pinned to a commit that has safetensors."""
 
     repository: str
@@ -210,5 +210,5 @@ _VIDEOMAE = Network(
 
 NETWORKS = {network.name: network for network in (_I3D, _C3D, _INCEPTION, _VIDEOMAE)}
 HUB_MODELS = {  # transformers downloads, checks and caches these itself
-    "clip": HubModel("openai/clip-vit-base-patch32", "b33cedfd0df4e43b8238760678fcc89e1a0d38b3"),
+    "clip": HubDownload("openai/clip-vit-base-patch32", "b33cedfd0df4e43b8238760678fcc89e1a0d38b3"),
 }

@@ -130,8 +130,9 @@ def _request_rest(file: Download, url: str, part: Path) -> bool:
     with response:
         total = _total_size(file, response, offset)
         start = offset if response.status == PARTIAL else 0
-        progress = Progress(file.name, _kilobytes(total), "kB", done=_kilobytes(start)) if total else None
-        _append_to(part, _read_chunks(response, total), start, progress)
+        size = _kilobytes(total or file.size or 0)
+        with Progress(file.name, size, "kB", done=_kilobytes(start)) as progress:
+            _append_to(part, _read_chunks(response, total), start, progress)
     return total is None or _size(part) == total
 
 
@@ -167,13 +168,13 @@ def _read_chunks(response: HTTPResponse, total: int | None) -> Iterator[bytes]:
             raise _DownloadError(f"broke off ({error})") from error
 
 
-def _append_to(part: Path, chunks: Iterable[bytes], start: int, progress: Progress | None) -> None:
+def _append_to(part: Path, chunks: Iterable[bytes], start: int, progress: Progress) -> None:
     """Append to the file, or overwrite it where `start` is 0; raises `BadEnvironment` if the disk refuses."""
     try:
         with part.open("ab" if start else "wb") as file:
             for chunk in chunks:
                 file.write(chunk)
-                if progress and (new := _kilobytes(file.tell()) - progress.done):
+                if new := _kilobytes(file.tell()) - progress.done:
                     progress.advance(new)
     except OSError as error:
         raise write_error(part, error) from error

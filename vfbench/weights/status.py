@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vfbench.errors import MissingData
-from vfbench.weights import cache, catalogue, verify
-from vfbench.weights.catalogue import HUB_MODELS, NETWORKS, VERIFICATION_TEXT, Download, HubModel, Network, Source
+from vfbench.weights import cache, catalogue
+from vfbench.weights.catalogue import HUB_MODELS, NETWORKS, VERIFICATION_TEXT, Download, HubDownload, Network, Source
 
 
 def overview() -> str:
@@ -31,6 +31,8 @@ def weight_state(network: Network) -> tuple[str, str]:
     """`verified`, `not verified`, `missing` or `damaged`, and the reason."""
     if not cache.weights_path(network.name).exists():
         return "missing", ""
+    from vfbench.weights import verify
+
     try:
         result = verify.verify_weights(verify.read_converted(network)[0])
     except MissingData as error:
@@ -49,7 +51,7 @@ def _summary(network: Network) -> Iterator[str]:
         yield f"      or: {catalogue.import_command(network.name)}"
 
 
-def _hub_summary(name: str, model: HubModel) -> str:
+def _hub_summary(name: str, model: HubDownload) -> str:
     return (
         f"{name}: {model.repository} of the Hugging Face hub, in the cache of transformers (HF_HOME)\n"
         f"  get it: {model.fetch_command}"
