@@ -31,11 +31,11 @@ class Limit:
 def no_limit_notes(min_clips: int, *labels: Labels) -> list[str]:
     """Note if a sample is too small to extrapolate: fewer than `min_clips` clips or `MIN_CLUSTERS` clusters."""
     if min(map(len, labels)) < min_clips:
-        return [f"no limit: that takes N >= {min_clips}"]
+        return [f"no value at infinite N: that takes N >= {min_clips}"]
     return (
         []
         if min(map(num_clusters, labels)) >= MIN_CLUSTERS
-        else [f"no limit: that takes {MIN_CLUSTERS} independent clips"]
+        else [f"no value at infinite N: that takes {MIN_CLUSTERS} independent clips"]
     )
 
 

@@ -210,8 +210,10 @@ def test_limit_keeps_clusters_together() -> None:
 def test_a_missing_limit_gets_a_note() -> None:
     labels = np.arange(320) % 40
     assert _extrapolate.no_limit_notes(320, labels) == []
-    assert _extrapolate.no_limit_notes(321, np.arange(400), labels) == ["no limit: that takes N >= 321"]
-    assert _extrapolate.no_limit_notes(100, labels, labels % 31) == ["no limit: that takes 32 independent clips"]
+    assert _extrapolate.no_limit_notes(321, np.arange(400), labels) == ["no value at infinite N: that takes N >= 321"]
+    assert _extrapolate.no_limit_notes(100, labels, labels % 31) == [
+        "no value at infinite N: that takes 32 independent clips"
+    ]
 
 
 # Paired tests.

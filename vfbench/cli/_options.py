@@ -101,7 +101,12 @@ def _typer_type(hint: Any, default: Any, flag: str, repeat: bool) -> tuple[Any, 
     if int in members and type(None) not in members:  # a number or a word
         return str, str(default), parse_batch_size
     if Path in members:  # kept as text, which may also be a name on the hub
-        return str | None, None, lambda text: text
+        is_required = default is MISSING
+        return (
+            (str if is_required else str | None),
+            (inspect.Parameter.empty if is_required else None),
+            lambda text: text,
+        )
     return hint, inspect.Parameter.empty if default is MISSING else default, lambda value: value
 
 

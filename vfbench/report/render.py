@@ -94,20 +94,21 @@ def to_rich(table: Table) -> Group:
     """Table for a terminal, with caption and notes folded at its width."""
     from rich import box
     from rich.console import Group
-    from rich.padding import Padding
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
     for i, text in enumerate(table.header):
-        grid.add_column(Text(text), justify="right" if i else "left", no_wrap=i > 0)
+        grid.add_column(Text(text), justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
     for previous, row in zip((None, *table.rows), table.rows, strict=False):
         if previous and previous.kind == "model" and row.kind != "model":
             grid.add_section()
         label = Text(f"{row.label} {row.mark}".rstrip(), style="" if row.kind == "model" else "italic")
         grid.add_row(label, *(Text(cell.text, style="bold" if cell.best else "") for cell in row.cells))
-    notes = [Padding(Text(f"- {note}"), (0, 0, 0, 0)) for note in table.notes]
-    return Group(grid, Text(table.caption), *notes)
+    notes = RichTable.grid(padding=(0, 1))
+    for note in table.notes:
+        notes.add_row("-", Text(note))
+    return Group(grid, Text(), Text(table.caption), Text(), notes)
 
 
 def to_latex(table: Table) -> str:

@@ -15,7 +15,7 @@ class ScoreOptions(MachineOptions, EvalOptions):
     """Options of a score. `origins` says where each value came from: command line, environment, configuration file."""
 
     real: str = flag(REQUIRED, "Dataset, e.g. ucf101 or 'shapes(frames=8)', or a folder of clips.")
-    fake: Path = flag(REQUIRED, "Generated clips: folder of videos, frame folders, .npy or .npz.")
+    fake: Path | str = flag(REQUIRED, "Generated clips: folder of videos, frame folders, .npy or .npz.")
     listing: Path | str | None = flag(None, "File of the generated clips that count, a relative path a line.", "--list")
     prompts: Path | str | None = flag(None, "File with the prompt of each clip, for CLIPSIM: path, tab, prompt.")
     output: Path | str | None = flag(None, "Folder of the result; runs/score-<name>-<id>.")
