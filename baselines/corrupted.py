@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -84,7 +85,12 @@ _DAMAGES: Mapping[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
 _FRACTIONAL = ("shuffle", "freeze")  # kinds whose strength is a fraction of the frames
 
 
-def build(context: BuildContext, *, kind: str = "noise", strength: float = 0.1) -> Corrupted:
+def build(
+    context: BuildContext,
+    *,
+    kind: Annotated[str, STRENGTHS, "Kind of damage."] = "noise",
+    strength: Annotated[float, "Strength of the damage, above 0, in the unit of its kind."] = 0.1,
+) -> Corrupted:
     """Real clips of the context's dataset with damage of a `kind` (see `STRENGTHS`) and `strength` above 0.
 
     Raises `UserError` for an unknown kind and a strength out of range.

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -106,23 +106,23 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 def build(
     context: BuildContext,
     *,
-    preset: str | None = None,
-    id: str | None = None,
-    revision: str | None = None,
-    variant: str | None = None,
-    pipeline: str | None = None,
-    adapter: str | None = None,
-    dtype: str | None = None,
-    vae_dtype: str | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    negative: str | None = None,
-    frames: int | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    shift: float | None = None,
-    fit: str | None = None,
-    offload: str = "none",
+    preset: Annotated[str | None, PRESETS, "Pipeline with its settings."] = None,
+    id: Annotated[str | None, "Hub id or folder of the pipeline."] = None,
+    revision: Annotated[str | None, "Revision on the hub."] = None,
+    variant: Annotated[str | None, "Variant of the weights on the hub, such as fp16."] = None,
+    pipeline: Annotated[str | None, "Class to open it as, for an id that serves several."] = None,
+    adapter: Annotated[str | None, "Motion adapter of AnimateDiff for the image pipeline id."] = None,
+    dtype: Annotated[str | None, DTYPES, "Data type of the weights; the run's by default."] = None,
+    vae_dtype: Annotated[str | None, DTYPES, "Data type of the VAE; dtype by default."] = None,
+    steps: Annotated[int | None, "Sampling steps."] = None,
+    guidance: Annotated[float | None, "Classifier-free guidance weight; 1 is none."] = None,
+    negative: Annotated[str | None, "Negative prompt."] = None,
+    frames: Annotated[int | None, "Frames of a clip."] = None,
+    height: Annotated[int | None, "Height of a clip in pixels."] = None,
+    width: Annotated[int | None, "Width of a clip in pixels."] = None,
+    shift: Annotated[float | None, "Shift of a flow-matching scheduler."] = None,
+    fit: Annotated[str | None, FITS, "Fit clips to the dataset's size: by centre crop, or the full frame."] = None,
+    offload: Annotated[str, OFFLOADS, "Parts kept off the GPU until called: networks, or single layers."] = "none",
 ) -> PipelineSampler:
     """The sampler of a pipeline; an option that is not given is the preset's, else the pipeline's default.
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import nn
 
@@ -39,12 +39,12 @@ SINGULAR = {"prompts": "prompt", "classes": "class", "seeds": "seed"}
 def build(
     context: BuildContext,
     *,
-    root: str | None = None,
-    prompts: str | None = None,
-    classes: str | None = None,
-    seeds: str | None = None,
-    frames: int | None = None,
-    reuse: bool = False,
+    root: Annotated[str | None, "Folder of the clips."] = None,
+    prompts: Annotated[str | None, "File with a line per clip: path, a tab, its prompt."] = None,
+    classes: Annotated[str | None, "File with a line per clip: path, a tab, its class name."] = None,
+    seeds: Annotated[str | None, "File with a line per clip: path, a tab, its request seed."] = None,
+    frames: Annotated[int | None, "Frames to take from each clip; by default as many as the shortest has."] = None,
+    reuse: Annotated[bool, "Assign a clip to several requests where clips are too few."] = False,
 ) -> FolderSampler:
     """The clips of the folder `root` as a sampler; one of `prompts`, `classes` and `seeds` names the assignment file.
 

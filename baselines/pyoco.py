@@ -8,11 +8,13 @@ scratch, as all models are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from vfbench.diffusion.frame_embedding import EmbeddingOption
 from vfbench.diffusion.model import ModelConfig, embedding_options
 from vfbench.diffusion.priors import Mixed, NoisePrior, Progressive
 from vfbench.diffusion.sampler import builder
+from vfbench.diffusion.schedule import ParametrisationOption
 from vfbench.diffusion.single_network import COMMON, SIZES, OneUNet, resolution_presets, with_options
 from vfbench.errors import unknown
 from vfbench.interfaces import Dataset
@@ -38,9 +40,9 @@ def create(
     dataset: Dataset,
     preset: str = "tiny",
     *,
-    alpha: float | None = None,
-    parametrisation: str | None = None,
-    embedding: str | None = None,
+    alpha: Annotated[float | None, "Amount of noise that the frames share, at least 0."] = None,
+    parametrisation: ParametrisationOption = None,
+    embedding: EmbeddingOption = None,
 ) -> PYoCo:
     """An untrained model for a dataset; None keeps the preset's value.
 

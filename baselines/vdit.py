@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vfbench.diffusion.frame_embedding import EmbeddingOption
 from vfbench.diffusion.model import ModelConfig, embedding_options
 from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.sampler import builder
+from vfbench.diffusion.schedule import ParametrisationOption
 from vfbench.diffusion.single_network import COMMON, OneNetwork, resolution_presets, with_options
 from vfbench.interfaces import Dataset
 from vfbench.nets.transformer import Transformer, TransformerConfig
@@ -36,7 +38,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def create(
-    dataset: Dataset, preset: str = "tiny", *, parametrisation: str | None = None, embedding: str | None = None
+    dataset: Dataset,
+    preset: str = "tiny",
+    *,
+    parametrisation: ParametrisationOption = None,
+    embedding: EmbeddingOption = None,
 ) -> VDiT:
     """An untrained model for a dataset; None keeps the preset's value.
 

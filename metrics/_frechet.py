@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated, TypeAlias
+
 import numpy as np
 from jaxtyping import Float
 
 from vfbench.errors import UserError
 from vfbench.metrics._two_sample import validate_pair
 
+DDOFS = (0, 1)
+Ddof: TypeAlias = Annotated[int, DDOFS, "Divisor of the covariances is N - ddof: 0 is N, 1 is N - 1."]
+
 
 def check_ddof(ddof: int) -> None:
     """Raise `UserError` unless the covariance divides by N (0) or by N - 1 (1)."""
-    if ddof not in (0, 1):
+    if ddof not in DDOFS:
         raise UserError(f"ddof = {ddof}: the covariance divides by N - ddof; use 1 (N - 1) or 0 (N)")
 
 

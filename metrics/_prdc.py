@@ -8,6 +8,7 @@ nearest neighbour in its own sample. Each measure comes with an exact jackknife:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,6 +20,8 @@ from vfbench.metrics._uncertainty import Influence, influence_from_jackknife
 CHUNK_ROWS = 512  # rows of the distance matrix in memory
 RELATIVE_TOLERANCE = 1e-13  # squared distances below this fraction of the squared norms are set to 0
 NO_BALL = -1.0  # radius of an excluded centre
+
+Neighbours: TypeAlias = Annotated[int, "Number of the neighbour that the ball of a clip reaches to."]
 
 
 def check_k(k: int) -> None:

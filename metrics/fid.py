@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
 
 from vfbench.errors import UserError
 from vfbench.interfaces import PairedMetric
-from vfbench.metrics._frechet import check_ddof, frechet_distance, frechet_influence
+from vfbench.metrics._frechet import Ddof, check_ddof, frechet_distance, frechet_influence
 from vfbench.metrics._frechet_metric import FrechetMetric
 from vfbench.metrics._two_sample import Labels
 from vfbench.metrics._uncertainty import Influence, influence_from_rows
@@ -69,7 +70,7 @@ class FID(FrechetMetric):
         return [*multi_frame, *biased]
 
 
-def build(*, frames: int = 1, ddof: int = 1) -> PairedMetric:
+def build(*, frames: Annotated[int, "Frames per clip in the features."] = 1, ddof: Ddof = 1) -> PairedMetric:
     """FID with covariances divided by N - 1 (`ddof` 1: pytorch-fid, torch-fidelity) or N (0: StyleGAN-V's fid50k_full).
 
     `frames` is the number of frames per clip in the features: K for `inception(frames='all', count=K)`, else 1.

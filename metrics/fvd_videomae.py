@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from vfbench.interfaces import PairedMetric
-from vfbench.metrics._frechet import check_ddof
+from vfbench.metrics._frechet import Ddof, check_ddof
 from vfbench.metrics._frechet_metric import FrechetMetric
 
 SOURCE = "videomae.features"  # default, unless the protocol names another source
 
 
-def build(*, ddof: int = 0) -> PairedMetric:
+def build(*, ddof: Ddof = 0) -> PairedMetric:
     """Content-debiased FVD of Ge et al., arXiv 2404.12391; covariances over N (`ddof` 0), as in cd-fvd, or N - 1.
 
     Its values are not comparable with FVD on I3D features.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -193,7 +194,14 @@ def _min_clips_for_limit(logits: Float[np.ndarray, "n classes"]) -> int:
     return CLIPS_PER_CLASS * max(_extrapolate.NUM_PARTS) * int(logits.shape[1])
 
 
-def build(*, splits: int = 1, eps: float = 0.0, shuffle_seed: int | None = None) -> PairedMetric:
+def build(
+    *,
+    splits: Annotated[int, "Parts of the clips to average over; 1 is all clips."] = 1,
+    eps: Annotated[float, "Number added to the probabilities in both logarithms."] = 0.0,
+    shuffle_seed: Annotated[
+        int | None, "Seed of the shuffle before splitting; the seed of the score by default."
+    ] = None,
+) -> PairedMetric:
     """IS over all clips at once (`splits` 1, as in TGAN and TGANv2) or as the mean over parts (10 in StyleGAN-V).
 
     `shuffle_seed` seeds numpy's legacy generator for the shuffle before splitting (StyleGAN-V 42, torch-fidelity 2020);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from vfbench.errors import UserError
 from vfbench.interfaces import Better, Comparison, Groups, PairedMetric, Score
 from vfbench.metrics._mmd import (
+    ESTIMATORS,
     KernelFunction,
     check_degree,
     check_estimator,
@@ -147,12 +149,12 @@ def _limit(value: float, sums: KernelSums, labels: tuple[Labels, Labels]) -> tup
 
 def build(
     *,
-    degree: int = 3,
-    coef0: float = 1.0,
-    estimator: str = "unbiased",
-    subsets: int = 0,
-    subset_size: int = 0,
-    subset_seed: int = 2020,
+    degree: Annotated[int, "Degree of the polynomial kernel."] = 3,
+    coef0: Annotated[float, "Constant that the kernel adds to x.y / D."] = 1.0,
+    estimator: Annotated[str, ESTIMATORS, "Estimator of the distance."] = "unbiased",
+    subsets: Annotated[int, "Pairs of random subsets to average over; 0 is all clips."] = 0,
+    subset_size: Annotated[int, "Clips of a subset."] = 0,
+    subset_seed: Annotated[int, "Seed of the subsets."] = 2020,
 ) -> PairedMetric:
     """KVD with the kernel (x.y / D + `coef0`)^`degree`; the defaults are those of DIGAN, TATS, LVDM and KID.
 

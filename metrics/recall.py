@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from vfbench.interfaces import PairedMetric
-from vfbench.metrics._prdc import check_k, recall
+from vfbench.metrics._prdc import Neighbours, check_k, recall
 from vfbench.metrics._prdc_metric import NeighbourMetric
 
 
-def build(*, k: int = 3) -> PairedMetric:
+def build(*, k: Neighbours = 3) -> PairedMetric:
     """Recall with balls up to the `k`-th neighbour; 3 in Kynkaanniemi et al., StyleGAN and torch-fidelity."""
     check_k(k)
     return NeighbourMetric("recall", "Recall", recall, k)

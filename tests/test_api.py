@@ -20,6 +20,18 @@ from vfbench.training.options import TrainJob
 RECORDS = [ROOT / "results" / "records" / f"{model}.json" for model in ("vdm", "videofusion")]
 
 
+def example(folder: Path) -> str:
+    """All public functions and the types they return: checked by mypy, not run."""
+    plan = vfbench.plan(model="vdm(steps=5)", dataset="shapes", metrics=["fvd"], smoke=True)
+    result = vfbench.run(model="vdm", dataset="shapes", num_samples=8, seed=1, checkpoint=None, output=folder)
+    theirs = vfbench.score(real="shapes", fake=folder / "clips", protocol="strict")
+    checkpoint: Path = vfbench.train(model="pyoco(alpha=2)", steps=10, lr=1e-3, conditions={"class": 1.0})
+    better = [line.title for line in vfbench.compare(folder, checkpoint, ["fvd"]) if line.winner == "A"]
+    table = vfbench.table([result, theirs, *vfbench.load_results(folder)], allow_mixed=True)
+    value: float = result.scores["fvd"].value
+    return f"{vfbench.__version__} {plan.describe()} {better} {value} {table.to_markdown()}"
+
+
 def test_public_names_are_documented() -> None:
     functions = [getattr(vfbench, name) for name in vfbench.__all__ if not name.startswith("__")]
     assert all(inspect.getdoc(function) for function in functions)
@@ -102,6 +114,7 @@ def test_commands_that_need_no_tensor_do_not_import_torch(command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["weights", "status", "--json"], '"state": "missing"'),
         (["ls", "metrics", "--json"], '"fvd": "FVD'),
         (["diff-protocols", "strict", "digan", "--json"], '"selection": ['),
         (["table", RECORDS[0], "--json"], '"run_id"'),

@@ -42,11 +42,13 @@ def test_ls_lists_names_with_a_description(kind: str, built_in: set[str], vfbenc
 def test_show_prints_options_and_presets(kind: str, name: str, vfbench: Command) -> None:
     outcome = vfbench("show", kind, name)
     assert outcome.code == 0
-    option = {"vdm": "  steps = 25  (int)", "ucf101": "  frames = 16  (int)", "is": "  splits = 1  (int)"}[name]
+    option = {
+        "vdm": "  solver = 'dpm++2m'  ddim, ddpm or dpm++2m      Sampling algorithm.",
+        "ucf101": "  frames = 16               int                               Frames of a clip.",
+        "is": "  eps = 0.0            float        Number added to the probabilities in both logarithms.",
+    }[name]
     assert option in outcome.out.splitlines()
-    assert ("  parametrisation = None  (str or None)" in outcome.out.splitlines()) is (
-        name == "vdm"
-    )  # a training option
+    assert ("  parametrisation = None  eps, v or None  " in outcome.out) is (name == "vdm")  # a training option
     assert any(line.startswith("tiny ") for line in outcome.out.splitlines()) is (name == "vdm")
 
 
@@ -72,7 +74,7 @@ def test_a_third_party_model_is_shown_like_a_built_in_one(vfbench: Command) -> N
     outcome, built_in = vfbench("show", "model", "theirs.like_vdm"), vfbench("show", "model", "vdm").out.splitlines()
     head, *options, _, tiny = outcome.out.splitlines()
     assert (outcome.code, outcome.err, head) == (0, "", "The model like_vdm.")
-    assert "  steps = 25  (int)" in options
+    assert "  steps = 25          int                        Sampling steps." in options
     assert set(options) <= set(built_in)
     assert tiny.split() in [line.split() for line in built_in]  # its parameters and FLOPs
     preset = vfbench("show", "model", "theirs.like_vdm", "--preset", "tiny")
@@ -88,7 +90,7 @@ def test_a_model_without_presets_or_flops_is_shown(vfbench: Command) -> None:
     outcome = vfbench("show", "model", "theirs.no_steps")
     assert (outcome.code, outcome.err.count("\n")) == (0, 1)
     assert "'theirs.no_steps' takes no option 'steps'" in outcome.err
-    assert "  dusk = 0.5" in outcome.out
+    assert "  dusk = 0.5  float" in outcome.out.splitlines()  # a plain annotation
     assert ["tiny", "not", "counted"] in [line.split() for line in outcome.out.splitlines()]
 
 

@@ -178,7 +178,7 @@ def write_invalid_config(folder: Path) -> None:
         (lambda folder: (folder / "model.safetensors").unlink(), r"no model\.safetensors"),
         (use_config_of_another_model, r"'videofusion', not of 'vdm'"),
         (use_config_of_another_dataset, "was trained on ucf101"),
-        (write_invalid_config, r"config\.json cannot be read"),
+        (write_invalid_config, r"config\.json is not valid JSON"),
         (lambda folder: (folder / "config.json").unlink(), r"no config\.json: .*--output"),
         (shutil.rmtree, "does not exist: .*--output"),
     ],

@@ -193,6 +193,6 @@ def test_a_bad_list_is_refused(tmp_path: Path, lines: list[str], message: str) -
 
 def test_an_unreadable_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"caf\xe9.mp4")
-    for name in ("latin", "gone"):
-        with pytest.raises(MissingData, match=f"{name}: cannot be read"):
+    for name, message in (("latin", "is not UTF-8 text"), ("gone", "does not exist")):
+        with pytest.raises(MissingData, match=f"{name} {message}"):
             clips.detect(touch(tmp_path, "a.mp4"), listing=tmp_path / name)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vfbench import video
 from vfbench.errors import BadEnvironment, MissingData, UserError
-from vfbench.video import pyav
+from vfbench.video import other_decoders, pyav
 from vfbench.video.frame_range import FrameRange
 
 av = pytest.importorskip("av")
@@ -267,3 +267,7 @@ def test_damage_after_a_seek_is_reported_with_the_decoded_frames(real_data: Path
     path = change_packet(real_data / BASEBALL, tmp_path / "x.avi", 62, lambda packet: b"\0" * 40)
     with pytest.raises(MissingData, match=r"needs 16 frames from 60, .*decoded 62 "):
         video.decode(path, start=60, frames=16)
+
+
+def test_every_decoder_has_a_name() -> None:
+    assert ("auto", "pyav", *other_decoders.MODULES) == video.DECODERS

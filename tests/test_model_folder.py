@@ -193,10 +193,10 @@ def test_an_incomplete_or_conflicting_line_is_refused(tmp_path: Path, line: str,
 
 
 def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.tsv", tmp_path / "bytes.tsv"):
-        (tmp_path / "bytes.tsv").write_bytes(b"\xff\xfe\xfa")
-        with pytest.raises(MissingData, match=f"{path.name}: cannot be read"):
-            read_captions(path, "prompt")
+    (tmp_path / "bytes.tsv").write_bytes(b"\xff\xfe\xfa")
+    for name, message in (("none.tsv", "does not exist"), ("bytes.tsv", "is not UTF-8 text")):
+        with pytest.raises(MissingData, match=f"{name} {message}"):
+            read_captions(tmp_path / name, "prompt")
 
 
 # Scores.

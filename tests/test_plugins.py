@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import pytest
 
 from vfbench import plugins
+from vfbench.cli import _plugin_options
 from vfbench.datasets.shapes import Shapes
 from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape
@@ -225,6 +227,94 @@ def test_options_of_the_wrong_type_are_refused(third_party: str, option: str, ty
         plugins.load("model", f"{third_party}({option})")
 
 
+DESCRIBED = """from typing import Annotated, Any, Literal
+
+Start = Annotated[str, ("zero", "hashed"), "First frame."]
+
+
+def build(
+    *,
+    start: Start = "zero",
+    end: Start | None = None,
+    size: Annotated[float, "Size of a clip."] = 1.0,
+    count: int | Literal["all"] = "all",
+    form: Annotated[Literal["one", "two"], "Number of networks."] = "one",
+    old: Annotated[str, Any] = "",
+    free: Annotated[Any, "Anything."] = 0,
+    needed: int,
+):
+    return start, end, size, count, form, old, free, needed
+"""
+
+
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Name of a metric with choices and purposes in its annotations."""
+    (tmp_path / "described").mkdir()
+    (tmp_path / "described" / "model.py").write_text(DESCRIBED)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "described.model", raising=False)
+    monkeypatch.delitem(sys.modules, "described", raising=False)
+    return "described.model"
+
+
+def test_annotated_options_are_converted_like_plain_ones(described: str) -> None:
+    values = plugins.load("metric", f"{described}(size=2, start='any word', end=None, count=3, free=[1], needed=1)")
+    assert values == ("any word", None, 2.0, 3, "one", "", [1], 1)
+    assert type(values[2]) is float
+
+
+@pytest.mark.parametrize(
+    ("option", "type_name"),
+    [
+        ("start=1", "str"),
+        ("end=1", "str or None"),
+        ("size='1'", "float"),
+        ("count=1.5", "int or str"),
+        ("form=2", "str"),
+        ("old=None", "str"),
+    ],
+)
+def test_annotated_options_of_the_wrong_type_are_refused(described: str, option: str, type_name: str) -> None:
+    with pytest.raises(UserError, match=f"{option} of metric {described} must be {type_name}$"):
+        plugins.load("metric", f"{described}(needed=1, {option})")
+
+
+def test_options_are_described_in_aligned_columns(described: str) -> None:
+    assert _plugin_options.lines(plugins.keywords("metric", described)) == [
+        "start = 'zero'     zero or hashed        First frame.",
+        "end = None         zero, hashed or None  First frame.",
+        "size = 1.0         float                 Size of a clip.",
+        "count = 'all'      int or all",
+        "form = 'one'       one or two            Number of networks.",
+        "old = ''           str",
+        "free = 0           Any                   Anything.",
+        "needed (required)  int",
+    ]
+
+
+def test_a_long_list_of_choices_does_not_widen_its_column() -> None:
+    words = [f"{'long' * 5}{i}" for i in range(3)]
+    annotations = {"a": Annotated[str, words, "Word."], "b": Annotated[int, "Number."]}
+    options = {
+        name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=0, annotation=annotation)
+        for name, annotation in annotations.items()
+    }
+    assert _plugin_options.lines(options) == [
+        f"a = 0  {words[0]}, {words[1]} or {words[2]}  Word.",
+        "b = 0  int  Number.",
+    ]
+
+
+def test_options_are_described_for_json(described: str) -> None:
+    options = plugins.keywords("metric", described)
+    records = _plugin_options.records(options)
+    assert records["end"] == {"type": "str or None", "choices": ["zero", "hashed"], "purpose": "First frame."}
+    assert records["old"] == {"type": "str", "choices": [], "purpose": ""}
+    assert "needed" not in _plugin_options.defaults(options)
+    assert _plugin_options.defaults(options)["size"] == 1.0
+
+
 def register_entry_points(monkeypatch: pytest.MonkeyPatch, **targets: str) -> None:
     """Register models as installed packages do."""
     registered = EntryPoints(EntryPoint(name, target, "vfbench.models") for name, target in targets.items())
@@ -346,3 +436,35 @@ def test_every_built_in_plug_in_has_a_description_and_a_typed_build(kind: Kind, 
     for option, default in plugins.options(kind, name).items():
         assert default is not inspect.Parameter.empty, option
         assert plugins.parse(str(Spec(name, {option: default}))).options == {option: default}  # round trip
+
+
+@pytest.mark.parametrize(("kind", "name"), [each for each in BUILT_IN if each[0] != "extractor"], ids=str)
+def test_every_option_of_a_built_in_plug_in_has_a_purpose(kind: Kind, name: str) -> None:
+    functions = ["build", *(["create"] if kind == "model" and plugins.defines(kind, name, "create") else [])]
+    for function in functions:
+        for option, parameter in plugins.keywords(kind, name, function).items():
+            purpose, choices = (
+                read(parameter.annotation) for read in (_plugin_options.purpose, _plugin_options.choices)
+            )
+            assert re.fullmatch(r"[A-Z].{5,95}\.", str(purpose)), option
+            assert not choices or parameter.default in (None, *choices), option
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        ("dataset", "folder(root='.', start='own')", r"start must be one of zero, hashed, every, chunks"),
+        ("metric", "kvd(estimator='biassed')", "no estimator called 'biassed'"),
+        ("metric", "fvd(ddof=2)", "ddof = 2"),
+    ],
+)
+def test_a_value_outside_the_choices_is_refused_by_the_plug_in(kind: Kind, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plugins.load(kind, text)
+
+
+def test_datasets_are_imported_without_torch() -> None:
+    """Imports of every file of a dataset, in a process of its own."""
+    imports = ", ".join(f"vfbench.datasets.{name}" for name in plugins.names("dataset"))
+    code = f"import {imports}, sys; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -76,6 +76,17 @@ def test_json_has_the_sizes_of_all_presets(vfbench: Command, two_presets: Mappin
     assert printed["sizes"]["tiny"]["clips"] == "16x16x16"
     assert printed["sizes"]["fixed"] is None
     assert printed["options"]["steps"] == 25
+    assert printed["train_options"] == {"parametrisation": None, "embedding": None}
+
+
+def test_json_has_choices_and_purpose_of_the_options(vfbench: Command) -> None:
+    printed = json.loads(vfbench("show", "model", "vdm", "--json").out)
+    assert printed["about_options"].keys() == printed["options"].keys()
+    solver, steps = (printed["about_options"][name] for name in ("solver", "steps"))
+    assert solver == {"type": "str", "choices": ["ddim", "ddpm", "dpm++2m"], "purpose": "Sampling algorithm."}
+    assert steps == {"type": "int", "choices": [], "purpose": "Sampling steps."}
+    assert printed["about_train_options"]["parametrisation"]["choices"] == ["eps", "v"]
+    assert "about_train_options" not in json.loads(vfbench("show", "metric", "fvd", "--json").out)
 
 
 def test_presets_without_networks_are_printed_as_json(vfbench: Command) -> None:

@@ -108,7 +108,7 @@ def test_json_is_written_atomically_and_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"{", "cannot be read"), (b"[1]", "holds list"), (b"\xff\xfe", "cannot be read")]
+    ("content", "message"), [(b"{", "is not valid JSON"), (b"[1]", "holds list"), (b"\xff\xfe", "is not UTF-8")]
 )
 def test_damaged_json_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "x.json"
@@ -118,7 +118,7 @@ def test_damaged_json_is_refused(tmp_path: Path, content: bytes, message: str) -
 
 
 def test_missing_json_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingData, match=r"none\.json cannot be read"):
+    with pytest.raises(MissingData, match=r"none\.json does not exist"):
         files.read_json(tmp_path / "none.json")
 
 

@@ -21,7 +21,7 @@ from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from vfbench.errors import UserError, unknown
 
@@ -190,7 +190,7 @@ def validated_options(kind: Kind, spec: Spec, function: str = "build") -> dict[s
     Raises `UserError` for a name that the function does not have, with the nearest one, and for a value that does not
     match its annotation. The plug-in itself checks the values of a `Literal`.
     """
-    known = _keywords(kind, spec.name, function)
+    known = keywords(kind, spec.name, function)
     result = {}
     for name, value in spec.options.items():
         if name not in known:
@@ -198,7 +198,7 @@ def validated_options(kind: Kind, spec: Spec, function: str = "build") -> dict[s
             raise error or unknown(f"option of {kind} {spec.name}", name, known)
         result[name] = _convert(value, known[name].annotation)
         if result[name] is _MISMATCH:
-            expected = _describe_type(known[name].annotation)
+            expected = describe_type(known[name].annotation)
             raise UserError(f"option {name}={value!r} of {kind} {spec.name} must be {expected}")
     return result
 
@@ -215,13 +215,7 @@ def _wrong_function(kind: Kind, plugin: str, option: str, function: str) -> User
 
 def options(kind: Kind, name: str, function: str = "build") -> dict[str, Any]:
     """Options of a plug-in's function, with their defaults."""
-    return {key: p.default for key, p in _keywords(kind, name, function).items()}
-
-
-def option_lines(kind: Kind, name: str, function: str = "build") -> list[str]:
-    """Options of a plug-in's function as text: one line each, with default and type."""
-    known = _keywords(kind, name, function)
-    return [f"{key} = {p.default!r}  ({_describe_type(p.annotation)})" for key, p in known.items()]
+    return {key: p.default for key, p in keywords(kind, name, function).items()}
 
 
 def with_defaults(kind: Kind, spec: Spec, name: str | None = None) -> Spec:
@@ -257,7 +251,8 @@ def _signature_problem(function: object, *, context: bool) -> str:
     return ""
 
 
-def _keywords(kind: Kind, name: str, function: str) -> dict[str, inspect.Parameter]:
+def keywords(kind: Kind, name: str, function: str = "build") -> dict[str, inspect.Parameter]:
+    """Keyword-only parameters of a plug-in's function; `vfbench.cli._plugin_options` describes them."""
     target = plugin_function(kind, name, function)
     try:
         parameters = inspect.signature(target, eval_str=True).parameters.values()
@@ -288,7 +283,7 @@ _MISMATCH = object()  # the result of `_convert` for a value of the wrong type
 def _convert(value: Any, annotation: Any) -> Any:
     """Convert a value to its annotation, or return `_MISMATCH`; types that cannot be checked match."""
     kinds = _alternatives(annotation)
-    if annotation in (Any, inspect.Parameter.empty) or type(value) in kinds:
+    if Any in kinds or inspect.Parameter.empty in kinds or type(value) in kinds:
         return value
     if float in kinds and type(value) is int:
         return float(value)
@@ -306,20 +301,25 @@ def _convert(value: Any, annotation: Any) -> Any:
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """Members of a union, or the types of the values of a `Literal`."""
+    """Members of a union, or the types of the values of a `Literal`; metadata of `Annotated` is dropped."""
     origin = get_origin(annotation)
+    if origin is Annotated:
+        return _alternatives(get_args(annotation)[0])
     if origin in (Union, UnionType):
         return [kind for member in get_args(annotation) for kind in _alternatives(member)]
     return list({type(value): 0 for value in get_args(annotation)}) if origin is Literal else [annotation]
 
 
-def _describe_type(annotation: Any) -> str:
-    """Annotation in words: `float, a list of float or None`."""
-    names = [_type_name(kind) for kind in _alternatives(annotation) if kind is not Path]  # no literal gives a Path
+def describe_type(annotation: Any, choices: Sequence[Any] = ()) -> str:
+    """Annotation in words, `float, a list of float or None`; `choices` replace their type: `int, first or last`."""
+    names = []
+    for kind in _alternatives(annotation):
+        values = [str(choice) for choice in choices if type(choice) is kind]
+        names += values or ([_type_name(kind)] if kind is not Path else [])  # no literal gives a Path
     return " or ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
 
 
 def _type_name(kind: Any) -> str:
     if get_origin(kind) is abc.Sequence:
-        return f"a list of {_describe_type(get_args(kind)[0])}"
+        return f"a list of {describe_type(get_args(kind)[0])}"
     return "None" if kind is type(None) else getattr(kind, "__name__", str(kind))

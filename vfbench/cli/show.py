@@ -126,23 +126,27 @@ def _describe(
     kind: PluginKind, name: str, preset: str | None, dataset: str | None, root: Path | None, as_json: bool
 ) -> _Output:
     from vfbench import plugins
+    from vfbench.cli import _plugin_options
     from vfbench.utils import files
 
     if preset:
         return _Output(_describe_preset(name, preset, dataset, root, as_json), [])
     module = plugins.module(kind, name)
-    text, options = (module.__doc__ or name).strip(), plugins.options(kind, name)
+    text, options = (module.__doc__ or name).strip(), plugins.keywords(kind, name)
     presets, trainable = plugins.constants(kind, name).presets, plugins.defines(kind, name, "create")
+    train_options = plugins.keywords(kind, name, "create") if trainable else {}
     sizes, notes = _preset_sizes(name, presets, dataset, root) if trainable else ({}, [])
     if as_json:
-        record = {"name": name, "text": text, "options": options, "presets": presets}
-        record |= {"train_options": plugins.options(kind, name, "create")} if trainable else {}
+        groups = {"options": options, **({"train_options": train_options} if trainable else {})}
+        record = {"name": name, "text": text, "presets": presets}
+        record |= {key: _plugin_options.defaults(group) for key, group in groups.items()}
+        record |= {f"about_{key}": _plugin_options.records(group) for key, group in groups.items()}
         size_records = {key: _size_record(size) if size else None for key, size in sizes.items()}
         return _Output(files.as_json({**record, "sizes": size_records}).rstrip(), notes)
-    lines = [text, *(f"  {line}" for line in plugins.option_lines(kind, name))]
+    lines = [text, *(f"  {line}" for line in _plugin_options.lines(options))]
     if trainable:
         lines.append("to train (None is the model's default):")
-        lines += [f"  {line}" for line in plugins.option_lines(kind, name, "create")]
+        lines += [f"  {line}" for line in _plugin_options.lines(train_options)]
     if sizes:
         lines += _size_table(sizes, "do not fit" if dataset else "not counted")
     else:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vfbench.cli import _options as flags
 from vfbench.cli._help import Command, Group
 from vfbench.cli._options import option
 
@@ -60,8 +61,13 @@ def weights_verify(
 @weights.command("status", cls=Command)
 def weights_status(
     name: Annotated[str | None, typer.Argument(help="Network to show with all its sources.")] = None,
+    as_json: flags.AsJson = False,
 ) -> None:
     """List the installed weights and their paths, and how to get the others."""
+    from vfbench.utils import files
     from vfbench.weights import status
 
+    if as_json:
+        print(files.as_json(status.records()), end="")
+        return
     print(status.details(name) if name else status.overview())

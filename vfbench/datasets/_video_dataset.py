@@ -19,12 +19,12 @@ from vfbench import video
 from vfbench.clips import ClipFolder, class_caption, count_frames, first_few, measure_all, prepared, read_frames
 from vfbench.clips.inventory import Inventory
 from vfbench.clips.transform import Box, ClipTransform, WindowIndex, clip_starts, name_hash
+from vfbench.datasets._options import SHORT_CHOICES
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Clips, Place, Split, derive_seed
 from vfbench.utils.device import available_cores
 from vfbench.utils.prefetch import prefetch
 
-SHORT_CHOICES = ("refuse", "skip")
 CROPS = ("random", "centre")  # of training clips
 _MEASURE_LOCK = threading.Lock()
 

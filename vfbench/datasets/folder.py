@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 from vfbench import clips
 from vfbench.clips import ClipFile, ClipFolder, prepared
 from vfbench.clips.inventory import Inventory
 from vfbench.clips.layout import KIND_NAMES
+from vfbench.datasets import _options
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Dataset, Split
 
@@ -25,19 +27,19 @@ HOW_TO_GET = "Repeat your command with --data-root DIR, any folder of videos, fr
 
 def build(
     *,
-    root: str | None = None,
-    frames: int = 16,
-    height: int | None = None,
-    width: int | None = None,
-    stride: int = 1,
-    drop_first: int = 0,
-    start: str = "zero",
-    geometry: str = "centre-crop",
-    filter: str = "bilinear",
-    antialias: bool = True,
-    listing: str | None = None,
-    short: str = "refuse",
-    decoder: str = "auto",
+    root: Annotated[str | None, "Folder of the clips."] = None,
+    frames: _options.Frames = 16,
+    height: Annotated[int | None, "Height of a clip in pixels; by default from the first clip."] = None,
+    width: Annotated[int | None, "Width of a clip in pixels; by default from the first clip."] = None,
+    stride: _options.Stride = 1,
+    drop_first: _options.DropFirst = 0,
+    start: _options.Start = "zero",
+    geometry: _options.Geometry = "centre-crop",
+    filter: _options.Filter = "bilinear",
+    antialias: _options.Antialias = True,
+    listing: Annotated[str | None, "File that names the clips to use."] = None,
+    short: _options.Short = "refuse",
+    decoder: _options.Decoder = "auto",
 ) -> Dataset:
     """Clips below `root` of `frames` frames, `stride` apart, by default cropped to the centred square and resized.
 

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vfbench.datasets import _options
 from vfbench.datasets._shapes_scene import CLASSES, COLOURS, MOTIONS, SHAPES, SIZES, TEXTURES, make_scene
 from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape, Split
@@ -50,7 +51,7 @@ VERSION = 1  # part of the fingerprint; increase it whenever a pixel of any clip
 RENDER_BATCH = 32  # clips rendered at once, so that the working set stays in a core's cache
 
 
-def build(*, frames: int = 16, height: int = 32, width: int = 32) -> Shapes:
+def build(*, frames: _options.Frames = 16, height: _options.Height = 32, width: _options.Width = 32) -> Shapes:
     """Moving Shapes at any length and resolution, with 2^20 clips in `train` and 2^17 in `test`.
 
     Raises `UserError` for less than 1 frame or 8x8 pixels.

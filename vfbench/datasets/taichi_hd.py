@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from vfbench import clips
 from vfbench.clips import LIGHT_HASH, ClipFolder
 from vfbench.clips.inventory import Inventory
+from vfbench.datasets import _options
 from vfbench.datasets._locate import find_prepared, search_folders
 from vfbench.datasets._naming import NamedVideos, find_named, frame_size, natural_order
 from vfbench.datasets._tree import scan_tree
@@ -62,18 +63,18 @@ class ClipMetadata(NamedTuple):
 
 def build(
     *,
-    root: str | None = None,
-    frames: int = 16,
-    height: int = 64,
-    width: int = 64,
-    stride: int = 1,
-    drop_first: int = 0,
-    start: str = "hashed",
-    geometry: str = "centre-crop",
-    filter: str = "bilinear",
-    antialias: bool = True,
-    short: str = "refuse",
-    decoder: str = "auto",
+    root: _options.Root = None,
+    frames: _options.Frames = 16,
+    height: _options.Height = 64,
+    width: _options.Width = 64,
+    stride: _options.Stride = 1,
+    drop_first: _options.DropFirst = 0,
+    start: _options.Start = "hashed",
+    geometry: _options.Geometry = "centre-crop",
+    filter: _options.Filter = "bilinear",
+    antialias: _options.Antialias = True,
+    short: _options.Short = "refuse",
+    decoder: _options.Decoder = "auto",
 ) -> Dataset:
     """TaiChi-HD as clips of `frames` frames, `stride` apart, by default cropped to the centred square and resized.
 

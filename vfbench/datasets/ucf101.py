@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from vfbench import clips
 from vfbench.clips import LIGHT_HASH, ClipFolder
 from vfbench.clips.inventory import Inventory
 from vfbench.clips.scan import suffix
+from vfbench.datasets import _options
 from vfbench.datasets._locate import find_prepared, search_folders
 from vfbench.datasets._naming import NamedVideos, find_named, frame_size, natural_order, official_copy
 from vfbench.datasets._tree import scan_tree
@@ -42,6 +43,7 @@ from vfbench.protocol.protocol import UNCAPTIONED_MEASURES
 NAME, TITLE = "ucf101", "UCF101"
 VIDEO_FOLDER, TOTAL_CLIPS, FRAME_SIZE = "UCF-101", 13320, "320x240"  # of the official copy
 SPLITS: tuple[Split, ...] = ("train", "test")
+SPLIT_LISTS = (1, 2, 3)
 # Smoke test on real video: the judge of Moving Shapes stands in for I3D and C3D. Real clips come from both splits, so a
 # handful of files is enough.
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
@@ -66,19 +68,19 @@ HOW_TO_GET = f"""Get it once (7 GB; for research use):
 
 def build(
     *,
-    root: str | None = None,
-    frames: int = 16,
-    height: int = 64,
-    width: int = 64,
-    stride: int = 1,
-    drop_first: int = 0,
-    start: str = "hashed",
-    geometry: str = "centre-crop",
-    filter: str = "bilinear",
-    antialias: bool = True,
-    split_list: int = 1,
-    short: str = "refuse",
-    decoder: str = "auto",
+    root: _options.Root = None,
+    frames: _options.Frames = 16,
+    height: _options.Height = 64,
+    width: _options.Width = 64,
+    stride: _options.Stride = 1,
+    drop_first: _options.DropFirst = 0,
+    start: _options.Start = "hashed",
+    geometry: _options.Geometry = "centre-crop",
+    filter: _options.Filter = "bilinear",
+    antialias: _options.Antialias = True,
+    split_list: Annotated[int, SPLIT_LISTS, "Number of the official split list."] = 1,
+    short: _options.Short = "refuse",
+    decoder: _options.Decoder = "auto",
 ) -> Dataset:
     """UCF101 as clips of `frames` frames, `stride` apart, by default cropped to the centred square and resized.
 
@@ -101,7 +103,7 @@ def find(root: str | None = None, *, split_list: int = 1) -> Inventory:
     Raises `MissingData` with the steps to get the dataset where it is not found, and `UserError` for another
     `split_list` than 1, 2 or 3.
     """
-    if split_list not in (1, 2, 3):
+    if split_list not in SPLIT_LISTS:
         raise UserError(f"ucf101(split_list={split_list}): UCF101 has split lists 1, 2 and 3, try ucf101(split_list=1)")
     folders = search_folders(root, TITLE, (NAME,), HOW_TO_GET)
     if inventory := find_prepared(folders, NAME, origin, split_list=split_list):

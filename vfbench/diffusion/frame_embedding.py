@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,10 @@ from vfbench.nets.embedding_prior import EmbeddingPrior
 from vfbench.nets.frame_encoder import CLIPEncoder, FrameEncoder, normalise_vectors
 
 LEARNT = "learnt"
+# Option of `create` in several models; None is the preset's.
+EmbeddingOption: TypeAlias = Annotated[
+    str | None, "Frame embedding to condition on: none, learnt, or the folder or hub id of a CLIP."
+]
 DROP_PROBABILITY = 0.5  # of the embedding, for a training clip without class or caption
 
 

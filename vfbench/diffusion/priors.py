@@ -173,12 +173,12 @@ def _checked_alpha(alpha: float) -> float:
     return float(alpha)
 
 
-_BASE_FRAMES: dict[str, Callable[[int], int]] = {
+BASE_FRAMES: dict[str, Callable[[int], int]] = {
     "first": lambda frames: 0,
     "middle": lambda frames: max(frames // 2 - 1, 0),
     "last": lambda frames: frames - 1,
 }
-_LAMBDA_SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {  # of the distance d from the base frame, in [0, 1)
+LAMBDA_SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {  # of the distance d from the base frame, in [0, 1)
     "constant": torch.ones_like,
     "linear": lambda d: 1 - d,
     "cosine": lambda d: torch.cos(d * math.pi / 2) ** 2,
@@ -188,9 +188,9 @@ _LAMBDA_SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {  # of the distance 
 def _base_frame(frames: int, base: int | str) -> int:
     """Index of the base frame, from 0."""
     if isinstance(base, str):
-        if base not in _BASE_FRAMES:
-            raise unknown("base frame", base, _BASE_FRAMES)
-        return _BASE_FRAMES[base](frames)
+        if base not in BASE_FRAMES:
+            raise unknown("base frame", base, BASE_FRAMES)
+        return BASE_FRAMES[base](frames)
     if not 0 <= base < frames:
         raise UserError(f"base frame {base}: a clip of {frames} frames has 0 to {frames - 1}")
     return base
@@ -198,13 +198,13 @@ def _base_frame(frames: int, base: int | str) -> int:
 
 def _lambdas(frames: int, lam: float | Sequence[float], base: int, schedule: str) -> Tensor:
     """lam_i of every frame, (T,) in float64."""
-    if schedule not in _LAMBDA_SCHEDULES:
-        raise unknown("lambda schedule", schedule, _LAMBDA_SCHEDULES)
+    if schedule not in LAMBDA_SCHEDULES:
+        raise unknown("lambda schedule", schedule, LAMBDA_SCHEDULES)
     if isinstance(lam, Sequence):
         return _listed_lambdas(frames, lam, base, schedule)
     _check_lambda(lam)
     distance = (torch.arange(frames, dtype=torch.float64) - base).abs()
-    lambdas = lam * _LAMBDA_SCHEDULES[schedule](distance / (distance.max() + 1))
+    lambdas = lam * LAMBDA_SCHEDULES[schedule](distance / (distance.max() + 1))
     lambdas[base] = 1.0
     return lambdas
 

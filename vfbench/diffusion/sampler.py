@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -168,14 +169,17 @@ def builder(
     def build(
         context: BuildContext,
         *,
-        steps: int = steps,
-        solver: str = solver,
-        guidance: float = 1.0,
-        condition: Conditioning | None = None,
-        eta: float | None = None,
-        threshold: float | None = None,
-        frames: int | None = None,
-        overlap: int = 0,
+        steps: Annotated[int, "Sampling steps."] = steps,
+        solver: Annotated[str, solver_options.SOLVERS, "Sampling algorithm."] = solver,
+        guidance: Annotated[float, "Classifier-free guidance weight; 1 is none."] = 1.0,
+        condition: Annotated[
+            Conditioning | None,
+            "Conditioning; by default the first of text, class, none that it was trained with.",
+        ] = None,
+        eta: Annotated[float | None, "Fresh noise of ddim: 0 is none, 1 as much as ddpm."] = None,
+        threshold: Annotated[float | None, "Dynamic thresholding: a quantile of each clip, e.g. 0.995."] = None,
+        frames: Annotated[int | None, "Frames of a clip, more than the model's own."] = None,
+        overlap: Annotated[int, "Frames that neighbouring windows of a long clip share."] = 0,
     ) -> DiffusionSampler:
         sampling = SamplerOptions(steps, solver, guidance, condition, eta, threshold, frames, overlap)
         network, sha256 = _load_model(model, create, context, any_length=frames is not None)

@@ -7,7 +7,7 @@ Notation: `alpha_bar` is the cumulative signal power a_t; z_t = sqrt(a_t) x + sq
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +16,10 @@ from vfbench.diffusion.solver_options import DIFFUSION_STEPS
 from vfbench.errors import unknown
 
 Parametrisation = Literal["eps", "v"]
+# Option of `create` in several models; None is the preset's.
+ParametrisationOption: TypeAlias = Annotated[
+    str | None, get_args(Parametrisation), "Target of training: the noise (eps), or v."
+]
 
 
 def check_parametrisation(name: str) -> Parametrisation:
@@ -39,10 +43,10 @@ class Schedule:
     """`alpha_bar` (steps,) in float64, decreasing from nearly 1 to nearly 0."""
 
     def __init__(self, name: str = "cosine", steps: int = DIFFUSION_STEPS) -> None:
-        if name not in _BETAS:
-            raise unknown("noise schedule", name, _BETAS)
+        if name not in BETAS:
+            raise unknown("noise schedule", name, BETAS)
         self.name, self.steps = name, steps
-        self.alpha_bar = torch.cumprod(1.0 - _BETAS[name](steps), dim=0)
+        self.alpha_bar = torch.cumprod(1.0 - BETAS[name](steps), dim=0)
         self._tables: dict[torch.device, Tensor] = {}  # a copy per device: `at` runs several times a step
 
     def at(self, t: Tensor, like: Tensor) -> Tensor:
@@ -72,7 +76,7 @@ def _linear(steps: int) -> Tensor:
     return torch.linspace(1e-4 * scale, 0.02 * scale, steps, dtype=torch.float64)
 
 
-_BETAS = {"cosine": _cosine, "linear": _linear}
+BETAS = {"cosine": _cosine, "linear": _linear}
 
 
 def to_prediction(

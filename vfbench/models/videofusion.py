@@ -32,15 +32,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from vfbench.diffusion.frame_embedding import EmbeddingOption
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
-from vfbench.diffusion.priors import Decomposed
+from vfbench.diffusion.priors import BASE_FRAMES, LAMBDA_SCHEDULES, Decomposed
 from vfbench.diffusion.sampler import builder
-from vfbench.diffusion.schedule import Prediction, Schedule, check_parametrisation, to_prediction
+from vfbench.diffusion.schedule import (
+    BETAS,
+    ParametrisationOption,
+    Prediction,
+    Schedule,
+    check_parametrisation,
+    to_prediction,
+)
 from vfbench.diffusion.single_network import OneUNet, with_options
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Conditioning, Dataset
@@ -66,16 +74,26 @@ def create(
     dataset: Dataset,
     preset: str = "tiny",
     *,
-    lam: float | Sequence[float] | None = None,
-    lam_schedule: str | None = None,
-    base_frame: int | str | None = None,
-    base_init: BaseInit = "scratch",
-    base_from: Path | str | None = None,
-    base_lr: float | None = None,
-    images: int | None = None,
-    schedule: str | None = None,
-    parametrisation: str | None = None,
-    embedding: str | None = None,
+    lam: Annotated[
+        float | Sequence[float] | None, "Share of base noise in a frame, 0 to 1: one value, or one per frame."
+    ] = None,
+    lam_schedule: Annotated[
+        str | None, LAMBDA_SCHEDULES, "Change of lam with the distance from the base frame."
+    ] = None,
+    base_frame: Annotated[int | str | None, BASE_FRAMES, "Base frame; an index counts from 0."] = None,
+    base_init: Annotated[
+        BaseInit, "Base generator: new, pretrained and learning, or pretrained and frozen."
+    ] = "scratch",
+    base_from: Annotated[Path | str | None, "Folder or hub id of the pretrained base generator."] = None,
+    base_lr: Annotated[
+        float | None, "Learning rate of the base generator, relative to the residual generator's."
+    ] = None,
+    images: Annotated[
+        int | None, "Number of single frames of each clip that the base generator also learns from."
+    ] = None,
+    schedule: Annotated[str | None, BETAS, "Noise schedule."] = None,
+    parametrisation: ParametrisationOption = None,
+    embedding: EmbeddingOption = None,
 ) -> VideoFusion | OneNetworkVideoFusion:
     """An untrained model for a dataset; None keeps the preset's value.
 

@@ -14,6 +14,7 @@ Returned = TypeVar("Returned")
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "bfloat16")
+DECODERS = ("auto", "pyav", "decord", "torchcodec")  # of video files
 REQUIRED: Any = object()  # default of a field that must be given
 
 

@@ -9,11 +9,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vfbench.errors import unknown
+from vfbench.utils.options import DECODERS
 from vfbench.video import other_decoders, pyav
 from vfbench.video.frame_range import FrameRange
 from vfbench.video.header import header
-
-DECODERS = ("auto", "pyav", *other_decoders.NAMES)
 
 
 def decode(

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MODULES = {"decord": "decord", "torchcodec": "torchcodec.decoders"}
-NAMES = tuple(MODULES)
 PLAIN_CODECS = {"avi": "mpeg4", "mov,mp4,m4a,3gp,3g2,mj2": "h264"}  # container to codec, FFmpeg's names
 
 

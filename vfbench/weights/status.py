@@ -15,6 +15,16 @@ def overview() -> str:
     return "\n".join([*parts, *(_hub_summary(name, model) for name, model in HUB_MODELS.items())])
 
 
+def records() -> dict[str, dict[str, str]]:
+    """State, file and reason of each network, and the command that gets it, by name."""
+    states = {}
+    for network in NETWORKS.values():
+        state, reason = weight_state(network)
+        path, command = str(cache.weights_path(network.name)), catalogue.fetch_command(network.name)
+        states[network.name] = {"state": state, "path": path, "reason": reason, "fetch": command}
+    return states
+
+
 def details(name: str) -> str:
     """Full description of one network: state, verification, every source with hash, size and licence."""
     if name in HUB_MODELS:
