@@ -65,7 +65,7 @@ def _with_options(**options: Any) -> Damage:
         (_truncate, "model.safetensors is damaged"),
         (lambda folder: (folder / "model.safetensors").unlink(), "a config.json and no model.safetensors"),
         (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
-        (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is not valid JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), "config.json holds list"),
         (lambda folder: (folder / "config.json").write_text('{"model": "videofusion"}'), "'shape' is missing"),
         (_rename_model, "checkpoint of 'vdm', not of 'videofusion'"),
