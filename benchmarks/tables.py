@@ -85,7 +85,7 @@ def few_steps() -> str:
     return _lines([head, [":--", ":--", *["--:"] * len(steps)], *rows]) + f"\n{by_run.caption}\n"
 
 
-def _table(folder: Path) -> table.Table:
+def _table(folder: Path) -> render.Table:
     records = sorted(folder.glob("*.json"))
     if not records:
         raise SystemExit(f"no records in {folder}: copy the results.json of each run there")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from vfbench.report import table
+from vfbench.report.render import Table
 from vfbench.report.results import Result
-from vfbench.report.table import Table
 
 Record: TypeAlias = dict[str, Any]
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from resultfiles import OTHER, SMOKE_RUN, build, inception, record, score
 
-from vfbench.report.render import to_csv, to_frame, to_latex, to_markdown
-from vfbench.report.table import Table
+from vfbench.report.render import Table, to_csv, to_frame, to_latex, to_markdown
 
 
 def table_with_special_cases() -> Table:

@@ -24,8 +24,8 @@ from vfbench.utils.options import keywords, values_of
 if TYPE_CHECKING:
     from vfbench.pipeline.plan import Plan
     from vfbench.report.compare import PairedResult
+    from vfbench.report.render import Table
     from vfbench.report.results import Result
-    from vfbench.report.table import Table
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "compare", "load_results", "plan", "run", "score", "table", "train"]

@@ -21,8 +21,8 @@ from vfbench.utils.options import flags
 if TYPE_CHECKING:
     from typer import Context as Context
 
+    from vfbench.report.render import Table
     from vfbench.report.results import Result
-    from vfbench.report.table import Table
 else:
     Context = typer.Context.__base__  # typer accepts this annotation, and passes an instance of the base class
 

@@ -1,15 +1,15 @@
-"""Render a `vfbench.report.table.Table` as Markdown, HTML, LaTeX, CSV, a pandas frame, or for a terminal."""
+"""Tables of results, and how they are shown: as Markdown, HTML, LaTeX, CSV, a pandas frame, or for a terminal."""
 
 from __future__ import annotations
 
 import html
 import re
 import textwrap
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from vfbench.report.format import DASH, Cell
-from vfbench.report.results import NOT_COMPARABLE
-from vfbench.report.table import Row, Table
+from vfbench.report.results import NOT_COMPARABLE, Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,22 +24,53 @@ LATEX = str.maketrans(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A run, a reference row, or the floor; `mark` says why its numbers do not compare with the others."""
+
+    label: str
+    kind: Literal["model", "reference", "floor"]
+    cells: tuple[Cell, ...]
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Content of a table for all renderers: models in the order given, then reference rows, then the floor."""
+
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+    caption: str
+    notes: tuple[str, ...]
+    records: tuple[Result, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Scores at full precision, one row per model and metric; a score that a run lacks has no row."""
+        return to_frame(self)
+
+    def to_markdown(self) -> str:
+        """Pipe table with caption and notes, readable in a terminal too."""
+        return to_markdown(self)
+
+    def to_latex(self) -> str:
+        """LaTeX table with caption and notes, for the package booktabs."""
+        return to_latex(self)
+
+    def to_csv(self) -> str:
+        """`to_frame` as CSV with a header; reading it restores the same numbers to the last bit."""
+        return to_csv(self)
+
+    def _repr_html_(self) -> str:
+        """HTML table, as a notebook shows it."""
+        return to_html(self)
+
+
 def to_frame(table: Table) -> pd.DataFrame:
     """Scores at full precision, one row per model and metric; a score that a run lacks has no row."""
     import pandas as pd
 
-    rows = [
-        {
-            **{"model": row.label, "dataset": record.dataset, "protocol": record.protocol.id, "metric": name},
-            **{"value": score.value, "low": score.low, "high": score.high, "floor": score.floor},
-            **{"n_real": score.n_real, "n_fake": score.n_fake, "better": score.better},
-            "comparable": record.protocol.comparable,
-            "run_dir": record.run_dir,
-        }
-        for record, row in zip(table.records, table.rows, strict=False)  # the floor row has no record
-        for name, score in record.scores.items()
-    ]
-    return pd.DataFrame(rows)
+    pairs = zip(table.records, table.rows, strict=False)  # the floor row has no record
+    return pd.concat([record.to_frame().assign(model=row.label) for record, row in pairs], ignore_index=True)
 
 
 def to_csv(table: Table) -> str:

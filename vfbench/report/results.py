@@ -179,15 +179,23 @@ class Result(Record):
 
     def to_frame(self) -> pd.DataFrame:
         """Scores at full precision, one row per metric."""
-        from vfbench.report.table import build
+        import pandas as pd
 
-        return build([self], allow_mixed=True).to_frame()
+        rows = [
+            {
+                **{"model": self.model, "dataset": self.dataset, "protocol": self.protocol.id, "metric": name},
+                **{"value": score.value, "low": score.low, "high": score.high, "floor": score.floor},
+                **{"n_real": score.n_real, "n_fake": score.n_fake, "better": score.better},
+                "comparable": self.protocol.comparable,
+                "run_dir": self.run_dir,
+            }
+            for name, score in self.scores.items()
+        ]
+        return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
         """HTML table, as a notebook shows it."""
-        from vfbench.report.table import build
-
-        return build([self], allow_mixed=True)._repr_html_()
+        return self.to_frame().to_html(index=False)
 
     def write(self, path: Path) -> None:
         """Write the result as JSON in one atomic step."""

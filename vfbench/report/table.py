@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 from vfbench.errors import UserError
 from vfbench.report import footnotes
 from vfbench.report.format import DASH, Cell, Column, column
+from vfbench.report.render import Row, Table
 from vfbench.report.results import (
     ARROWS,
     NOT_COMPARABLE,
@@ -24,60 +23,6 @@ from vfbench.report.results import (
     ScoreRecord,
     describe_differences,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A run, a reference row, or the floor; `mark` says why its numbers do not compare with the others."""
-
-    label: str
-    kind: Literal["model", "reference", "floor"]
-    cells: tuple[Cell, ...]
-    mark: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Content of a table for all renderers: models in the order given, then reference rows, then the floor."""
-
-    header: tuple[str, ...]
-    rows: tuple[Row, ...]
-    caption: str
-    notes: tuple[str, ...]
-    records: tuple[Result, ...]
-
-    def to_frame(self) -> pd.DataFrame:
-        """Scores at full precision, one row per model and metric; a score that a run lacks has no row."""
-        from vfbench.report import render
-
-        return render.to_frame(self)
-
-    def to_markdown(self) -> str:
-        """Pipe table with caption and notes, readable in a terminal too."""
-        from vfbench.report import render
-
-        return render.to_markdown(self)
-
-    def to_latex(self) -> str:
-        """LaTeX table with caption and notes, for the package booktabs."""
-        from vfbench.report import render
-
-        return render.to_latex(self)
-
-    def to_csv(self) -> str:
-        """`to_frame` as CSV with a header; reading it restores the same numbers to the last bit."""
-        from vfbench.report import render
-
-        return render.to_csv(self)
-
-    def _repr_html_(self) -> str:
-        """HTML table, as a notebook shows it."""
-        from vfbench.report import render
-
-        return render.to_html(self)
 
 
 def build(results: Sequence[Result], *, allow_mixed: bool = False) -> Table:
