@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source: the house stays in layers, and plug-ins stay strangers to each other."""
+"""Tests of the layers: which folder imports which, read from the source; plug-ins do not import each other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LONGEST_CHAIN = 8
 
 
 def sources(folder: Path) -> list[Path]:
-    """Its Python files and those one folder down, through symlinks."""
+    """Python files of a folder and of those one level down, through symlinks."""
     return sorted([*folder.glob("*.py"), *folder.glob("*/*.py")])
 
 
@@ -49,7 +49,7 @@ def imported(source: str, package: str) -> Iterator[str]:
 
 
 def allowed(importer: str, target: str) -> bool:
-    """Whether the module `vfbench.a.b` may import the dotted name `target`."""
+    """True where the module `vfbench.a.b` may import the dotted name `target`."""
     if target.split(".")[0] != "vfbench":
         return True
     own, theirs = (name.split(".")[1:] for name in (importer, target))
@@ -79,20 +79,20 @@ def module_of(path: Path) -> str:
 def test_every_module_keeps_to_its_layer(path: Path) -> None:
     top = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     assert top in MAY_IMPORT, f"give {top} a layer in the table above"
-    found = violations(path.read_text(), module_of(path), is_package=path.name == "__init__.py")
-    assert found == [], f"{module_of(path)} may not import these"
+    forbidden = violations(path.read_text(), module_of(path), is_package=path.name == "__init__.py")
+    assert forbidden == [], f"{module_of(path)} may not import these"
 
 
-def rooms() -> dict[str, set[str]]:
+def folder_imports() -> dict[str, set[str]]:
     """The folders and root modules that each folder or root module imports."""
     graph: dict[str, set[str]] = {}
     for path in sources(PACKAGE):
         module = module_of(path)
-        room = [*module.split("."), "__init__"][1]
+        folder = [*module.split("."), "__init__"][1]
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         names = [name.split(".") for name in imported(path.read_text(), package)]
         targets = {name[1] for name in names if name[0] == "vfbench" and len(name) > 1 and name[1] in MAY_IMPORT}
-        graph.setdefault(room, set()).update(targets - {room})
+        graph.setdefault(folder, set()).update(targets - {folder})
     return graph
 
 
@@ -109,8 +109,8 @@ def test_six_modules_stand_at_the_root() -> None:
 
 
 def test_no_circle_of_folders_and_no_long_chain() -> None:
-    graph = rooms()
-    longest = max((longest_chain(graph, room) for room in graph), key=len)
+    graph = folder_imports()
+    longest = max((longest_chain(graph, folder) for folder in graph), key=len)
     assert len(longest) <= LONGEST_CHAIN, " -> ".join(longest)
 
 
@@ -120,7 +120,7 @@ def test_the_chain_check_can_fail() -> None:
         longest_chain({"a": {"b"}, "b": {"c"}, "c": {"b"}}, "a")
 
 
-def test_the_folders_of_plug_ins_are_looked_into() -> None:
+def test_plug_in_folders_are_checked() -> None:
     seen = {module_of(path) for path in sources(PACKAGE)}
     assert {"vfbench.metrics.fvd", "vfbench.baselines.vdm", "vfbench.nets.unet", "vfbench"} <= seen
 
