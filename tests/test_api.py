@@ -79,6 +79,12 @@ def test_a_table_is_shown_in_a_notebook_and_converted() -> None:
     assert r"\begin{table}" in table.to_latex()
 
 
+def test_a_result_given_twice_is_one_row() -> None:
+    assert len(vfbench.table([RECORDS[0], RECORDS[0], *vfbench.load_results(RECORDS[0])]).records) == 1
+    with pytest.raises(UserError, match="list"):
+        vfbench.table(str(RECORDS[0]))
+
+
 def test_missing_results_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"results\.json does not exist"):
         vfbench.load_results(tmp_path)

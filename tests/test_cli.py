@@ -75,6 +75,18 @@ def test_no_command_is_a_usage_error_that_lists_the_commands(vfbench: Command) -
     assert "gate" in outcome.out + outcome.err
 
 
+@pytest.mark.parametrize("flags", [["--quiet"], ["--verbose"]])
+def test_flags_without_a_command_are_a_usage_error(flags: list[str], vfbench: Command) -> None:
+    outcome = vfbench(*flags)
+    assert (outcome.code, outcome.out) == (2, "")
+
+
+def test_quiet_prints_the_result_alone(vfbench: Command) -> None:
+    outcome = vfbench(*NOISE, "--quiet")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "| *noise*" in outcome.out
+
+
 def test_shared_flags_are_defined_once() -> None:
     definitions = [
         tuple(ast.dump(part) for part in (*call.args, *call.keywords))

@@ -28,6 +28,11 @@ def test_only_hashed_code_changes_the_version(tmp_path: Path, name: str) -> None
         assert (version(changed) != before) is (name not in UNHASHED_CODE)
 
 
+def test_a_file_that_is_being_written_is_hashed_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "interfaces.py").write_text('TEXT = """')
+    assert len(code_version.__wrapped__(tmp_path)) == 64
+
+
 def test_unhashed_names_exist() -> None:
     assert set(UNHASHED_CODE) <= set(TOP_LEVEL)
     assert {"cli", "report"} <= set(UNHASHED_CODE)

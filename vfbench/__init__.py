@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vfbench.errors import UserError
 from vfbench.pipeline.options import RunOptions
 from vfbench.scoring.options import ScoreOptions
 from vfbench.training.options import TrainJob
@@ -108,8 +109,11 @@ def table(results: Sequence[Result | str | Path], *, allow_mixed: bool = False) 
     from vfbench.report.results import load
     from vfbench.report.table import build
 
-    loaded = [load([each])[0] if isinstance(each, str | Path) else each for each in results]
-    return build(loaded, allow_mixed=allow_mixed)
+    if isinstance(results, str | Path):
+        raise UserError(f"table takes a list of results: write table([{str(results)!r}])")
+    loaded = [result for each in results for result in (load([each]) if isinstance(each, str | Path) else [each])]
+    unique = {id(result) if not result.run_id else (result.run_id, result.run_dir): result for result in loaded}
+    return build(list(unique.values()), allow_mixed=allow_mixed)
 
 
 def compare(a: str | Path, b: str | Path, metrics: Sequence[str] = ()) -> list[PairedResult]:

@@ -69,6 +69,8 @@ def _main(
     if version:
         print(vfbench.__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        context.fail("Missing command.")
     console.set_verbosity("quiet" if quiet else "verbose" if verbose else "normal")
     if config is not None:
         commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has commands

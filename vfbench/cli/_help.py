@@ -66,6 +66,9 @@ def _format_help(write: Any, command: Any, ctx: Any, formatter: Any) -> None:
         return
     from rich.markup import escape
 
+    if command.rich_markup_mode == "rich":  # already escaped
+        write(ctx, formatter)
+        return
     command.rich_markup_mode = "rich"
     command.help = escape(command.help or "")  # rich would read [run] as markup
     for parameter in command.params:

@@ -140,19 +140,23 @@ def print_result(result: Result, as_json: bool) -> None:
 
 def print_table(table: Table) -> None:
     """Print a table: drawn on a terminal, as Markdown elsewhere."""
+    from vfbench.report import render
+
     if not console.is_terminal(sys.stdout):
         print(table.to_markdown(), end="")
         return
     from rich.console import Console
 
-    from vfbench.report import render
-
-    Console().print(render.to_rich(table))
+    terminal = Console()
+    if render.grid_width(table) <= terminal.width:
+        terminal.print(render.to_rich(table))
+    else:  # rich would cut numbers off
+        print(table.to_markdown(terminal.width), end="")
 
 
 def next_command(*words: object) -> None:
     """Print the command to continue with, on stderr."""
-    print(f"next: {shlex.join(['python', '-m', 'vfbench', *map(str, words)])}", file=sys.stderr)
+    console.info(f"next: {shlex.join(['python', '-m', 'vfbench', *map(str, words)])}")
 
 
 DataRoot = Annotated[Path | None, option("--data-root", help="Folder of the dataset's files; VFBENCH_DATA by default.")]

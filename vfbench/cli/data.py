@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from vfbench.cli import _options as flags
 from vfbench.cli._help import Command, Group
 from vfbench.cli._options import Context, flags_from, next_command, option
 from vfbench.pipeline.options import StatsOptions
+from vfbench.utils import console
 
 data = typer.Typer(
     cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Find, verify and measure datasets on disk."
@@ -37,7 +37,7 @@ def data_verify(
     report = verify.verify(dataset, data_root, full=full, frames=frames, output=output)
     print(files.as_json(report.record()) if as_json else report.text(), end="" if as_json else "\n")
     if output:
-        print(f"record: {output}", file=sys.stderr)
+        console.info(f"record: {output}")
     verify.require_no_errors(report)
 
 

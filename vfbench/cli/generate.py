@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from vfbench.cli._options import flags_from, next_command
 from vfbench.pipeline.options import ExportOptions
+from vfbench.utils import console
 
 
 @flags_from(ExportOptions)
@@ -18,9 +17,9 @@ def generate(options: ExportOptions) -> None:
     with training_advice(options.model, options.dataset, options.data_root, options.checkpoint, scored=False):
         export_plan = plan(options)
     folder = export(export_plan)
-    print(f"clips: {folder}/clips  look at: {folder}/sheet.png", file=sys.stderr)
+    console.info(f"clips: {folder}/clips  look at: {folder}/sheet.png")
     if not export_plan.format.readable:
-        print("note: WebP cannot be scored; give --format mp4, npy or png-folder for clips to score", file=sys.stderr)
+        console.info("note: WebP cannot be scored; give --format mp4, npy or png-folder for clips to score")
         return
     if options.num_samples < 3:  # too few for a score
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -31,6 +32,8 @@ def table(
     suffixes = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
     if output is not None and output.suffix not in suffixes:
         raise UserError(f"--output {output} has no known suffix: end the name in {', '.join(suffixes)}")
+    if as_json and output is not None:
+        raise UserError(f"--json prints to stdout: leave out --output {output}, or leave out --json")
     content = vfbench.table(results, allow_mixed=allow_mixed)
     if as_json:
         print(files.as_json([record.to_json() for record in content.records]), end="")
@@ -59,7 +62,9 @@ def compare(
 
     comparisons = vfbench.compare(a, b, config.split_list(metrics))
     if as_json:
-        print(files.as_json([{"metric": each.title, **asdict(each.comparison)} for each in comparisons]), end="")
+        print(
+            files.as_json([_finite({"metric": each.title, **asdict(each.comparison)}) for each in comparisons]), end=""
+        )
         return
     comparable = results.load([a])[0].protocol.comparable
     print(
@@ -82,7 +87,12 @@ def gate(
     ours, theirs = vfbench.load_results(result)[0], vfbench.load_results(baseline)[0]
     outcomes = gates.gate(ours, theirs, rule)
     if as_json:
-        print(files.as_json([asdict(outcome) for outcome in outcomes]), end="")
+        print(files.as_json([_finite(asdict(outcome)) for outcome in outcomes]), end="")
     else:
         print("\n".join(map(str, outcomes)))
     gates.require(outcomes)
+
+
+def _finite(record: dict[str, object]) -> dict[str, object]:
+    """Record with null for numbers that JSON does not have: NaN and infinity."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}

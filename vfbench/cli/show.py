@@ -79,11 +79,12 @@ def show(
         return
     if (spec := plugins.parse(name)).options:
         raise UserError(f"{name}: give the name alone, {spec.name}, without options")
-    arguments = [kind, name, preset or "", dataset or "", as_json]
-    output = _cached(arguments) if not data_root and plugins.is_built_in(kind, name) else None
+    arguments = [kind, name, preset or "", as_json]
+    cacheable = not (dataset or data_root) and plugins.is_built_in(kind, name)  # follows from our sources alone
+    output = _cached(arguments) if cacheable else None
     if output is None:
         output = _describe(kind, name, preset, dataset, data_root, as_json)
-        if not data_root and plugins.is_built_in(kind, name):
+        if cacheable:
             _cache(arguments, output)
     for note in output.notes:
         console.info(f"note: {note}")
@@ -101,25 +102,28 @@ def _cached(arguments: list[object]) -> _Output | None:
     """Output of an earlier call with these arguments: counting the cost of all presets takes seconds."""
     from vfbench.utils import files
 
-    stored = files.load_cache(CACHE_FILE).get(_cache_key(arguments))
+    stored = files.load_cache(CACHE_FILE).get(_sources_hash(), {}).get(files.json_digest(arguments))
     return _Output(**stored) if stored else None
 
 
 def _cache(arguments: list[object], output: _Output) -> None:
+    """Keep an output, and drop those of other sources."""
     from vfbench.utils import files
 
-    files.save_cache(CACHE_FILE, {**files.load_cache(CACHE_FILE), _cache_key(arguments): output._asdict()})
+    sources = _sources_hash()
+    stored = files.load_cache(CACHE_FILE).get(sources, {})
+    files.save_cache(CACHE_FILE, {sources: {**stored, files.json_digest(arguments): output._asdict()}})
 
 
-def _cache_key(arguments: list[object]) -> str:
-    """Key of an output: it changes with any source of the package, and with the version of torch."""
+def _sources_hash() -> str:
+    """Hash that changes with any source of the package, and with the version of torch."""
     from importlib.metadata import version
 
     from vfbench.utils import files
 
     package = Path(__file__).parent.parent
     sources = [files.file_key(path) for path in sorted((*package.glob("*.py"), *package.glob("*/*.py")))]
-    return files.json_digest([arguments, version("torch"), sources])
+    return files.json_digest([version("torch"), sources])
 
 
 def _describe(

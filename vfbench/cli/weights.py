@@ -68,6 +68,6 @@ def weights_status(
     from vfbench.weights import status
 
     if as_json:
-        print(files.as_json(status.records()), end="")
+        print(files.as_json(status.records(name)), end="")
         return
     print(status.details(name) if name else status.overview())

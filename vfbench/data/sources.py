@@ -24,8 +24,9 @@ def find_inventory(dataset: str, data_root: Path | str | None = None) -> Invento
         known = ", ".join(dataset_names())
         raise UserError(f"dataset {spec.name} is generated, so it has no files on disk: choose one of {known}")
     find_options = {"root", *plugins.options("dataset", spec.name, "find")}
-    if option := next(iter(spec.options.keys() - find_options - plugins.options("dataset", spec.name).keys()), None):
-        raise unknown(f"option of dataset {spec.name}", option, plugins.options("dataset", spec.name))
+    accepted = {**plugins.options("dataset", spec.name), **dict.fromkeys(find_options)}
+    if option := next((option for option in spec.options if option not in accepted), None):
+        raise unknown(f"option of dataset {spec.name}", option, accepted)
     options = {name: value for name, value in spec.options.items() if name in find_options}
     inventory: Inventory = plugins.plugin_function("dataset", spec.name, "find")(**options)
     return inventory

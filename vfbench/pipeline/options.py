@@ -88,13 +88,14 @@ class SamplingOptions(CheckedOptions):
         super().__post_init__()
         plugins.require("model", plugins.parse(self.model).name)
         plugins.require("dataset", plugins.parse(self.dataset).name)
-        if self.solver is not None and self.solver not in solver_options.SOLVERS:
-            raise unknown("solver", self.solver, solver_options.SOLVERS)
-        if self.steps is not None and self.steps < 1:
-            raise UserError(f"--steps {self.steps}: choose at least 1 sampling step")
-        if self.guidance is not None:
-            solver_options.check_guidance(self.guidance)
-        solver_options.check_threshold(self.threshold)
+        if plugins.is_built_in("model", plugins.parse(self.model).name):  # a third party's model has its own ranges
+            if self.solver is not None and self.solver not in solver_options.SOLVERS:
+                raise unknown("solver", self.solver, solver_options.SOLVERS)
+            if self.steps is not None and self.steps < 1:
+                raise UserError(f"--steps {self.steps}: choose at least 1 sampling step")
+            if self.guidance is not None:
+                solver_options.check_guidance(self.guidance)
+            solver_options.check_threshold(self.threshold)
         if self.batch_size != "auto" and self.batch_size < 1:
             raise UserError(f"--batch-size {self.batch_size}: must be at least 1, or auto")
         if self.dtype not in ("auto", *DTYPES):

@@ -7,7 +7,6 @@ more sensitive than a look at two intervals.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,20 @@ import torch
 from torch import Tensor
 
 from vfbench import plugins
-from vfbench.errors import MissingData, UserError, unknown
+from vfbench.errors import BadEnvironment, MissingData, UserError, unknown
 from vfbench.interfaces import Better, Comparison, Groups, PairedMetric
 from vfbench.report.format import rounded
-from vfbench.report.results import ALPHA, COMPARED_FILE, SCORED_FILE, ProtocolRecord, Result, describe_differences, load
-from vfbench.utils import files
+from vfbench.report.results import (
+    ALPHA,
+    COMPARED_FILE,
+    SCORED_FILE,
+    ProtocolRecord,
+    Result,
+    describe_differences,
+    load,
+    stored_p_values,
+)
+from vfbench.utils import console, files
 from vfbench.utils.tensor_files import read_tensors
 
 
@@ -81,12 +89,13 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> list[PairedResult]
 
 def _store(folder: Path, other: Result, comparisons: Mapping[str, Comparison]) -> None:
     """Keep the p-values beside the run: a table then prints a score in bold only where they show a difference."""
-    path = folder / COMPARED_FILE
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        return
-    stored = files.read_json(path) if path.is_file() else {}
-    p_values = {name: comparison.p_value for name, comparison in comparisons.items()}
-    files.write_json(path, {**stored, other.run_id: {**stored.get(other.run_id, {}), **p_values}})
+    path = (folder if folder.is_dir() else folder.parent) / COMPARED_FILE
+    stored = stored_p_values(path.parent)
+    p_values = {name: each.p_value for name, each in comparisons.items() if math.isfinite(each.p_value)}
+    try:
+        files.write_json(path, {**stored, other.run_id: {**stored.get(other.run_id, {}), **p_values}})
+    except (OSError, BadEnvironment) as error:  # a folder of somebody else, for example
+        console.detail(f"the comparison is not kept in {path}: {error}")
 
 
 def _require_paired(a: Result, b: Result) -> None:

@@ -48,9 +48,9 @@ class Table:
         """Scores at full precision, one row per model and metric; a score that a run lacks has no row."""
         return to_frame(self)
 
-    def to_markdown(self) -> str:
-        """Pipe table with caption and notes, readable in a terminal too."""
-        return to_markdown(self)
+    def to_markdown(self, width: int = 100) -> str:
+        """Pipe table, readable in a terminal too; caption and notes are folded at `width`."""
+        return to_markdown(self, width)
 
     def to_latex(self) -> str:
         """LaTeX table with caption and notes, for the package booktabs."""
@@ -119,6 +119,12 @@ def _html_label(row: Row) -> str:
 def _html_cell(cell: Cell) -> str:
     text = html.escape(cell.text)
     return f"<td>{f'<b>{text}</b>' if cell.best else text}</td>"
+
+
+def grid_width(table: Table) -> int:
+    """Columns of a terminal that the table needs."""
+    lines = [table.header, *((f"{row.label} {row.mark}".rstrip(), *(c.text for c in row.cells)) for row in table.rows)]
+    return sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True))
 
 
 def to_rich(table: Table) -> Group:

@@ -12,7 +12,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from vfbench.errors import MissingData
 from vfbench.interfaces import Better, Metric, Score
@@ -160,13 +169,12 @@ class Result(Record):
     environment: Environment | None = None
     note: str = ""
     fake: GivenRecord | None = None
+    _folder: Path | None = PrivateAttr(None)  # that it was read from: a run may have been moved
 
     def paired_p_value(self, other: Result, metric: str) -> float | None:
         """p-value of the paired test with another run, None where `vfbench compare` has not made it."""
-        path = Path(self.run_dir) / COMPARED_FILE
-        stored = files.read_json(path) if self.run_dir and path.is_file() else {}
-        p_value: float | None = stored.get(other.run_id, {}).get(metric)
-        return p_value
+        folder = self._folder or (Path(self.run_dir) if self.run_dir else None)
+        return stored_p_values(folder).get(other.run_id, {}).get(metric) if folder else None
 
     @property
     def label(self) -> str:
@@ -223,7 +231,9 @@ def _read(file: Path) -> Result:
             raise ValueError("not a JSON object")
         if content.get("schema") != SCHEMA:
             raise ValueError(f"schema {content.get('schema')!r}, expected {SCHEMA}")
-        return Result.model_validate({"run_dir": str(file.parent), **content})
+        result = Result.model_validate({"run_dir": str(file.parent), **content})
+        result._folder = file.parent
+        return result
     except ValueError as error:
         reason = _first_problem(error) if isinstance(error, ValidationError) else error
         message = f"{file} is not a valid result: {reason}; make it again with `{RUN_COMMAND}`"
@@ -234,6 +244,15 @@ def _first_problem(error: ValidationError) -> str:
     """First invalid field with the reason: `scores.fvd.floor: Field required`."""
     problem = error.errors()[0]
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+
+
+def stored_p_values(folder: Path) -> dict[str, dict[str, float]]:
+    """p-values of the paired tests that `vfbench compare` keeps beside a run, by run id and metric."""
+    try:
+        stored = files.read_json(folder / COMPARED_FILE)
+    except MissingData:  # none yet, or damaged: the next comparison writes it anew
+        return {}
+    return {run: values for run, values in stored.items() if isinstance(values, dict)}
 
 
 def describe_differences(ours: ProtocolRecord, theirs: ProtocolRecord, limit: int = 4) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Conditioning
-from vfbench.utils.options import DTYPES, flag
+from vfbench.utils.options import DEVICES, DTYPES, flag
 
 CONDITIONS: tuple[Conditioning, ...] = ("text", "class", "none")
 CROPS = ("random", "centre")
@@ -83,6 +83,8 @@ class TrainOptions:
             raise UserError(f"--seed {self.seed}: must be at least 0 and less than 2^63")
         if not 0 <= self.ema < 1:
             raise UserError(f"--ema {self.ema}: must be at least 0 and less than 1, such as 0.999")
+        if self.device not in DEVICES:
+            raise unknown("--device", self.device, DEVICES)
         if self.dtype not in ("auto", *DTYPES):
             raise unknown("--dtype", self.dtype, ["auto", *DTYPES])
         if self.crop not in (None, *CROPS):

@@ -42,8 +42,13 @@ def code_version(package: Path = PACKAGE) -> str:
 
 def _without_comments(source: str) -> str:
     """Python source without comments, docstrings and blank lines."""
-    lines = source.splitlines()
-    tokens = [token for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type != tokenize.NL]
+    lines = source.split("\n")
+    try:
+        tokens = [
+            token for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type != tokenize.NL
+        ]
+    except (tokenize.TokenError, SyntaxError):  # a file that is being written: it cannot be imported either
+        return source
     code = [token for token in tokens if token.type != tokenize.COMMENT]
     removed = [token for token in tokens if token.type == tokenize.COMMENT]
     for before, token, after in zip([None, *code], code, code[1:], strict=False):

@@ -107,7 +107,7 @@ def load_cache(name: str) -> dict[str, Any]:
     try:
         return read_json(path)
     except MissingData as error:
-        console.warn(f"{path} cannot be used: {error}; computing it again")
+        console.warn(f"{error}; computing it again")
         return {}
 
 

@@ -30,16 +30,19 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._start = self._printed = time.monotonic()
-        if console.is_terminal() and not console.is_quiet():
-            from rich.console import Console
-            from rich.progress import BarColumn, TextColumn
-            from rich.progress import Progress as RichProgress
-
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[state]}"))
-            self._bar = RichProgress(*columns, console=Console(stderr=True))
-            self._bar.add_task(self.title, total=self.total, completed=self.done, state="")
-            self._bar.start()
         return self
+
+    def _start_bar(self) -> RichProgress:
+        """Bar on the terminal, drawn once there is work: a finished one would say nothing."""
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        title, state = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[state]}", markup=False)
+        bar = RichProgress(title, BarColumn(20), state, console=Console(stderr=True), redirect_stdout=False)
+        bar.add_task(self.title, total=self.total, completed=self.done, state="")
+        bar.start()
+        return bar
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -59,6 +62,8 @@ class Progress:
 
     def _show(self, note: str, *, ends: bool) -> None:
         now = time.monotonic()
+        if self._bar is None and self.total and console.is_terminal() and not console.is_quiet():
+            self._bar = self._start_bar()
         if self._bar is not None:
             completed = self.done + self._partial
             self._bar.update(self._bar.task_ids[0], completed=completed, state=self._state(note))
@@ -73,7 +78,7 @@ class Progress:
 
     def _state(self, note: str) -> str:
         seconds_left = max(self.total - self.done - self._partial, 0) / max(self.rate, 1e-9)
-        count = f"{self.done}/{self.total} {self.unit}"
+        count = f"{self.done}/{self.total} {self.unit}" if self.total else f"{self.done} {self.unit}"
         left = f"{format_duration(seconds_left)} left" if self.rate else ""
         return ", ".join(filter(None, [count, f"{format_rate(self.rate)} {self.unit}/s", left, note]))
 

@@ -15,10 +15,13 @@ def overview() -> str:
     return "\n".join([*parts, *(_hub_summary(name, model) for name, model in HUB_MODELS.items())])
 
 
-def records() -> dict[str, dict[str, str]]:
-    """State, file and reason of each network, and the command that gets it, by name."""
+def records(name: str | None = None) -> dict[str, dict[str, str]]:
+    """State, file and reason of one network or of each, and the command that gets it, by name.
+
+    Raises `UserError` for an unknown name. Networks of the Hugging Face hub are left out: transformers keeps them.
+    """
     states = {}
-    for network in NETWORKS.values():
+    for network in [catalogue.network(name)] if name else NETWORKS.values():
         state, reason = weight_state(network)
         path, command = str(cache.weights_path(network.name)), catalogue.fetch_command(network.name)
         states[network.name] = {"state": state, "path": path, "reason": reason, "fetch": command}
