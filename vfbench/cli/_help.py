@@ -20,14 +20,27 @@ GROUPS = {
         *("lr", "warmup", "weight_decay", "clip_norm", "ema", "accumulate", "checkpoint_activations", "compile"),
         *("save_every", "sample_every", "half"),
     ),
-    "Measuring": ("protocol", "metrics", "num_real", "manifest", "weights", "extractors", "smoke", "kinds", "rule"),
+    "Measuring": (
+        "protocol",
+        "metrics",
+        "num_real",
+        "manifest",
+        "weights",
+        "extractors",
+        "smoke",
+        "kinds",
+        "rule",
+        "baseline",
+    ),
     "Running": ("device", "dtype", "batch_size", "resume", "dry_run"),
     "Output": ("output", "keep_clips", "name", "format", "form", "as_json"),
 }
 
 
-def group_of(parameter: str) -> str:
-    """Heading of a flag in the help."""
+def group_of(parameter: str, command: str = "") -> str:
+    """Heading of a flag in the help of a command."""
+    if command == "train" and parameter in ("steps", "seed"):
+        return "Training"
     return next((group for group, names in GROUPS.items() if parameter in names), "Options")
 
 
@@ -44,7 +57,7 @@ class Command(TyperCommand):
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):
                 is_argument = parameter.param_type_name == "argument"
-                heading = "Arguments" if is_argument else group_of(parameter.name or "")
+                heading = "Arguments" if is_argument else group_of(parameter.name or "", self.name or "")
                 sections.setdefault(heading, []).append(record)
         for heading, records in sections.items():
             if records:
@@ -75,5 +88,5 @@ def _format_help(write: Any, command: Any, ctx: Any, formatter: Any) -> None:
         if getattr(parameter, "help", None):
             parameter.help = escape(parameter.help)
         if parameter.param_type_name == "option" and isinstance(command, Command):
-            parameter.rich_help_panel = group_of(parameter.name or "")
+            parameter.rich_help_panel = group_of(parameter.name or "", command.name or "")
     write(ctx, formatter)

@@ -52,13 +52,20 @@ class EvalOptions(CheckedOptions):
     protocol: str | None = flag(None, "Protocol; the dataset's own by default, else strict.")
     metrics: Sequence[str] = flag((), "Comma-separated, see `ls metrics`; the protocol's by default.")
     num_real: int | None = flag(None, "Real clips; the protocol's by default.")
-    manifest: Path | str | None = flag(None, "Take the real clips of this list, such as a run's manifest.csv.")
+    manifest: Path | str | None = flag(None, "Real clips to score: a manifest.csv, which every run writes.")
     # Not from VFBENCH_WEIGHTS, which names the folder of the converted weights.
-    weights: str = flag("default", "default, or random to try the path (not comparable).", env=False)
-    extractors: Sequence[str] = flag(
-        (), "LABEL=SPEC, e.g. \"i3d=i3d(dtype='bfloat16')\"; repeatable.", "--extractor", repeat=True
+    weights: str = flag(
+        "default",
+        "default, or random to try without downloads (not comparable).",
+        env=False,
     )
-    smoke: bool = flag(False, "A few clips through the whole path; not comparable.")
+    extractors: Sequence[str] = flag(
+        (),
+        "Other feature network, e.g. \"i3d=i3d(dtype='bfloat16')\"; repeatable.",
+        "--extractor",
+        repeat=True,
+    )
+    smoke: bool = flag(False, "Try everything on a few clips, in a minute; the scores are not comparable.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,10 +119,13 @@ class RunOptions(MachineOptions, EvalOptions, SamplingOptions):
     """Options of a run. `origins` says where each value came from: command line, environment or configuration file."""
 
     num_samples: int | None = flag(
-        None, "Clips to generate: the protocol's, 256 on a CPU, 2048 on a GPU.", "-n", "--num-samples"
+        None,
+        "Clips to generate; the protocol's by default, else 256 (on a GPU 2048).",
+        "-n",
+        "--num-samples",
     )
-    output: Path | str | None = flag(None, "Run folder; runs/<model>-<dataset>-<id>.")
-    keep_clips: bool = flag(False, "Keep every clip, lossless, in the chunks.")
+    output: Path | str | None = flag(None, "Run folder; runs/<model>-<dataset>-<id of the run> by default.")
+    keep_clips: bool = flag(False, "Keep every generated clip, lossless, in the run folder.")
     origins: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -18,6 +18,6 @@ class ScoreOptions(MachineOptions, EvalOptions):
     fake: Path | str = flag(REQUIRED, "Generated clips: folder of videos, frame folders, .npy or .npz.")
     listing: Path | str | None = flag(None, "File of the generated clips that count, a relative path a line.", "--list")
     prompts: Path | str | None = flag(None, "File with the prompt of each clip, for CLIPSIM: path, tab, prompt.")
-    output: Path | str | None = flag(None, "Folder of the result; runs/score-<name>-<id>.")
+    output: Path | str | None = flag(None, "Folder of the result; runs/score-<name>-<id of the score> by default.")
     name: str | None = flag(None, "Row in tables; the folder's name by default.")
     origins: Mapping[str, str] = field(default_factory=dict)
