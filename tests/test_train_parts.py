@@ -372,7 +372,7 @@ def test_an_error_in_one_process_stops_all(distributed_output: Path) -> None:
         **{f"{name}.{r}": errors[f"{name}.0"] for name in ("whole", "nonfinite") for r in "01"},
     }
     assert "whole holds a training run already" in errors["whole.0"]
-    assert re.search(r"step 2 is not finite, .*gradient norm (inf|nan)\): .* of step 1 ", errors["steep.0"])
+    assert re.search(r"step 2 is not finite, .*gradient norm (inf|nan)\): .* of step 1 ", errors["nonfinite.0"])
     state = torch.load(distributed_output / "nonfinite" / "training.pt", weights_only=True)
     assert state["step"] == 1
     assert all(tensor.isfinite().all() for tensor in state["model"].values())
