@@ -248,7 +248,8 @@ def test_compiled_networks_equal_plain_ones(unchecked: ProcessPoolExecutor, case
 
 
 @pytest.mark.slow
-@every_file
+# The flag works on any network, and inductor takes minutes a model: one model, with two networks.
+@pytest.mark.parametrize("case", [case for case in FIRST if case.name == "videofusion"], ids="-".join)
 def test_the_compile_flag_keeps_gradients(tmp_path: Path, case: Example) -> None:
     arguments = ["--model", case.name, "--preset", case.preset, "--dataset", "shapes(frames=4, height=8, width=8)"]
     arguments += ["--steps", "3", "--batch-size", "2", "--device", "cpu", "--dtype", "float32"]
