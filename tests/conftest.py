@@ -25,6 +25,7 @@ from vfbench.data.prepare import prepare
 from vfbench.datasets import shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.metrics._shapes_judge import ShapesJudgeExtractor
+from vfbench.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("VFBENCH_TEST_DATA", ROOT / "../shared/data")).resolve()
@@ -74,6 +75,13 @@ def few_real(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reduce the protocol of Moving Shapes to 128 real clips, so that a comparable run takes a second."""
     few = {**shapes.PROTOCOLS["shapes"], "n_real": 128}
     monkeypatch.setattr(shapes, "PROTOCOLS", {"shapes": few})
+
+
+@pytest.fixture
+def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write no sample sheets and count no FLOPs, which take longer than a tiny training."""
+    monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
+    monkeypatch.setattr(Trainer, "_training_flops", 1)
 
 
 @pytest.fixture

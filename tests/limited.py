@@ -29,9 +29,9 @@ from vfbench.training.train import TrainOptions, train
 from vfbench.utils.memory import AdaptiveBatches
 
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
-DATA = tiny_dataset(frames=8, side=32)
+DATA = tiny_dataset(frames=8, side=16)
 OPTIONS = TrainOptions(steps=2, batch_size=64, lr=1e-2, warmup=1, save_every=100, sample_every=100)
-HEADROOM = 200 << 20  # bytes
+HEADROOM = 70 << 20  # bytes
 
 
 @contextmanager
@@ -59,8 +59,8 @@ def train_weights(folder: Path, accumulate: int = 1) -> dict[str, Tensor]:
 def main(folder: Path) -> None:
     train_weights(folder / "unlimited", accumulate=2)
     sampler = vdm.build(BuildContext(DATA, CPU, checkpoint=folder / "unlimited"), steps=2)
-    requests = [Request(i, i, 0, "a red circle") for i in range(256)]
-    expected_clips, batches = sampler.sample(requests), AdaptiveBatches(256)
+    requests = [Request(i, i, 0, "a red circle") for i in range(384)]
+    expected_clips, batches = sampler.sample(requests), AdaptiveBatches(384)
     with memory_limit():
         parts = [part for _, part in batches.each(requests, sampler.sample, lambda batch: f"{len(batch)} clips")]
     with memory_limit(), redirect_stderr(StringIO()) as stderr:

@@ -28,7 +28,6 @@ from vfbench.nets.frame_encoder import normalise_vectors
 from vfbench.pipeline.cost import measure
 from vfbench.training import train as training
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 CAPTION = "a small red circle moves left over blue stripes"
@@ -309,12 +308,6 @@ class OneClip(Shapes):
         return super().clips(split, [0] * len(indices) if split == "train" else indices, device)
 
 
-@pytest.fixture
-def no_preview(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable previews, which take longer than a tiny training."""
-    monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
-
-
 ENCODERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     LEARNT: lambda folder: EMBEDDING,
     "clip": lambda folder: embedding_options(str(save_clip_vision(folder / "clip"))),
@@ -325,7 +318,7 @@ CASES = [("vdm", LEARNT), ("videofusion", LEARNT), ("vdm", "clip")]
 
 
 @pytest.mark.parametrize(("name", "encoder"), CASES)
-def test_training_reduces_every_loss_term(no_preview: None, tmp_path: Path, name: str, encoder: str) -> None:
+def test_training_reduces_every_loss_term(quick_training: None, tmp_path: Path, name: str, encoder: str) -> None:
     model = MODELS[name](ENCODERS[encoder](tmp_path))
     before = one_clip_losses(model)
     train(model, OneClip(tiny_dataset().shape), replace(OPTIONS, steps=40), tmp_path / "x")
@@ -343,7 +336,7 @@ def one_clip_losses(model: DiffusionModel) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("name", "encoder"), CASES)
-def test_a_resumed_training_is_bit_identical(no_preview: None, tmp_path: Path, name: str, encoder: str) -> None:
+def test_a_resumed_training_is_bit_identical(quick_training: None, tmp_path: Path, name: str, encoder: str) -> None:
     options, stops = ENCODERS[encoder](tmp_path), iter([False, True])
     train(MODELS[name](options), tiny_dataset(), OPTIONS, tmp_path / "uninterrupted")
     train(MODELS[name](options), tiny_dataset(), OPTIONS, tmp_path / "resumed", stop=lambda: next(stops))

@@ -20,7 +20,6 @@ from vfbench.models import _hub_base, videofusion
 from vfbench.models._hub_base import CONDITIONING_PREFIX, HubBase, nearest_timesteps, scheduler_alpha_bar
 from vfbench.models.videofusion import VideoFusion
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Trainer
 
 diffusers = pytest.importorskip("diffusers", reason="needs the extra: diffusers")
 
@@ -35,10 +34,9 @@ BLOCKS = {
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shrink the residual network of the preset `tiny`, and disable previews."""
+def small(quick_training: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrink the residual network of the preset `tiny`."""
     monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], "residual": UNET})
-    monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
 
 
 def hub_model(**options: Any) -> Any:

@@ -82,7 +82,7 @@ def test_the_network_has_94_convolutions_and_a_head() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", ["", "frames='all', count=4, ", "resize='tf1', "])
+@pytest.mark.parametrize("options", ["frames='all', count=4, ", "resize='tf1', "])
 def test_the_extractor_keeps_the_contract(options: str) -> None:
     extractor = plugins.load("extractor", f"inception({options}weights='random')", CPU)
     check_extractor(extractor, random_clips(), requests_for())

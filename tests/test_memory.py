@@ -144,7 +144,7 @@ def test_sampling_and_training_under_a_memory_limit_give_equal_results(tmp_path:
     command = [sys.executable, str(ROOT / "tests" / "limited.py"), str(tmp_path)]
     outcome = subprocess.run(command, env={**os.environ, **limited.ENVIRONMENT}, capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stderr
-    assert f"256 clips do not fit into {MACHINE}: batches of 128" in outcome.stderr
+    assert f"384 clips do not fit into {MACHINE}: batches of 192" in outcome.stderr
     assert f"step 1 does not fit into {MACHINE}: continuing with --accumulate 2" in outcome.stderr
     tensors = torch.load(tmp_path / "tensors.pt", weights_only=True)
     close_clips(*tensors["clips"])

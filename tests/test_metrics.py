@@ -246,21 +246,12 @@ def p_values(metric: PairedMetric, pairs: int) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric != MEANS[1]], ids=metric_id)
-def test_equally_good_models_rarely_differ(metric: PairedMetric) -> None:
-    """Expect 2.5 of 50 pairs below 5 %; more than 8 occur once in 500 such tests."""
-    values = p_values(metric, 50)
-    assert (values < 0.05).sum() <= 8
-    assert (values < 0.6).sum() > 10 or metric in NEIGHBOURS  # the test has power
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS, ids=IDS)
-def test_the_error_rate_at_5_percent(metric: PairedMetric) -> None:
-    """Expect 10 of 200 pairs; 20 or more occur once in 500 tests. Neighbour metrics are conservative."""
-    error_rate = (p_values(metric, 200) < 0.05).mean()
-    assert error_rate < 0.10
-    assert error_rate > 0.005 or metric in NEIGHBOURS
+def test_equally_good_models_rarely_differ(metric: PairedMetric) -> None:
+    """Expect 3 of 60 pairs below 5 %; more than 9 occur once in 1,000 tests. Neighbour metrics are conservative."""
+    values = p_values(metric, 60)
+    assert (values < 0.05).sum() <= 9
+    assert (values < 0.6).sum() > 12 or metric in NEIGHBOURS  # the test has power
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=IDS)

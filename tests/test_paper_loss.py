@@ -30,7 +30,6 @@ from vfbench.models import videofusion
 from vfbench.models.videofusion import VideoFusion
 from vfbench.training import train as training
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Trainer
 
 TIMES = torch.tensor([300, 800])
 PAPER: dict[str, Any] = {"parametrisation": "eps", "images": 0}
@@ -39,11 +38,10 @@ MODELS = ("vdm", "pyoco", "vdit", "videofusion")
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shrink VideoFusion's preset `tiny`, and disable previews."""
+def small(quick_training: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrink VideoFusion's preset `tiny`."""
     sizes = {"base": NO_TIME, "residual": UNET}
     monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **sizes})
-    monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
 
 
 def paper_model(**options: Any) -> VideoFusion:

@@ -67,7 +67,9 @@ def test_a_checkpoint_for_a_model_without_weights_is_refused(tmp_path: Path) -> 
 
 
 def test_a_plan_notes_frames_that_are_not_scored() -> None:
-    long, default = (plan(RunOptions(model=f"videofusion{frames}", smoke=True)) for frames in ("(frames=32)", ""))
+    long, default = (
+        plan(RunOptions(model=f"videofusion(steps=1{frames})", smoke=True)) for frames in (", frames=32", "")
+    )
     assert "32 frames of which the first 16" in long.describe()
     assert "frames of which" not in default.describe()
 

@@ -38,7 +38,6 @@ from vfbench.models import videofusion
 from vfbench.models.videofusion import OneNetworkVideoFusion, VideoFusion
 from vfbench.training import train as training
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Trainer
 from vfbench.utils import tensor_files
 from vfbench.utils.files import file_sha256
 
@@ -49,12 +48,11 @@ PRETRAINED = ("finetune", "frozen")
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shrink the presets `tiny` and `tiny-image`, and write no sample sheets."""
+def small(quick_training: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrink the presets `tiny` and `tiny-image`."""
     monkeypatch.setitem(vdm.PRESETS, "tiny-image", {**vdm.PRESETS["tiny-image"], "network": NO_TIME})
     sizes = {"base": NO_TIME, "residual": UNET}
     monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **sizes})
-    monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
 
 
 @pytest.fixture

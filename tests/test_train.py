@@ -49,13 +49,6 @@ class EmptyShapes(Shapes):
         return 0
 
 
-@pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write no sample sheets and count no FLOPs, which take longer than a tiny training."""
-    monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
-    monkeypatch.setattr(Trainer, "_training_flops", 1)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, VDM]:
     """Folder of a VDM trained on one clip, and the model with its raw weights."""
@@ -139,7 +132,7 @@ def test_the_training_state_loads_with_weights_only(trained: tuple[Path, VDM]) -
     assert json.loads(state["spec"])["options"]["lr"] == OPTIONS.lr
 
 
-def test_the_half_option_writes_float16_weights(quiet: None, tmp_path: Path) -> None:
+def test_the_half_option_writes_float16_weights(quick_training: None, tmp_path: Path) -> None:
     train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1, warmup=1, half=True), tmp_path)
     assert {t.dtype for t in weights.read(tmp_path / "model.safetensors").values()} == {torch.float16}
     assert {t.dtype for t in training_state(tmp_path)["model"].values()} == {
@@ -152,7 +145,7 @@ def test_the_half_option_writes_float16_weights(quiet: None, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("create", [tiny_videofusion, tiny_vdm])
 def test_resuming_is_bit_exact(
-    quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, create: Callable[[], DiffusionModel]
+    quick_training: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, create: Callable[[], DiffusionModel]
 ) -> None:
     uninterrupted, resumed_run = tmp_path / "whole", tmp_path / "parts"
     train(create(), tiny_dataset(), OPTIONS, uninterrupted)
@@ -188,7 +181,7 @@ def test_resuming_a_completed_training_changes_nothing(trained: tuple[Path, VDM]
     assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
 
 
-def test_the_seed_chooses_the_batches(quiet: None, tmp_path: Path) -> None:
+def test_the_seed_chooses_the_batches(quick_training: None, tmp_path: Path) -> None:
     for name, seed in {"a": 0, "b": 0, "c": 1}.items():
         torch.manual_seed(ord(name))  # the global state must not matter
         train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=2, seed=seed), tmp_path / name)
@@ -226,13 +219,13 @@ def weights_after(dataset: Dataset, output: Path, **options: Any) -> bytes:
     return (train(tiny_vdm(), dataset, replace(OPTIONS, **options), output) / "model.safetensors").read_bytes()
 
 
-def test_the_number_of_workers_does_not_change_the_weights(quiet: None, videos: Path, tmp_path: Path) -> None:
+def test_the_number_of_workers_does_not_change_the_weights(quick_training: None, videos: Path, tmp_path: Path) -> None:
     weights = {weights_after(video_dataset(videos), tmp_path / str(workers), workers=workers) for workers in (0, 1, 3)}
     assert len(weights) == 1
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
-def test_crop_and_flip_change_the_weights(quiet: None, videos: Path, tmp_path: Path) -> None:
+def test_crop_and_flip_change_the_weights(quick_training: None, videos: Path, tmp_path: Path) -> None:
     default = weights_after(video_dataset(videos), tmp_path / "default")
     explicit = weights_after(video_dataset(videos), tmp_path / "explicit", crop="random", flip=True)
     centre = weights_after(video_dataset(videos), tmp_path / "centre", crop="centre")
@@ -242,7 +235,7 @@ def test_crop_and_flip_change_the_weights(quiet: None, videos: Path, tmp_path: P
 
 
 def test_resuming_on_videos_is_bit_exact(
-    quiet: None, monkeypatch: pytest.MonkeyPatch, videos: Path, tmp_path: Path
+    quick_training: None, monkeypatch: pytest.MonkeyPatch, videos: Path, tmp_path: Path
 ) -> None:
     uninterrupted, resumed_run = tmp_path / "whole", tmp_path / "parts"
     weights_after(video_dataset(videos), uninterrupted)
@@ -257,7 +250,7 @@ def test_resuming_on_videos_is_bit_exact(
     assert_equal_states(training_state(uninterrupted), training_state(resumed_run))
 
 
-def test_prepared_clips_train_like_centre_crops(quiet: None, videos: Path, tmp_path: Path) -> None:
+def test_prepared_clips_train_like_centre_crops(quick_training: None, videos: Path, tmp_path: Path) -> None:
     out = preparing.prepare("folder(height=8, width=8)", tmp_path / "prepared", data_root=videos)
     centre = weights_after(video_dataset(videos), tmp_path / "centre", crop="centre")
     assert (
@@ -271,7 +264,7 @@ def test_prepared_clips_train_like_centre_crops(quiet: None, videos: Path, tmp_p
 
 @pytest.mark.parametrize("first", ["files", "prepared"])
 def test_resuming_may_switch_between_videos_and_prepared_clips(
-    quiet: None, monkeypatch: pytest.MonkeyPatch, videos: Path, tmp_path: Path, first: str
+    quick_training: None, monkeypatch: pytest.MonkeyPatch, videos: Path, tmp_path: Path, first: str
 ) -> None:
     out = preparing.prepare("folder(height=8, width=8)", tmp_path / "prepared", data_root=videos)
     sides = [(video_dataset(videos), "centre"), (video_dataset(out), None)][:: 1 if first == "files" else -1]
@@ -290,7 +283,7 @@ def test_crop_and_flip_are_refused_without_videos(tmp_path: Path, option: dict[s
         train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, **option), tmp_path)
 
 
-def test_an_unreadable_video_stops_the_training(quiet: None, videos: Path, tmp_path: Path) -> None:
+def test_an_unreadable_video_stops_the_training(quick_training: None, videos: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(videos, tmp_path / "videos"))
     dataset = video_dataset(root)
     for path in root.rglob("*.avi"):
@@ -303,7 +296,7 @@ def test_an_unreadable_video_stops_the_training(quiet: None, videos: Path, tmp_p
 
 
 def test_ctrl_c_saves_and_prints_the_resume_command(
-    quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    quick_training: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
         sys, "argv", ["vfbench", "train", "--model", "vdm", "--dataset", "shapes(frames=4)", "--resume"]
@@ -319,7 +312,9 @@ def test_ctrl_c_saves_and_prints_the_resume_command(
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_ctrl_c_in_the_last_step_finishes(quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ctrl_c_in_the_last_step_finishes(
+    quick_training: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     _stop_after(monkeypatch, OPTIONS.steps)
     assert train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path) == tmp_path
 
@@ -329,7 +324,7 @@ def test_an_existing_run_is_not_overwritten(trained: tuple[Path, VDM]) -> None:
         train(tiny_vdm(), tiny_dataset(), OPTIONS, trained[0])
 
 
-def test_a_damaged_training_state_is_refused(quiet: None, tmp_path: Path) -> None:
+def test_a_damaged_training_state_is_refused(quick_training: None, tmp_path: Path) -> None:
     train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=1, warmup=1), tmp_path)
     file = tmp_path / "training.pt"
     file.write_bytes(file.read_bytes()[:-500])
@@ -338,7 +333,7 @@ def test_a_damaged_training_state_is_refused(quiet: None, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_repeated_steps_are_logged_once(quiet: None, tmp_path: Path) -> None:
+def test_repeated_steps_are_logged_once(quick_training: None, tmp_path: Path) -> None:
     options = replace(OPTIONS, steps=100)
     train(tiny_vdm(), tiny_dataset(), options, tmp_path, stop=iter([False] * 49 + [True]).__next__)
     log = tmp_path / "log.jsonl"
@@ -383,7 +378,7 @@ def test_resuming_may_change_options_without_effect_on_weights(trained: tuple[Pa
 
 
 @pytest.mark.slow
-def test_bfloat16_learns_like_float32(quiet: None, tmp_path: Path) -> None:
+def test_bfloat16_learns_like_float32(quick_training: None, tmp_path: Path) -> None:
     shape = tiny_dataset().shape
     for dtype in ("float32", "bfloat16"):
         options = replace(OPTIONS, steps=50, dtype=dtype)
@@ -397,7 +392,9 @@ def test_bfloat16_learns_like_float32(quiet: None, tmp_path: Path) -> None:
     assert plain < 0.9 * loss_of(tiny_videofusion(perturbed=False))
 
 
-def test_compile_is_called_on_every_network(quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compile_is_called_on_every_network(
+    quick_training: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     compiled: list[nn.Module] = []  # stubbed: the compiler cannot trace the runtime type checks
     monkeypatch.setattr(nn.Module, "compile", lambda module, **_: compiled.append(module))
     model = tiny_videofusion()
@@ -436,7 +433,7 @@ def test_the_rate_warms_up_and_decays_to_a_twentieth() -> None:
 
 
 def test_every_step_has_clipped_gradients_and_its_own_rate(
-    quiet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    quick_training: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     norms: list[float] = []
     rates: list[list[float]] = []

@@ -36,9 +36,9 @@ SMALL = "shapes(frames=4, height=8, width=8)"
 
 
 @pytest.fixture(autouse=True)
-def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Write no sample sheets, which take longer than a tiny training, and work in an empty folder."""
-    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
+def _no_preview(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Write no sample sheets, and work in an empty folder."""
+    monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
     monkeypatch.chdir(tmp_path)
 
 
@@ -262,9 +262,8 @@ def test_initial_weights_of_another_model_or_shape_are_refused(donor: Path, tmp_
     ],
 )
 def test_resume_with_other_model_options_is_refused(
-    first: str, second: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: str, second: str, message: str, quick_training: None, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(Trainer, "_training_flops", 1)
     train(*prepare_training(first, SMALL, "tiny"), OPTIONS, tmp_path)
     with pytest.raises(UserError, match=message):
         train(*prepare_training(second, SMALL, "tiny"), OPTIONS, tmp_path, resume=True)

@@ -34,11 +34,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "_training_flops", 1)
 
 
-@pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
-
-
 def run(folder: Path, model: VDM | None = None, *, resume: bool = False, **options: Any) -> bytes:
     """Train a tiny VDM; return the bytes of its weights file."""
     train(model or tiny_vdm(), tiny_dataset(), replace(OPTIONS, **options), folder, resume=resume)
@@ -76,7 +71,9 @@ def infinite_loss(weight: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_infinite_gradient_stops_the_training_which_resumes(quiet: None, tmp_path: Path, dtype: str) -> None:
+def test_an_infinite_gradient_stops_the_training_which_resumes(
+    quick_training: None, tmp_path: Path, dtype: str
+) -> None:
     folder, model = tmp_path / "run", with_added_loss(tiny_vdm(), 4, infinite_gradient)
     with pytest.raises(UserError, match=r"^step 4 is not finite, .*'network': 0\.\d+\}, gradient norm inf\): "):
         run(folder, model, dtype=dtype)
@@ -85,7 +82,7 @@ def test_an_infinite_gradient_stops_the_training_which_resumes(quiet: None, tmp_
     assert run(folder, dtype=dtype, resume=True) == run(tmp_path / "whole", dtype=dtype)
 
 
-def test_a_nonfinite_step_leaves_the_weights_unchanged(quiet: None, tmp_path: Path) -> None:
+def test_a_nonfinite_step_leaves_the_weights_unchanged(quick_training: None, tmp_path: Path) -> None:
     model = with_added_loss(tiny_vdm(), 3, infinite_gradient)
     with pytest.raises(UserError, match="step 3 is not finite"):
         run(tmp_path, model)
@@ -101,7 +98,7 @@ def test_a_nonfinite_step_leaves_the_weights_unchanged(quiet: None, tmp_path: Pa
     ],
 )
 def test_an_infinite_loss_stops_the_training_and_is_not_saved(
-    quiet: None, tmp_path: Path, dtype: str, remedy: str
+    quick_training: None, tmp_path: Path, dtype: str, remedy: str
 ) -> None:
     with pytest.raises(UserError, match=rf"^step 1 is not finite, .*'network': inf.*{remedy}"):
         run(tmp_path, with_added_loss(tiny_vdm(), 1, infinite_loss), dtype=dtype, save_every=1)
@@ -109,7 +106,7 @@ def test_an_infinite_loss_stops_the_training_and_is_not_saved(
     run(tmp_path, lr=1e-3)  # the remedy that the message names
 
 
-def test_a_diverged_training_restarts_from_its_last_save(quiet: None, tmp_path: Path) -> None:
+def test_a_diverged_training_restarts_from_its_last_save(quick_training: None, tmp_path: Path) -> None:
     remedy = rf"step 2 with --init-from {tmp_path}/run, another --output and a lower --lr;"
     with pytest.raises(UserError, match=f"step 3 .*{remedy} .* continue from that step with --resume$"):
         run(tmp_path / "run", with_added_loss(tiny_vdm(), 3, infinite_loss))
@@ -135,7 +132,7 @@ def test_nan_samples_are_reported_and_the_training_continues(
 
 
 def test_a_full_disk_is_reported_and_its_weights_can_start_a_training(
-    quiet: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_training: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut_off(*_: object) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 20420352 vs 20420240")
@@ -207,7 +204,7 @@ def model_beyond_half() -> VDM:
 
 @pytest.mark.parametrize("save_every", [1, 100])
 def test_a_weight_beyond_half_precision_is_refused_and_the_state_kept(
-    quiet: None, tmp_path: Path, save_every: int
+    quick_training: None, tmp_path: Path, save_every: int
 ) -> None:
     message = r"'condition\.caption\.word\.weight' holds 70000, .* --resume and without --half"
     with pytest.raises(UserError, match=message):
@@ -219,7 +216,7 @@ def test_a_weight_beyond_half_precision_is_refused_and_the_state_kept(
 
 @pytest.mark.parametrize("step", [2, 4])
 def test_an_interruption_between_weights_and_state_resumes(
-    quiet: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    quick_training: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     original = state.save_state
 

@@ -35,15 +35,10 @@ from vfbench.training.trainer import Trainer, more_parts
 from vfbench.utils import tensor_files
 from vfbench.utils.files import file_sha256
 
+pytestmark = pytest.mark.usefixtures("quick_training")
+
 OPTIONS = TrainOptions(steps=4, batch_size=4, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 HALVES = (slice(0, 4), slice(4, 8))
-
-
-@pytest.fixture(autouse=True)
-def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write no sample sheets and count no FLOPs, which take longer than a tiny training."""
-    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
-    monkeypatch.setattr(Trainer, "_training_flops", 1)
 
 
 def tiny_vdit() -> VDiT:

@@ -13,15 +13,10 @@ from helpers import tiny_dataset, tiny_vdm
 
 from vfbench.errors import MissingData, UserError
 from vfbench.training.train import TrainOptions, train
-from vfbench.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 OPTIONS = TrainOptions(steps=2, batch_size=2, lr=1e-2, warmup=2, save_every=100, sample_every=100)
-
-
-@pytest.fixture(autouse=True)
-def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trainer, "write_preview", lambda run: None)
-    monkeypatch.setattr(Trainer, "_training_flops", 1)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "run.json"])

@@ -17,6 +17,7 @@ import warnings
 from collections import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -89,14 +90,18 @@ def names(kind: Kind) -> dict[str, str]:
     summaries = {}
     for path in _files(kind):
         try:
-            text = ast.get_docstring(ast.parse(path.read_text())) or ""
+            summaries[public_name(path.stem)] = _summary(path, path.stat().st_mtime_ns)
         except (SyntaxError, UnicodeDecodeError) as error:
             warnings.warn(f"{path.name} is broken and cannot be used: {error}", stacklevel=2)
-            continue
-        summaries[public_name(path.stem)] = text.split("\n")[0]
     for entry in entry_points(group=f"vfbench.{kind}s"):
         summaries.setdefault(entry.name, f"from {entry.value}")
     return dict(sorted(summaries.items()))
+
+
+@cache
+def _summary(path: Path, modified: int) -> str:
+    """First line of the docstring of a file."""
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
 
 
 def module(kind: Kind, name: str) -> ModuleType:

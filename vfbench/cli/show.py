@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,13 +14,12 @@ from vfbench.cli import _options as flags
 from vfbench.cli._options import option
 from vfbench.errors import UserError
 from vfbench.utils import console
+from vfbench.utils.source_cache import cached
 
 if TYPE_CHECKING:
     from vfbench.plugins import Kind as PluginKind
     from vfbench.protocol.presets import Preset
     from vfbench.training.match_flops import Size
-
-CACHE_FILE = "show.json"  # below the cache folder
 
 
 def ls(
@@ -79,62 +78,27 @@ def show(
         return
     if (spec := plugins.parse(name)).options:
         raise UserError(f"{name}: give the name alone, {spec.name}, without options")
-    arguments = [kind, name, preset or "", as_json]
-    cacheable = not (dataset or data_root) and plugins.is_built_in(kind, name)  # follows from our sources alone
-    output = _cached(arguments) if cacheable else None
-    if output is None:
-        output = _describe(kind, name, preset, dataset, data_root, as_json)
-        if cacheable:
-            _cache(arguments, output)
-    for note in output.notes:
+
+    def describe() -> tuple[str, list[str]]:
+        return _describe(kind, name, preset, dataset, data_root, as_json)
+
+    cacheable = not (dataset or data_root) and plugins.is_built_in(kind, name)
+    text, notes = cached(["show", kind, name, preset, as_json], describe) if cacheable else describe()
+    for note in notes:
         console.info(f"note: {note}")
-    print(output.text)
-
-
-class _Output(NamedTuple):
-    """Text for stdout, and notes for stderr."""
-
-    text: str
-    notes: list[str]
-
-
-def _cached(arguments: list[object]) -> _Output | None:
-    """Output of an earlier call with these arguments: counting the cost of all presets takes seconds."""
-    from vfbench.utils import files
-
-    stored = files.load_cache(CACHE_FILE).get(_sources_hash(), {}).get(files.json_digest(arguments))
-    return _Output(**stored) if stored else None
-
-
-def _cache(arguments: list[object], output: _Output) -> None:
-    """Keep an output, and drop those of other sources."""
-    from vfbench.utils import files
-
-    sources = _sources_hash()
-    stored = files.load_cache(CACHE_FILE).get(sources, {})
-    files.save_cache(CACHE_FILE, {sources: {**stored, files.json_digest(arguments): output._asdict()}})
-
-
-def _sources_hash() -> str:
-    """Hash that changes with any source of the package, and with the version of torch."""
-    from importlib.metadata import version
-
-    from vfbench.utils import files
-
-    package = Path(__file__).parent.parent
-    sources = [files.file_key(path) for path in sorted((*package.glob("*.py"), *package.glob("*/*.py")))]
-    return files.json_digest([version("torch"), sources])
+    print(text)
 
 
 def _describe(
     kind: PluginKind, name: str, preset: str | None, dataset: str | None, root: Path | None, as_json: bool
-) -> _Output:
+) -> tuple[str, list[str]]:
+    """Text for stdout, and notes for stderr."""
     from vfbench import plugins
     from vfbench.cli import _plugin_options
     from vfbench.utils import files
 
     if preset:
-        return _Output(_describe_preset(name, preset, dataset, root, as_json), [])
+        return _describe_preset(name, preset, dataset, root, as_json), []
     module = plugins.module(kind, name)
     text, options = (module.__doc__ or name).strip(), plugins.keywords(kind, name)
     presets, trainable = plugins.constants(kind, name).presets, plugins.defines(kind, name, "create")
@@ -146,7 +110,7 @@ def _describe(
         record |= {key: _plugin_options.defaults(group) for key, group in groups.items()}
         record |= {f"about_{key}": _plugin_options.records(group) for key, group in groups.items()}
         size_records = {key: _size_record(size) if size else None for key, size in sizes.items()}
-        return _Output(files.as_json({**record, "sizes": size_records}).rstrip(), notes)
+        return files.as_json({**record, "sizes": size_records}).rstrip(), notes
     lines = [text, *(f"  {line}" for line in _plugin_options.lines(options))]
     if trainable:
         lines.append("to train (None is the model's default):")
@@ -155,7 +119,7 @@ def _describe(
         lines += _size_table(sizes, "do not fit" if dataset else "not counted")
     else:
         lines += [f"preset {preset}: {json.dumps(fields)}" for preset, fields in presets.items()]
-    return _Output("\n".join(lines), notes)
+    return "\n".join(lines), notes
 
 
 def _describe_preset(model: str, preset: str, dataset: str | None, root: Path | None, as_json: bool) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.interfaces import Conditioning
+from vfbench.utils.source_cache import cached
 
 
 def _cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -20,6 +22,7 @@ def _cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]  # torch has no type
 
 
+_Count = TypeVar("_Count")
 _FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention}
 
 
@@ -42,6 +45,17 @@ def training_flops(model: DiffusionModel) -> int:
     copy on the meta device, so nothing is computed. Raises RuntimeError where clips of the configured shape do not fit
     the network.
     """
+    return cached_count("training", model, lambda: _count_training_flops(model))
+
+
+def cached_count(what: str, model: DiffusionModel, count: Callable[[], _Count]) -> _Count:
+    """Result of `count`, cached for the built-in models, whose FLOPs follow from class and configuration alone."""
+    kind = type(model)
+    built_in = f"{kind.__module__}.{kind.__qualname__}" if kind.__module__.startswith("vfbench.") else ""
+    return cached([what, built_in, asdict(model.config)], count) if built_in else count()
+
+
+def _count_training_flops(model: DiffusionModel) -> int:
     meta_model, words, shape = meta_copy(model), model.config.words, model.config.shape
     conditioning: Conditioning = "text" if words else "none"
     x = torch.empty(1, shape.frames, 3, shape.height, shape.width, device="meta")

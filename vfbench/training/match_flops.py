@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from vfbench import plugins
-from vfbench.diffusion.flops import count_flops, training_flops_or_none
+from vfbench.diffusion.flops import cached_count, count_flops, training_flops_or_none
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.diffusion.solvers import guided
 from vfbench.errors import UserError
@@ -227,9 +227,19 @@ def _measure(spec: Spec, meta_model: DiffusionModel) -> Size:
 
 def _sampling_cost(model: str, meta_model: DiffusionModel) -> tuple[int, int]:
     """FLOPs to sample a clip, and evaluations of the network, at the default steps and guidance."""
-    config, options = meta_model.config, plugins.options("model", model)
+    options = plugins.options("model", model)
     if missing := [name for name in ("steps", "guidance") if name not in options]:
         raise UserError(f"'{model}' takes no option '{missing[0]}': its FLOPs a clip cannot be counted before a run")
+    steps, guidance = options["steps"], options["guidance"]
+    per_clip, per_step = cached_count(
+        f"sampling with guidance {guidance}", meta_model, lambda: _sampling_flops(meta_model, guidance)
+    )
+    return per_clip + steps * per_step, steps * (1 if guidance == 1.0 else 2)
+
+
+def _sampling_flops(meta_model: DiffusionModel, guidance: float) -> tuple[int, int]:
+    """FLOPs of the conditioning of a clip, and of one sampling step."""
+    config = meta_model.config
     labels, captions = [0], list(config.words[:1]) or [""]
     conditioning: list[Conditioning] = ["text" if config.words else "none"]
     shape, meta = config.shape, torch.device("meta")
@@ -241,11 +251,10 @@ def _sampling_cost(model: str, meta_model: DiffusionModel) -> tuple[int, int]:
             null = meta_model.null_conditioning(1)
         try:
             with count_flops() as per_step:
-                guided(meta_model.predict, z, t, condition, null, options["guidance"])
+                guided(meta_model.predict, z, t, condition, null, guidance)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{config.model} {config.preset} does not take clips of {shape}: {error}") from error
-    evaluations = options["steps"] * (1 if options["guidance"] == 1.0 else 2)
-    return per_clip.get_total_flops() + options["steps"] * per_step.get_total_flops(), evaluations
+    return per_clip.get_total_flops(), per_step.get_total_flops()
 
 
 def _meta_noise(shape: tuple[int, ...]) -> torch.Tensor:
