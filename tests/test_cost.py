@@ -26,12 +26,11 @@ from vfbench.pipeline.cost import measure, peak_memory
 from vfbench.pipeline.options import RunOptions
 from vfbench.pipeline.plan import plan
 from vfbench.pipeline.requests import make_requests
-from vfbench.training import match_flops
 from vfbench.utils import checkpoint as checkpoint_
 from vfbench.utils import tensor_files as tensor_files_
 from vfbench.utils.files import file_sha256
 
-TRAINABLE = match_flops.trainable()
+TRAINABLE = plugins.trainable()
 
 
 class ConvolutionSampler:

@@ -26,7 +26,7 @@ from vfbench.training import width_search as widths
 from vfbench.training.match_flops import create, describe, match
 from vfbench.utils import tensor_files
 
-TRAINABLE = match_flops.trainable()
+TRAINABLE = plugins.trainable()
 DATA = tiny_dataset(side=16)
 
 

@@ -96,7 +96,7 @@ def test_too_few_clips_are_refused_without_smoke(tmp_path: Path) -> None:
         ({"protocol": "stylgan-v"}, "did you mean 'stylegan-v'"),
         ({"metrics": ["fdv"]}, "did you mean 'fvd'"),
         ({"metrics": ["fvd", "clipsim"]}, "clipsim: what were the clips asked to show.*--prompts FILE"),
-        ({"num_real": 2}, "--num-real 2: a score and its floor need at least 4"),
+        ({"num_real": 2}, "--num-real 2: choose 4 to"),
         ({"weights": "none"}, "--weights"),
         ({"output": "../theirs/runs/x"}, "lies in .*theirs.*choose another --output"),
     ],

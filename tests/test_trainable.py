@@ -26,7 +26,6 @@ from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.sampler import DiffusionSampler, SamplerOptions
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips, Dataset, Request, Split
-from vfbench.training import match_flops
 from vfbench.training.train import TrainOptions, train
 from vfbench.utils.files import file_sha256
 
@@ -42,7 +41,7 @@ class Example(NamedTuple):
         return plugins.module("model", self.name)
 
 
-TRAINABLE = match_flops.trainable()
+TRAINABLE = plugins.trainable()
 # The first preset of each model, and presets with another architecture.
 OTHERS = [
     Example("videofusion", "tiny-one"),

@@ -90,7 +90,7 @@ def names(kind: Kind) -> dict[str, str]:
     summaries = {}
     for path in _files(kind):
         try:
-            summaries[public_name(path.stem)] = _summary(path, path.stat().st_mtime_ns)
+            summaries[public_name(path.stem)] = _outline(path, path.stat().st_mtime_ns)[0]
         except (SyntaxError, UnicodeDecodeError) as error:
             warnings.warn(f"{path.name} is broken and cannot be used: {error}", stacklevel=2)
     for entry in entry_points(group=f"vfbench.{kind}s"):
@@ -99,18 +99,25 @@ def names(kind: Kind) -> dict[str, str]:
 
 
 @cache
-def _summary(path: Path, modified: int) -> str:
-    """First line of the docstring of a file."""
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+def _outline(path: Path, modified: int) -> tuple[str, frozenset[str]]:
+    """First line of a file's docstring, and the names that it defines or imports at its top level."""
+    tree, names = ast.parse(path.read_text()), set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return (ast.get_docstring(tree) or "").split("\n")[0], frozenset(names)
 
 
 def module(kind: Kind, name: str) -> ModuleType:
     """Import a plug-in's module; raises `UserError` with the nearest name or the import error."""
-    stem = _SHORT.get(name, name)
-    target = next((t for t in _targets(kind, stem)), None)
+    path = _built_in_file(kind, name)
     try:
-        if target is not None:
-            return importlib.import_module(target)
+        if path is not None:
+            return importlib.import_module(f"vfbench.{path.parent.name}.{path.stem}")
         for entry in entry_points(group=f"vfbench.{kind}s", name=name):
             return importlib.import_module(entry.value)
         if "." in name and not name.startswith("."):
@@ -132,7 +139,7 @@ def require(kind: Kind, name: str) -> None:
 
 def is_built_in(kind: Kind, name: str) -> bool:
     """True for a plug-in that comes with vfbench."""
-    return bool(_targets(kind, _SHORT.get(name, name)))
+    return _built_in_file(kind, name) is not None
 
 
 def _unknown_plugin(kind: Kind, name: str) -> UserError:
@@ -175,8 +182,21 @@ def constants(kind: Kind, name: str) -> Constants:
 
 
 def defines(kind: Kind, name: str, function: str) -> bool:
-    """True where the plug-in defines the function, such as `create` of a model that can be trained."""
-    return hasattr(module(kind, name), function)
+    """True where the plug-in defines the function, such as `create` of a model that can be trained.
+
+    Imports a third party's plug-in, but none that comes with vfbench.
+    """
+    path = _built_in_file(kind, name)
+    return (
+        hasattr(module(kind, name), function)
+        if path is None
+        else function in _outline(path, path.stat().st_mtime_ns)[1]
+    )
+
+
+def trainable() -> list[str]:
+    """Names of the models that can be trained: those with a function `create`, and so with presets."""
+    return [name for name in names("model") if defines("model", name, "create")]
 
 
 def load(kind: Kind, spec: Spec | str, *context: Any) -> Any:
@@ -278,8 +298,10 @@ def public_name(stem: str) -> str:
     return next((short for short, long in _SHORT.items() if long == stem), stem.lstrip("_"))
 
 
-def _targets(kind: Kind, stem: str) -> list[str]:
-    return [f"vfbench.{p.parent.name}.{p.stem}" for p in _files(kind) if p.stem.lstrip("_") == stem]
+def _built_in_file(kind: Kind, name: str) -> Path | None:
+    """File of a plug-in that comes with vfbench; None for any other name."""
+    stem = _SHORT.get(name, name)
+    return next((path for path in _files(kind) if path.stem.lstrip("_") == stem), None)
 
 
 _MISMATCH = object()  # the result of `_convert` for a value of the wrong type

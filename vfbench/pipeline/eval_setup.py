@@ -14,13 +14,12 @@ from vfbench.clips.manifest import Manifest
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Dataset, Extractor, Metric, Remarks, Request, Split, VideoBacked
 from vfbench.pipeline import extractors, real_clips
-from vfbench.pipeline.options import EvalOptions
+from vfbench.pipeline.options import MIN_REAL, EvalOptions
 from vfbench.plugins import Spec
 from vfbench.protocol.protocol import SMOKE_CLIPS, Measure, Protocol, extractor_ids
 from vfbench.protocol.resolve import Rules, dataset_spec, departures, resolve_rules
 
 CLIPS = {"cpu": 256, "cuda": 2048}  # generated clips, where neither user nor protocol says how many
-MIN_REAL = 4  # two halves of two clips: fewer have no floor
 
 
 @dataclass(frozen=True)
@@ -124,10 +123,7 @@ def _metrics(chosen: Sequence[str], given: Mapping[str, Measure]) -> tuple[dict[
 def _num_fake(rules: Rules, options: EvalOptions, device: torch.device, num_samples: int | None) -> int:
     """Number of clips generated for one score."""
     default = SMOKE_CLIPS["n_fake"] if options.smoke else rules.n_fake or CLIPS[device.type]
-    count = default if num_samples is None else num_samples
-    if count < 2:
-        raise UserError(f"a score needs at least 2 generated clips, not {count}")
-    return count
+    return default if num_samples is None else num_samples
 
 
 def _with_manifest(
@@ -174,8 +170,6 @@ def _available_real(rules: Rules, options: EvalOptions, dataset: Dataset) -> int
     count = available if rules.n_real == "all" else rules.n_real
     count = min(SMOKE_CLIPS["n_real"], available) if options.smoke else count
     count = count if options.num_real is None else options.num_real
-    if count < MIN_REAL and available >= MIN_REAL:
-        raise UserError(f"--num-real {count}: a score and its floor need at least {MIN_REAL} real clips")
     if available < max(count, MIN_REAL):
         hint = "; --num-real N takes fewer, and says so in the protocol" if available >= MIN_REAL else ""
         note = f" ({dataset.note})" if isinstance(dataset, VideoBacked) and dataset.note else ""

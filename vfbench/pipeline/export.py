@@ -114,8 +114,6 @@ def _check(options: ExportOptions) -> None:
     """Raise `UserError` for what is wrong before anything is loaded."""
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
-    if options.num_samples < 1:
-        raise UserError(f"--num-samples {options.num_samples}: at least 1")
     if options.prompt is not None and options.label is not None:
         raise UserError("--prompt and --label: a clip is asked for by one of them; leave the other out")
     require_writable(options.output.parent)

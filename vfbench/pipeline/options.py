@@ -23,6 +23,8 @@ from vfbench.utils.options import DEVICES, DTYPES, REQUIRED, flag
 # Sampling options that are passed on to the model, which may have other defaults for each.
 WEIGHTS = ("default", "random")
 SAMPLING = ("steps", "solver", "guidance", "eta", "threshold")
+MIN_REAL = 4  # real clips, two halves of two: fewer have no floor
+MAX_CLIPS = 10_000_000  # of a run: a hundred times what any protocol asks for, and what a process can hold
 
 
 class CheckedOptions:
@@ -73,6 +75,8 @@ class EvalOptions(CheckedOptions):
             raise unknown("choice of --weights", self.weights, WEIGHTS)
         for metric in self.metrics:
             plugins.require("metric", plugins.parse(metric).name)
+        if self.num_real is not None:
+            _check_count("--num-real", self.num_real, MIN_REAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +132,11 @@ class RunOptions(MachineOptions, EvalOptions, SamplingOptions):
     keep_clips: bool = flag(False, "Keep every generated clip, lossless, in the run folder.")
     origins: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_samples is not None:
+            _check_count("--num-samples", self.num_samples, 2)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StatsOptions(MachineOptions, EvalOptions):
@@ -151,7 +160,16 @@ class ExportOptions(MachineOptions, SamplingOptions):
     overlap: int | None = flag(None, "Frames that neighbouring windows of such a long clip share.")
     format: Literal["mp4", "webp", "npy", "png-folder"] = flag("mp4", "All are lossless; `score` reads all but webp.")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_count("--num-samples", self.num_samples, 1)
+
     @property
     def sampling(self) -> dict[str, Any]:
         """The options that are passed on to the model, by name; None means not given."""
         return {"frames": self.frames, "overlap": self.overlap, **super().sampling}
+
+
+def _check_count(name: str, count: int, minimum: int) -> None:
+    if not minimum <= count <= MAX_CLIPS:
+        raise UserError(f"{name} {count:,}: choose {minimum} to {MAX_CLIPS:,} clips")

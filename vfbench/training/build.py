@@ -16,6 +16,7 @@ from vfbench.interfaces import Dataset
 from vfbench.plugins import Spec
 from vfbench.training import match_flops as equal_compute
 from vfbench.training.distributed import is_main_process
+from vfbench.training.options import require_trainable
 from vfbench.utils import checkpoint, console, tensor_files
 
 
@@ -37,8 +38,7 @@ def prepare_training(
     many FLOPs. Raises `UserError` for an unknown name or option, or a clip shape that the model cannot take.
     """
     spec = plugins.parse(model)
-    if not plugins.defines("model", spec.name, "create"):
-        raise UserError(f"'{spec.name}' cannot be trained; these can: {', '.join(equal_compute.trainable())}")
+    require_trainable(spec.name)
     spec = _with_flags(spec, {"base_init": base_init, "base_from": base_from})
     data: Dataset = plugins.load(
         "dataset", plugins.parse(dataset).merged({"root": str(data_root) if data_root else None})

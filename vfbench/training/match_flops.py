@@ -75,11 +75,6 @@ class Size:
         return f"{self.preset}{MATCHED}{self.reference}" if self.reference else self.preset
 
 
-def trainable() -> list[str]:
-    """Names of the models that can be trained: those with a function `create`, and so with presets."""
-    return [name for name in plugins.names("model") if plugins.defines("model", name, "create")]
-
-
 def describe(model: Spec | str, preset: str, dataset: Dataset) -> Size:
     """Size of a preset of a model, such as `videofusion(lam=0.3)`, for a dataset's clips.
 
@@ -193,7 +188,7 @@ def _meta_model(spec: Spec, preset: str, dataset: Dataset) -> DiffusionModel:
 
 def _create_function(model: str) -> Callable[..., object]:
     if not plugins.defines("model", model, "create"):
-        raise UserError(f"'{model}' has no presets to count; these have: {', '.join(trainable())}")
+        raise UserError(f"'{model}' has no presets to count; these have: {', '.join(plugins.trainable())}")
     return plugins.plugin_function("model", model, "create")
 
 

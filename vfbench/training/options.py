@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from vfbench import plugins
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Conditioning
 from vfbench.utils.options import DEVICES, DTYPES, flag
@@ -32,6 +33,17 @@ class TrainingSetup:
     match_flops: str | None = flag(None, "Widen the preset to another's FLOPs per clip: vdm, or vdm:small.")
     base_init: str | None = flag(None, "Base generator of videofusion: scratch, finetune or frozen.")
     base_from: str | None = flag(None, "Folder or hub id of the pretrained base generator.")
+
+    def __post_init__(self) -> None:
+        require_trainable(plugins.parse(self.model).name)
+        plugins.require("dataset", plugins.parse(self.dataset).name)
+
+
+def require_trainable(model: str) -> None:
+    """Raise `UserError` for the name of a model that does not exist or has no function `create`."""
+    plugins.require("model", model)
+    if not plugins.defines("model", model, "create"):
+        raise UserError(f"'{model}' cannot be trained; these can: {', '.join(plugins.trainable())}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +133,10 @@ class TrainJob(TrainOptions, TrainingSetup):
 
     output: Path | str | None = flag(None, "Folder of the checkpoint; runs/train-<model>-<dataset> by default.")
     resume: bool = flag(False, "Refuse to start anew where there is no training to resume.")
+
+    def __post_init__(self) -> None:
+        TrainOptions.__post_init__(self)
+        TrainingSetup.__post_init__(self)
 
     @property
     def options(self) -> TrainOptions:
