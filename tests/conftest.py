@@ -14,17 +14,19 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Colour, perturb, tiny_vdm, tiny_videofusion
+from helpers import NO_TIME, UNET, Colour, perturb, tiny_vdm, tiny_videofusion
 from preparing import SPEC, write_ucf101
 from torch import Tensor
 
 from vfbench import plugins
+from vfbench.baselines import vdm
 from vfbench.cli import main
 from vfbench.data import shards
 from vfbench.data.prepare import prepare
 from vfbench.datasets import shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.metrics._shapes_judge import ShapesJudgeExtractor
+from vfbench.models import videofusion
 from vfbench.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
@@ -82,6 +84,15 @@ def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write no sample sheets and count no FLOPs, which take longer than a tiny training."""
     monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
     monkeypatch.setattr(Trainer, "_training_flops", 1)
+
+
+@pytest.fixture
+def small_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrink the presets `tiny` of VideoFusion and VDM, and `tiny-prior` of VDM."""
+    base_and_residual = {"base": NO_TIME, "residual": UNET}
+    monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **base_and_residual})
+    for name in ("tiny", "tiny-prior"):
+        monkeypatch.setitem(vdm.PRESETS, name, {**vdm.PRESETS[name], "network": UNET})
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.diffusion.schedule import Prediction
 from vfbench.diffusion.solvers import Denoiser
-from vfbench.interfaces import BuildContext, Clips, Conditioning, Features, Request, WeightStatus
+from vfbench.interfaces import BuildContext, Clips, Conditioning, Features, Request, Split, WeightStatus
 from vfbench.models import videofusion
 from vfbench.models.videofusion import OneNetworkVideoFusion, VideoFusion
 
@@ -32,6 +32,13 @@ NO_TIME = {**UNET, "attention": []}
 
 def tiny_dataset(frames: int = 4, side: int = 8) -> Shapes:
     return shapes.build(frames=frames, height=side, width=side)
+
+
+class OneClip(Shapes):
+    """Dataset whose train split repeats one clip."""
+
+    def clips(self, split: Split, indices: Sequence[int], device: torch.device | None = None) -> Clips:
+        return super().clips(split, [0] * len(indices) if split == "train" else indices, device)
 
 
 def tiny_videofusion(frames: int = 4, *, perturbed: bool = True, **options: Any) -> VideoFusion:

@@ -58,11 +58,16 @@ def test_described_cost_equals_the_measured_cost(
     monkeypatch.setattr("vfbench.pipeline.cost.MAX_REPEAT_SECONDS", 0.0)  # no timing needed
     described = describe(name, preset, DATA)
     create(described, DATA).save(tmp_path)
-    sampler = plugins.load("model", name, BuildContext(DATA, torch.device("cpu"), checkpoint=tmp_path))
-    measured = measure(sampler, make_requests(DATA, "test", 1, 0)[0])
-    assert (described.parameters, described.flops_per_clip) == (measured.parameters, measured.flops_per_clip)
+    context, request = (
+        BuildContext(DATA, torch.device("cpu"), checkpoint=tmp_path),
+        make_requests(DATA, "test", 1, 0)[0],
+    )
+    one, two = (measure(plugins.load("model", Spec(name, {"steps": n}), context), request) for n in (1, 2))
+    steps = plugins.options("model", name)["steps"]
+    assert described.parameters == two.parameters
+    assert described.flops_per_clip == one.flops_per_clip + (steps - 1) * (two.flops_per_clip - one.flops_per_clip)
     if preset == "tiny":
-        assert described.evaluations == measured.evaluations
+        assert described.evaluations == steps * one.evaluations
 
 
 def test_counting_uses_no_computation_and_no_random_numbers() -> None:
@@ -201,6 +206,7 @@ def test_a_label_names_the_reference() -> None:
     assert replace(size, reference="vdit small").label == "tiny at the FLOPs of vdit small"
 
 
+@pytest.mark.slow
 def test_the_presets_of_the_equal_compute_study_cost_the_same() -> None:
     """Compare parameters, FLOPs a clip and training FLOPs (forward and backward) with VDM's, to 3 %."""
     data = shapes.build()

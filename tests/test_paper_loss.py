@@ -10,8 +10,6 @@ import pytest
 import torch
 from helpers import (
     CPU,
-    NO_TIME,
-    UNET,
     build_context,
     clips_of,
     embed,
@@ -35,13 +33,6 @@ TIMES = torch.tensor([300, 800])
 PAPER: dict[str, Any] = {"parametrisation": "eps", "images": 0}
 LAMBDAS = [0.1, 1.0, 0.8, 0.0]  # four frames; the second is the base frame
 MODELS = ("vdm", "pyoco", "vdit", "videofusion")
-
-
-@pytest.fixture
-def small(quick_training: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shrink VideoFusion's preset `tiny`."""
-    sizes = {"base": NO_TIME, "residual": UNET}
-    monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **sizes})
 
 
 def paper_model(**options: Any) -> VideoFusion:
@@ -73,7 +64,7 @@ def paper_losses(model: VideoFusion, x: Tensor, eps: Tensor, a: Tensor, lam: Ten
 
 
 @pytest.mark.parametrize("lam", [0.5, LAMBDAS], ids=["as in the paper", "of each frame"])
-def test_with_eps_and_no_images_the_loss_equals_the_paper(small: None, lam: float | list[float]) -> None:
+def test_with_eps_and_no_images_the_loss_equals_the_paper(small_presets: None, lam: float | list[float]) -> None:
     model = paper_model(lam=lam)
     x, noise, a = loss_inputs(model)
     lambdas = torch.tensor(lam if isinstance(lam, list) else [lam, 1.0, lam, lam]).view(1, 4, 1, 1, 1)
@@ -113,11 +104,11 @@ def test_with_v_frames_are_weighted_by_lambda_and_time(lam: float | list[float])
     assert torch.allclose(losses["residual"], (weights * (v - output[:, others]) ** 2).mean(), rtol=1e-3)
 
 
-def test_the_loss_of_the_paper_trains_and_samples(small: None, tmp_path: Path) -> None:
+def test_the_loss_of_the_paper_trains_and_samples(small_presets: None, quick_training: None, tmp_path: Path) -> None:
     model, data = training.prepare_training(
         "videofusion(parametrisation='eps', images=0)", "shapes(frames=4, height=8, width=8)", "tiny"
     )
-    options = TrainOptions(steps=60, batch_size=4, lr=1e-2, warmup=1, ema=0.9, save_every=100, sample_every=100)
+    options = TrainOptions(steps=45, batch_size=4, lr=1e-2, warmup=1, ema=0.9, save_every=100, sample_every=100)
     before = total_loss(model)
     train(model, data, options, tmp_path)
     assert total_loss(model) < 0.8 * before

@@ -17,7 +17,6 @@ from clipfiles import grey_clip, write_frames
 from embedded import EMBEDDING
 from helpers import (
     NO_TIME,
-    UNET,
     build_context,
     clips_of,
     embed,
@@ -48,11 +47,9 @@ PRETRAINED = ("finetune", "frozen")
 
 
 @pytest.fixture(autouse=True)
-def small(quick_training: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shrink the presets `tiny` and `tiny-image`."""
+def small(small_presets: None, quick_training: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrink the preset `tiny-image` too."""
     monkeypatch.setitem(vdm.PRESETS, "tiny-image", {**vdm.PRESETS["tiny-image"], "network": NO_TIME})
-    sizes = {"base": NO_TIME, "residual": UNET}
-    monkeypatch.setitem(videofusion.PRESETS, "tiny", {**videofusion.PRESETS["tiny"], **sizes})
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from clipfiles import write_video
-from helpers import CPU, perturb, tiny_dataset, tiny_vdm, tiny_videofusion
+from helpers import CPU, OneClip, perturb, tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor, nn
 
 from vfbench.baselines import vdm
@@ -26,7 +26,7 @@ from vfbench.datasets import folder
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import BadEnvironment, Interrupted, MissingData, UserError
-from vfbench.interfaces import BuildContext, Clips, Dataset, Split
+from vfbench.interfaces import BuildContext, Dataset, Split
 from vfbench.models import videofusion
 from vfbench.training.distributed import ProcessGroup
 from vfbench.training.train import TrainOptions, prepare_training, train
@@ -35,13 +35,6 @@ from vfbench.utils import tensor_files as weights
 
 OPTIONS = TrainOptions(steps=6, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 STEPS = 60
-
-
-class OneClip(Shapes):
-    """Dataset whose train split repeats one clip."""
-
-    def clips(self, split: Split, indices: Sequence[int], device: torch.device | None = None) -> Clips:
-        return super().clips(split, [0] * len(indices) if split == "train" else indices, device)
 
 
 class EmptyShapes(Shapes):

@@ -36,7 +36,7 @@ SMALL = "shapes(frames=4, height=8, width=8)"
 
 
 @pytest.fixture(autouse=True)
-def _no_preview(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _small(small_presets: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Write no sample sheets, and work in an empty folder."""
     monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
     monkeypatch.chdir(tmp_path)
@@ -144,24 +144,24 @@ def test_base_generator_flags_equal_model_options(vfbench: Command, tmp_path: Pa
 
 
 def test_match_flops_prints_preset_matched_size_and_reference(capsys: pytest.CaptureFixture[str]) -> None:
-    model, data = prepare_training("vdit", SMALL, "tiny", match_flops="vdm", seed=1)
+    model, data = prepare_training("vdit", SMALL, "tiny", match_flops="pyoco", seed=1)
     (same_seed, _), (other_seed, _) = (
-        prepare_training("vdit", SMALL, "tiny", match_flops="vdm", seed=seed) for seed in (1, 2)
+        prepare_training("vdit", SMALL, "tiny", match_flops="pyoco", seed=seed) for seed in (1, 2)
     )
-    assert model.config.preset == "tiny at the FLOPs of vdm tiny"
+    assert model.config.preset == "tiny at the FLOPs of pyoco tiny"
     first, second, third = (dict(each.state_dict()) for each in (model, same_seed, other_seed))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], third[name]) for name in first)
     # Three lines: the preset, its matched size, the reference.
     preset_line, matched_line, reference_line = capsys.readouterr().err.splitlines()[:3]
-    reference_cost = match_flops.describe("vdm", "tiny", data)
+    reference_cost = match_flops.describe("pyoco", "tiny", data)
     sampling, training = (
         f"{flops / 1e9:,.2f}" for flops in (reference_cost.flops_per_clip, reference_cost.training_flops)
     )
     cost = f"{sampling} GFLOP to sample a clip, {training} to train on one, {reference_cost.parameters:,} parameters"
-    assert reference_line == f"vdm tiny  {cost}"
-    assert preset_line.startswith("preset    ")
-    assert matched_line.startswith("matched   ")
+    assert reference_line == f"pyoco tiny  {cost}"
+    assert preset_line.startswith("preset      ")
+    assert matched_line.startswith("matched     ")
     assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in matched_line
     assert preset_line != matched_line
 

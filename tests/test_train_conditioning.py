@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Command
-from helpers import CPU, tiny_dataset
+from helpers import CPU, tiny_dataset, tiny_vdm
 
 from vfbench.baselines import vdm
 from vfbench.datasets.shapes import Shapes
@@ -22,6 +22,8 @@ from vfbench.training.clip_sampling import conditioning_probs
 from vfbench.training.train import TrainOptions, train
 
 OPTIONS = TrainOptions(steps=2, batch_size=4, warmup=1, save_every=100, sample_every=2)
+pytestmark = pytest.mark.usefixtures("small_presets")
+
 CAPTION = "a small red circle moves left over blue stripes"
 SMALL = "shapes(frames=4, height=8, width=8)"
 
@@ -143,7 +145,7 @@ def trained_with(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for weights in ({"class": 0.9, "none": 0.1}, {"text": 1.0}, {"none": 1.0}):
         folder = tmp_path_factory.mktemp("_".join(weights))
         data = tiny_dataset()
-        train(vdm.create(data), data, replace(OPTIONS, steps=1, sample_every=100, conditions=weights), folder)
+        train(tiny_vdm(), data, replace(OPTIONS, steps=1, sample_every=100, conditions=weights), folder)
         folders["_".join(weights)] = folder
     return folders
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +16,15 @@ import pytest
 import torch
 from conftest import Command, python, results
 from contract import check_sampler
-from helpers import CPU, build_context, clips_of, perturb, requests, tiny_dataset
+from helpers import CPU, OneClip, build_context, clips_of, perturb, requests, tiny_dataset
 from torch import Tensor
 
 from vfbench import plugins
 from vfbench.datasets import shapes
-from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.sampler import DiffusionSampler, SamplerOptions
 from vfbench.errors import MissingData, UserError
-from vfbench.interfaces import Clips, Dataset, Request, Split
+from vfbench.interfaces import Dataset, Request
 from vfbench.training.train import TrainOptions, train
 from vfbench.utils.files import file_sha256
 
@@ -52,16 +51,9 @@ FIRST = [Example(name, next(iter(plugins.module("model", name).PRESETS))) for na
 CASES = [*FIRST, *OTHERS]
 every_model = pytest.mark.parametrize("case", CASES, ids="-".join)
 every_file = pytest.mark.parametrize("case", FIRST, ids="-".join)
-OPTIONS = TrainOptions(steps=40, batch_size=4, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
+OPTIONS = TrainOptions(steps=25, batch_size=4, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 MAX_LOSS_RATIO = 0.75  # of the loss after training on one clip to the initial loss
 CAPTION = "a small red circle moves left over blue stripes"
-
-
-class OneClip(Shapes):
-    """Dataset whose train split repeats one clip."""
-
-    def clips(self, split: Split, indices: Sequence[int], device: torch.device | None = None) -> Clips:
-        return super().clips(split, [0] * len(indices) if split == "train" else indices, device)
 
 
 def narrow(options: Mapping[str, Any]) -> dict[str, Any]:

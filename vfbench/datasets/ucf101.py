@@ -153,7 +153,7 @@ def _listed_inventory(videos: NamedVideos, lists: Path, split_list: int) -> Inve
 def _listed_paths(videos: NamedVideos, split: Split, names: Iterable[str]) -> dict[str, str]:
     """Paths of the listed videos on disk by name, in natural order, independent of the order of the list."""
     on_disk = {name.lower(): path for name, path in videos.paths(split).items()}
-    return {name: on_disk[name.lower()] for name in natural_order(names) if name.lower() in on_disk}
+    return {name: on_disk[name.lower()] for name in natural_order(name for name in names if name.lower() in on_disk)}
 
 
 def _unlisted_inventory(videos: NamedVideos, split_list: int) -> Inventory:
