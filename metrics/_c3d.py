@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from vfbench import video
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request
+from vfbench.utils import text
 from vfbench.utils.device import exact_float32
 from vfbench.weights.load import WeightInfo, load_weights
 
@@ -72,7 +73,9 @@ class C3DExtractor:
         """Requested outputs, float32 (B, D) on the CPU; raises `UserError` for clips of fewer than 16 frames."""
         frames = video.require_byte_range(clips).shape[1]
         if frames < FRAMES:
-            raise UserError(f"clips have {frames} frames, and C3D needs at least {FRAMES}: make longer clips")
+            raise UserError(
+                f"clips have {text.count(frames, 'frame')}, and C3D needs at least {FRAMES}: make longer clips"
+            )
         parts = torch.split(clips[:, :FRAMES], BATCH_SIZE.get(self.device.type, DEFAULT_BATCH_SIZE))
         with exact_float32(self.device):
             results = [self.network(self.network_input(part)) for part in parts]

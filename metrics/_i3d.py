@@ -21,6 +21,7 @@ from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request
 from vfbench.metrics._i3d_network import CHANNELS_LAST, I3D, FoldedI3D
 from vfbench.metrics._resize import bilinear, short_side_crop, tf1_bilinear
+from vfbench.utils import text
 from vfbench.utils.device import exact_float32
 from vfbench.utils.options import DTYPES
 from vfbench.weights.load import WeightInfo, load_weights
@@ -89,7 +90,9 @@ class I3DExtractor:
         """Requested outputs, float32 (B, D) on the CPU; raises `UserError` for clips of fewer than 9 frames."""
         frames = video.require_byte_range(clips).shape[1]
         if frames < MIN_FRAMES:
-            raise UserError(f"clips have {frames} frames, and I3D needs at least {MIN_FRAMES}: make longer clips")
+            raise UserError(
+                f"clips have {text.count(frames, 'frame')}, and I3D needs at least {MIN_FRAMES}: make longer clips"
+            )
         parts = torch.split(clips, max(1, FRAMES_PER_PASS.get(self.device.type, DEFAULT_FRAMES_PER_PASS) // frames))
         with exact_float32(self.device):
             results = [self._run(self.network_input(part)) for part in parts]

@@ -28,6 +28,7 @@ from vfbench import plugins
 from vfbench.errors import UserError
 from vfbench.interfaces import Clips, Extractor, Request, Score
 from vfbench.interfaces import Metric as PluginMetric
+from vfbench.utils import text
 
 
 class VideoMetric(Metric):
@@ -142,7 +143,7 @@ class VideoMetric(Metric):
         if len(features) < self.metric.minimum:
             flag = ", real=True" if kind == "real" else ""
             raise UserError(
-                f"{type(self).__name__} has {len(features)} {kind} clips, and needs at least "
+                f"{type(self).__name__} has {text.count(len(features), f'{kind} clip')}, and needs at least "
                 f"{self.metric.minimum}: call update(clips{flag}) with more"
             )
 

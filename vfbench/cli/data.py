@@ -11,7 +11,7 @@ from vfbench.cli import _options as flags
 from vfbench.cli._help import Command, Group
 from vfbench.cli._options import Context, flags_from, next_command, option
 from vfbench.pipeline.options import StatsOptions
-from vfbench.utils import console
+from vfbench.utils import console, text
 
 data = typer.Typer(
     cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Find, verify and measure datasets on disk."
@@ -103,5 +103,5 @@ def data_prepare(
     folder = prepare(str(spec), output, data_root=data_root, workers=workers)
     index = prepared.read_index(folder)
     videos = sum(map(len, index.videos.values()))
-    print(f"{folder}: {videos:,} videos in {len(index.shards):,} shards, {index.fitted}")
+    print(f"{folder}: {text.count(videos, 'video')} in {text.count(len(index.shards), 'shard')}, {index.fitted}")
     next_command("data", "verify", spec, "--data-root", folder)

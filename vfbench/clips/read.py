@@ -23,6 +23,7 @@ from vfbench.clips.transform import clip_starts
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips
 from vfbench.protocol.protocol import ONE_CLIP_STARTS
+from vfbench.utils import text
 
 START_CHOICES = ONE_CLIP_STARTS
 
@@ -90,7 +91,7 @@ def read_frames(
     if (count := count_frames(entry)) <= numbers[-1]:
         stride = f" at stride {numbers.step}" * (numbers.step > 1)
         raise MissingData(
-            f"{root / entry.name if root else entry.path} has {count} frames, needs {len(numbers)} from "
+            f"{root / entry.name if root else entry.path} has {text.count(count, 'frame')}, needs {len(numbers)} from "
             f"{numbers.start}{stride}: take it out or ask for fewer frames"
         )
     if entry.kind == "frames":

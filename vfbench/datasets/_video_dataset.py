@@ -22,6 +22,7 @@ from vfbench.clips.transform import Box, ClipTransform, WindowIndex, clip_starts
 from vfbench.datasets._options import SHORT_CHOICES
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Clips, Place, Split, derive_seed
+from vfbench.utils import text
 from vfbench.utils.device import available_cores
 from vfbench.utils.prefetch import prefetch
 
@@ -193,9 +194,9 @@ class VideoDataset:
         last = place.start + (self.shape.frames - 1) * place.stride
         if last >= count or left + crop_width > width or top + crop_height > height:
             raise MissingData(
-                f"{self._folders[place.split].base / place.video} has {count} frames of {width}x{height}, needs frames "
-                f"{place.start} to {last}, cropped to {crop_width}x{crop_height} at ({left}, {top}): take it out, say "
-                f"{self.name}(short='skip'), or correct the list of clips"
+                f"{self._folders[place.split].base / place.video} has {text.count(count, 'frame')} of "
+                f"{width}x{height}, needs frames {place.start} to {last}, cropped to {crop_width}x{crop_height} at "
+                f"({left}, {top}): take it out, say {self.name}(short='skip'), or correct the list of clips"
             )
 
     @cached_property
@@ -218,8 +219,8 @@ class VideoDataset:
         length = {"frames": self.shape.frames, "stride": self.stride, "drop_first": self._transform.drop_first}
         if not (starts := clip_starts("every", entry.name, count, **length)):
             raise MissingData(
-                f"{self._folders[split].base / entry.name} has {count} frames, fewer than the {self._transform.span} "
-                f"that a clip needs: say {self.name}(short='skip'), or take it out"
+                f"{self._folders[split].base / entry.name} has {text.count(count, 'frame')}, fewer than the "
+                f"{self._transform.span} that a clip needs: say {self.name}(short='skip'), or take it out"
             )
         left, top, box_width, box_height = self._transform.box(height, width)
         if crop == "random":

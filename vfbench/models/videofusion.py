@@ -9,7 +9,7 @@ the conditioning embedding, which learns from all terms.
 The presets depart from the paper in three ways:
 
 - The paper's networks predict eps and learn from the plain error of eps: `parametrisation='eps', images=0` is this
-  loss. The presets predict v, and their error of eps is weighted (`_weighted_error`).
+  loss. The presets predict v, whose error is that of eps with a weight that grows with the noise.
 - The paper starts from a B pretrained on images. Without one, B also learns from `images` single frames of each clip,
   and `base_lr` is 1.
 - The paper conditions both networks on the embedding of the base frame, drawn by a prior network at test time. Presets
@@ -22,7 +22,7 @@ Options of a model besides its sizes:
 - `base_init`, the origin of B: `scratch`, `finetune` (pretrained, learns at `base_lr` times the rate of R) or `frozen`
   (pretrained, does not learn).
 - `new_condition`, `new_embedding`: true where a pretrained B came without the conditioning embedding, or the frame
-  embedding, that it reads; it is then as new as R.
+  embedding, that it reads. That part is then trained from scratch, as R is.
 - `form`: `two` networks, or `one` that predicts the whole noise under the same noise prior, which isolates the noise
   prior from the second network.
 - `embedding`: the encoder of the base frame and the sizes of its embedding prior (`vfbench.diffusion.frame_embedding`).

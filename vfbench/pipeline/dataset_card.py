@@ -17,7 +17,7 @@ from vfbench.pipeline.generate import NUM_PREVIEW
 from vfbench.pipeline.real_clips import preview_clips
 from vfbench.protocol.protocol import SPLITS
 from vfbench.report.results import DataRecord
-from vfbench.utils import files
+from vfbench.utils import files, text
 
 
 def write(folder: RunFolder, setup: EvalSetup) -> DataRecord:
@@ -78,7 +78,7 @@ def _page(record: DataRecord) -> str:
         "layout": record.layout,
         "copy": record.copy_,
         **{f"split {name}": text for name, text in counts.items()},
-        "scored": f"{record.clips:,} clips of {record.videos:,} videos{draws}",
+        "scored": f"{text.count(record.clips, 'clip')} of {text.count(record.videos, 'video')}{draws}",
         "for the floor": f"{record.spare:,} other clips",
         "fingerprint": f"`{record.fingerprint}`",
         "manifest.csv": f"`{record.manifest}` (SHA-256)",

@@ -18,6 +18,7 @@ from vfbench.pipeline.options import MIN_REAL, EvalOptions
 from vfbench.plugins import Spec
 from vfbench.protocol.protocol import SMOKE_CLIPS, Measure, Protocol, extractor_ids
 from vfbench.protocol.resolve import Rules, dataset_spec, departures, resolve_rules
+from vfbench.utils import text
 
 CLIPS = {"cpu": 256, "cuda": 2048}  # generated clips, where neither user nor protocol says how many
 
@@ -109,8 +110,8 @@ def _metrics(chosen: Sequence[str], given: Mapping[str, Measure]) -> tuple[dict[
     measures = dict(given)
     first_source = next(iter(measures.values())).source
     metrics: dict[str, Metric] = {}
-    for text in chosen or measures:
-        spec = plugins.parse(text) if text not in measures else Spec(text)
+    for given in chosen or measures:
+        spec = plugins.parse(given) if given not in measures else Spec(given)
         name = plugins.public_name(spec.name)
         if name not in measures or spec.options:
             default_source = plugins.constants("metric", spec.name).source or first_source
@@ -215,5 +216,6 @@ def require_enough(metrics: Mapping[str, Metric], fakes: int, reals: int | None 
         if short:
             named = ", ".join(f"{name} needs {minimum}" for name, minimum in short.items())
             raise UserError(
-                f"{count:,} {kind} clips are too few: {named}; --smoke tries the path with fewer (not comparable)"
+                f"{text.count(count, f'{kind} clip')}, too few: {named}; --smoke tries the path with fewer "
+                "(not comparable)"
             )

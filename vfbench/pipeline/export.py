@@ -35,7 +35,7 @@ from vfbench.interfaces import BuildContext, Conditioning, Dataset, Request, Sam
 from vfbench.pipeline import generate
 from vfbench.pipeline.options import ExportOptions
 from vfbench.pipeline.requests import make_requests
-from vfbench.pipeline.sample import is_control, require_sampler, sample
+from vfbench.pipeline.sample import is_control, require_sampler
 from vfbench.plugins import Spec
 from vfbench.utils import device as devices
 from vfbench.utils import environment, files, memory
@@ -197,8 +197,9 @@ def export(plan: ExportPlan) -> Path:
     preview: list[Tensor] = []
     with _appearing(options.output) as folder, Progress("generate", len(requests), "clips") as progress:
         (folder / "clips").mkdir()
-        make, batches = partial(sample, plan.sampler), memory.AdaptiveBatches(plan.batch_size)
-        for batch, clips in batches.each(requests, make, lambda batch: f"{len(batch)} clips"):
+        make = partial(generate.sample_timed, plan.sampler, progress, None)
+        batches = memory.AdaptiveBatches(plan.batch_size)
+        for batch, (clips, _) in batches.each(requests, make, lambda batch: f"{len(batch)} clips"):
             for request, clip in zip(batch, clips, strict=True):
                 name = plan.format.name_template.format(request.index).partition("[")[0]
                 plan.format.write(folder / "clips" / name, clip)

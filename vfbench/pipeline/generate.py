@@ -90,15 +90,21 @@ def _identity(folder: RunFolder, part: Sequence[Request]) -> dict[str, str]:
 
 
 def sample_timed(
-    sampler: Sampler, progress: Progress, calls_per_clip: int, batch: Sequence[Request]
+    sampler: Sampler, progress: Progress, calls_per_clip: int | None, batch: Sequence[Request]
 ) -> tuple[Clips, float]:
-    """Clips of a batch and the seconds they took; the progress moves with each call of a network."""
-    rows = 0
+    """Clips of a batch and the seconds they took; the progress moves with each call of a network.
+
+    Where the number of calls per clip is not known, the progress counts the calls of this batch.
+    """
+    rows = calls = 0
 
     def show_call(_: str, count: int) -> None:
-        nonlocal rows
-        rows += count
-        progress.partly(min(rows / max(calls_per_clip, 1), len(batch)))
+        nonlocal rows, calls
+        rows, calls = rows + count, calls + 1
+        if calls_per_clip is None:
+            progress.partly(0, f"network call {calls}")
+        else:
+            progress.partly(min(rows / max(calls_per_clip, 1), len(batch)))
 
     began = time.monotonic()
     with on_network_call(sampler, show_call):

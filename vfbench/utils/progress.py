@@ -55,10 +55,10 @@ class Progress:
         self.done, self._partial = self.done + amount, 0.0
         self._show(note, ends=self.done >= self.total > self.done - amount)
 
-    def partly(self, amount: float) -> None:
+    def partly(self, amount: float, note: str = "") -> None:
         """Show that units to come, `amount` of them in all, are made: whole ones or parts of them."""
         self._partial = amount
-        self._show("", ends=False)
+        self._show(note, ends=False)
 
     def _show(self, note: str, *, ends: bool) -> None:
         now = time.monotonic()

@@ -6,6 +6,7 @@ import os
 from typing import NamedTuple
 
 from vfbench.errors import MissingData
+from vfbench.utils import text
 from vfbench.video.header import header
 
 
@@ -20,8 +21,8 @@ class FrameRange(NamedTuple):
         return isinstance(number, int) and number >= self.start and (number - self.start) % self.stride == 0
 
     def __str__(self) -> str:
-        count = "all" if self.frames is None else self.frames
-        return f"{count} frames from {self.start}" + f" at stride {self.stride}" * (self.stride > 1)
+        count = "all frames" if self.frames is None else text.count(self.frames, "frame")
+        return f"{count} from {self.start}" + f" at stride {self.stride}" * (self.stride > 1)
 
     @property
     def stop(self) -> int | None:
