@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.priors import Decomposed, normal_per_clip
-from vfbench.diffusion.schedule import Parametrisation, v_target
+from vfbench.diffusion.schedule import Parametrisation, Prediction, v_target
 from vfbench.diffusion.solvers import solve
 from vfbench.models.videofusion import VideoFusion
 
@@ -96,7 +96,7 @@ def test_the_base_noise_is_removed_in_proportion_to_lambda(split: dict[str, Any]
     x = clips_of(model).clamp(-1, 1)
     base, residual = randn(2, 1, 3, 8, 8, seed=5), randn(2, 4, 3, 8, 8, seed=6)
     z, alpha_bar = noisy(model, x, model.noise_prior.combine(base, residual))
-    model.denoise_residual(z, TIMES, embed(model), base)
+    model.denoise_residual(z, TIMES, embed(model), Prediction(x[:, model.noise_prior.base, None], base))
     residual_weight = (1 - model.noise_prior.lam.float()).sqrt().view(1, 4, 1, 1, 1)
     expected = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * residual_weight * residual
     assert torch.allclose(inputs[0][:, :, :3], expected, atol=1e-6)

@@ -25,6 +25,9 @@ Options of a model besides its sizes:
   embedding, that it reads. That part is then trained from scratch, as R is.
 - `form`: `two` networks, or `one` that predicts the whole noise under the same noise prior, which isolates the noise
   prior from the second network.
+- `base_update`: what moves the base frame in a reverse step. `paper`: the prediction of B, which sees this frame alone,
+  so that the clip that is made does not follow the joint distribution of its frames. `joint`: R reads the noisy base
+  frame as well and predicts its noise from all frames, in the same call; B gives the noise that the frames share.
 - `embedding`: the encoder of the base frame and the sizes of its embedding prior (`vfbench.diffusion.frame_embedding`).
 """
 
@@ -58,12 +61,14 @@ from vfbench.models._pretrained_base import BaseCheckpoint, BaseInit
 from vfbench.nets.unet import UNet, UNetConfig
 
 PRESETS = _presets.PRESETS
+BASE_UPDATES = ("paper", "joint")
 # With a pretrained B: the paper has no image loss, and a small rate for B without giving its value.
 _PRETRAINED_DEFAULTS = {"base_lr": 0.1, "images": 0}
 _DEFAULTS = {
     "form": "two",
     "lam_schedule": "constant",
     "base_frame": "middle",
+    "base_update": "paper",
     "base_init": "scratch",
     "new_condition": False,
     "new_embedding": True,
@@ -91,6 +96,9 @@ def create(
     images: Annotated[
         int | None, "Number of single frames of each clip that the base generator also learns from."
     ] = None,
+    base_update: Annotated[
+        str | None, BASE_UPDATES, "Network that moves the base frame when sampling: B (paper), or R (joint)."
+    ] = None,
     schedule: Annotated[str | None, BETAS, "Noise schedule."] = None,
     parametrisation: ParametrisationOption = None,
     embedding: EmbeddingOption = None,
@@ -113,6 +121,7 @@ def create(
     """
     noise_options = {"lam": lam, "lam_schedule": lam_schedule, "base_frame": base_frame}
     training_options = {"base_lr": base_lr, "images": images, "schedule": schedule, "parametrisation": parametrisation}
+    training_options["base_update"] = base_update
     config = ModelConfig.from_preset("videofusion", preset, PRESETS, dataset).with_embedding(embedding)
     _pretrained_base.require_consistent(config, base_init, base_from, base_lr, images)
     if base_from is None:
@@ -165,6 +174,9 @@ class VideoFusion(DiffusionModel):
         self.init: BaseInit = options["base_init"]
         if self.init not in get_args(BaseInit):
             raise unknown("base init", self.init, get_args(BaseInit))
+        if options["base_update"] not in BASE_UPDATES:
+            raise unknown("base update", options["base_update"], BASE_UPDATES)
+        self.joint = options["base_update"] == "joint"
         self.noise_prior: Decomposed = _noise_prior(config)
         residual = UNetConfig(**options["residual"])
         self._build_conditioning(residual.embedding)
@@ -228,32 +240,51 @@ class VideoFusion(DiffusionModel):
 
     def predict(self, z: Tensor, t: Tensor, cond: Tensor) -> Prediction:
         """The prediction for all frames in one reverse step: eps^i = sqrt(lam_i) b + sqrt(1 - lam_i) r^i."""
-        base_prediction, base = self.denoise_base(z, t, cond)
-        residual_prediction, _ = self.denoise_residual(z, t, cond, base)
+        base_prediction = self.denoise_base(z, t, cond)
+        residual_prediction, _ = self.denoise_residual(z, t, cond, base_prediction)
+        eps = self._combined_noise(base_prediction.eps, residual_prediction.eps)
+        if self.joint:
+            return Prediction(residual_prediction.x0, eps)
         m = self.noise_prior.base
         x0 = torch.cat([residual_prediction.x0[:, :m], base_prediction.x0, residual_prediction.x0[:, m + 1 :]], dim=1)
-        eps = self.noise_prior.combine(base, residual_prediction.eps)  # the base frame has lam 1, so its noise is b
         return Prediction(x0, eps)
 
-    def denoise_base(self, z: Tensor, t: Tensor, cond: Tensor) -> tuple[Prediction, Tensor]:
-        """B on the base frame: its prediction, (B, 1, 3, H, W), and the base noise b."""
-        prediction = self._denoise_image(z[:, self.noise_prior.base, None], t, cond)
-        return prediction, prediction.eps
+    def _combined_noise(self, base: Tensor, residual: Tensor) -> Tensor:
+        """Noise of all frames; that of the base frame is b (lam is 1), or what R predicts with `joint`."""
+        eps = self.noise_prior.combine(base, residual)
+        if not self.joint:
+            return eps
+        m = self.noise_prior.base
+        return torch.cat([eps[:, :m], residual[:, m, None], eps[:, m + 1 :]], dim=1)
+
+    def denoise_base(self, z: Tensor, t: Tensor, cond: Tensor) -> Prediction:
+        """B on the base frame, (B, 1, 3, H, W): the frame, and as `eps` the base noise b that all frames share."""
+        return self._denoise_image(z[:, self.noise_prior.base, None], t, cond)
 
     def _denoise_image(self, frame: Tensor, t: Tensor, cond: Tensor) -> Prediction:
         alpha_bar = self.schedule.at(t, frame)
         output = self.base(frame, t, cond).to(frame)
         return _hub_base.image_prediction(output, frame, alpha_bar, self.base_parametrisation)
 
-    def denoise_residual(self, z: Tensor, t: Tensor, cond: Tensor, base: Tensor) -> tuple[Prediction, Tensor]:
-        """R on all frames without the base noise: the prediction of x0 and r, (B, T, 3, H, W), and R's raw output."""
-        alpha_bar = self.schedule.at(t, z)
-        residual_z = self.remove_base(z, base, alpha_bar)  # z'
-        # z' of the base frame is sqrt(a_t) times the denoised frame, which R sees beside every frame.
-        base_frame = residual_z[:, self.noise_prior.base, None] / alpha_bar.sqrt().clamp(min=1e-2)
+    def denoise_residual(self, z: Tensor, t: Tensor, cond: Tensor, base: Prediction) -> tuple[Prediction, Tensor]:
+        """R on all frames without the base noise: the prediction of x0 and r, (B, T, 3, H, W), and R's raw output.
+
+        `base` is the prediction of B. With `joint`, R reads the base frame with its noise, and r of that frame is this
+        noise.
+        """
+        m, alpha_bar = self.noise_prior.base, self.schedule.at(t, z)
+        residual_z = self.remove_base(z, base.eps, alpha_bar)  # z'
+        _, residual_weight = self.noise_prior.weights(z)
+        if self.joint:
+            base_frame = base.x0
+            residual_z = torch.cat([residual_z[:, :m], z[:, m, None], residual_z[:, m + 1 :]], dim=1)
+            is_base = torch.arange(z.shape[1], device=z.device).view(1, -1, 1, 1, 1) == m
+            residual_weight = residual_weight.where(~is_base, 1.0)
+        else:
+            # z' of the base frame is sqrt(a_t) times the denoised frame, which R sees beside every frame.
+            base_frame = residual_z[:, m, None] / alpha_bar.sqrt().clamp(min=1e-2)
         inputs = torch.cat([residual_z, base_frame.clamp(-1, 1).expand_as(residual_z)], dim=2)
         output = self.residual(inputs, t, cond).to(z)
-        _, residual_weight = self.noise_prior.weights(z)
         noise = (1 - alpha_bar).sqrt() * residual_weight
         return to_prediction(output, residual_z, alpha_bar.sqrt(), noise, self.parametrisation), output
 
@@ -271,18 +302,19 @@ class VideoFusion(DiffusionModel):
         z = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
         m = self.noise_prior.base
         # A frozen B does not train the conditioning, so no activation of it need be kept for a backward pass.
-        base_prediction, base = self.denoise_base(z, t, cond.detach() if self.init == "frozen" else cond)
+        base_prediction = self.denoise_base(z, t, cond.detach() if self.init == "frozen" else cond)
         terms = {}
         if self.init != "frozen":
             base_error = noise[:, m, None] - base_prediction.eps
             terms["base"] = _weighted_error(base_error, alpha_bar, self.base_parametrisation)
             if self.images:
                 terms["images"] = self._image_loss(z, noise, t, cond, image_conds)
-        detached = base.detach()  # used twice: in R's input and in its target
+        detached = Prediction(*(part.detach() for part in base_prediction))  # used twice: in R's input and its target
         residual_prediction, _ = self.denoise_residual(z, t, cond, detached)
-        error = noise - self.noise_prior.combine(detached, residual_prediction.eps)
-        others = torch.cat([error[:, :m], error[:, m + 1 :]], dim=1)
-        return {**terms, "residual": _weighted_error(others, alpha_bar, self.parametrisation)}
+        error = noise - self._combined_noise(detached.eps, residual_prediction.eps)
+        if not self.joint:  # R does not predict the base frame
+            error = torch.cat([error[:, :m], error[:, m + 1 :]], dim=1)
+        return {**terms, "residual": _weighted_error(error, alpha_bar, self.parametrisation)}
 
     def _image_loss(self, z: Tensor, noise: Tensor, t: Tensor, cond: Tensor, image_conds: Sequence[Tensor]) -> Tensor:
         """B's error on single frames, evenly spread over the clip: each is an image in standard normal noise."""

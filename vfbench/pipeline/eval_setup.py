@@ -110,8 +110,8 @@ def _metrics(chosen: Sequence[str], given: Mapping[str, Measure]) -> tuple[dict[
     measures = dict(given)
     first_source = next(iter(measures.values())).source
     metrics: dict[str, Metric] = {}
-    for given in chosen or measures:
-        spec = plugins.parse(given) if given not in measures else Spec(given)
+    for metric in chosen or measures:
+        spec = plugins.parse(metric) if metric not in measures else Spec(metric)
         name = plugins.public_name(spec.name)
         if name not in measures or spec.options:
             default_source = plugins.constants("metric", spec.name).source or first_source
@@ -210,9 +210,9 @@ def _name(rules: Rules, num_real: int | None, num_fake: int | None) -> str:
 def require_enough(metrics: Mapping[str, Metric], fakes: int, reals: int | None = None) -> None:
     """Raise `UserError` when a metric means nothing with so few generated, or real, clips."""
     for kind, count in {"generated": fakes, "real": reals}.items():
-        short = {
-            name: metric.minimum for name, metric in metrics.items() if count is not None and count < metric.minimum
-        }
+        if count is None:
+            continue
+        short = {name: metric.minimum for name, metric in metrics.items() if count < metric.minimum}
         if short:
             named = ", ".join(f"{name} needs {minimum}" for name, minimum in short.items())
             raise UserError(
