@@ -14,7 +14,7 @@ from vfbench.diffusion.frame_embedding import EmbeddingOption
 from vfbench.diffusion.model import ModelConfig, embedding_options
 from vfbench.diffusion.priors import Mixed, NoisePrior, Progressive
 from vfbench.diffusion.sampler import builder
-from vfbench.diffusion.schedule import ParametrisationOption
+from vfbench.diffusion.schedule import ParametrisationOption, ShiftedShareOption, TimeShiftOption
 from vfbench.diffusion.single_network import COMMON, SIZES, OneUNet, resolution_presets, with_options
 from vfbench.errors import unknown
 from vfbench.interfaces import Dataset
@@ -42,6 +42,8 @@ def create(
     *,
     alpha: Annotated[float | None, "Amount of noise that the frames share, at least 0."] = None,
     parametrisation: ParametrisationOption = None,
+    time_shift: TimeShiftOption = None,
+    shifted_share: ShiftedShareOption = None,
     embedding: EmbeddingOption = None,
 ) -> PYoCo:
     """An untrained model for a dataset; None keeps the preset's value.
@@ -52,7 +54,11 @@ def create(
     range and for an unknown name.
     """
     config = ModelConfig.from_preset("pyoco", preset, PRESETS, dataset).with_embedding(embedding)
-    return PYoCo(with_options(config, alpha=alpha, parametrisation=parametrisation))
+    return PYoCo(
+        with_options(
+            config, alpha=alpha, parametrisation=parametrisation, time_shift=time_shift, shifted_share=shifted_share
+        )
+    )
 
 
 class PYoCo(OneUNet):

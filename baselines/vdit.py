@@ -13,7 +13,7 @@ from vfbench.diffusion.frame_embedding import EmbeddingOption
 from vfbench.diffusion.model import ModelConfig, embedding_options
 from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.sampler import builder
-from vfbench.diffusion.schedule import ParametrisationOption
+from vfbench.diffusion.schedule import ParametrisationOption, ShiftedShareOption, TimeShiftOption
 from vfbench.diffusion.single_network import COMMON, OneNetwork, resolution_presets, with_options
 from vfbench.interfaces import Dataset
 from vfbench.nets.transformer import Transformer, TransformerConfig
@@ -42,6 +42,8 @@ def create(
     preset: str = "tiny",
     *,
     parametrisation: ParametrisationOption = None,
+    time_shift: TimeShiftOption = None,
+    shifted_share: ShiftedShareOption = None,
     embedding: EmbeddingOption = None,
 ) -> VDiT:
     """An untrained model for a dataset; None keeps the preset's value.
@@ -51,7 +53,9 @@ def create(
     name, and `ValueError` where the patch size does not divide the clips.
     """
     config = ModelConfig.from_preset("vdit", preset, PRESETS, dataset).with_embedding(embedding)
-    return VDiT(with_options(config, parametrisation=parametrisation))
+    return VDiT(
+        with_options(config, parametrisation=parametrisation, time_shift=time_shift, shifted_share=shifted_share)
+    )
 
 
 class VDiT(OneNetwork):

@@ -12,7 +12,7 @@ from vfbench.diffusion.frame_embedding import EmbeddingOption
 from vfbench.diffusion.model import ModelConfig, embedding_options
 from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.sampler import builder
-from vfbench.diffusion.schedule import ParametrisationOption
+from vfbench.diffusion.schedule import ParametrisationOption, ShiftedShareOption, TimeShiftOption
 from vfbench.diffusion.single_network import COMMON, SIZES, OneUNet, resolution_presets, with_options
 from vfbench.interfaces import Dataset
 
@@ -34,6 +34,8 @@ def create(
     preset: str = "tiny",
     *,
     parametrisation: ParametrisationOption = None,
+    time_shift: TimeShiftOption = None,
+    shifted_share: ShiftedShareOption = None,
     embedding: EmbeddingOption = None,
 ) -> VDM:
     """An untrained model for a dataset; None keeps the preset's value.
@@ -43,7 +45,9 @@ def create(
     name.
     """
     config = ModelConfig.from_preset("vdm", preset, PRESETS, dataset).with_embedding(embedding)
-    return VDM(with_options(config, parametrisation=parametrisation))
+    return VDM(
+        with_options(config, parametrisation=parametrisation, time_shift=time_shift, shifted_share=shifted_share)
+    )
 
 
 class VDM(OneUNet):

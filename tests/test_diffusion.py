@@ -430,3 +430,52 @@ def test_guidance_mixes_linearly(weight: float) -> None:
     conditional, unconditional = predict(z, t, condition), predict(z, t, null)
     for guided_part, with_condition, without in zip(prediction, conditional, unconditional, strict=True):
         assert torch.allclose(guided_part, without + weight * (with_condition - without), atol=1e-5)
+
+
+# Shifted times.
+
+
+def snr(schedule: Schedule, t: Tensor) -> Tensor:
+    return schedule.alpha_bar[t] / (1 - schedule.alpha_bar[t])
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+@pytest.mark.parametrize("shift", [1.0, 4.0, 16.0])
+def test_shifted_times_have_the_divided_signal_to_noise_ratio(name: str, shift: float) -> None:
+    schedule = Schedule(name, time_shift=shift)
+    t = torch.arange(0, 1000, 7)
+    shifted = schedule.shifted(t)
+    wanted = snr(schedule, t).log() - math.log(shift)
+    inside = shifted < 999
+    neighbours = torch.stack([shifted[inside] - 1, shifted[inside], shifted[inside] + 1]).clamp(min=0)
+    errors = (snr(schedule, neighbours).log() - wanted[inside]).abs()
+    assert (errors[1] <= errors.min(0).values + 1e-9).all()
+    assert (shifted >= t).all()
+
+
+@pytest.mark.parametrize("count", [1, 5, 25, 500, 1000])
+def test_a_shifted_sampling_grid_visits_more_noise(count: int) -> None:
+    plain, shifted = (Schedule(time_shift=shift).timesteps(count) for shift in (1.0, 16.0))
+    assert len(set(shifted)) == count
+    assert sorted(shifted, reverse=True) == shifted
+    assert shifted[0] == plain[0]
+    assert sum(shifted) >= sum(plain)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_training_times_are_stratified_and_a_share_is_shifted(share: float) -> None:
+    schedule, generator = Schedule(time_shift=16.0, shifted_share=share), torch.Generator().manual_seed(0)
+    batches = torch.stack([schedule.training_times(10, generator) for _ in range(400)])
+    late = float((batches >= 900).double().mean())  # a tenth of the uniform times
+    expected = 0.1 * (1 - share) + share * float((schedule.shifted(torch.arange(1000)) >= 900).double().mean())
+    assert late == pytest.approx(expected, abs=0.01)
+    if share == 0:
+        assert ((batches // 100).sort(1).values == torch.arange(10)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"time_shift": 0.5}, "time_shift 0.5"), ({"shifted_share": 1.5}, "shifted_share 1.5")]
+)
+def test_a_shift_out_of_range_is_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Schedule("cosine", **options)  # type: ignore[arg-type]  # options by name

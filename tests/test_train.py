@@ -110,6 +110,23 @@ def test_the_log_has_a_json_record_per_line(trained: tuple[Path, VDM]) -> None:
     assert 0 < entry["network"] < 2
 
 
+def test_the_log_has_the_mean_loss_since_the_last_line(quick_training: None, tmp_path: Path) -> None:
+    losses: list[float] = []
+
+    def record(trainer: Trainer) -> dict[str, float]:
+        losses.append(advance(trainer)["network"])
+        return {"network": losses[-1]}
+
+    advance = Trainer.advance
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "advance", record)
+        patch.setattr("vfbench.training.trainer.LOG_EVERY", 3)
+        train(tiny_vdm(), tiny_dataset(), replace(OPTIONS, steps=7), tmp_path)
+    first, second = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert first["network"] == pytest.approx(sum(losses[:3]) / 3)
+    assert second["network"] == pytest.approx(sum(losses[3:6]) / 3)
+
+
 def test_the_written_weights_are_the_average(trained: tuple[Path, VDM]) -> None:
     folder, raw = trained
     averaged, state = weights.read(folder / "model.safetensors"), training_state(folder)

@@ -167,7 +167,8 @@ class DiffusionModel(nn.Module, ABC):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.schedule = Schedule(config.options["schedule"])
+        shift = {name: config.options[name] for name in ("time_shift", "shifted_share") if name in config.options}
+        self.schedule = Schedule(config.options["schedule"], **shift)
         self.frame_embedding: FrameEmbedding | None = None
 
     def _build_conditioning(self, width: int) -> None:
@@ -230,7 +231,7 @@ class DiffusionModel(nn.Module, ABC):
         They depend on the generator alone, not on weights, so they can be drawn ahead, and once for a batch that
         several processes share.
         """
-        t = torch.randint(self.schedule.steps, (count,), generator=generator)
+        t = self.schedule.training_times(count, generator)
         noise = self.noise_prior.noise(normal_per_batch(count, generator), self.config.shape)
         return {"t": t, "noise": noise, **(self.frame_embedding.draw(count, generator) if self.frame_embedding else {})}
 

@@ -13,12 +13,22 @@ import torch
 from torch import Tensor
 
 from vfbench.diffusion.solver_options import DIFFUSION_STEPS
-from vfbench.errors import unknown
+from vfbench.errors import UserError, unknown
 
 Parametrisation = Literal["eps", "v"]
 # Option of `create` in several models; None is the preset's.
 ParametrisationOption: TypeAlias = Annotated[
     str | None, get_args(Parametrisation), "Target of training: the noise (eps), or v."
+]
+
+
+# Options of `create` in every model. Hoogeboom et al., arXiv 2301.11093, divide the ratio to adapt to larger images.
+TimeShiftOption: TypeAlias = Annotated[
+    float | None,
+    "Divisor of the signal-to-noise ratio, from 1: training and sampling visit more noise, where motion is decided.",
+]
+ShiftedShareOption: TypeAlias = Annotated[
+    float | None, "Share of the training clips, 0 to 1, whose times are shifted; the others are uniform."
 ]
 
 
@@ -40,12 +50,22 @@ class Prediction(NamedTuple):
 
 
 class Schedule:
-    """`alpha_bar` (steps,) in float64, decreasing from nearly 1 to nearly 0."""
+    """`alpha_bar` (steps,) in float64, decreasing from nearly 1 to nearly 0.
 
-    def __init__(self, name: str = "cosine", steps: int = DIFFUSION_STEPS) -> None:
+    `time_shift`, at least 1, divides the signal-to-noise ratio of the times that sampling visits, and of a share
+    `shifted_share` of the times of training. Raises `UserError` for a value out of range.
+    """
+
+    def __init__(
+        self, name: str = "cosine", steps: int = DIFFUSION_STEPS, *, time_shift: float = 1.0, shifted_share: float = 1.0
+    ) -> None:
         if name not in BETAS:
             raise unknown("noise schedule", name, BETAS)
-        self.name, self.steps = name, steps
+        if not 1 <= time_shift < math.inf:
+            raise UserError(f"time_shift {time_shift}: choose a finite number of at least 1")
+        if not 0 <= shifted_share <= 1:
+            raise UserError(f"shifted_share {shifted_share}: choose a share from 0 to 1")
+        self.name, self.steps, self.time_shift, self.shifted_share = name, steps, time_shift, shifted_share
         self.alpha_bar = torch.cumprod(1.0 - BETAS[name](steps), dim=0)
         self._tables: dict[torch.device, Tensor] = {}  # a copy per device: `at` runs several times a step
 
@@ -57,10 +77,32 @@ class Schedule:
         return a.view(-1, *[1] * (like.ndim - 1))
 
     def timesteps(self, count: int) -> list[int]:
-        """`count` evenly spaced times, from the noisiest down to (but not including) clean data."""
+        """`count` times, from the noisiest down to (but not including) clean data: evenly spaced, then shifted."""
         if not 1 <= count <= self.steps:
             raise ValueError(f"sampling steps must lie in 1..{self.steps}, got {count}")
-        return [round(self.steps - 1 - i * self.steps / count) for i in range(count)]
+        times = [round(self.steps - 1 - i * self.steps / count) for i in range(count)]
+        for i, t in enumerate(self.shifted(torch.tensor(times)).tolist()):
+            times[i] = t if i == 0 else min(t, times[i - 1] - 1)
+        return times
+
+    def training_times(self, count: int, generator: torch.Generator) -> Tensor:
+        """Random times (count,) of a batch, one in each of `count` equal intervals, and a share of them shifted."""
+        strata = torch.randperm(count, generator=generator) + torch.rand(
+            count, generator=generator, dtype=torch.float64
+        )
+        t = (strata * self.steps / count).long().clamp(max=self.steps - 1)
+        chance = float(torch.rand(1, generator=generator))
+        shifted = int(self.shifted_share * count + chance)  # rounded at random, so that a batch of any size is unbiased
+        return torch.cat([self.shifted(t[:shifted]), t[shifted:]])
+
+    def shifted(self, t: Tensor) -> Tensor:
+        """The nearest times to those where the signal-to-noise ratio is that of `t` divided by `time_shift`."""
+        if self.time_shift == 1:
+            return t
+        noise = -torch.logit(self.alpha_bar)  # log of the noise-to-signal ratio, increasing
+        wanted = noise[t] + math.log(self.time_shift)
+        above = torch.searchsorted(noise, wanted).clamp(1, self.steps - 1)
+        return above - (wanted - noise[above - 1] < noise[above] - wanted).long()
 
 
 def _cosine(steps: int, offset: float = 0.008) -> Tensor:

@@ -49,6 +49,8 @@ from vfbench.diffusion.schedule import (
     ParametrisationOption,
     Prediction,
     Schedule,
+    ShiftedShareOption,
+    TimeShiftOption,
     check_parametrisation,
     to_prediction,
 )
@@ -101,6 +103,8 @@ def create(
     ] = None,
     schedule: Annotated[str | None, BETAS, "Noise schedule."] = None,
     parametrisation: ParametrisationOption = None,
+    time_shift: TimeShiftOption = None,
+    shifted_share: ShiftedShareOption = None,
     embedding: EmbeddingOption = None,
 ) -> VideoFusion | OneNetworkVideoFusion:
     """An untrained model for a dataset; None keeps the preset's value.
@@ -121,7 +125,7 @@ def create(
     """
     noise_options = {"lam": lam, "lam_schedule": lam_schedule, "base_frame": base_frame}
     training_options = {"base_lr": base_lr, "images": images, "schedule": schedule, "parametrisation": parametrisation}
-    training_options["base_update"] = base_update
+    training_options |= {"base_update": base_update, "time_shift": time_shift, "shifted_share": shifted_share}
     config = ModelConfig.from_preset("videofusion", preset, PRESETS, dataset).with_embedding(embedding)
     _pretrained_base.require_consistent(config, base_init, base_from, base_lr, images)
     if base_from is None:

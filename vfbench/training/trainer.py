@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ from vfbench.training.resume import Settings, Stateful, append_log, load_state, 
 from vfbench.utils import checkpoint, console, memory
 from vfbench.utils.files import file_sha256
 from vfbench.utils.prefetch import prefetch
+
+LOG_EVERY = 50  # steps of a line of the log, which has their mean loss
 
 
 class Trainer:
@@ -70,6 +73,7 @@ class Trainer:
             dataset, options, self.crop_options, self.conditioning_probs, model.draw, share, processes.device
         )
         self.batches = prefetch(batches, self._steps(), workers=workers, depth=max(2 * workers, 1))
+        self._since_log: list[dict[str, float]] = []  # loss terms of the steps since the last line of the log
         self.started = time.monotonic()
 
     def _steps(self) -> Iterator[int]:
@@ -113,8 +117,12 @@ class Trainer:
         self.optimizer.zero_grad()
         self.step += 1
         self._update_ema()
-        if self.step % 50 == 0 and self.processes.is_main:
-            append_log(self.output, {"step": self.step, **losses, "seconds": round(self.seconds, 1)})
+        self._since_log.append(losses)
+        if self.step % LOG_EVERY == 0:
+            if self.processes.is_main:
+                mean = {name: fmean(step[name] for step in self._since_log) for name in losses}
+                append_log(self.output, {"step": self.step, **mean, "seconds": round(self.seconds, 1)})
+            self._since_log.clear()
         return losses
 
     def _require_finite(self, terms: Tensor, norm: Tensor) -> dict[str, float]:
