@@ -169,12 +169,12 @@ def test_match_flops_prints_preset_matched_size_and_reference(capsys: pytest.Cap
 @pytest.mark.slow
 def test_match_flops_is_recorded_and_required_on_resume(vfbench: Command, tmp_path: Path) -> None:
     start = ("train", "--model", "vdit", "--dataset", SMALL, "--steps", 2, "--batch-size", 1, "--output", "run")
-    assert vfbench(*start, "--match-flops", "vdm").code == 0
-    assert json.loads(Path("run/config.json").read_text())["preset"] == "tiny at the FLOPs of vdm tiny"
-    assert vfbench(*start, "--match-flops", "vdm", "--resume").code == 0
+    assert vfbench(*start, "--match-flops", "pyoco").code == 0
+    assert json.loads(Path("run/config.json").read_text())["preset"] == "tiny at the FLOPs of pyoco tiny"
+    assert vfbench(*start, "--match-flops", "pyoco", "--resume").code == 0
     outcome = vfbench(*start, "--resume")
     assert outcome.code == 2
-    assert "--match-flops vdm:tiny saved, none now" in outcome.err
+    assert "--match-flops pyoco:tiny saved, none now" in outcome.err
 
 
 # Initial weights of another checkpoint.
