@@ -25,7 +25,7 @@ ParametrisationOption: TypeAlias = Annotated[
 # Options of `create` in every model. Hoogeboom et al., arXiv 2301.11093, divide the ratio to adapt to larger images.
 TimeShiftOption: TypeAlias = Annotated[
     float | None,
-    "Divisor of the signal-to-noise ratio, from 1: training and sampling visit more noise, where motion is decided.",
+    "Divisor of the signal-to-noise ratio, from 1: visit more noise, where motion is decided.",
 ]
 ShiftedShareOption: TypeAlias = Annotated[
     float | None, "Share of the training clips, 0 to 1, whose times are shifted; the others are uniform."
