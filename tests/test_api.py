@@ -96,6 +96,12 @@ FAST = [
     "run --help",
     "run --modle x",
     "run --model vdmm",
+    "run --num-samples 1",
+    "run --protocol stylegan",
+    "run --checkpoint nowhere",
+    "generate --output x --prompt a --label b",
+    "train --model noise",
+    "compare nowhere nowhere",
     "ls",
     "ls protocols",
     "show protocol strict",
@@ -112,7 +118,7 @@ def test_commands_that_need_no_tensor_do_not_import_torch(command: str) -> None:
     arguments = [sys.executable, "-X", "importtime", "-m", "vfbench", *command.split()]
     process = subprocess.run(arguments, capture_output=True, text=True, check=False)
     modules = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines() if "import time:" in line}
-    assert process.returncode in (0, 2)
+    assert process.returncode in (0, 2, 4)  # answered, or refused
     assert "vfbench" in modules
     assert "torch" not in modules
 

@@ -50,6 +50,7 @@ NOISE = ("run", "--model", "noise", "--device", "cpu", "--smoke")
         ([*NOISE, "--num-real", "2"], "--num-real 2: choose 4 to"),
         ([*NOISE, "--seed", "1.5"], "--seed"),
         ([*NOISE, "surprise"], "surprise"),
+        (["run", "--guidance", "-1"], "guidance -1.0: choose 0 to"),
         (["ls", "modells"], "'modells'.*'models'"),
         (["show", "model", "vdmm"], "'vdmm'.*'vdm'"),
         (["show", "model", "vdm(steps=3)"], r"vdm\(steps=3\)"),

@@ -122,6 +122,7 @@ def compare(a: str | Path, b: str | Path, metrics: Sequence[str] = ()) -> list[P
     `metrics` are by default all that both runs have and that have a paired test. Raises `UserError` where the runs
     differ in protocol or seed, and `MissingData` where a folder lacks the features behind its scores.
     """
+    load_results(a, b)  # refuses a wrong path before torch is imported
     from vfbench.report.compare import compare as compare_runs
 
     return compare_runs(Path(a), Path(b), metrics)

@@ -20,9 +20,12 @@ NETWORK = "i3d, c3d, inception or videomae; see `vfbench weights status`."
 @weights.command("fetch", cls=Command)
 def weights_fetch(name: Annotated[str, typer.Argument(help=NETWORK)]) -> None:
     """Download, verify and convert the weights of a network; the same command resumes."""
-    from vfbench.weights import catalogue, fetch
+    from vfbench.weights import catalogue
 
-    path, result = fetch.fetch(catalogue.network(name))
+    network = catalogue.network(name)  # refuses a wrong name before torch is imported
+    from vfbench.weights import fetch
+
+    path, result = fetch.fetch(network)
     print(f"{name}: {result.text}\n{path}")
 
 
@@ -34,9 +37,12 @@ def weights_import(
     force: Annotated[bool, option("--force", help="Accept weights that are not the published ones.")] = False,
 ) -> None:
     """Verify and convert weights that are already on this machine."""
-    from vfbench.weights import catalogue, convert
+    from vfbench.weights import catalogue
 
-    path, result = convert.import_weights(catalogue.network(name), file, mean=mean, force=force)
+    network = catalogue.network(name)
+    from vfbench.weights import convert
+
+    path, result = convert.import_weights(network, file, mean=mean, force=force)
     print(f"{name}: {result.text}\n{path}")
 
 

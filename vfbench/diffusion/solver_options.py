@@ -27,9 +27,9 @@ def check_solver_options(
 
 
 def check_guidance(guidance: float) -> None:
-    """Raise `UserError` for a guidance weight that is not finite, or far beyond use."""
-    if not abs(guidance) <= MAX_GUIDANCE:
-        raise UserError(f"guidance {guidance}: choose a finite number of at most {MAX_GUIDANCE:g}; 1 is none")
+    """Raise `UserError` for a guidance weight that is negative, not finite, or far beyond use."""
+    if not 0 <= guidance <= MAX_GUIDANCE:
+        raise UserError(f"guidance {guidance}: choose 0 to {MAX_GUIDANCE:g}; 1 is none, 0 ignores the prompt")
 
 
 def check_threshold(threshold: float | None) -> None:

@@ -114,8 +114,6 @@ def _check(options: ExportOptions) -> None:
     """Raise `UserError` for what is wrong before anything is loaded."""
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
-    if options.prompt is not None and options.label is not None:
-        raise UserError("--prompt and --label: a clip is asked for by one of them; leave the other out")
     require_writable(options.output.parent)
     if options.output.exists() and not (options.output.is_dir() and not any(options.output.iterdir())):
         raise UserError(f"{options.output} is there already: choose another --output, or remove it")

@@ -18,6 +18,8 @@ from typing import Any, Literal
 from vfbench import plugins
 from vfbench.diffusion import solver_options
 from vfbench.errors import UserError, unknown
+from vfbench.protocol import resolve
+from vfbench.utils import checkpoint, hf_hub
 from vfbench.utils.options import DEVICES, DTYPES, REQUIRED, flag
 
 # Sampling options that are passed on to the model, which may have other defaults for each.
@@ -71,6 +73,8 @@ class EvalOptions(CheckedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.protocol is not None:
+            resolve.require_known(self.protocol)
         if self.weights not in WEIGHTS:
             raise unknown("choice of --weights", self.weights, WEIGHTS)
         for metric in self.metrics:
@@ -99,7 +103,11 @@ class SamplingOptions(CheckedOptions):
         super().__post_init__()
         plugins.require("model", plugins.parse(self.model).name)
         plugins.require("dataset", plugins.parse(self.dataset).name)
-        if plugins.is_built_in("model", plugins.parse(self.model).name):  # a third party's model has its own ranges
+        model = plugins.parse(self.model).name
+        if plugins.is_built_in("model", model):  # a third party's model has its own checkpoints and ranges
+            on_disk = self.checkpoint is not None and not str(self.checkpoint).startswith(hf_hub.HUB_PREFIX)
+            if on_disk and plugins.defines("model", model, "create"):
+                checkpoint.require_checkpoint(Path(str(self.checkpoint)), model)
             if self.solver is not None and self.solver not in solver_options.SOLVERS:
                 raise unknown("solver", self.solver, solver_options.SOLVERS)
             if self.steps is not None and self.steps < 1:
@@ -163,6 +171,8 @@ class ExportOptions(MachineOptions, SamplingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_count("--num-samples", self.num_samples, 1)
+        if self.prompt is not None and self.label is not None:
+            raise UserError("--prompt and --label: a clip is asked for by one of them; leave the other out")
 
     @property
     def sampling(self) -> dict[str, Any]:

@@ -88,6 +88,12 @@ def resolve_rules(spec: Spec, name: str | None, *, smoke: bool) -> Rules:
         raise UserError(f"PROTOCOLS of {spec.name}: protocol {chosen} is invalid: {error}") from error
 
 
+def require_known(name: str) -> None:
+    """Raise `UserError` with the nearest name for a protocol that is no preset and that no dataset declares."""
+    if name not in presets.available() and not _owners(name):
+        presets.load(name, *(each for dataset in plugins.names("dataset") for each in _declared(dataset)))
+
+
 def _rules(values: Mapping[str, Any]) -> Rules:
     measures = {name: Measure.model_validate(measure) for name, measure in values["measures"].items()}
     return Rules(**{**values, "measures": measures})
@@ -95,11 +101,14 @@ def _rules(values: Mapping[str, Any]) -> Rules:
 
 def _owners(name: str) -> list[str]:
     """Datasets that declare a protocol of this name."""
-    owners = []
-    for dataset in plugins.names("dataset"):
-        with contextlib.suppress(UserError):  # skip a plug-in that cannot be imported
-            owners += [dataset] if name in protocols(dataset) else []
-    return owners
+    return [dataset for dataset in plugins.names("dataset") if name in _declared(dataset)]
+
+
+def _declared(dataset: str) -> Mapping[str, Mapping[str, Any]]:
+    """Protocols that a dataset declares; none for a plug-in that cannot be imported."""
+    with contextlib.suppress(UserError):
+        return protocols(dataset)
+    return {}
 
 
 def dataset_spec(spec: Spec, rules: Rules) -> Spec:

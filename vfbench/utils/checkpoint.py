@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vfbench.errors import MissingData, UserError
-from vfbench.utils import memory
 from vfbench.utils.files import read_json
 
 SHIPPED_FOLDER = Path(__file__).parent.parent / "checkpoints"
@@ -68,6 +67,8 @@ def _not_a_checkpoint(folder: Path) -> str:
 @contextmanager
 def config_errors(path: Path, model: str) -> Iterator[None]:
     """Context manager: turn errors of building `model` from the file `path` into `MissingData` naming the file."""
+    from vfbench.utils import memory  # imports torch, which a refused folder does not need
+
     try:
         with memory.require_memory(f"the {model} of {path}"):
             yield
