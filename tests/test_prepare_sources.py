@@ -46,7 +46,7 @@ def test_the_command_prints_a_summary_and_the_next_command(vfbench: Command, raw
         "data", "prepare", "ucf101(frames=4)", "--data-root", raw_ucf101, "--output", tmp_path / "out", *size
     )
     assert outcome.code == 0, outcome.err
-    assert outcome.out == f"{tmp_path / 'out'}: 5 videos in 1 shards, 8x8 centre-crop bilinear antialias=True\n"
+    assert outcome.out == f"{tmp_path / 'out'}: 5 videos in 1 shard, 8x8 centre-crop bilinear antialias=True\n"
     assert (
         f"next: python -m vfbench data verify 'ucf101(frames=4, height=8, width=8)' --data-root {tmp_path / 'out'}"
         in outcome.err

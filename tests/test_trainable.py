@@ -51,7 +51,7 @@ FIRST = [Example(name, next(iter(plugins.module("model", name).PRESETS))) for na
 CASES = [*FIRST, *OTHERS]
 every_model = pytest.mark.parametrize("case", CASES, ids="-".join)
 every_file = pytest.mark.parametrize("case", FIRST, ids="-".join)
-OPTIONS = TrainOptions(steps=25, batch_size=4, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
+OPTIONS = TrainOptions(steps=50, batch_size=4, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 MAX_LOSS_RATIO = 0.75  # of the loss after training on one clip to the initial loss
 CAPTION = "a small red circle moves left over blue stripes"
 

@@ -102,7 +102,7 @@ def sample_timed(
         nonlocal rows, calls
         rows, calls = rows + count, calls + 1
         if calls_per_clip is None:
-            progress.partly(0, f"network call {calls}")
+            progress.partly(0.0, f"network call {calls}")
         else:
             progress.partly(min(rows / max(calls_per_clip, 1), len(batch)))
 
