@@ -18,7 +18,6 @@ from typing import Any, Literal
 from vfbench import plugins
 from vfbench.diffusion import solver_options
 from vfbench.errors import UserError, unknown
-from vfbench.protocol import resolve
 from vfbench.utils import checkpoint, hf_hub
 from vfbench.utils.options import DEVICES, DTYPES, REQUIRED, flag
 
@@ -74,6 +73,8 @@ class EvalOptions(CheckedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.protocol is not None:
+            from vfbench.protocol import resolve  # imports pydantic, which `--help` does without
+
             resolve.require_known(self.protocol)
         if self.weights not in WEIGHTS:
             raise unknown("choice of --weights", self.weights, WEIGHTS)
