@@ -90,8 +90,9 @@ def resolve_rules(spec: Spec, name: str | None, *, smoke: bool) -> Rules:
 
 def require_known(name: str) -> None:
     """Raise `UserError` with the nearest name for a protocol that is no preset and that no dataset declares."""
-    if name not in presets.available() and not _owners(name):
-        presets.load(name, *(each for dataset in plugins.names("dataset") for each in _declared(dataset)))
+    declared = [each for dataset in plugins.names("dataset") for each in _declared(dataset)]
+    if name not in declared:
+        presets.load(name, *declared)
 
 
 def _rules(values: Mapping[str, Any]) -> Rules:
