@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from _measure import make_parser
 from torch import Tensor
 
+from vfbench.datasets import _shapes_scene as scene
 from vfbench.datasets import shapes
 from vfbench.interfaces import derive_seed
 from vfbench.metrics._shapes_judge import Judge
@@ -85,7 +86,10 @@ def _save(judge: Judge, data: shapes.Shapes, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.safetensors"
     tensor_files.write(path, judge.state_dict())
-    config = {"classes": data.classes, "words": data.words, "sha256": file_sha256(path)}
+    attributes = {"motion": scene.MOTIONS, "shape": scene.SHAPES, "size": tuple(scene.SIZES)}
+    attributes |= {"colour": tuple(scene.COLOURS), "ground": tuple(scene.COLOURS), "texture": scene.TEXTURES}
+    known = {"classes": data.classes, "words": data.words, "attributes": attributes}
+    config = {**known, "sha256": file_sha256(path)}
     files.write_json(folder / "config.json", config)
 
 

@@ -1,7 +1,7 @@
 """Feature extractor for Moving Shapes: a small 3D network from `benchmarks/train_judge.py`, shipped with vfbench.
 
 It replaces I3D, C3D and CLIP: features (FVD, KVD), class logits (IS) and a joint embedding of clips and captions
-(CLIPSIM).
+(CLIPSIM). It also tells which attributes of its caption a clip shows.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from vfbench import video
 from vfbench.clips.transform import resize
 from vfbench.errors import MissingData
 from vfbench.interfaces import Clips, Features, Request, WeightStatus
+from vfbench.metrics._shapes_captions import CaptionVariants
 from vfbench.nets.embedding import CaptionEncoder
 from vfbench.utils import checkpoint, files, tensor_files
 from vfbench.utils.device import exact_float32
 
 DIM = 64
+CAPTION_BATCH = 512  # embedded at once, so that the working set stays small
 SIDE = 32  # pixels; clips are resized to it (bilinear, antialiased)
 
 
@@ -31,9 +33,10 @@ def build(device: torch.device, *, weights_dir: str | None = None) -> ShapesJudg
     if folder is None:
         raise MissingData("the weights of shapes_judge are not installed: run python benchmarks/train_judge.py")
     config = files.read_json(folder / "config.json")
-    judge = Judge(len(config["classes"]), config["words"])
+    with checkpoint.config_errors(folder / "config.json", "shapes_judge"):
+        judge, variants = Judge(len(config["classes"]), config["words"]), CaptionVariants(config["attributes"])
     digest = tensor_files.load_into(judge, folder / "model.safetensors", config["sha256"])
-    return ShapesJudgeExtractor(judge.to(device).eval(), digest, device)
+    return ShapesJudgeExtractor(judge.to(device).eval(), digest, device, variants)
 
 
 class Judge(nn.Module):
@@ -86,14 +89,23 @@ def _unit(
 
 
 class ShapesJudgeExtractor:
-    """Judge as an `Extractor`; `similarity` is the cosine of a clip and the prompt of its request."""
+    """Judge as an `Extractor`; `similarity` is the cosine of a clip and the prompt of its request.
+
+    `attributes` are 1 where the prompt fits the clip better than all prompts with another word for that attribute, else
+    0, in the order of `vfbench.metrics.attributes`.
+    """
 
     name = "shapes_judge"
     weight_status: WeightStatus = "unpublished"
 
-    def __init__(self, judge: Judge, fingerprint: str, device: torch.device) -> None:
-        self.judge, self.fingerprint, self.device = judge, fingerprint, device
-        self.outputs: Mapping[str, int] = {"features": DIM, "logits": judge.logits.out_features, "similarity": 1}
+    def __init__(self, judge: Judge, fingerprint: str, device: torch.device, variants: CaptionVariants) -> None:
+        self.judge, self.fingerprint, self.device, self.variants = judge, fingerprint, device, variants
+        self.outputs: Mapping[str, int] = {
+            "features": DIM,
+            "logits": judge.logits.out_features,
+            "similarity": 1,
+            "attributes": len(variants.words),
+        }
 
     @torch.inference_mode()
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
@@ -108,5 +120,23 @@ class ShapesJudgeExtractor:
             return features
         if output == "logits":
             return self.judge.class_logits(features)
-        captions = self.judge.caption_embedding([request.prompt for request in requests])
-        return (self.judge.clip_embedding(features) * captions).sum(1, keepdim=True)
+        clips, prompts = self.judge.clip_embedding(features), [request.prompt for request in requests]
+        if output == "attributes":
+            return self._attributes(clips, prompts)
+        return (clips * self.judge.caption_embedding(prompts)).sum(1, keepdim=True)
+
+    def _attributes(self, clips: Tensor, prompts: Sequence[str]) -> Tensor:
+        """1 where the prompt fits better than those with another word, (B, attributes)."""
+        others = [self.variants.others(prompt) for prompt in prompts]
+        captions = {*prompts, *(text for each in others for texts in each.values() for text in texts)}
+        distinct = sorted(captions)
+        rows = {caption: row for row, caption in enumerate(distinct)}
+        parts = [distinct[start : start + CAPTION_BATCH] for start in range(0, len(distinct), CAPTION_BATCH)]
+        embedded = torch.cat([self.judge.caption_embedding(part) for part in parts])
+        similarity = clips @ embedded.T
+        best_others = [
+            torch.stack([similarity[i, [rows[text] for text in texts]].max() for texts in each.values()])
+            for i, each in enumerate(others)
+        ]
+        own = similarity[range(len(prompts)), [rows[prompt] for prompt in prompts]]
+        return (own[:, None] > torch.stack(best_others)).float()

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from vfbench.errors import UserError
 from vfbench.interfaces import Groups
 
+REAL_FLOOR = "the floor is the real clips' own score"  # note of metrics that need no real clips
 NUM_SHUFFLES = 5  # random splits of the real clips; the floor is their mean
 FEW_CLUSTERS = 20  # with fewer clusters a standard error has a relative error of 15 % or more
 
@@ -149,9 +150,9 @@ def sample_notes(fake: np.ndarray, real: np.ndarray, fake_labels: Labels, real_l
     """Notes for a score of `fake` against `real`: constant features, dependent clips, few clusters."""
     return [
         *_constant_value_notes("generated clips", fake),
-        *_cluster_notes("generated clips", fake_labels),
+        *cluster_notes("generated clips", fake_labels),
         *_constant_value_notes("real clips", real),
-        *_cluster_notes("real clips", real_labels),
+        *cluster_notes("real clips", real_labels),
     ]
 
 
@@ -164,7 +165,7 @@ def paired_sample_notes(
     """
     samples = {"clips of A": a, "clips of B": b, "real clips": real}
     constant = [note for kind, values in samples.items() for note in _constant_value_notes(kind, values)]
-    return [*constant, *_cluster_notes("generated clips", fake_labels), *_cluster_notes("real clips", real_labels)]
+    return [*constant, *cluster_notes("generated clips", fake_labels), *cluster_notes("real clips", real_labels)]
 
 
 def _constant_value_notes(kind: str, values: np.ndarray) -> list[str]:
@@ -174,7 +175,8 @@ def _constant_value_notes(kind: str, values: np.ndarray) -> list[str]:
     return [f"{num_constant} of {values.shape[1]} values are the same for all {kind}"] if num_constant else []
 
 
-def _cluster_notes(kind: str, labels: Labels) -> list[str]:
+def cluster_notes(kind: str, labels: Labels) -> list[str]:
+    """Notes on the number of independent clips, where there are fewer than clips or few."""
     number, notes = num_clusters(labels), []
     if number < len(labels):
         notes.append(f"{len(labels)} {kind} are {number} independent ones")

@@ -21,6 +21,18 @@ def interval_95(value: float, error: float) -> tuple[float, float]:
     return value - NORMAL_95 * error, value + NORMAL_95 * error
 
 
+def interval_of_share(value: float, error: float, clusters: int) -> tuple[float, float]:
+    """95 % confidence interval of a share of clips: Wilson, J. American Statistical Association 22, 1927.
+
+    It lies within 0..1 and has a width even at 0 and at 1, where the standard error is 0. `error` gives the number of
+    independent clips that it stands for; without one, that is the number of clusters.
+    """
+    n = value * (1 - value) / error**2 if error > 0 else clusters
+    centre = (value + NORMAL_95**2 / (2 * n)) / (1 + NORMAL_95**2 / n)
+    half = NORMAL_95 * math.sqrt(value * (1 - value) / n + (NORMAL_95 / (2 * n)) ** 2) / (1 + NORMAL_95**2 / n)
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
 def comparison(difference: float, error: float, *notes: str) -> Comparison:
     """Interval and two-sided p-value of a difference, both from the normal distribution.
 

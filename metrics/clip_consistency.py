@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vfbench.interfaces import PairedMetric
-from vfbench.metrics._mean_cosine import MeanCosine
+from vfbench.metrics._clip_mean import mean_cosine
 
 SOURCE = "clip.consistency"  # default, unless the protocol names another source
 
@@ -14,4 +14,4 @@ def build() -> PairedMetric:
     Flicker and cuts lower it, but static clips score 1. So compare it with its floor, the score of real clips, and
     report a motion-sensitive metric with it. No options: the extractor selects the CLIP model.
     """
-    return MeanCosine("clip_consistency", "CLIP consistency", "consistency")
+    return mean_cosine("clip_consistency", "CLIP consistency", "consistency")

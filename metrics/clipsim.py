@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vfbench.interfaces import PairedMetric
-from vfbench.metrics._mean_cosine import MeanCosine
+from vfbench.metrics._clip_mean import mean_cosine
 
 SOURCE = "clip.similarity"  # default, unless the protocol names another source
 
@@ -14,4 +14,4 @@ def build() -> PairedMetric:
     SIM of GODIVA, arXiv 2104.14806; not clipped at 0, not scaled by CLIP's temperature, not multiplied by 100. Values
     of different CLIP models are not comparable. No options: the extractor selects the CLIP model.
     """
-    return MeanCosine("clipsim", "CLIPSIM", "similarity")
+    return mean_cosine("clipsim", "CLIPSIM", "similarity")

@@ -16,6 +16,7 @@ from vfbench.interfaces import Better, Comparison, Groups, PairedMetric, Score
 from vfbench.metrics import _extrapolate
 from vfbench.metrics._two_sample import (
     NUM_SHUFFLES,
+    REAL_FLOOR,
     Labels,
     check_paired,
     cluster_labels,
@@ -129,7 +130,7 @@ class InceptionScore:
             self._real_score(log_real, n, labels[1], seed),
             len(real),
             len(fake),
-            join_notes(n == len(fake), n, "floor: real clips' own score", *notes, *sample_notes(fake, real, *labels)),
+            join_notes(n == len(fake), n, REAL_FLOOR, *notes, *sample_notes(fake, real, *labels)),
             error,
             *((limit.value, limit.error(error), len(fake) * (value - limit.value)) if limit else ()),
         )

@@ -125,6 +125,11 @@ def samples(output: str, count: int, seed: int) -> Mapping[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     if output in ("similarity", "consistency"):
         return {"good": rng.uniform(0.25, 0.4, (count, 1)), "bad": rng.uniform(-0.1, 0.05, (count, 1))}
+    if output in ("attributes", "smoothness"):
+        columns = {"attributes": 6, "smoothness": 1}[output]
+        return {"good": np.ones((count, columns)), "bad": rng.integers(2, size=(count, columns)).astype(float)}
+    if output == "base_change":
+        return {"good": rng.uniform(0.1, 0.2, (count, 2)), "bad": rng.uniform([0.3, 0.1], [0.4, 0.2], (count, 2))}
     if output == "logits":
         confident = 8.0 * np.eye(6)[np.arange(count) % 6]
         return {"good": confident + rng.normal(size=confident.shape), "bad": 0.1 * rng.normal(size=confident.shape)}

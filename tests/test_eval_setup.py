@@ -133,7 +133,7 @@ def test_an_impossible_number_of_real_clips_is_refused(monkeypatch: pytest.Monke
 
 
 def test_too_few_real_clips_for_a_metric_are_refused() -> None:
-    with pytest.raises(UserError, match="40 real clips, too few: fvd needs 64, is needs 64"):
+    with pytest.raises(UserError, match="40 real clips, too few: fvd needs 64, is needs 64, attributes needs 64"):
         prepare_shapes(n_real=40)
     assert prepare_shapes(n_real=40, smoke=True).protocol.comparable is False
 

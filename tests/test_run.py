@@ -32,6 +32,7 @@ from vfbench.datasets.shapes import Shapes
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import Clips, Request, Score
 from vfbench.metrics import fvd
+from vfbench.metrics.attributes import ATTRIBUTES
 from vfbench.pipeline import features as features_
 from vfbench.pipeline import real_clips as selection
 from vfbench.pipeline.cost import ClipCost
@@ -51,6 +52,7 @@ KEYS = {"cost", "data", "dataset", "environment", "model", "model_spec", "note",
 KEYS |= {"run_dir", "run_id", "schema", "scores", "seed", "weights"}
 SCORE_KEYS = {"value", "low", "high", "floor", "error", "limit", "limit_error", "slope", "n_real", "n_fake"}
 SCORE_KEYS |= {"note", "title", "better"}
+SCORES = ["fvd", "kvd", "is", "clipsim", "attributes", *ATTRIBUTES]
 COST_KEYS = {"parameters", "flops_per_clip", "evaluations", "calls", "seconds_per_clip", "peak_memory_bytes"}
 
 
@@ -75,7 +77,7 @@ def run_copy(finished: Path, tmp_path: Path) -> Path:
 def test_a_run_with_fewer_metrics_keeps_the_other_scores(finished: Path, run_copy: Path) -> None:
     before = results(finished)
     repeated = run(run_copy, metrics=["fvd"])
-    assert list(repeated["scores"]) == list(before["scores"]) == ["fvd", "kvd", "is", "clipsim"]
+    assert list(repeated["scores"]) == list(before["scores"]) == SCORES
     assert repeated["scores"] == before["scores"]
     cached = read_tensors(run_copy / "scored.safetensors")[0].keys()
     assert {"fake.shapes_judge.features", "fake.shapes_judge.logits", "fake.shapes_judge.similarity"} <= cached
@@ -105,9 +107,9 @@ def test_a_result_records_protocol_cost_and_intervals(finished: Path) -> None:
     assert (result["model"], result["dataset"], result["seed"]) == ("noise", "shapes", 0)
     assert result["run_dir"] == str(finished)
     assert result["cost"].keys() == COST_KEYS
-    assert list(result["scores"]) == ["fvd", "kvd", "is", "clipsim"]
+    assert list(result["scores"]) == SCORES
     for score in result["scores"].values():
-        assert score.keys() == SCORE_KEYS
+        assert score.keys() - {"chance", "part_of"} == SCORE_KEYS
         assert (score["n_real"], score["n_fake"]) == (64, COUNT)
         assert score["low"] <= score["value"] <= score["high"]
     assert re.fullmatch(r"[0-9a-f]{12}", result["protocol"]["id"])

@@ -19,7 +19,7 @@ from vfbench.utils import tensor_files as tensor_files_
 from vfbench.utils.files import file_sha256
 
 CPU = torch.device("cpu")
-ALL = ("features", "logits", "similarity")
+ALL = ("features", "logits", "similarity", "attributes")
 
 
 @pytest.fixture(scope="module")

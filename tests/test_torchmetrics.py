@@ -93,7 +93,7 @@ def test_without_real_clips_there_is_no_floor(name: str) -> None:
     assert "floor" not in score.note
     assert "real clips" not in score.note
     assert (full_score.n_real, full_score.value, full_score.limit) == (96, score.value, score.limit)
-    assert "floor: real clips' own score" in full_score.note
+    assert "the floor is the real clips' own score" in full_score.note
 
 
 def test_notes_of_generated_clips_are_kept_without_real_clips() -> None:

@@ -340,7 +340,7 @@ class Score:
     the reader, such as the kind of interval or a floor at smaller N. `error` is the standard error at this N, NaN where
     the metric gives none. `limit` is the value extrapolated to infinite N, `limit_error` its standard error, and
     `slope` the slope against 1 / N for N generated clips: value = limit + slope / N. They are None where the metric has
-    no extrapolation, or N is too small for it.
+    no extrapolation, or N is too small for it. `chance` is the value of clips made at random, None where not known.
     """
 
     value: float
@@ -354,6 +354,7 @@ class Score:
     limit: float | None = None
     limit_error: float | None = None
     slope: float | None = None
+    chance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -415,6 +416,24 @@ class Metric(Protocol):
         dependent clips; without it all are independent.
         """
         ...
+
+
+@runtime_checkable
+class PartMetric(Protocol):
+    """Optional interface of a `Metric` that details another one, such as `motion` the metric `attributes`.
+
+    Tables show the parts of a metric below the others. A run by a metric without options computes its parts, too.
+    """
+
+    @property
+    def part_of(self) -> str:
+        """Name of the whole metric; empty where it is a metric of its own."""
+        ...
+
+
+def is_part(metric: Metric) -> bool:
+    """True for a metric that details another one."""
+    return isinstance(metric, PartMetric) and bool(metric.part_of)
 
 
 @runtime_checkable

@@ -171,6 +171,7 @@ class Constants:
     how_to_get: str = ""  # of a dataset: where its files come from
     strengths: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of `corrupted`: by kind of damage
     source: str = ""  # of a metric: its `extractor.output` where the protocol names none
+    parts: Mapping[str, str] = field(default_factory=dict)  # of a metric without options: metrics that detail it
 
 
 def constants(kind: Kind, name: str) -> Constants:

@@ -16,7 +16,7 @@ from vfbench.datasets import _options
 from vfbench.datasets._shapes_scene import CLASSES, COLOURS, MOTIONS, SHAPES, SIZES, TEXTURES, make_scene
 from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape, Split
-from vfbench.protocol.protocol import JUDGE_MEASURES
+from vfbench.protocol.protocol import CAPTION_MEASURES, JUDGE_MEASURES
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
         "filter": "none",
         "antialias": False,
         "n_real": 2048,
-        "measures": JUDGE_MEASURES,
+        "measures": {**JUDGE_MEASURES, **CAPTION_MEASURES},
     }
 }
 # Fields that override a preset made for real video: these clips are rendered at the size asked for.

@@ -21,7 +21,7 @@ from vfbench.datasets._locate import find_prepared, search_folders
 from vfbench.datasets._naming import NamedVideos, find_named, frame_size, official_copy
 from vfbench.datasets._tree import scan_tree
 from vfbench.interfaces import ClipShape, Dataset, Split
-from vfbench.protocol.protocol import UNCAPTIONED_MEASURES
+from vfbench.protocol.protocol import JUDGE_MEASURES
 
 NAME, TITLE = "sky_timelapse", "Sky Time-lapse"
 CLASS = "sky_time_lapse"  # the only class; in words, the caption
@@ -37,7 +37,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
         "filter": "bilinear",
         "antialias": True,
         "n_real": 16,
-        "measures": UNCAPTIONED_MEASURES,
+        "measures": JUDGE_MEASURES,
     }
 }
 

@@ -25,7 +25,7 @@ from vfbench.datasets._naming import NamedVideos, find_named, frame_size, natura
 from vfbench.datasets._tree import scan_tree
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Dataset, Split
-from vfbench.protocol.protocol import UNCAPTIONED_MEASURES
+from vfbench.protocol.protocol import JUDGE_MEASURES
 
 NAME, TITLE = "taichi_hd", "TaiChi-HD"
 CLASS = "tai_chi"  # the only class; in words, the caption
@@ -41,7 +41,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
         "filter": "bilinear",
         "antialias": True,
         "n_real": 16,
-        "measures": UNCAPTIONED_MEASURES,
+        "measures": JUDGE_MEASURES,
     }
 }
 

@@ -38,7 +38,7 @@ from vfbench.datasets._ucf101_lists import (
 )
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape, Dataset, Split
-from vfbench.protocol.protocol import UNCAPTIONED_MEASURES
+from vfbench.protocol.protocol import JUDGE_MEASURES
 
 NAME, TITLE = "ucf101", "UCF101"
 VIDEO_FOLDER, TOTAL_CLIPS, FRAME_SIZE = "UCF-101", 13320, "320x240"  # of the official copy
@@ -55,7 +55,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
         "filter": "bilinear",
         "antialias": True,
         "n_real": 16,
-        "measures": UNCAPTIONED_MEASURES,
+        "measures": JUDGE_MEASURES,
     }
 }
 

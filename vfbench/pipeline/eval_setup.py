@@ -12,7 +12,7 @@ from vfbench import plugins
 from vfbench.clips import manifest as manifests
 from vfbench.clips.manifest import Manifest
 from vfbench.errors import MissingData, UserError
-from vfbench.interfaces import Dataset, Extractor, Metric, Remarks, Request, Split, VideoBacked
+from vfbench.interfaces import Dataset, Extractor, Metric, Remarks, Request, Split, VideoBacked, is_part
 from vfbench.pipeline import extractors, real_clips
 from vfbench.pipeline.options import MIN_REAL, EvalOptions
 from vfbench.plugins import Spec
@@ -103,7 +103,7 @@ def prepare(spec: Spec, device: torch.device, options: EvalOptions, num_samples:
 
 
 def _metrics(chosen: Sequence[str], given: Mapping[str, Measure]) -> tuple[dict[str, Metric], dict[str, Measure]]:
-    """The metrics to compute, and the protocol's measures with those that it does not name.
+    """The metrics to compute with their parts, and the protocol's measures with those that it does not name.
 
     A metric that the protocol does not name, or has with other options, changes the protocol.
     """
@@ -118,7 +118,15 @@ def _metrics(chosen: Sequence[str], given: Mapping[str, Measure]) -> tuple[dict[
             source = measures[name].source if name in measures else default_source
             measures[name] = Measure(metric=str(plugins.with_defaults("metric", spec, name)), source=source)
         metrics[name] = plugins.load("metric", measures[name].metric)
+        for part, part_spec in _parts(metrics[name], measures[name]).items():
+            measures.setdefault(part, Measure(metric=part_spec, source=measures[name].source))
+            metrics[part] = plugins.load("metric", measures[part].metric)
     return metrics, measures
+
+
+def _parts(metric: Metric, measure: Measure) -> Mapping[str, str]:
+    """Specs of the metrics that detail a metric; none for one that is such a part itself."""
+    return {} if is_part(metric) else plugins.constants("metric", plugins.parse(measure.metric).name).parts
 
 
 def _num_fake(rules: Rules, options: EvalOptions, device: torch.device, num_samples: int | None) -> int:
@@ -212,7 +220,7 @@ def require_enough(metrics: Mapping[str, Metric], fakes: int, reals: int | None 
     for kind, count in {"generated": fakes, "real": reals}.items():
         if count is None:
             continue
-        short = {name: metric.minimum for name, metric in metrics.items() if count < metric.minimum}
+        short = {name: each.minimum for name, each in metrics.items() if count < each.minimum and not is_part(each)}
         if short:
             named = ", ".join(f"{name} needs {minimum}" for name, minimum in short.items())
             raise UserError(

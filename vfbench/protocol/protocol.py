@@ -106,10 +106,16 @@ JUDGE_MEASURES: Mapping[str, Mapping[str, str]] = {
     "fvd": {"metric": "fvd(ddof=1)", "source": "shapes_judge.features"},
     "kvd": {"metric": "kvd(degree=3, coef0=1.0)", "source": "shapes_judge.features"},
     "is": {"metric": "is(splits=1)", "source": "shapes_judge.logits"},
-    "clipsim": {"metric": "clipsim", "source": "shapes_judge.similarity"},
 }
-# The judge knows only the captions of Moving Shapes, so other datasets have no CLIPSIM.
-UNCAPTIONED_MEASURES = {name: measure for name, measure in JUDGE_MEASURES.items() if name != "clipsim"}
+# The judge knows only the captions of Moving Shapes, so other datasets have no CLIPSIM and no attributes.
+CAPTION_MEASURES: Mapping[str, Mapping[str, str]] = {
+    "clipsim": {"metric": "clipsim", "source": "shapes_judge.similarity"},
+    "attributes": {"metric": "attributes", "source": "shapes_judge.attributes"},
+    **{
+        attribute: {"metric": f"attributes(attribute='{attribute}')", "source": "shapes_judge.attributes"}
+        for attribute in ("motion", "shape", "size", "colour", "ground", "texture")
+    },
+}
 # Smoke protocol of a dataset that declares none.
 SMOKE: Mapping[str, Any] = {
     "comparable": False,
@@ -119,7 +125,7 @@ SMOKE: Mapping[str, Any] = {
     "filter": "own",
     "antialias": "own",
     "n_real": 16,
-    "measures": UNCAPTIONED_MEASURES,
+    "measures": JUDGE_MEASURES,
 }
 SMOKE_CLIPS = {"n_real": 64, "n_fake": 8}
 

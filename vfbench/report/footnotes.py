@@ -13,6 +13,8 @@ NETWORK_NOTES = {
     "these numbers compare with no published ones",
 }
 METRIC_NOTES = {
+    "attributes": "attributes: share of clips whose caption fits better than the same caption with any other word, "
+    "mean of six attributes; chance: clips made at random",
     "kvd": "KVD: squared maximum mean discrepancy; its scale is that of the feature network and of the kernel",
 }
 
@@ -37,6 +39,7 @@ def notes(records: Sequence[Result], labels: Sequence[str], main: ProtocolRecord
         *_limit_notes(records, labels),
         *(text for name, text in METRIC_NOTES.items() if any(name in record.scores for record in records)),
         *_metric_notes(records),
+        *_part_notes(records),
         *_run_notes(records, labels),
         *_cost_notes(records, labels),
     )
@@ -45,7 +48,8 @@ def notes(records: Sequence[Result], labels: Sequence[str], main: ProtocolRecord
 def _sample_sizes(records: Sequence[Result]) -> str:
     """Numbers of real and generated clips, metric by metric only where they differ."""
     counts: dict[str, dict[str, None]] = {}
-    for score in (score for record in records for score in record.scores.values()):
+    scores = (score for record in records for score in record.scores.values() if not score.part_of)
+    for score in scores:
         size = f"{score.n_real} real against {score.n_fake} generated clips"
         counts.setdefault(score.title, {})[size] = None
     sizes = {title: " or ".join(texts) for title, texts in counts.items()}
@@ -94,9 +98,20 @@ def _limit_notes(records: Sequence[Result], labels: Sequence[str]) -> list[str]:
 def _metric_notes(records: Sequence[Result]) -> list[str]:
     """Each distinct note on a score, after the titles of the metrics that have it."""
     titles_by_note: dict[str, dict[str, None]] = {}
-    for score in (score for record in records for score in record.scores.values() if score.note):
+    scores = (score for record in records for score in record.scores.values() if score.note and not score.part_of)
+    for score in scores:
         titles_by_note.setdefault(score.note, {})[score.title] = None
     return [f"{', '.join(titles)}: {note}" for note, titles in titles_by_note.items()]
+
+
+def _part_notes(records: Sequence[Result]) -> list[str]:
+    """Largest half-width of the intervals of each metric's parts, which are shown without intervals."""
+    widths: dict[str, float] = {}
+    for score in (score for record in records for score in record.scores.values() if score.part_of):
+        half = (score.high - score.low) / 2
+        if math.isfinite(half):
+            widths[score.part_of] = max(half, widths.get(score.part_of, 0.0))
+    return [f"parts of {name}: 95 % intervals of ± {rounded([half], half)[0]} or less" for name, half in widths.items()]
 
 
 def _run_notes(records: Sequence[Result], labels: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ class Column(NamedTuple):
     floors: Mapping[str, str]
 
 
-def column(records: Sequence[Result], name: str, eligible: Sequence[bool]) -> Column:
+def column(records: Sequence[Result], name: str, eligible: Sequence[bool], *, intervals: bool = True) -> Column:
     """Cells of metric `name`; only `eligible` rows may be the best, and they determine the number of digits.
 
     The best is bold where it differs from every other eligible row beyond chance. A cell shows its own floor where the
@@ -39,7 +39,7 @@ def column(records: Sequence[Result], name: str, eligible: Sequence[bool]) -> Co
     best = _best(records, name, eligible)
     cells = []
     for record, score in zip(records, scores, strict=True):
-        text = _format_score(score, finest) if score else DASH
+        text = (_format_score(score, finest) if intervals else _format_value(score, finest)) if score else DASH
         own_floor = f" (floor {_format_floor(score, finest)})" if score and not floors[record.protocol.id] else ""
         cells.append(Cell(text + own_floor, record is best))
     return Column(cells, floors)
@@ -107,13 +107,15 @@ def _differ(a: Result, b: Result, name: str) -> bool:
     return a.scores[name].high < b.scores[name].low or b.scores[name].high < a.scores[name].low
 
 
+def _format_value(score: ScoreRecord, finest: float) -> str:
+    return rounded([score.value], finest)[0] if math.isfinite(score.value) else "nan"
+
+
 def _format_score(score: ScoreRecord, finest: float) -> str:
     """`value ± half-width`, or `value [low, high]` where the interval is too lopsided for one half-width."""
     value, low, high, half = score.value, score.low, score.high, _half_width(score)
-    if not math.isfinite(value):
-        return "nan"
-    if not half:
-        return rounded([value], finest)[0]
+    if not math.isfinite(value) or not half:
+        return _format_value(score, finest)
     centre, arm, bottom, top = rounded([value, half, low, high], max(half, finest))
     lopsided = abs(high + low - 2 * value) > half / 2
     return f"{centre} [{bottom}, {top}]" if lopsided else f"{centre} ± {arm}"

@@ -14,6 +14,7 @@ from vfbench.report.results import NOT_COMPARABLE, Result
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Group
+    from rich.table import Table as RichTable
 
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
@@ -26,23 +27,33 @@ LATEX = str.maketrans(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A run, a reference row, or the floor; `mark` says why its numbers do not compare with the others."""
+    """A run, a reference row, the floor or chance; `mark` says why its numbers do not compare with the others."""
 
     label: str
-    kind: Literal["model", "reference", "floor"]
+    kind: Literal["model", "reference", "floor", "chance"]
     cells: tuple[Cell, ...]
     mark: str = ""
 
 
 @dataclass(frozen=True)
-class Table:
-    """Content of a table for all renderers: models in the order given, then reference rows, then the floor."""
+class Grid:
+    """Header and rows, of as many cells as the header has entries after the first."""
 
     header: tuple[str, ...]
     rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Table(Grid):
+    """Content of a table for all renderers: models in the order given, then reference rows, then the floor.
+
+    `details` are shown below it: the parts of a metric, such as motion and shape, with the same rows.
+    """
+
     caption: str
     notes: tuple[str, ...]
     records: tuple[Result, ...]
+    details: tuple[Grid, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """Scores at full precision, one row per model and metric; a score that a run lacks has no row."""
@@ -80,15 +91,20 @@ def to_csv(table: Table) -> str:
 
 def to_markdown(table: Table, width: int = 100) -> str:
     """Pipe table with aligned columns, readable in a terminal too; caption and notes below, folded at `width`."""
+    notes = [textwrap.fill(note, width, initial_indent="- ", subsequent_indent="  ") for note in table.notes]
+    below = [textwrap.fill(table.caption, width), *([""] if notes else []), *notes]
+    grids = [line for grid in (table, *table.details) for line in (*_markdown_grid(grid), "")]
+    return "\n".join([*grids, *below]) + "\n"
+
+
+def _markdown_grid(table: Grid) -> list[str]:
     grid = [list(table.header), *([_markdown_label(row), *map(_markdown_cell, row.cells)] for row in table.rows)]
     widths = [max(len(line[i]) for line in grid) for i in range(len(table.header))]
     lines = [
         "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in grid
     ]
     rule = "|" + "|".join([":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
-    notes = [textwrap.fill(note, width, initial_indent="- ", subsequent_indent="  ") for note in table.notes]
-    below = ["", textwrap.fill(table.caption, width), *([""] if notes else []), *notes]
-    return "\n".join([lines[0], rule, *lines[1:], *below]) + "\n"
+    return [lines[0], rule, *lines[1:]]
 
 
 def _markdown_label(row: Row) -> str:
@@ -104,11 +120,16 @@ def _markdown_cell(cell: Cell) -> str:
 
 def to_html(table: Table) -> str:
     """HTML table with caption and notes; the best scores are bold."""
-    header = "".join(f"<th>{html.escape(text)}</th>" for text in table.header)
-    rows = "".join(f"<tr>{_html_label(row)}{''.join(map(_html_cell, row.cells))}</tr>" for row in table.rows)
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
     caption = f"<caption>{html.escape(table.caption)}</caption>"
-    return f"<table>{caption}<thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table><ul>{notes}</ul>"
+    details = "".join(f"<table>{_html_grid(grid)}</table>" for grid in table.details)
+    return f"<table>{caption}{_html_grid(table)}</table>{details}<ul>{notes}</ul>"
+
+
+def _html_grid(grid: Grid) -> str:
+    header = "".join(f"<th>{html.escape(text)}</th>" for text in grid.header)
+    rows = "".join(f"<tr>{_html_label(row)}{''.join(map(_html_cell, row.cells))}</tr>" for row in grid.rows)
+    return f"<thead><tr>{header}</tr></thead><tbody>{rows}</tbody>"
 
 
 def _html_label(row: Row) -> str:
@@ -123,14 +144,31 @@ def _html_cell(cell: Cell) -> str:
 
 def grid_width(table: Table) -> int:
     """Columns of a terminal that the table needs."""
-    lines = [table.header, *((f"{row.label} {row.mark}".rstrip(), *(c.text for c in row.cells)) for row in table.rows)]
-    return sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True))
+    return max(
+        sum(max(map(len, column)) + 2 for column in zip(*_texts(grid), strict=True)) for grid in (table, *table.details)
+    )
+
+
+def _texts(grid: Grid) -> list[tuple[str, ...]]:
+    rows = ((f"{row.label} {row.mark}".rstrip(), *(cell.text for cell in row.cells)) for row in grid.rows)
+    return [grid.header, *rows]
 
 
 def to_rich(table: Table) -> Group:
     """Table for a terminal, with caption and notes folded at its width."""
-    from rich import box
     from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    notes = RichTable.grid(padding=(0, 1))
+    for note in table.notes:
+        notes.add_row("-", Text(note))
+    grids = [part for grid in (table, *table.details) for part in (_rich_grid(grid), Text())]
+    return Group(*grids, Text(table.caption), Text(), notes)
+
+
+def _rich_grid(table: Grid) -> RichTable:
+    from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -142,34 +180,35 @@ def to_rich(table: Table) -> Group:
             grid.add_section()
         label = Text(f"{row.label} {row.mark}".rstrip(), style="" if row.kind == "model" else "italic")
         grid.add_row(label, *(Text(cell.text, style="bold" if cell.best else "") for cell in row.cells))
-    notes = RichTable.grid(padding=(0, 1))
-    for note in table.notes:
-        notes.add_row("-", Text(note))
-    return Group(grid, Text(), Text(table.caption), Text(), notes)
+    return grid
 
 
 def to_latex(table: Table) -> str:
     """Complete `table` environment for `booktabs`; reference rows and the floor stand below a rule."""
-    lines = [" & ".join(["model", *(text.translate(LATEX) for text in table.header[1:])]) + r" \\", r"\midrule"]
-    for previous, row in zip((None, *table.rows), table.rows, strict=False):
-        if previous and previous.kind == "model" and row.kind != "model":
-            lines.append(r"\midrule")
-        lines.append(" & ".join([_latex_label(row), *map(_latex_cell, row.cells)]) + r" \\")
+    grids = [line for detail in table.details for line in (r"\par\medskip", *_latex_grid(detail))]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering\small\setlength{\tabcolsep}{4pt}",
             rf"\caption{{{table.caption.translate(LATEX)}}}",
-            rf"\begin{{tabular}}{{@{{}}l{'r' * (len(table.header) - 1)}@{{}}}}",
-            r"\toprule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
+            *_latex_grid(table),
+            *grids,
             *(rf"\par{{\footnotesize {note.translate(LATEX)}\par}}" for note in table.notes),
             r"\end{table}",
             "",
         ]
     )
+
+
+def _latex_grid(grid: Grid) -> list[str]:
+    lines = [" & ".join(text.translate(LATEX) for text in grid.header) + r" \\", r"\midrule"]
+    for previous, row in zip((None, *grid.rows), grid.rows, strict=False):
+        if previous and previous.kind == "model" and row.kind != "model":
+            lines.append(r"\midrule")
+        lines.append(" & ".join([_latex_label(row), *map(_latex_cell, row.cells)]) + r" \\")
+    columns = "r" * (len(grid.header) - 1)
+    begin = rf"\begin{{tabular}}{{@{{}}l{columns}@{{}}}}"
+    return [begin, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"]
 
 
 def _latex_label(row: Row) -> str:

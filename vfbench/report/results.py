@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from vfbench.errors import MissingData
-from vfbench.interfaces import Better, Metric, Score
+from vfbench.interfaces import Better, Metric, PartMetric, Score
 from vfbench.protocol import presets
 from vfbench.utils import files
 from vfbench.utils.environment import Environment
@@ -76,11 +76,17 @@ class ScoreRecord(Record):
     limit: Number | None = None
     limit_error: Number | None = None
     slope: Number | None = None
+    chance: Number | None = None
+    part_of: str = ""  # name of the metric that this one details
 
     @classmethod
     def of(cls, metric: Metric, score: Score) -> ScoreRecord:
         """Record of a metric's score."""
         fields = {name: getattr(score, name) for name in Score.__dataclass_fields__}
+        if score.chance is None:
+            del fields["chance"]
+        if isinstance(metric, PartMetric) and metric.part_of:
+            fields["part_of"] = metric.part_of
         return cls(**fields, title=metric.title, better=metric.better)
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from vfbench.errors import UserError
 from vfbench.report import footnotes
-from vfbench.report.format import DASH, Cell, Column, column
-from vfbench.report.render import Row, Table
+from vfbench.report.format import DASH, Cell, Column, column, rounded
+from vfbench.report.render import Grid, Row, Table
 from vfbench.report.results import (
     ARROWS,
     NOT_COMPARABLE,
@@ -32,20 +32,44 @@ def build(results: Sequence[Result], *, allow_mixed: bool = False) -> Table:
     such rows are shown with a mark, and never as the best.
     """
     metrics = _metrics(results)
+    whole = {name: score for name, score in metrics.items() if score.part_of not in metrics}
     main = _main_protocol(results)
     if not allow_mixed and any(_mark(record, main) for record in results):
         raise _mixed_error(results, main)
     records = sorted(results, key=lambda record: record.reference)
     labels, marks = _labels(records), [_mark(record, main) for record in records]
     eligible = [not record.reference and not mark for record, mark in zip(records, marks, strict=True)]
-    columns = [column(records, name, eligible) for name in metrics]
+    columns = [column(records, name, eligible) for name in whole]
+    parts = {name: {part: each for part, each in metrics.items() if each.part_of == name} for name in whole}
     return Table(
-        header=("model", *(f"{score.title} {ARROWS[score.better]}" for score in metrics.values())),
+        header=_header("model", whole),
         rows=(*_rows(records, labels, marks, columns), *_floor_rows(records, marks, columns)),
         caption=footnotes.caption(records, main),
         notes=footnotes.notes(records, labels, main),
         records=tuple(records),
+        details=tuple(
+            _details(name, scores, records, labels, marks, eligible) for name, scores in parts.items() if scores
+        ),
     )
+
+
+def _header(first: str, metrics: Mapping[str, ScoreRecord]) -> tuple[str, ...]:
+    return (first, *(f"{score.title} {ARROWS[score.better]}" for score in metrics.values()))
+
+
+def _details(
+    name: str,
+    scores: Mapping[str, ScoreRecord],
+    records: Sequence[Result],
+    labels: Sequence[str],
+    marks: Sequence[str],
+    eligible: Sequence[bool],
+) -> Grid:
+    """Grid of the parts of a metric, without intervals, and with the values of clips made at random."""
+    columns = [column(records, part, eligible, intervals=False) for part in scores]
+    chances = [DASH if score.chance is None else rounded([score.chance], 0.1)[0] for score in scores.values()]
+    rows = (*_rows(records, labels, marks, columns), *_floor_rows(records, marks, columns))
+    return Grid(_header(name, scores), (*rows, Row("chance", "chance", tuple(map(Cell, chances)))))
 
 
 def _metrics(results: Sequence[Result]) -> Mapping[str, ScoreRecord]:

@@ -18,7 +18,7 @@ from vfbench.clips import ClipFolder, decoder_versions, detect, mismatches
 from vfbench.clips.inventory import require_outside_dataset
 from vfbench.clips.manifest import Manifest
 from vfbench.errors import MissingData, UserError
-from vfbench.interfaces import derive_seed
+from vfbench.interfaces import derive_seed, is_part
 from vfbench.pipeline import dataset_card
 from vfbench.pipeline.eval_setup import EvalSetup, prepare
 from vfbench.pipeline.features import FeatureCollector, features, real_features
@@ -39,7 +39,7 @@ from vfbench.utils import files
 
 CACHE_CHUNK = 256  # clips whose features are kept together: an interrupted score loses no more
 ELSEWHERE = "made elsewhere: what the clips were asked to show, and how they became bytes, is as given"
-CAPTION_OUTPUT = "similarity"  # the output that needs to know what a clip was asked to show
+CAPTION_OUTPUTS = ("similarity", "attributes")  # outputs that need to know what a clip was asked to show
 
 
 def plan(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
@@ -108,14 +108,15 @@ def _metrics(chosen: Sequence[str], measures: Mapping[str, Measure], *, captione
     """The metrics to compute, and a remark on those left out: without captions, unless the user chose them."""
     names = list(chosen or measures)
     metrics = {name: plugins.load("metric", measures[name].metric if name in measures else name) for name in names}
-    unusable = [name for name in names if metrics[name].output == CAPTION_OUTPUT and not captioned]
+    unusable = [name for name in names if metrics[name].output in CAPTION_OUTPUTS and not captioned]
     if not unusable:
         return list(chosen), []
     if chosen or len(unusable) == len(names):
         raise UserError(
             f"{', '.join(unusable)}: what were the clips asked to show? Give --prompts FILE, or other --metrics"
         )
-    remark = f"without {', '.join(unusable)}: what the clips were asked to show is not known (--prompts FILE)"
+    whole = [name for name in unusable if not is_part(metrics[name])]
+    remark = f"without {', '.join(whole)}: what the clips were asked to show is not known (--prompts FILE)"
     return [name for name in names if name not in unusable], [remark]
 
 
