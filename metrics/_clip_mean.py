@@ -82,6 +82,7 @@ class ClipMean:
             remarks = sample_notes(fake, real, *labels)
         notes = join_notes(True, len(fake), REAL_FLOOR, *remarks)
         share = interval_of_share(value, error, num_clusters(labels[0])) if self.is_share else None
+        limit = {"limit": value, "limit_error": error, "slope": 0.0} if self.statistic is mean else {}
         return Score(
             value,
             *(share or interval_95(value, error)),
@@ -90,7 +91,7 @@ class ClipMean:
             len(fake),
             notes,
             error,
-            *((value, error, 0.0) if self.statistic is mean else ()),
+            **limit,
             chance=self.chance,
         )
 
