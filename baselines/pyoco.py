@@ -64,14 +64,13 @@ def create(
 class PYoCo(OneUNet):
     """One U-Net over all frames; option `prior` is `mixed` or `progressive`, `alpha` the strength of shared noise."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config, _noise_prior(config.options["prior"], config.options["alpha"]))
-
-
-def _noise_prior(name: str, alpha: float) -> NoisePrior:
-    if name not in _NOISE_PRIORS:
-        raise unknown("PYoCo prior", name, _NOISE_PRIORS)
-    return _NOISE_PRIORS[name](alpha)
+    @staticmethod
+    def make_noise_prior(config: ModelConfig) -> NoisePrior:
+        """Mixed or progressive noise; raises `UserError` for an unknown name or an alpha out of range."""
+        name, alpha = config.options["prior"], config.options["alpha"]
+        if name not in _NOISE_PRIORS:
+            raise unknown("PYoCo prior", name, _NOISE_PRIORS)
+        return _NOISE_PRIORS[name](alpha)
 
 
 build = builder("pyoco", PYoCo)

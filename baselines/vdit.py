@@ -11,7 +11,7 @@ from typing import Any
 
 from vfbench.diffusion.frame_embedding import EmbeddingOption
 from vfbench.diffusion.model import ModelConfig, embedding_options
-from vfbench.diffusion.priors import Independent
+from vfbench.diffusion.priors import Independent, NoisePrior
 from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import ParametrisationOption, ShiftedShareOption, TimeShiftOption
 from vfbench.diffusion.single_network import COMMON, OneNetwork, resolution_presets, with_options
@@ -63,10 +63,14 @@ class VDiT(OneNetwork):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.noise_prior = Independent()
         network = TransformerConfig(**config.options["network"])
         self._build_conditioning(network.embedding)
         self.network = Transformer(network, shape=config.shape)
+
+    @staticmethod
+    def make_noise_prior(config: ModelConfig) -> NoisePrior:
+        """Independent noise."""
+        return Independent()
 
 
 build = builder("vdit", VDiT)

@@ -43,7 +43,7 @@ class OneClip(Shapes):
 
 def tiny_videofusion(frames: int = 4, *, perturbed: bool = True, **options: Any) -> VideoFusion:
     config = ModelConfig.from_preset("videofusion", "tiny", videofusion.PRESETS, tiny_dataset(frames))
-    return _tiny(VideoFusion, config, perturbed, {"base": NO_TIME, "residual": UNET, **options})
+    return _tiny(VideoFusion, config, perturbed, {"base": NO_TIME, "residual": UNET, "base_update": "paper", **options})
 
 
 def tiny_one_network(**options: Any) -> OneNetworkVideoFusion:
@@ -60,7 +60,7 @@ def tiny_vdm(frames: int = 4, *, perturbed: bool = True, **options: Any) -> VDM:
 def _tiny(kind: type[Model], config: ModelConfig, perturbed: bool, options: Mapping[str, Any]) -> Model:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = kind(replace(config, options={**config.options, **options}))
+        model = kind(replace(config, options={**config.options, "time_shift": 1.0, **options}))
     if perturbed:
         perturb(model)
     return model

@@ -107,8 +107,12 @@ class FrameConvolution(nn.Module):
 class OneConvolution(OneNetwork):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.noise_prior, self.network = Independent(), FrameConvolution()
+        self.network = FrameConvolution()
         self.condition = ConditioningEmbedding(len(config.classes), (), 8)
+
+    @staticmethod
+    def make_noise_prior(config: ModelConfig) -> Independent:
+        return Independent()
 
 
 def counted_flops(model: DiffusionModel) -> int:

@@ -14,7 +14,15 @@ from helpers import randn
 from torch import Tensor
 
 from vfbench.diffusion.priors import Decomposed, Independent, NoisePrior, normal_per_batch
-from vfbench.diffusion.schedule import Parametrisation, Prediction, Schedule, clip_x0, to_prediction, v_target
+from vfbench.diffusion.schedule import (
+    Parametrisation,
+    Prediction,
+    Schedule,
+    clip_x0,
+    natural_time_shift,
+    to_prediction,
+    v_target,
+)
 from vfbench.diffusion.solver_options import SOLVERS
 from vfbench.diffusion.solvers import Denoiser, guided, solve
 from vfbench.errors import UserError
@@ -471,6 +479,21 @@ def test_training_times_are_stratified_and_a_share_is_shifted(share: float) -> N
     assert late == pytest.approx(expected, abs=0.01)
     if share == 0:
         assert ((batches // 100).sort(1).values == torch.arange(10)).all()
+
+
+@pytest.mark.parametrize(
+    ("clip", "prior", "expected"),
+    [
+        (ClipShape(1, 64, 64), Independent(), 1.0),
+        (ClipShape(16, 32, 32), Independent(), 16.0),
+        (ClipShape(16, 128, 128), Independent(), 64.0),
+        (ClipShape(2, 32, 32), Decomposed(2), 4.0),  # motion stands out twice as much
+    ],
+)
+def test_the_natural_shift_follows_from_frames_pixels_and_prior(
+    clip: ClipShape, prior: NoisePrior, expected: float
+) -> None:
+    assert natural_time_shift(clip, prior) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

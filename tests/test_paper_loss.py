@@ -30,7 +30,7 @@ from vfbench.training import train as training
 from vfbench.training.train import TrainOptions, train
 
 TIMES = torch.tensor([300, 800])
-PAPER: dict[str, Any] = {"parametrisation": "eps", "images": 0}
+PAPER: dict[str, Any] = {"parametrisation": "eps", "images": 0, "base_update": "paper"}
 LAMBDAS = [0.1, 1.0, 0.8, 0.0]  # four frames; the second is the base frame
 MODELS = ("vdm", "pyoco", "vdit", "videofusion")
 
@@ -106,7 +106,9 @@ def test_with_v_frames_are_weighted_by_lambda_and_time(lam: float | list[float])
 
 def test_the_loss_of_the_paper_trains_and_samples(small_presets: None, quick_training: None, tmp_path: Path) -> None:
     model, data = training.prepare_training(
-        "videofusion(parametrisation='eps', images=0)", "shapes(frames=4, height=8, width=8)", "tiny"
+        "videofusion(parametrisation='eps', images=0, base_update='paper')",
+        "shapes(frames=4, height=8, width=8)",
+        "tiny",
     )
     options = TrainOptions(steps=45, batch_size=4, lr=1e-2, warmup=1, ema=0.9, save_every=100, sample_every=100)
     before = total_loss(model)
@@ -137,8 +139,9 @@ def create_model(name: str, preset: str = "tiny", **options: Any) -> DiffusionMo
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_can_predict_eps_or_v(name: str) -> None:
-    preset = plugins.module("model", name).PRESETS["tiny"]
-    assert create_model(name).config.options == preset
+    model = create_model(name)
+    preset = {**plugins.module("model", name).PRESETS["tiny"], "time_shift": model.schedule.time_shift}
+    assert model.config.options == preset
     assert create_model(name, parametrisation="v").config.options == preset
     eps_model = create_model(name, parametrisation="eps")
     assert eps_model.config.options == {**preset, "parametrisation": "eps"}
@@ -161,7 +164,8 @@ def test_the_one_network_form_predicts_eps_and_has_no_images() -> None:
 @pytest.mark.parametrize("images", [0, 1, 4])
 def test_images_sets_the_frames_that_train_the_base_generator(images: int) -> None:
     model = create_model("videofusion", images=images)
-    assert model.config.options == {**videofusion.PRESETS["tiny"], "images": images}
+    time_shift = model.schedule.time_shift
+    assert model.config.options == {**videofusion.PRESETS["tiny"], "images": images, "time_shift": time_shift}
     assert len(model.embedding_frames()) == 1 + images
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jaxtyping
@@ -23,6 +23,8 @@ from vfbench.diffusion.priors import (
     Normal,
     Progressive,
     SharedNoisePrior,
+    covariance,
+    motion_information,
     normal_per_batch,
     normal_per_clip,
 )
@@ -34,27 +36,6 @@ SCHEDULES = ("constant", "linear", "cosine")
 PLACES = ("first", "middle", "last")
 quick = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 unit = st.floats(0, 1)
-
-
-def mixing_matrix(prior: NoisePrior, frames: int) -> Tensor:
-    """Weight of each independent normal in one pixel of each frame, (normals, frames)."""
-    shapes: list[tuple[int, ...]] = []
-
-    def count(shape: tuple[int, ...]) -> Tensor:
-        shapes.append(shape)
-        return torch.zeros(1, *shape, dtype=torch.float64)
-
-    prior.noise(count, ClipShape(frames, 1, 1))
-    sizes = [math.prod(shape) for shape in shapes]
-    parts: Iterator[Tensor] = iter(torch.split(torch.eye(sum(sizes), dtype=torch.float64), sizes, dim=1))
-    noise = prior.noise(lambda shape: next(parts).reshape(-1, *shape), ClipShape(frames, 1, 1))
-    return noise[:, :, 0, 0, 0]
-
-
-def covariance(prior: NoisePrior, frames: int) -> Tensor:
-    """Exact covariance of one pixel over frames, (frames, frames)."""
-    rows = mixing_matrix(prior, frames)
-    return rows.T @ rows
 
 
 def all_close(actual: Tensor, expected: Tensor) -> bool:
@@ -279,6 +260,21 @@ def test_sampled_noise_has_the_exact_covariance(name: str) -> None:
     error = ((1 + expected**2) / len(draws)) ** 0.5  # of a covariance of unit normals
     assert ((torch.cov(draws.T) - expected).abs() < 5 * error).all()
     assert (draws.mean(0).abs() < 5 / len(draws) ** 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("prior", "frames", "expected"),
+    [
+        (Independent(), 16, 1.0),
+        (Independent(), 1, 1.0),
+        (Mixed(0.0), 5, 1.0),
+        (Mixed(1.0), 2, 4 / 3),  # C^-1 of two frames at correlation 1/2
+        (Progressive(1.0), 2, 2.0),  # at correlation sqrt(1/2)
+        (Decomposed(2, 0.5), 2, 2.0),
+    ],
+)
+def test_motion_stands_out_more_from_shared_noise(prior: NoisePrior, frames: int, expected: float) -> None:
+    assert motion_information(prior, frames) == pytest.approx(expected)
 
 
 def test_independent_noise_has_no_covariance() -> None:

@@ -19,7 +19,7 @@ from typer.main import get_command
 from vfbench.cli import app
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion import flops as cost
-from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.model import DiffusionModel, ModelConfig
 from vfbench.diffusion.priors import Mixed
 from vfbench.diffusion.single_network import OneUNet
 from vfbench.errors import BadEnvironment, MissingData, UserError
@@ -405,9 +405,16 @@ def test_an_empty_match_flops_is_refused() -> None:
         prepare_training("vdm", SMALL, "tiny", match_flops="")
 
 
+class MixedNoise(OneUNet):
+    """A model whose noise prior is not in the configuration."""
+
+    @staticmethod
+    def make_noise_prior(config: ModelConfig) -> Mixed:
+        return Mixed(1.0)
+
+
 def test_a_model_built_from_more_than_its_config_is_trained(tmp_path: Path) -> None:
-    model = OneUNet(tiny_vdm().config, Mixed(1.0))  # `Mixed` is not in the configuration
-    train(model, tiny_dataset(), OPTIONS, tmp_path)
+    train(MixedNoise(tiny_vdm().config), tiny_dataset(), OPTIONS, tmp_path)
     counted = re.search(r"\| compute \| (\S+ \S+)", (tmp_path / "README.md").read_text())
     assert counted is not None
     expected = cost.training_flops(tiny_vdm()) * OPTIONS.batch_size * OPTIONS.steps

@@ -30,7 +30,7 @@ def tiny_vdit(*, perturbed: bool = True, **options: Any) -> VDiT:
     config = ModelConfig.from_preset("vdit", "tiny", vdit.PRESETS, tiny_dataset())
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = VDiT(replace(config, options={**config.options, "network": NETWORK, **options}))
+        model = VDiT(replace(config, options={**config.options, "network": NETWORK, "time_shift": 1.0, **options}))
     if perturbed:
         perturb(model)
     return model

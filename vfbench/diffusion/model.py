@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vfbench.diffusion.frame_embedding import LEARNT, EmbeddingConfig, FrameEmbedding, keep_embedding
 from vfbench.diffusion.priors import Decomposed, NoisePrior, Normal, normal_per_batch
-from vfbench.diffusion.schedule import Prediction, Schedule
+from vfbench.diffusion.schedule import AUTO, Prediction, Schedule, natural_time_shift
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import ClipShape, Conditioning, Dataset
 from vfbench.nets.embedding import CONDITIONINGS, ConditioningEmbedding
@@ -157,8 +157,9 @@ def _fits(options: Mapping[str, Any], shape: ClipShape) -> bool:
 class DiffusionModel(nn.Module, ABC):
     """A noise prior, networks and a loss.
 
-    A subclass sets `noise_prior` and its networks, calls `_build_conditioning`, and implements `networks`, `predict`
-    and `losses`. The option `embedding` adds the embedding of a frame to the conditioning.
+    A subclass creates its networks, calls `_build_conditioning`, and implements `make_noise_prior`, `networks`,
+    `predict` and `losses`. The option `embedding` adds the embedding of a frame to the conditioning, and `time_shift`
+    `auto` becomes the number that clips and noise prior call for.
     """
 
     noise_prior: NoisePrior
@@ -166,10 +167,21 @@ class DiffusionModel(nn.Module, ABC):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        with torch.device("cpu"):  # also where the weights are on `meta`
+            self.noise_prior = self.make_noise_prior(config)
+            automatic = config.options.get("time_shift") == AUTO
+            time_shift = natural_time_shift(config.shape, self.noise_prior) if automatic else None
+        if automatic:
+            config = replace(config, options={**config.options, "time_shift": time_shift})
         self.config = config
         shift = {name: config.options[name] for name in ("time_shift", "shifted_share") if name in config.options}
         self.schedule = Schedule(config.options["schedule"], **shift)
         self.frame_embedding: FrameEmbedding | None = None
+
+    @staticmethod
+    @abstractmethod
+    def make_noise_prior(config: ModelConfig) -> NoisePrior:
+        """The noise prior of a configuration; raises `UserError` for options that it does not take."""
 
     def _build_conditioning(self, width: int) -> None:
         """Create the modules that map conditioning to vectors of that width."""

@@ -165,6 +165,34 @@ class Decomposed(SharedNoisePrior):
         return torch.equal(self.lam[len(self.lam) - overlap :], self.lam[:overlap])
 
 
+def covariance(prior: NoisePrior, frames: int) -> Tensor:
+    """Exact covariance of the noise of one pixel between frames, (frames, frames) in float64."""
+    shapes: list[tuple[int, ...]] = []
+
+    def record(shape: tuple[int, ...]) -> Tensor:
+        shapes.append(shape)
+        return torch.zeros(1, *shape, dtype=torch.float64)
+
+    prior.noise(record, ClipShape(frames, 1, 1))
+    sizes = [math.prod(shape) for shape in shapes]
+    # A clip for each independent normal that is drawn, in which it is 1 and all others are 0.
+    parts = iter(torch.split(torch.eye(sum(sizes), dtype=torch.float64), sizes, dim=1))
+    weights = prior.noise(lambda shape: next(parts).reshape(-1, *shape), ClipShape(frames, 1, 1))[:, :, 0, 0, 0]
+    return weights.T @ weights
+
+
+def motion_information(prior: NoisePrior, frames: int) -> float:
+    """How much more a noisy clip tells of motion than under independent noise of the same strength; 1 for one frame.
+
+    Mean of s' C^-1 s / s' s over all signals s of a pixel that an object covers in some consecutive frames, not all; C
+    is the covariance of the noise. Shared noise hides what stands still and shows what moves.
+    """
+    precision = torch.linalg.pinv(covariance(prior, frames), hermitian=True)
+    spans = [(start, end) for start in range(frames) for end in range(start + 1, frames + 1) if end - start < frames]
+    gains = [float(precision[start:end, start:end].sum()) / (end - start) for start, end in spans]
+    return sum(gains) / len(gains) if gains else 1.0
+
+
 def _checked_alpha(alpha: float) -> float:
     if not 0 <= alpha <= MAX_ALPHA:
         raise UserError(

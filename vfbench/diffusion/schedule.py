@@ -12,8 +12,10 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from vfbench.diffusion.priors import NoisePrior, motion_information
 from vfbench.diffusion.solver_options import DIFFUSION_STEPS
 from vfbench.errors import UserError, unknown
+from vfbench.interfaces import ClipShape
 
 Parametrisation = Literal["eps", "v"]
 # Option of `create` in several models; None is the preset's.
@@ -22,14 +24,27 @@ ParametrisationOption: TypeAlias = Annotated[
 ]
 
 
+AUTO = "auto"  # value of the option `time_shift`
 # Options of `create` in every model. Hoogeboom et al., arXiv 2301.11093, divide the ratio to adapt to larger images.
 TimeShiftOption: TypeAlias = Annotated[
-    float | None,
-    "Divisor of the signal-to-noise ratio, from 1: visit more noise, where motion is decided.",
+    float | str | None,
+    "Divisor of the signal-to-noise ratio, from 1, or auto: visit more noise, where motion is decided.",
 ]
 ShiftedShareOption: TypeAlias = Annotated[
     float | None, "Share of the training clips, 0 to 1, whose times are shifted; the others are uniform."
 ]
+
+
+def natural_time_shift(shape: ClipShape, prior: NoisePrior) -> float:
+    """The `time_shift` that clips of a shape call for under a noise prior, at least 1, to three digits.
+
+    Frames that show one thing tell as much of it as one frame with a signal-to-noise ratio as many times as high, so
+    content and motion are decided in stronger noise than those of an image. The same holds for pixels beyond 64x64,
+    where schedules were tuned (Hoogeboom et al., arXiv 2301.11093), and for motion where the noise is shared
+    (`motion_information`).
+    """
+    pixels = max(1.0, shape.height * shape.width / 64**2)
+    return max(1.0, float(f"{shape.frames * pixels * motion_information(prior, shape.frames):.3g}"))
 
 
 def check_parametrisation(name: str) -> Parametrisation:
@@ -61,8 +76,8 @@ class Schedule:
     ) -> None:
         if name not in BETAS:
             raise unknown("noise schedule", name, BETAS)
-        if not 1 <= time_shift < math.inf:
-            raise UserError(f"time_shift {time_shift}: choose a finite number of at least 1")
+        if isinstance(time_shift, str) or not 1 <= time_shift < math.inf:
+            raise UserError(f"time_shift {time_shift}: choose a finite number of at least 1, or {AUTO}")
         if not 0 <= shifted_share <= 1:
             raise UserError(f"shifted_share {shifted_share}: choose a share from 0 to 1")
         self.name, self.steps, self.time_shift, self.shifted_share = name, steps, time_shift, shifted_share

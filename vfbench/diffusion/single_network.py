@@ -12,24 +12,52 @@ from typing import Any
 from torch import Tensor, nn
 
 from vfbench.diffusion.model import DiffusionModel, ModelConfig
-from vfbench.diffusion.priors import NoisePrior
-from vfbench.diffusion.schedule import Prediction, check_parametrisation, to_prediction, v_target
+from vfbench.diffusion.schedule import AUTO, Prediction, check_parametrisation, to_prediction, v_target
 from vfbench.nets.unet import UNet, UNetConfig
 
-COMMON: Mapping[str, Any] = {"schedule": "cosine", "parametrisation": "v"}
+COMMON: Mapping[str, Any] = {"schedule": "cosine", "parametrisation": "v", "time_shift": AUTO}
+FRAME_CONDITION: Mapping[str, Any] = {"frame_condition": True}  # of every network of several frames
 SIZES: Mapping[str, Mapping[str, Any]] = {
     # 16x32x32 shapes.
-    "tiny": {"channels": [32, 64, 112], "blocks": 1, "patch": 2, "attention": [1, 2]},
+    "tiny": {"channels": [32, 64, 112], "blocks": 1, "patch": 2, "attention": [1, 2], **FRAME_CONDITION},
     # 16x64x64.
-    "small": {"channels": [112, 224, 288], "blocks": 1, "patch": 4, "attention": [1, 2], "embedding": 384},
+    "small": {
+        "channels": [112, 224, 288],
+        "blocks": 1,
+        "patch": 4,
+        "attention": [1, 2],
+        "embedding": 384,
+        **FRAME_CONDITION,
+    },
     # Without attention over frames: the base generator of VideoFusion's presets of these sizes.
     "tiny-image": {"channels": [32, 64, 80], "blocks": 1, "patch": 2, "attention": []},
     "small-image": {"channels": [128, 256, 384], "blocks": 2, "patch": 4, "attention": [], "embedding": 384},
     # `small-image` with attention over frames: VDM* in VideoFusion's table of efficiency.
-    "small-star": {"channels": [128, 256, 384], "blocks": 2, "patch": 4, "attention": [1, 2], "embedding": 384},
+    "small-star": {
+        "channels": [128, 256, 384],
+        "blocks": 2,
+        "patch": 4,
+        "attention": [1, 2],
+        "embedding": 384,
+        **FRAME_CONDITION,
+    },
     # FLOPs per clip within 3 % of VideoFusion's presets of these names. The size of the paper's VDM is not known.
-    "base": {"channels": [144, 288, 432, 432], "blocks": 2, "patch": 2, "attention": [1, 2, 3], "embedding": 640},
-    "paper": {"channels": [320, 640, 960, 1024], "blocks": 2, "patch": 2, "attention": [1, 2, 3], "embedding": 1280},
+    "base": {
+        "channels": [144, 288, 432, 432],
+        "blocks": 2,
+        "patch": 2,
+        "attention": [1, 2, 3],
+        "embedding": 640,
+        **FRAME_CONDITION,
+    },
+    "paper": {
+        "channels": [320, 640, 960, 1024],
+        "blocks": 2,
+        "patch": 2,
+        "attention": [1, 2, 3],
+        "embedding": 1280,
+        **FRAME_CONDITION,
+    },
 }
 LARGE_PRESET_FRAMES = 16
 
@@ -57,8 +85,8 @@ def with_options(config: ModelConfig, **options: Any) -> ModelConfig:
 class OneNetwork(DiffusionModel):
     """A model of one network; options `schedule`, and `parametrisation` (`eps` or `v`).
 
-    A subclass sets `noise_prior` and `network`, and calls `_build_conditioning`. Raises `UserError` for an unknown
-    parametrisation.
+    A subclass implements `make_noise_prior`, sets `network` and calls `_build_conditioning`. Raises `UserError` for an
+    unknown parametrisation.
     """
 
     network: nn.Module
@@ -89,9 +117,8 @@ class OneNetwork(DiffusionModel):
 class OneUNet(OneNetwork):
     """A factorised space-time U-Net, sized by the option `network`, under any noise prior."""
 
-    def __init__(self, config: ModelConfig, noise_prior: NoisePrior) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.noise_prior = noise_prior
         network = UNetConfig(**config.options["network"])
         self._build_conditioning(network.embedding)
         self.network: UNet = UNet(network, frames=config.shape.frames)

@@ -6,12 +6,14 @@ frame index. Assumptions where the paper is silent: R mixes frames by temporal c
 the denoised base frame as three more channels of every frame; all loss terms have equal weight; both networks share
 the conditioning embedding, which learns from all terms.
 
-The presets depart from the paper in three ways:
+The presets depart from the paper in four ways:
 
-- The paper's networks predict eps and learn from the plain error of eps: `parametrisation='eps', images=0` is this
-  loss. The presets predict v, whose error is that of eps with a weight that grows with the noise.
+- The paper's networks predict eps and learn from the plain error of eps: `parametrisation='eps', images=0,
+  base_update='paper'` is this loss. The presets predict v, whose error is that of eps with a weight that grows with
+  the noise.
 - The paper starts from a B pretrained on images. Without one, B also learns from `images` single frames of each clip,
   and `base_lr` is 1.
+- In the paper's reverse step B moves the base frame. In the presets R does, `base_update='joint'`.
 - The paper conditions both networks on the embedding of the base frame, drawn by a prior network at test time. Presets
   named `-prior` do so; the others condition on class or caption directly, as the baselines' presets of the same name.
 
@@ -156,8 +158,10 @@ def _noise_prior(config: ModelConfig) -> Decomposed:
 class OneNetworkVideoFusion(OneUNet):
     """One U-Net that predicts the noise of all frames under the decomposed noise prior."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config, _noise_prior(config))
+    @staticmethod
+    def make_noise_prior(config: ModelConfig) -> Decomposed:
+        """Decomposed noise; raises `UserError` for values out of range."""
+        return _noise_prior(config)
 
 
 class VideoFusion(DiffusionModel):
@@ -166,14 +170,16 @@ class VideoFusion(DiffusionModel):
     Raises `UserError` for clips of one frame, which leave nothing to R.
     """
 
+    noise_prior: Decomposed
+
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
         options, frames = {**_DEFAULTS, **config.options}, config.shape.frames
         if frames < 2:
             raise UserError(
                 f"{config.dataset} has clips of {config.shape}: the residual generator needs two frames or more; for "
                 "images choose --model vdm --preset tiny-image"
             )
+        super().__init__(config)
         self.parametrisation, self.images = check_parametrisation(options["parametrisation"]), options["images"]
         self.init: BaseInit = options["base_init"]
         if self.init not in get_args(BaseInit):
@@ -181,7 +187,6 @@ class VideoFusion(DiffusionModel):
         if options["base_update"] not in BASE_UPDATES:
             raise unknown("base update", options["base_update"], BASE_UPDATES)
         self.joint = options["base_update"] == "joint"
-        self.noise_prior: Decomposed = _noise_prior(config)
         residual = UNetConfig(**options["residual"])
         self._build_conditioning(residual.embedding)
         self.base: UNet | HubBase = _base(options["base"], residual.embedding, self.schedule)
@@ -197,6 +202,11 @@ class VideoFusion(DiffusionModel):
             self.condition.requires_grad_(self.new_condition)  # a change would alter what B reads
             if self.frame_embedding is not None:
                 self.frame_embedding.requires_grad_(self.new_embedding)
+
+    @staticmethod
+    def make_noise_prior(config: ModelConfig) -> Decomposed:
+        """Decomposed noise; raises `UserError` for values out of range."""
+        return _noise_prior(config)
 
     def record_conditioning(self, weights: Mapping[Conditioning, float]) -> None:
         """Store the conditioning of a training; raises `UserError` for one that a frozen B was not trained with."""

@@ -25,7 +25,8 @@ class UNetConfig:
     `patch` is the space-to-depth factor of the stem. `channels` are the widths of the levels, each at half the
     resolution of the one before. `blocks` is the number of residual blocks per level on the way down (one more on the
     way up). `attention` are the levels that attend over frames; the coarsest level always attends over pixels.
-    `embedding` is the width of a conditioning vector.
+    `embedding` is the width of a conditioning vector. `frame_condition` multiplies it with the frame index, see
+    `FrameCondition`.
     """
 
     channels: Sequence[int] = (32, 64, 96)
@@ -33,6 +34,7 @@ class UNetConfig:
     patch: int = 2
     attention: Sequence[int] = (1, 2)
     embedding: int = 128
+    frame_condition: bool = False
 
     @property
     def multiple(self) -> int:
@@ -52,6 +54,7 @@ class UNet(Recomputing):
         width, pixels = config.embedding, config.patch**2
         self.time = nn.Sequential(nn.Linear(128, width), nn.SiLU(), nn.Linear(width, width))
         self.frame = nn.Parameter(torch.randn(frames, width) * 0.02)  # embedding of the frame index
+        self.frame_condition = FrameCondition(width, frames) if config.frame_condition and frames > 1 else None
         self.stem = nn.Conv2d(inputs * pixels, config.channels[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink = nn.ModuleList()
@@ -93,7 +96,10 @@ class UNet(Recomputing):
         if height % self.config.multiple or width % self.config.multiple:
             raise ValueError(f"{height}x{width} pixels: both sides must be multiples of {self.config.multiple}")
         embedding = self.time(sinusoidal(t, 128)) + cond
-        embedding = F.silu(embedding[:, None] + self.frame).flatten(0, 1)  # (B*T, embedding)
+        by_frame = embedding[:, None] + self.frame
+        if self.frame_condition is not None:
+            by_frame = by_frame + self.frame_condition(cond)
+        embedding = F.silu(by_frame).flatten(0, 1)  # (B*T, embedding)
         h = F.pixel_unshuffle(x.flatten(0, 1), self.config.patch).contiguous(memory_format=torch.channels_last)
         h = self.stem(h)
         skips, per_level = [h], self.config.blocks
@@ -110,6 +116,29 @@ class UNet(Recomputing):
             h = self.block(layer, torch.cat([h, skips.pop()], dim=1), embedding)
         h = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
         return h.view(batch, frames, *h.shape[1:])
+
+
+class FrameCondition(nn.Module):
+    """Product of linear maps of the conditioning vector and of the frame index; zero at first.
+
+    What a caption asks for depends on the frame, such as the place of a shape that moves left. From a sum of the two,
+    networks learn this late.
+    """
+
+    code: Tensor
+
+    def __init__(self, width: int, frames: int) -> None:
+        super().__init__()
+        self.of_condition, self.of_frame = nn.Linear(width, width), nn.Linear(width, width)
+        for parameter in self.of_condition.parameters():
+            nn.init.zeros_(parameter)
+        code = sinusoidal(torch.arange(frames) * (1000 / frames), width)
+        self.register_buffer("code", code, persistent=False)  # computed, so not saved
+
+    def forward(self, cond: Tensor) -> Tensor:
+        """Map conditioning vectors (B, width) to (B, T, width)."""
+        product: Tensor = self.of_condition(cond)[:, None] * self.of_frame(self.code)
+        return product
 
 
 class Layer(nn.Module):

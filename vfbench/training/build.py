@@ -76,7 +76,7 @@ def _print_match(before: equal_compute.Size, after: equal_compute.Size, referenc
 def load_initial_weights(model: DiffusionModel, source: Path | str) -> str:
     """Load the weights of a vfbench checkpoint, a folder or `hub:owner/name`, into `model`; returns their SHA-256.
 
-    Raises `UserError` where the checkpoint differs in frames, classes, words or an option that the weights depend on.
+    A `FrameCondition`, which changes nothing at first, stays new where the checkpoint has none. Raises `UserError` where the checkpoint differs in frames, classes, words or an option that the weights depend on.
     Raises `MissingData` where it is damaged, of another model, or has a tensor of another shape.
     """
     folder = hub.resolve_checkpoint(source)
@@ -85,7 +85,8 @@ def load_initial_weights(model: DiffusionModel, source: Path | str) -> str:
     for name, (saved, current) in _required_equal(config, model.config).items():
         if saved != current:
             raise UserError(f"--init-from {source} was trained with {name} {saved}, this model has {current}")
-    digest = tensor_files.load_into(model, folder / checkpoint.TENSORS, config.sha256)
+    new = [name for name in model.state_dict() if ".frame_condition." in name]
+    digest = tensor_files.load_into(model, folder / checkpoint.TENSORS, config.sha256, optional=new)
     require_unchanged(folder)
     return digest
 

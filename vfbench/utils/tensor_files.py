@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -75,20 +75,22 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         file.write_bytes(save(on_cpu, dict(metadata or {})))  # save_file would deny other users read access
 
 
-def load_into(module: nn.Module, path: Path, expected: str | None = None) -> str:
+def load_into(module: nn.Module, path: Path, expected: str | None = None, optional: Collection[str] = ()) -> str:
     """Load a safetensors file into `module`, in the module's dtypes, and return the file's SHA-256.
 
-    Raises `MissingData`, before anything is loaded, for a damaged file; for the first tensor that is missing, unknown,
+    `optional` tensors keep their values where the file has none. Raises `MissingData`, before anything is loaded, for a damaged file; for the first tensor that is missing, unknown,
     or of another shape or kind of number; for a hash other than `expected`; and for NaN or infinity.
     """
     tensors, state = read(path), module.state_dict()
+    state = {name: tensor for name, tensor in state.items() if name in tensors or name not in optional}
     for name in sorted(state.keys() | tensors.keys()):
         if difference := _difference(tensors.get(name), state.get(name)):
             raise MissingData(f"{path} does not fit this model: '{name}' {difference}")
     sha256 = verify_sha256(path, expected)
     if bad := [n for n, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
         raise MissingData(f"{path} holds NaN or infinity in '{bad[0]}': the training diverged; train again")
-    module.load_state_dict({name: tensors[name].to(state[name].dtype) for name in state})
+    loaded = {name: tensors[name].to(tensor.dtype) for name, tensor in state.items()}
+    module.load_state_dict({**module.state_dict(), **loaded})
     return sha256
 
 
