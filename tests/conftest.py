@@ -80,8 +80,10 @@ def few_real(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write no sample sheets and count no FLOPs, which take longer than a tiny training."""
+def quick_training(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write no sample sheets and count no FLOPs: both take longer than a tiny training. `whole` tests do both."""
+    if request.node.get_closest_marker("whole"):
+        return
     monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
     monkeypatch.setattr(Trainer, "_training_flops", 1)
 

@@ -28,6 +28,8 @@ from vfbench.pipeline.cost import measure
 from vfbench.training import train as training
 from vfbench.training.train import TrainOptions, train
 
+pytestmark = pytest.mark.usefixtures("quick_training")
+
 CPU = torch.device("cpu")
 CAPTION = "a small red circle moves left over blue stripes"
 OPTIONS = TrainOptions(steps=4, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)

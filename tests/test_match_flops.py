@@ -108,10 +108,8 @@ def test_a_preset_that_cannot_be_counted_is_refused(model: str, preset: str, sid
     ("model", "reference", "preset"),
     [
         ("vdm", "vdit", "tiny"),
-        ("videofusion", "vdm", "tiny"),
-        pytest.param("vdm", "videofusion", "small", marks=pytest.mark.slow),
+        pytest.param("videofusion", "vdm", "tiny", marks=pytest.mark.slow),
         pytest.param("vdit", "videofusion", "tiny", marks=pytest.mark.slow),
-        pytest.param("vdit", "vdm", "small", marks=pytest.mark.slow),
     ],
 )
 def test_each_model_is_scaled_to_the_flops_of_each_other(model: str, reference: str, preset: str) -> None:

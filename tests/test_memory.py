@@ -138,6 +138,7 @@ def test_a_command_reports_out_of_memory_in_one_line(vfbench: Command, monkeypat
 # A real memory limit.
 
 
+@pytest.mark.slow
 def test_sampling_and_training_under_a_memory_limit_give_equal_results(tmp_path: Path) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("only Linux enforces a limit of address space")

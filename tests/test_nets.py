@@ -53,7 +53,7 @@ def test_the_output_has_three_channels_of_the_input_size(
 
 
 def test_every_weight_has_a_gradient() -> None:
-    network = unet(4, channels=[8, 16, 24], blocks=2, attention=[1, 2])
+    network = unet(4, channels=[8, 16, 24], blocks=2, attention=[1, 2], frame_condition=True)
     network(randn(2, 4, 3, 16, 16), torch.tensor([1, 900]), randn(2, 16)).square().sum().backward()
     unused = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert unused == []
@@ -62,6 +62,20 @@ def test_every_weight_has_a_gradient() -> None:
 def test_an_untrained_network_returns_zero() -> None:
     network = UNet(UNetConfig(**UNET), frames=4)
     assert not run(network, randn(2, 4, 3, 8, 8)).any()
+
+
+def test_a_frame_condition_changes_nothing_until_it_is_trained() -> None:
+    plain, network = unet(), UNet(UNetConfig(**UNET, frame_condition=True), frames=4)
+    assert network.frame_condition is not None
+    new = network.frame_condition.state_dict(prefix="frame_condition.")
+    network.load_state_dict({**plain.state_dict(), **new})
+    x, condition = randn(2, 4, 3, 8, 8), randn(2, 16, seed=1)
+    assert torch.equal(run(network, x, condition=condition), run(plain, x, condition=condition))
+    perturb(network.frame_condition)
+    assert not torch.allclose(run(network, x, condition=condition), run(plain, x, condition=condition), atol=1e-3)
+    by_frame = network.frame_condition(condition)  # a product: no sum of a term of the clip and one of the frame
+    mixed = by_frame - by_frame.mean(0, keepdim=True) - by_frame.mean(1, keepdim=True) + by_frame.mean()
+    assert mixed.abs().max() > 1e-2
 
 
 def test_clips_of_a_batch_are_independent() -> None:

@@ -40,6 +40,8 @@ from vfbench.training.train import TrainOptions, train
 from vfbench.utils import tensor_files
 from vfbench.utils.files import file_sha256
 
+pytestmark = pytest.mark.usefixtures("quick_training")
+
 TIMES = torch.tensor([300, 800])
 OPTIONS = TrainOptions(steps=4, batch_size=2, lr=1e-2, warmup=1, ema=0.9, save_every=100, sample_every=100)
 TWO_STEPS = replace(OPTIONS, steps=2)

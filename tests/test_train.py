@@ -33,6 +33,8 @@ from vfbench.training.train import TrainOptions, prepare_training, train
 from vfbench.training.trainer import Trainer, lr_factor
 from vfbench.utils import tensor_files as weights
 
+pytestmark = pytest.mark.usefixtures("quick_training")
+
 OPTIONS = TrainOptions(steps=6, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 STEPS = 60
 
@@ -184,6 +186,7 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(Trainer, "advance", interrupted)
 
 
+@pytest.mark.whole
 def test_resuming_a_completed_training_changes_nothing(trained: tuple[Path, VDM]) -> None:
     folder, _ = trained
     before = {path: path.read_bytes() for path in folder.glob("*.*")}

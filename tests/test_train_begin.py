@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Command, file_contents
-from helpers import tiny_dataset, tiny_vdm, tiny_videofusion
+from helpers import UNET, tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor
 from typer.main import get_command
 
@@ -30,6 +30,8 @@ from vfbench.training.train import TrainOptions, prepare_training, train
 from vfbench.training.trainer import Trainer, lr_factor
 from vfbench.utils import tensor_files
 from vfbench.utils.files import file_sha256
+
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 OPTIONS = TrainOptions(steps=2, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
 SMALL = "shapes(frames=4, height=8, width=8)"
@@ -202,6 +204,15 @@ def test_init_from_starts_with_the_weights_of_a_checkpoint(donor: Path, tmp_path
         torch.testing.assert_close(model.state_dict()[name], tensor)
 
 
+def test_a_frame_condition_is_new_where_the_initial_weights_have_none(donor: Path, tmp_path: Path) -> None:
+    model = tiny_vdm(network={**UNET, "frame_condition": True})
+    train(model, tiny_dataset(), replace(OPTIONS, lr=1e-12, init_from=donor), tmp_path / "run")
+    loaded, saved = model.state_dict(), tensor_files.read(donor / "model.safetensors")
+    assert {name.split(".")[1] for name in loaded.keys() - saved.keys()} == {"frame_condition"}
+    for name, tensor in saved.items():
+        torch.testing.assert_close(loaded[name], tensor.float())
+
+
 def test_the_hash_of_the_initial_weights_is_recorded(donor: Path, tmp_path: Path) -> None:
     options = replace(OPTIONS, init_from=str(donor))
     train(tiny_vdm(perturbed=False), tiny_dataset(), options, tmp_path / "run")
@@ -366,6 +377,7 @@ def test_a_default_warm_up_is_not_listed_beside_changed_steps() -> None:
     assert resume.changed_settings(previous, current) == ["--steps 50 saved, 100 now"]
 
 
+@pytest.mark.whole
 def test_a_model_whose_flops_cannot_be_counted_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def reads_values(*_: Any) -> int:
         raise RuntimeError("Tensor.item() cannot be called on meta tensors")
@@ -413,6 +425,7 @@ class MixedNoise(OneUNet):
         return Mixed(1.0)
 
 
+@pytest.mark.whole
 def test_a_model_built_from_more_than_its_config_is_trained(tmp_path: Path) -> None:
     train(MixedNoise(tiny_vdm().config), tiny_dataset(), OPTIONS, tmp_path)
     counted = re.search(r"\| compute \| (\S+ \S+)", (tmp_path / "README.md").read_text())

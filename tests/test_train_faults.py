@@ -24,6 +24,8 @@ from vfbench.training.train import TrainOptions, train
 from vfbench.training.trainer import Trainer
 from vfbench.utils import checkpoint
 
+pytestmark = pytest.mark.usefixtures("quick_training")
+
 OPTIONS = TrainOptions(steps=4, batch_size=2, lr=1e-2, warmup=2, ema=0.9, save_every=2, sample_every=2)
 FULL = "{} do not fit into the memory of the GPU: batches of {} from here on"
 
@@ -115,6 +117,7 @@ def test_a_diverged_training_restarts_from_its_last_save(quick_training: None, t
     run(tmp_path / "other", lr=1e-3, init_from=tmp_path / "run")
 
 
+@pytest.mark.whole
 def test_nan_samples_are_reported_and_the_training_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,6 +168,7 @@ class LimitedMemory:
         monkeypatch.setattr(DiffusionSampler, "sample", sample)
 
 
+@pytest.mark.whole
 def test_sample_sheets_use_smaller_batches_when_memory_is_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +183,7 @@ def test_sample_sheets_use_smaller_batches_when_memory_is_short(
     assert capsys.readouterr().err.count(FULL.format("6 samples", 3)) == 1
 
 
+@pytest.mark.whole
 def test_training_continues_without_a_sheet_when_no_clip_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

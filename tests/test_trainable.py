@@ -49,6 +49,8 @@ OTHERS = [
 ]
 FIRST = [Example(name, next(iter(plugins.module("model", name).PRESETS))) for name in TRAINABLE]
 CASES = [*FIRST, *OTHERS]
+# Resumed here: the models of other networks than those of `test_train.py`.
+RESUMED = [Example("vdit", "tiny"), Example("videofusion", "tiny-prior")]
 every_model = pytest.mark.parametrize("case", CASES, ids="-".join)
 every_file = pytest.mark.parametrize("case", FIRST, ids="-".join)
 OPTIONS = TrainOptions(steps=50, batch_size=4, lr=1e-2, warmup=2, ema=0.9, save_every=100, sample_every=100)
@@ -105,7 +107,7 @@ def test_the_models_of_the_benchmark_are_found() -> None:
 # Training.
 
 
-@every_model
+@every_file
 def test_the_loss_falls_by_a_quarter(quick_training: None, tmp_path: Path, case: Example) -> None:
     model = narrow_model(case, perturbed=False)
     before = loss_of(model)
@@ -143,7 +145,7 @@ def leaves(tree: Any, path: str = "") -> dict[str, Any]:
     return {name: leaf for key, child in pairs for name, leaf in leaves(child, f"{path}.{key}").items()}
 
 
-@every_model
+@pytest.mark.parametrize("case", RESUMED, ids="-".join)
 def test_resuming_is_bit_exact(quick_training: None, tmp_path: Path, case: Example) -> None:
     options, stops = replace(OPTIONS, steps=6), iter([False, False, True])  # after each step: it stops at the third
     train(narrow_model(case), tiny_dataset(), options, tmp_path / "whole")
@@ -226,9 +228,9 @@ def _compiled(case: Example, backend: str) -> float:
     return max(abs(loss / expected_loss - 1), float(torch.stack(differences).max()))
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[] if case.name == "vdit" else pytest.mark.slow) for case in CASES], ids="-".join
-)
+# One model of each network, the U-Net and the transformer, with all that is called in a step.
+@pytest.mark.slow
+@pytest.mark.parametrize("case", RESUMED, ids="-".join)
 def test_compiled_networks_equal_plain_ones(unchecked: ProcessPoolExecutor, case: Example) -> None:
     assert unchecked.submit(_compiled, case, "aot_eager").result() < 1e-3
 

@@ -101,18 +101,33 @@ def expected_pixels(
         top, left = (height - side) // 2, (width - side) // 2
         images = images[..., top : top + side, left : left + side]
     kernel = lanczos3 if transform.filter == "lanczos" else triangle
-    size = ((images.shape[-2], transform.shape.height), (images.shape[-1], transform.shape.width))
-    down, right = (resize_weights(*pair, kernel, antialias=transform.antialias) for pair in size)
+    side, short, before = transform.shape.height, min(images.shape[-2:]), images.shape[-2:]
+    after = {
+        "resize-crop": tuple(-(-length * side // short) for length in before),  # rounded up
+        "resize-crop-floor": tuple(length * side // short for length in before),
+        "resize-crop-4:3": (side, side * 4 // 3),
+    }.get(transform.geometry, (side, transform.shape.width))
+    down, right = (
+        resize_weights(*pair, kernel, antialias=transform.antialias) for pair in zip(before, after, strict=True)
+    )
     rows = images.astype(np.float64) @ right.T
     if transform.filter == "lanczos":
         rows = np.clip(rows, 0, 255).round()  # Pillow rounds between the two axes
-    return np.asarray(np.clip(down @ rows, 0, 255))
+    fitted = np.clip(down @ rows, 0, 255)
+    if not transform.geometry.startswith("resize-crop"):
+        return np.asarray(fitted)
+    rounding = round if transform.geometry == "resize-crop-floor" else int
+    top, left = (rounding((length - side) / 2) for length in after)
+    return np.asarray(fitted[..., top : top + side, left : left + side])
 
 
 def check_pixels(pixels: Tensor, images: Tensor, transform: ClipTransform) -> None:
-    """Require the rounded expected values. Pillow has integer weights: one value in a hundred may be off by one."""
+    """Require the rounded expected values. Pillow has integer weights: one value in a hundred may be off by one.
+
+    Between the axes, too: there, a value that is off by one enters with a weight of up to 1.2.
+    """
     difference = abs(pixels.numpy() - expected_pixels(images.numpy(), transform))
-    assert difference.max() <= (1.6 if transform.filter == "lanczos" else 0.51)
+    assert difference.max() <= (1.7 if transform.filter == "lanczos" else 0.51)
     assert (difference <= 0.51).mean() >= 0.99
 
 
@@ -178,7 +193,10 @@ def test_without_resizing_only_the_crop_is_taken() -> None:
         ({"stride": 0}, r"^folder\(stride=0\): stride must be at least 1$"),
         ({"drop_first": -1}, r"^folder\(drop_first=-1\): drop_first must be at least 0$"),
         ({"start": "random"}, r"^folder\(start='random'\): start must be one of zero, hashed, every, chunks$"),
-        ({"geometry": "own"}, r"^folder\(geometry='own'\): geometry must be one of centre-crop, squash, native$"),
+        (
+            {"geometry": "own"},
+            r"^folder\(geometry='own'\): geometry must be one of centre-crop, resize-crop, .*native$",
+        ),
         ({"filter": "bicubic"}, r"^folder\(filter='bicubic'\): filter must be one of bilinear, lanczos, none$"),
         ({"filter": "lanczos", "antialias": False}, r"^folder\(filter='lanczos', antialias=False\): .*antialias=True"),
     ],

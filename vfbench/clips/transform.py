@@ -2,7 +2,9 @@
 
     start      zero: the first frame; hashed: one position, derived from a hash of the video's name
                every: each frame where a clip fits; chunks: consecutive clips without overlap
-    geometry   centre-crop: the largest centred square; squash: the full frame; native: the full frame, not resized
+    geometry   centre-crop: crop the largest centred square, then resize it
+               resize-crop: resize the short side to that of the clip, then crop the centre; see `resized_sides`
+               squash: resize the full frame; native: the full frame, not resized
     filter     bilinear: half-pixel centres, float32; lanczos: Pillow's; none: not resampled
 
 The rules of published protocols are in `vfbench/protocol`.
@@ -11,6 +13,7 @@ The rules of published protocols are in `vfbench/protocol`.
 from __future__ import annotations
 
 import hashlib
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +34,8 @@ from vfbench.video import to_bytes
 
 DEFAULT_FIT = ("centre-crop", "bilinear", True)  # geometry, filter, antialias
 FRAMES_AT_ONCE = 4  # frames resized together: their floats fit into a core's cache
+
+RESIZE_FIRST = ("resize-crop", "resize-crop-floor", "resize-crop-4:3")
 
 Box: TypeAlias = tuple[int, int, int, int]
 
@@ -60,6 +65,11 @@ class ClipTransform:
         for name, choices in CHOICES.items():
             if (choice := getattr(self, name)) not in choices:
                 raise UserError(f"{self.dataset}({name}={choice!r}): {name} must be one of {', '.join(choices)}")
+        if self.geometry in RESIZE_FIRST and self.shape.height != self.shape.width:
+            raise UserError(
+                f"{self.dataset}(geometry={self.geometry!r}): it makes squares, not {self.shape}; set height = width, "
+                "or geometry='squash'"
+            )
         if self.filter == "lanczos" and not self.antialias:
             raise UserError(
                 f"{self.dataset}(filter='lanczos', antialias=False): Lanczos always antialiases; "
@@ -109,9 +119,17 @@ class ClipTransform:
             if cropped.shape[-2:] != (height, width):
                 raise self._other_size(name, frames)
             return cropped
+        if self.geometry not in RESIZE_FIRST:
+            return self._resize(cropped, height, width)
+        tall, wide, top, left = resized_sides(self.geometry, crop_height, crop_width, height)
+        return self._resize(cropped, tall, wide)[..., top : top + height, left : left + width].contiguous()
+
+    def _resize(
+        self, frames: UInt8[Tensor, "frames 3 _ _"], height: int, width: int
+    ) -> UInt8[Tensor, "frames 3 height width"]:
         if self.filter == "lanczos":
-            return lanczos(cropped, height, width)
-        return resize(cropped, height, width, antialias=self.antialias)
+            return lanczos(frames, height, width)
+        return resize(frames, height, width, antialias=self.antialias)
 
     def fingerprint(self) -> str:
         """All options that change a clip. `DEFAULT_FIT` is left out, so that the ids of earlier results stay valid."""
@@ -159,6 +177,25 @@ def centre_box(height: int, width: int) -> Box:
     """The largest centred square of a frame; an odd margin loses its extra pixel on the right or below."""
     side = min(height, width)
     return (width - side) // 2, (height - side) // 2, side, side
+
+
+def resized_sides(geometry: str, height: int, width: int, side: int) -> tuple[int, int, int, int]:
+    """Height and width to which a frame is resized, then top and left of the square of `side` that is cropped.
+
+    `resize-crop`: the short side becomes `side`, the other is rounded up, an odd margin loses its extra pixel at the
+    end (VideoGPT, TATS, cd-fvd). `resize-crop-floor`: the other side is rounded down and half a margin to even, as in
+    torchvision's `resize` and `center_crop` (StyleGAN-V, LVDM). `resize-crop-4:3`: a frame of any proportions becomes
+    `side` high and 4/3 as wide, rounded down (MCVD).
+    """
+    if geometry == "resize-crop-4:3":
+        wide = side / 240 * 320
+        return side, int(wide), 0, int((wide - side) / 2)
+    short = min(height, width)
+    if geometry == "resize-crop":
+        tall, wide = (math.ceil(length * side / short) for length in (height, width))
+        return tall, wide, (tall - side) // 2, (wide - side) // 2
+    tall, wide = (int(length * side / short) for length in (height, width))
+    return tall, wide, round((tall - side) / 2), round((wide - side) / 2)
 
 
 def resize(

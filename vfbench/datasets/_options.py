@@ -19,7 +19,7 @@ Start: TypeAlias = Annotated[
     str, CHOICES["start"], "First frame of a clip; every and chunks give several clips of a video."
 ]
 Geometry: TypeAlias = Annotated[
-    str, CHOICES["geometry"], "Centred square of a frame, or all of it: resized (squash) or not (native)."
+    str, CHOICES["geometry"], "What is cut from a frame, and whether before it is resized; see Datasets in the docs."
 ]
 Filter: TypeAlias = Annotated[str, CHOICES["filter"], "Filter that resizes a frame; none does not resample."]
 Antialias: TypeAlias = Annotated[bool, "Widen the bilinear filter when shrinking; lanczos always does so."]

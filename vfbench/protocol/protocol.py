@@ -60,7 +60,7 @@ class Protocol(BaseModel):
     # First frame of a clip. zero: frame 0; hashed: drawn from a hash of the video's name; own: the dataset decides, and
     # its fingerprint covers it. For windows, every: each frame; chunks: the end of the previous clip.
     start: Literal["zero", "hashed", "own", "every", "chunks"]
-    geometry: Literal["native", "centre-crop", "squash", "own"]
+    geometry: Literal["native", "centre-crop", "resize-crop", "resize-crop-floor", "resize-crop-4:3", "squash", "own"]
     filter: Literal["none", "bilinear", "lanczos", "own"]
     antialias: bool | Literal["own"]
     quantise: Quantise = "round"  # conversion of generated floats to bytes
@@ -133,6 +133,6 @@ ONE_CLIP_STARTS = ("zero", "hashed")  # values of `start` with one clip per vide
 MULTI_CLIP_STARTS = ("every", "chunks")  # values of `start` with as many clips as fit
 CHOICES = {
     "start": (*ONE_CLIP_STARTS, *MULTI_CLIP_STARTS),
-    "geometry": ("centre-crop", "squash", "native"),
+    "geometry": ("centre-crop", "resize-crop", "resize-crop-floor", "resize-crop-4:3", "squash", "native"),
     "filter": ("bilinear", "lanczos", "none"),
 }

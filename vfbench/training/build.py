@@ -76,7 +76,9 @@ def _print_match(before: equal_compute.Size, after: equal_compute.Size, referenc
 def load_initial_weights(model: DiffusionModel, source: Path | str) -> str:
     """Load the weights of a vfbench checkpoint, a folder or `hub:owner/name`, into `model`; returns their SHA-256.
 
-    A `FrameCondition`, which changes nothing at first, stays new where the checkpoint has none. Raises `UserError` where the checkpoint differs in frames, classes, words or an option that the weights depend on.
+    A `FrameCondition`, which changes nothing at first, stays new where the checkpoint has none.
+
+    Raises `UserError` where the checkpoint differs in frames, classes, words or an option that the weights depend on.
     Raises `MissingData` where it is damaged, of another model, or has a tensor of another shape.
     """
     folder = hub.resolve_checkpoint(source)

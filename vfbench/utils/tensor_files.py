@@ -78,7 +78,9 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 def load_into(module: nn.Module, path: Path, expected: str | None = None, optional: Collection[str] = ()) -> str:
     """Load a safetensors file into `module`, in the module's dtypes, and return the file's SHA-256.
 
-    `optional` tensors keep their values where the file has none. Raises `MissingData`, before anything is loaded, for a damaged file; for the first tensor that is missing, unknown,
+    `optional` tensors keep their values where the file has none.
+
+    Raises `MissingData`, before anything is loaded, for a damaged file; for the first tensor that is missing, unknown,
     or of another shape or kind of number; for a hash other than `expected`; and for NaN or infinity.
     """
     tensors, state = read(path), module.state_dict()
