@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,64 @@ def test_the_hashed_start_depends_on_the_name() -> None:
     assert set(starts.values()) == set(range(101))  # every start, the last included
 
 
+def digan_chunks(count: int, frames: int, stride: int) -> set[int]:
+    """First frames by DIGAN's own rule: frame i of a chunk goes to list i mod stride, full chunks only."""
+    starts = set()
+    for first in range(0, count, frames * stride):
+        chunk = list(range(first, min(first + frames * stride, count)))
+        if len(chunk) == frames * stride:
+            starts |= {chunk[offset::stride][0] for offset in range(stride)}
+    return starts
+
+
+# The starts that a program may draw for a video, from its length, and the stride that it has; empty: no clip.
+PROGRAMS: Mapping[str, tuple[str, int, Callable[[int], set[int]]]] = {
+    "tats on sky": ("hashed-not-last", 1, lambda n: set(range(n - 16))),
+    "mcvd": ("hashed-not-last", 1, lambda n: set(range(n - 16))),
+    "cd-fvd on sky": ("hashed-longer", 1, lambda n: set(range(n - 15)) if n > 16 else set()),
+    "latte": ("hashed-interval", 3, lambda n: set(range(n - 47))),
+    "latte on taichi": ("hashed-interval", 6, lambda n: set(range(n - 95))),
+    "lvdm on taichi": ("hashed-quarter", 1, lambda n: set(range(math.ceil(n / 4) - 15))),
+    "digan on taichi": ("interleaved", 4, lambda n: digan_chunks(n, 16, 4)),
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.pitfall("clips that a program never takes")
+def test_clips_start_where_the_program_may_start_them(program: str) -> None:
+    start, stride, allowed = PROGRAMS[program]
+    for count in range(5, 151, 5):  # thirty videos
+        for frames in {count, count + 1, 16, 46, 47, 48, 63, 64}:
+            possible = allowed(frames)
+            fits = frames >= ClipTransform("v", ClipShape(16, 8, 8), stride, start=start).span
+            assert fits == bool(possible), frames
+            names = map(str, range(1 if start in protocol.MULTI_CLIP_STARTS else 400))
+            starts = {s for name in names for s in clip_starts(start, name, frames, frames=16, stride=stride)}
+            if fits:
+                assert starts <= possible
+                assert len(starts) == len(possible) or len(possible) > 60  # 400 names reach every one of a few
+
+
+@pytest.mark.parametrize(
+    ("preset", "dataset", "start"),
+    [
+        *(("tats", "sky_timelapse", "hashed-not-last"), ("mcvd", "ucf101", "hashed-not-last")),
+        *(("cd-fvd", "sky_timelapse", "hashed-longer"), ("latte", "ucf101", "hashed-interval")),
+        *(("latte", "taichi_hd", "hashed-interval"), ("lvdm", "taichi_hd", "hashed-quarter")),
+        *(("digan", "taichi_hd", "interleaved"), ("tats", "ucf101", "every"), ("lvdm", "sky_timelapse", "hashed")),
+    ],
+)
+def test_presets_start_clips_as_their_programs_do(preset: str, dataset: str, start: str) -> None:
+    assert presets.for_dataset(presets.load(preset), dataset)["start"] == start
+
+
 @pytest.mark.parametrize("start", [*protocol.ONE_CLIP_STARTS, *protocol.MULTI_CLIP_STARTS])
 def test_a_transform_knows_its_starts_and_span(start: str) -> None:
     transform = replace(PLAIN, start=start, stride=2, drop_first=3)
     assert transform.clip_starts("v", 20) == clip_starts(start, "v", 20, frames=4, stride=2, drop_first=3)
-    assert transform.span == 10
-    assert transform.multi_clip is (start in ("every", "chunks"))
-    assert len(clip_starts("every", "v", transform.span, frames=4, stride=2, drop_first=3)) == 1
+    assert transform.span == {"zero": 10, "hashed": 10, "hashed-quarter": 13, "every": 10, "chunks": 10}.get(start, 11)
+    assert transform.multi_clip is (start in ("every", "chunks", "interleaved"))
+    assert len(clip_starts("every", "v", 10, frames=4, stride=2, drop_first=3)) == 1
 
 
 # Crop and resize.
@@ -192,7 +244,7 @@ def test_without_resizing_only_the_crop_is_taken() -> None:
         ({"shape": ClipShape(4, 8, 0)}, r"^folder\(width=0\): width must be at least 1$"),
         ({"stride": 0}, r"^folder\(stride=0\): stride must be at least 1$"),
         ({"drop_first": -1}, r"^folder\(drop_first=-1\): drop_first must be at least 0$"),
-        ({"start": "random"}, r"^folder\(start='random'\): start must be one of zero, hashed, every, chunks$"),
+        ({"start": "random"}, r"^folder\(start='random'\): start must be one of zero, hashed, .*interleaved$"),
         (
             {"geometry": "own"},
             r"^folder\(geometry='own'\): geometry must be one of centre-crop, resize-crop, .*native$",

@@ -22,7 +22,7 @@ from vfbench.clips.text import first_few
 from vfbench.clips.transform import clip_starts
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips
-from vfbench.protocol.protocol import ONE_CLIP_STARTS
+from vfbench.protocol.protocol import HASHED_STARTS, ONE_CLIP_STARTS
 from vfbench.utils import text
 
 START_CHOICES = ONE_CLIP_STARTS
@@ -72,7 +72,7 @@ def read_clip(
     """
     _check_request(folder, index, frames, start, stride, drop_first)
     entry = folder.entries[index]
-    count = count_frames(entry) if start == "hashed" else 0  # `zero` does not use it
+    count = count_frames(entry) if start in HASHED_STARTS else 0  # `zero` does not use it
     (first,) = clip_starts(start, entry.name, count, frames=frames, stride=stride, drop_first=drop_first)
     return read_frames(entry, range(first, first + frames * stride, stride), root=folder.base).contiguous()
 

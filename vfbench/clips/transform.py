@@ -1,7 +1,9 @@
 """Frame selection, crop and resize of clips: every rule that a protocol can name.
 
-    start      zero: the first frame; hashed: one position, derived from a hash of the video's name
-               every: each frame where a clip fits; chunks: consecutive clips without overlap
+    start      zero: the first frame; hashed: one position, derived from a hash of the video's name, or one of its
+               variants (`clip_starts`)
+               every: each frame where a clip fits; chunks: consecutive clips without overlap; interleaved: chunks of
+               `frames` x `stride` frames, each of which gives `stride` clips
     geometry   centre-crop: crop the largest centred square, then resize it
                resize-crop: resize the short side to that of the clip, then crop the centre; see `resized_sides`
                squash: resize the full frame; native: the full frame, not resized
@@ -84,9 +86,9 @@ class ClipTransform:
     @property
     def span(self) -> int:
         """Frames that a video needs for one clip, the dropped ones included."""
-        return frames_needed(self.shape.frames, self.stride, self.drop_first)
+        return shortest(self.start, self.shape.frames, self.stride, self.drop_first)
 
-    def clip_starts(self, name: str, count: int, seed: int = 0) -> range:
+    def clip_starts(self, name: str, count: int, seed: int = 0) -> Sequence[int]:
         """First frames of the clips of the video `name` with `count` frames; see the function `clip_starts`."""
         length = {"frames": self.shape.frames, "stride": self.stride, "drop_first": self.drop_first}
         return clip_starts(self.start, name, count, **length, seed=seed)
@@ -148,20 +150,49 @@ class ClipTransform:
 
 def clip_starts(
     start: str, name: str, count: int, *, frames: int, stride: int = 1, drop_first: int = 0, seed: int = 0
-) -> range:
+) -> Sequence[int]:
     """First frames of the clips cut from the video `name`, which has `count` frames.
 
     `zero` gives frame `drop_first` and ignores `count`. `hashed` picks one position by `name_hash`, the same on every
-    machine. Where no clip fits, `every` and `chunks` give none, and `zero` and `hashed` give the first frame: reading
-    the clip then raises the error that names the short video.
+    machine. Its variants pick among the positions that a program of the field draws from:
+
+    - `hashed-not-last`: all but the last (TATS on Sky, MCVD)
+    - `hashed-longer`: all, but a video must be longer than a clip (cd-fvd on Sky)
+    - `hashed-interval`: as if a clip reached up to the frame that would follow at its stride (Latte)
+    - `hashed-quarter`: about the first quarter of the video (LVDM on TaiChi)
+
+    Where no clip fits, `every`, `chunks` and `interleaved` give none, and the others give the first frame: reading the
+    clip then raises the error that names the short video.
     """
     if start == "zero":
         return range(drop_first, drop_first + 1)
-    places = count - frames_needed(frames, stride, drop_first) + 1
-    if start == "hashed":
-        first = drop_first + name_hash(name, seed) % max(places, 1)
-        return range(first, first + 1)
-    return range(drop_first, drop_first + max(places, 0), 1 if start == "every" else frames * stride)
+    needed = frames_needed(frames, stride, drop_first)
+    places = count - needed + 1
+    if start == "every":
+        return range(drop_first, drop_first + max(places, 0))
+    if start == "chunks":
+        return range(drop_first, drop_first + max(places, 0), frames * stride)
+    if start == "interleaved":
+        chunks = range(drop_first, count - frames * stride + 1, frames * stride)
+        return [first + offset for first in chunks for offset in range(stride)]
+    if start == "hashed-not-last":
+        places -= 1
+    elif start == "hashed-interval":
+        places -= stride - 1
+    elif start == "hashed-quarter":
+        places = math.ceil(count / 4) - frames + 1
+    first = drop_first + name_hash(name, seed) % max(places, 1)
+    return range(first, first + 1)
+
+
+def shortest(start: str, frames: int, stride: int, drop_first: int) -> int:
+    """Frames of the shortest video that gives a clip."""
+    needed = frames_needed(frames, stride, drop_first)
+    if start in ("hashed-not-last", "hashed-longer"):
+        return needed + 1
+    if start in ("hashed-interval", "interleaved"):
+        return drop_first + frames * stride
+    return max(needed, 4 * (frames - 1) + 1) if start == "hashed-quarter" else needed
 
 
 def name_hash(name: str, seed: int = 0) -> int:

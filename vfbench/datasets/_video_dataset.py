@@ -22,6 +22,7 @@ from vfbench.clips.transform import Box, ClipTransform, WindowIndex, clip_starts
 from vfbench.datasets._options import SHORT_CHOICES
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Clips, Place, Split, derive_seed
+from vfbench.protocol.protocol import HASHED_STARTS
 from vfbench.utils import text
 from vfbench.utils.device import available_cores
 from vfbench.utils.prefetch import prefetch
@@ -256,7 +257,7 @@ class VideoDataset:
         folder, transform = self._folders[split], self._transform
         entry = folder.entries[number]
         if start is None:
-            count = count_frames(entry) if transform.start == "hashed" else 0  # other starts ignore it
+            count = count_frames(entry) if transform.start in HASHED_STARTS else 0  # other starts ignore it
             (start,) = transform.clip_starts(entry.name, count)
         frames = range(start, start + transform.shape.frames * transform.stride, transform.stride)
         images = read_frames(entry, frames, root=folder.base, decoder=self._decoder)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from vfbench.interfaces import Extractor, Quantise, Split
 
 RealSplit = Literal["train", "test", "both"]
+HashedStart = Literal["hashed", "hashed-not-last", "hashed-longer", "hashed-interval", "hashed-quarter"]
+Start = Literal["zero", HashedStart, "every", "chunks", "interleaved", "own"]
 SPLITS: Mapping[RealSplit, tuple[Split, ...]] = {"train": ("train",), "test": ("test",), "both": ("train", "test")}
 # Fields added after the first results, at the values that those results imply: left out of the id at these values.
 ADDED_FIELDS: Mapping[str, Any] = {"fake_stride": 1, "drop_first": 0, "repeats": 1, "manifest": ""}
@@ -57,9 +59,8 @@ class Protocol(BaseModel):
     stride: int = Field(gt=0, default=1)  # of real clips, in frames of the video
     fake_stride: int = Field(gt=0, default=1)  # of generated clips, in frames of the model's output
     drop_first: int = Field(ge=0, default=0)  # leading frames that are not scored, such as conditioning frames
-    # First frame of a clip. zero: frame 0; hashed: drawn from a hash of the video's name; own: the dataset decides, and
-    # its fingerprint covers it. For windows, every: each frame; chunks: the end of the previous clip.
-    start: Literal["zero", "hashed", "own", "every", "chunks"]
+    # First frame of a clip: a rule of `vfbench.clips.transform`. own: the dataset decides, its fingerprint covers it.
+    start: Start
     geometry: Literal["native", "centre-crop", "resize-crop", "resize-crop-floor", "resize-crop-4:3", "squash", "own"]
     filter: Literal["none", "bilinear", "lanczos", "own"]
     antialias: bool | Literal["own"]
@@ -129,8 +130,9 @@ SMOKE: Mapping[str, Any] = {
 }
 SMOKE_CLIPS = {"n_real": 64, "n_fake": 8}
 
-ONE_CLIP_STARTS = ("zero", "hashed")  # values of `start` with one clip per video
-MULTI_CLIP_STARTS = ("every", "chunks")  # values of `start` with as many clips as fit
+HASHED_STARTS: tuple[HashedStart, ...] = get_args(HashedStart)
+ONE_CLIP_STARTS = ("zero", *HASHED_STARTS)  # values of `start` with one clip per video
+MULTI_CLIP_STARTS = ("every", "chunks", "interleaved")  # values of `start` with as many clips as fit
 CHOICES = {
     "start": (*ONE_CLIP_STARTS, *MULTI_CLIP_STARTS),
     "geometry": ("centre-crop", "resize-crop", "resize-crop-floor", "resize-crop-4:3", "squash", "native"),
