@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
@@ -40,9 +41,10 @@ def block(name: str) -> re.Pattern[str]:
     return re.compile(rf"(?<=<!-- {name}:begin -->\n).*?(?=<!-- {name}:end -->)", re.DOTALL)
 
 
-def runs(folder: Path) -> str:
-    """Table of all records in a folder."""
-    return render.to_markdown(_table(folder))
+def runs(folder: Path, *, notes: int | None = None) -> str:
+    """Table of all records in a folder, with the first `notes` of its notes, by default all."""
+    shown = _table(folder)
+    return render.to_markdown(replace(shown, notes=shown.notes[:notes]))
 
 
 def study() -> str:
@@ -114,8 +116,9 @@ def _costs(row: Mapping[str, object], first: Mapping[str, object]) -> list[str]:
 
 
 PAGES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
-    ROOT / "README.md": {"results": partial(runs, RESULTS / "records")},
+    ROOT / "README.md": {"results": partial(runs, RESULTS / "records", notes=1)},
     RESULTS / "shapes" / "README.md": {
+        "results": partial(runs, RESULTS / "records"),
         "equal-compute": study,
         "few-steps": few_steps,
         "efficiency": efficiency,

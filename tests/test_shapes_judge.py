@@ -12,10 +12,9 @@ from vfbench import plugins
 from vfbench.datasets import shapes
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.errors import MissingData, UserError
-from vfbench.interfaces import Clips, Extractor, Request
+from vfbench.interfaces import BuildContext, Clips, Extractor, Request
 from vfbench.metrics import _shapes_judge
 from vfbench.utils import checkpoint as checkpoint_
-from vfbench.utils import tensor_files as tensor_files_
 from vfbench.utils.files import file_sha256
 
 CPU = torch.device("cpu")
@@ -103,11 +102,9 @@ def test_missing_weights_are_refused_with_the_training_script(monkeypatch: pytes
 
 @pytest.mark.parametrize("name", ["videofusion", "vdm"])
 def test_shipped_models_load_and_are_small(name: str) -> None:
-    folder = checkpoint_.shipped("shapes", name)
-    assert folder is not None
-    network: DiffusionModel = plugins.module("model", name).create(shapes.build())
-    tensor_files_.load_into(network, folder / "model.safetensors")
-    assert 1e6 < sum(parameter.numel() for parameter in network.parameters()) < 4e6
+    sampler = plugins.load("model", name, BuildContext(shapes.build(), CPU))
+    assert isinstance(sampler.model, DiffusionModel)
+    assert 1e6 < sum(parameter.numel() for parameter in sampler.model.parameters()) < 4e6
 
 
 def test_shipped_checkpoints_take_less_than_12_megabytes() -> None:
