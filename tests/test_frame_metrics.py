@@ -159,7 +159,7 @@ def test_consistency_is_a_mean_with_the_real_mean_as_floor() -> None:
     assert score.error == pytest.approx(fake.std() / np.sqrt(40), rel=0.25)
     assert score.low < score.value < score.high
     assert (score.limit, score.slope) == (score.value, 0.0)
-    assert "floor: real clips" in score.note
+    assert "the floor is the real clips" in score.note
     assert clip_consistency.build().score(fake, real) == score
 
 

@@ -152,7 +152,7 @@ def test_the_loss_is_the_error_in_the_models_parametrisation(tmp_path: Path, nam
 @pytest.mark.parametrize("name", KINDS)
 def test_images_sampled_from_the_base_equal_those_of_diffusers(tmp_path: Path, name: str) -> None:
     scheduler = diffusers.DDIMScheduler(prediction_type=name, timestep_spacing="trailing")
-    model, hub = create_model(save_hub_model(tmp_path, scheduler=scheduler)), hub_model()
+    model, hub = create_model(save_hub_model(tmp_path, scheduler=scheduler), time_shift=1.0), hub_model()
     start = randn(2, 1, 3, 8, 8)
     scheduler.set_timesteps(4)
     expected = start[:, 0]

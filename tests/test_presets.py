@@ -18,7 +18,7 @@ from vfbench.errors import UserError
 from vfbench.plugins import Kind
 from vfbench.protocol import presets
 from vfbench.protocol.presets import PRESET_FIELDS, Preset, different_fields, for_dataset, load
-from vfbench.protocol.protocol import Protocol
+from vfbench.protocol.protocol import MULTI_CLIP_STARTS, Protocol
 
 RECORD = Path(__file__).parent.parent / "results" / "records" / "vdm.json"
 FILES = sorted(Path(presets.__file__).parent.glob("*.toml"))
@@ -80,7 +80,7 @@ def test_the_preset_names() -> None:
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_every_preset_makes_a_protocol_on_every_dataset(name: str, dataset: str) -> None:
     built = protocol(name, dataset)
-    assert (built.selection == "windows") is (built.start in ("every", "chunks"))
+    assert (built.selection == "windows") is (built.start in MULTI_CLIP_STARTS)
     assert (for_dataset(load(name), dataset)["n_real"] == "all") is (built.selection == "all")
 
 

@@ -310,7 +310,7 @@ def test_pixels_follow_geometry_and_filter(root: Path) -> None:
 
 
 def test_invalid_starts_and_short_videos_are_refused(root: Path) -> None:
-    with pytest.raises(UserError, match=r"ucf101\(start='own'\): .*zero, hashed, every, chunks"):
+    with pytest.raises(UserError, match=r"ucf101\(start='own'\): .*zero, hashed, .*every, chunks"):
         load(root, start="own")
     with pytest.raises(UserError, match=r"ucf101\(drop_first=-1\)"):
         load(root, drop_first=-1)

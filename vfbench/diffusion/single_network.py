@@ -16,7 +16,7 @@ from vfbench.diffusion.schedule import AUTO, Prediction, check_parametrisation, 
 from vfbench.nets.unet import UNet, UNetConfig
 
 COMMON: Mapping[str, Any] = {"schedule": "cosine", "parametrisation": "v", "time_shift": AUTO}
-FRAME_CONDITION: Mapping[str, Any] = {"frame_condition": True}  # of every network of several frames
+FRAME_CONDITION: Mapping[str, Any] = {"frame_condition": True}  # not of the presets that follow a paper
 SIZES: Mapping[str, Mapping[str, Any]] = {
     # 16x32x32 shapes.
     "tiny": {"channels": [32, 64, 112], "blocks": 1, "patch": 2, "attention": [1, 2], **FRAME_CONDITION},
@@ -39,7 +39,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
         "patch": 4,
         "attention": [1, 2],
         "embedding": 384,
-        **FRAME_CONDITION,
     },
     # FLOPs per clip within 3 % of VideoFusion's presets of these names. The size of the paper's VDM is not known.
     "base": {
@@ -56,7 +55,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
         "patch": 2,
         "attention": [1, 2, 3],
         "embedding": 1280,
-        **FRAME_CONDITION,
     },
 }
 LARGE_PRESET_FRAMES = 16

@@ -48,7 +48,6 @@ _PAPER = {
         "patch": 2,
         "attention": [1, 2, 3],
         "embedding": 2048,
-        **FRAME_CONDITION,
     },
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -86,7 +85,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "patch": 4,
             "attention": [1, 2],
             "embedding": 384,
-            **FRAME_CONDITION,
         },
     },
     **resolution_presets("base", _BASE),

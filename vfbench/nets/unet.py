@@ -137,7 +137,8 @@ class FrameCondition(nn.Module):
 
     def forward(self, cond: Tensor) -> Tensor:
         """Map conditioning vectors (B, width) to (B, T, width)."""
-        product: Tensor = self.of_condition(cond)[:, None] * self.of_frame(self.code)
+        code = self.code.expand(len(cond), -1, -1)  # for each clip, so that costs grow with the number of clips
+        product: Tensor = self.of_condition(cond)[:, None] * self.of_frame(code)
         return product
 
 
