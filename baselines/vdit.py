@@ -11,7 +11,6 @@ from typing import Any
 
 from vfbench.diffusion.frame_embedding import EmbeddingOption
 from vfbench.diffusion.model import ModelConfig, embedding_options
-from vfbench.diffusion.priors import Independent, NoisePrior
 from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import ParametrisationOption, ShiftedShareOption, TimeShiftOption
 from vfbench.diffusion.single_network import COMMON, OneNetwork, resolution_presets, with_options
@@ -66,11 +65,6 @@ class VDiT(OneNetwork):
         network = TransformerConfig(**config.options["network"])
         self._build_conditioning(network.embedding)
         self.network = Transformer(network, shape=config.shape)
-
-    @staticmethod
-    def make_noise_prior(config: ModelConfig) -> NoisePrior:
-        """Independent noise."""
-        return Independent()
 
 
 build = builder("vdit", VDiT)

@@ -10,7 +10,6 @@ from typing import Any
 
 from vfbench.diffusion.frame_embedding import EmbeddingOption
 from vfbench.diffusion.model import ModelConfig, embedding_options
-from vfbench.diffusion.priors import Independent, NoisePrior
 from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import ParametrisationOption, ShiftedShareOption, TimeShiftOption
 from vfbench.diffusion.single_network import COMMON, SIZES, OneUNet, resolution_presets, with_options
@@ -52,11 +51,6 @@ def create(
 
 class VDM(OneUNet):
     """One U-Net over all frames."""
-
-    @staticmethod
-    def make_noise_prior(config: ModelConfig) -> NoisePrior:
-        """Independent noise."""
-        return Independent()
 
 
 build = builder("vdm", VDM)

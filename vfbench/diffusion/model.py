@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vfbench.diffusion.frame_embedding import LEARNT, EmbeddingConfig, FrameEmbedding, keep_embedding
-from vfbench.diffusion.priors import Decomposed, NoisePrior, Normal, normal_per_batch
+from vfbench.diffusion.priors import Decomposed, Independent, NoisePrior, Normal, normal_per_batch
 from vfbench.diffusion.schedule import AUTO, Prediction, Schedule, natural_time_shift
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import ClipShape, Conditioning, Dataset
@@ -157,9 +157,9 @@ def _fits(options: Mapping[str, Any], shape: ClipShape) -> bool:
 class DiffusionModel(nn.Module, ABC):
     """A noise prior, networks and a loss.
 
-    A subclass creates its networks, calls `_build_conditioning`, and implements `make_noise_prior`, `networks`,
-    `predict` and `losses`. The option `embedding` adds the embedding of a frame to the conditioning, and `time_shift`
-    `auto` becomes the number that clips and noise prior call for.
+    A subclass creates its networks, calls `_build_conditioning`, and implements `networks`, `predict` and `losses`, and
+    `make_noise_prior` where noise is not independent. The option `embedding` adds the embedding of a frame to the
+    conditioning, and `time_shift` `auto` becomes the number that clips and noise prior call for.
     """
 
     noise_prior: NoisePrior
@@ -179,9 +179,9 @@ class DiffusionModel(nn.Module, ABC):
         self.frame_embedding: FrameEmbedding | None = None
 
     @staticmethod
-    @abstractmethod
     def make_noise_prior(config: ModelConfig) -> NoisePrior:
-        """The noise prior of a configuration; raises `UserError` for options that it does not take."""
+        """The noise prior of a configuration, by default independent noise; `UserError` for options out of range."""
+        return Independent()
 
     def _build_conditioning(self, width: int) -> None:
         """Create the modules that map conditioning to vectors of that width."""

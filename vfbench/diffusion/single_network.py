@@ -83,8 +83,8 @@ def with_options(config: ModelConfig, **options: Any) -> ModelConfig:
 class OneNetwork(DiffusionModel):
     """A model of one network; options `schedule`, and `parametrisation` (`eps` or `v`).
 
-    A subclass implements `make_noise_prior`, sets `network` and calls `_build_conditioning`. Raises `UserError` for an
-    unknown parametrisation.
+    A subclass sets `network`, calls `_build_conditioning`, and has its own `make_noise_prior` where noise is not
+    independent. Raises `UserError` for an unknown parametrisation.
     """
 
     network: nn.Module
