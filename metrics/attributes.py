@@ -7,7 +7,7 @@ from typing import Annotated
 
 from vfbench.errors import unknown
 from vfbench.interfaces import PairedMetric
-from vfbench.metrics._clip_mean import ClipMean
+from vfbench.metrics._clip_statistic import ClipStatistic
 
 SOURCE = "shapes_judge.attributes"  # default, unless the protocol names another source
 # Attributes in the order of the judge's columns, and the number of words that a caption may have for each. Shape and
@@ -28,7 +28,7 @@ def build(
     if attribute is not None and attribute not in WORDS:
         raise unknown("attribute", attribute, WORDS)
     chances = {name: 1 / count for name, count in WORDS.items()}
-    return ClipMean(
+    return ClipStatistic(
         name=attribute or "attributes",
         title=attribute or "attributes",
         output="attributes",

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vfbench.interfaces import PairedMetric
-from vfbench.metrics._clip_mean import ClipMean
+from vfbench.metrics._clip_statistic import ClipStatistic
 
 SOURCE = "frame_change.base_change"  # default, unless the protocol names another source
 
@@ -23,7 +23,7 @@ def build() -> PairedMetric:
     The base frame is VideoFusion's, the middle one, for any model: a model without a base frame serves for comparison.
     The extractor selects another frame: `--extractor 'frame_change=frame_change(base=0)'`.
     """
-    return ClipMean(
+    return ClipStatistic(
         name="base_flicker",
         title="base flicker",
         output="base_change",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vfbench.interfaces import PairedMetric
-from vfbench.metrics._clip_mean import mean_cosine
+from vfbench.metrics._clip_statistic import mean_cosine
 
 SOURCE = "clip.consistency"  # default, unless the protocol names another source
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vfbench.interfaces import PairedMetric
-from vfbench.metrics._clip_mean import ClipMean
+from vfbench.metrics._clip_statistic import ClipStatistic
 
 SOURCE = "frame_change.smoothness"  # default, unless the protocol names another source
 
@@ -14,4 +14,4 @@ def build() -> PairedMetric:
     Temporal flickering of VBench, arXiv 2311.17982, there of clips that should not move. A clip that does not move
     scores 1, so compare it with its floor, the score of real clips.
     """
-    return ClipMean(name="smoothness", title="smoothness", output="smoothness", lowest=0.0)
+    return ClipStatistic(name="smoothness", title="smoothness", output="smoothness", lowest=0.0)

@@ -182,7 +182,7 @@ def covariance(prior: NoisePrior, frames: int) -> Tensor:
 
 
 def motion_information(prior: NoisePrior, frames: int) -> float:
-    """How much more a noisy clip tells of motion than under independent noise of the same strength; 1 for one frame.
+    """Information of a noisy clip on motion, relative to independent noise of the same strength; 1 for one frame.
 
     Mean of s' C^-1 s / s' s over all signals s of a pixel that an object covers in some consecutive frames, not all; C
     is the covariance of the noise. Shared noise hides what stands still and shows what moves.

@@ -33,13 +33,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "tiny-image": {"channels": [32, 64, 80], "blocks": 1, "patch": 2, "attention": []},
     "small-image": {"channels": [128, 256, 384], "blocks": 2, "patch": 4, "attention": [], "embedding": 384},
     # `small-image` with attention over frames: VDM* in VideoFusion's table of efficiency.
-    "small-star": {
-        "channels": [128, 256, 384],
-        "blocks": 2,
-        "patch": 4,
-        "attention": [1, 2],
-        "embedding": 384,
-    },
+    "small-star": {"channels": [128, 256, 384], "blocks": 2, "patch": 4, "attention": [1, 2], "embedding": 384},
     # FLOPs per clip within 3 % of VideoFusion's presets of these names. The size of the paper's VDM is not known.
     "base": {
         "channels": [144, 288, 432, 432],
@@ -49,13 +43,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
         "embedding": 640,
         **FRAME_CONDITION,
     },
-    "paper": {
-        "channels": [320, 640, 960, 1024],
-        "blocks": 2,
-        "patch": 2,
-        "attention": [1, 2, 3],
-        "embedding": 1280,
-    },
+    "paper": {"channels": [320, 640, 960, 1024], "blocks": 2, "patch": 2, "attention": [1, 2, 3], "embedding": 1280},
 }
 LARGE_PRESET_FRAMES = 16
 

@@ -42,13 +42,7 @@ _BASE = {
 _PAPER = {
     **_COMMON,
     "base": {"channels": [544, 1088, 1632, 2176], "blocks": 3, "patch": 2, "attention": [], "embedding": 2048},
-    "residual": {
-        "channels": [280, 560, 840, 1120],
-        "blocks": 2,
-        "patch": 2,
-        "attention": [1, 2, 3],
-        "embedding": 2048,
-    },
+    "residual": {"channels": [280, 560, 840, 1120], "blocks": 2, "patch": 2, "attention": [1, 2, 3], "embedding": 2048},
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # 16x32x32 shapes; trained from scratch, so B learns at the full rate. Shipped: FVD 68 (results/records).
@@ -79,13 +73,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "small-quarter": {
         **_COMMON,
         "base": SIZES["small-image"],
-        "residual": {
-            "channels": [72, 144, 200],
-            "blocks": 1,
-            "patch": 4,
-            "attention": [1, 2],
-            "embedding": 384,
-        },
+        "residual": {"channels": [72, 144, 200], "blocks": 1, "patch": 4, "attention": [1, 2], "embedding": 384},
     },
     **resolution_presets("base", _BASE),
     **resolution_presets("paper", _PAPER),

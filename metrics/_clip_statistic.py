@@ -32,7 +32,7 @@ def mean(values: Float[np.ndarray, "n columns"]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipMean:
+class ClipStatistic:
     """A statistic of the extractor output `output` over clips, by default its mean; no real clips are needed.
 
     `output` has `columns` values per clip, from `lowest` to `highest`, and `column` selects one of them. A mean is
@@ -137,6 +137,6 @@ class ClipMean:
         return values if self.column is None else values[:, self.column, None]
 
 
-def mean_cosine(name: str, title: str, output: str) -> ClipMean:
+def mean_cosine(name: str, title: str, output: str) -> ClipStatistic:
     """Mean of one cosine per clip, the mean over its frames."""
-    return ClipMean(name=name, title=title, output=output, advice="divide by 100 or by the logit scale")
+    return ClipStatistic(name=name, title=title, output=output, advice="divide by 100 or by the logit scale")
