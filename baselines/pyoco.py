@@ -18,6 +18,7 @@ from vfbench.diffusion.schedule import ParametrisationOption, ShiftedShareOption
 from vfbench.diffusion.single_network import COMMON, SIZES, OneUNet, resolution_presets, with_options
 from vfbench.errors import unknown
 from vfbench.interfaces import Dataset
+from vfbench.nets.text_encoder import TextEncoderOption, TextLROption
 
 _NOISE_PRIORS: Mapping[str, type[Mixed] | type[Progressive]] = {"mixed": Mixed, "progressive": Progressive}
 # The alpha that the paper recommends for each noise prior.
@@ -45,15 +46,18 @@ def create(
     time_shift: TimeShiftOption = None,
     shifted_share: ShiftedShareOption = None,
     embedding: EmbeddingOption = None,
+    text_encoder: TextEncoderOption = None,
+    text_lr: TextLROption = None,
 ) -> PYoCo:
     """An untrained model for a dataset; None keeps the preset's value.
 
     `alpha`, at least 0, is how much noise the frames share. `parametrisation` is the target of the network, `eps` or
-    `v`; the loss is the unweighted mean squared error of that target. `embedding` adds
-    conditioning on the embedding of a frame, see `ModelConfig.with_embedding`. Raises `UserError` for an alpha out of
-    range and for an unknown name.
+    `v`; the loss is the unweighted mean squared error of that target. `embedding` adds conditioning on the embedding of
+    a frame, see `ModelConfig.with_embedding`; `text_encoder` and `text_lr` are those of
+    `ModelConfig.with_text_encoder`. Raises `UserError` for an alpha out of range and for an unknown name.
     """
     config = ModelConfig.from_preset("pyoco", preset, PRESETS, dataset).with_embedding(embedding)
+    config = config.with_text_encoder(text_encoder, text_lr)
     return PYoCo(
         with_options(
             config, alpha=alpha, parametrisation=parametrisation, time_shift=time_shift, shifted_share=shifted_share

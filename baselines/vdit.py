@@ -15,6 +15,7 @@ from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import ParametrisationOption, ShiftedShareOption, TimeShiftOption
 from vfbench.diffusion.single_network import COMMON, OneNetwork, resolution_presets, with_options
 from vfbench.interfaces import Dataset
+from vfbench.nets.text_encoder import TextEncoderOption, TextLROption
 from vfbench.nets.transformer import Transformer, TransformerConfig
 
 _SIZES: Mapping[str, Mapping[str, Any]] = {
@@ -44,14 +45,18 @@ def create(
     time_shift: TimeShiftOption = None,
     shifted_share: ShiftedShareOption = None,
     embedding: EmbeddingOption = None,
+    text_encoder: TextEncoderOption = None,
+    text_lr: TextLROption = None,
 ) -> VDiT:
     """An untrained model for a dataset; None keeps the preset's value.
 
     `parametrisation` is the target of the network, `eps` or `v`; the loss is its plain error. `embedding` adds
-    conditioning on the embedding of a frame, see `ModelConfig.with_embedding`. Raises `UserError` for an unknown
-    name, and `ValueError` where the patch size does not divide the clips.
+    conditioning on the embedding of a frame, see `ModelConfig.with_embedding`; `text_encoder` and `text_lr` are those
+    of `ModelConfig.with_text_encoder`. Raises `UserError` for an unknown name, and `ValueError` where the patch size
+    does not divide the clips.
     """
     config = ModelConfig.from_preset("vdit", preset, PRESETS, dataset).with_embedding(embedding)
+    config = config.with_text_encoder(text_encoder, text_lr)
     return VDiT(
         with_options(config, parametrisation=parametrisation, time_shift=time_shift, shifted_share=shifted_share)
     )

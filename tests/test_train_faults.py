@@ -203,7 +203,7 @@ def model_beyond_half() -> VDM:
     """A model with a weight above the range of float16, for a word that is in no caption."""
     model = tiny_vdm()
     with torch.no_grad():
-        model.condition.caption.word.weight[-1] = 7e4
+        dict(model.named_parameters())["condition.caption.word.weight"][-1] = 7e4
     return model
 
 

@@ -19,6 +19,7 @@ from vfbench.diffusion.schedule import AUTO, Prediction, Schedule, natural_time_
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import ClipShape, Conditioning, Dataset
 from vfbench.nets.embedding import CONDITIONINGS, ConditioningEmbedding
+from vfbench.nets.text_encoder import WORDS, PretrainedCaptionEncoder, TextEncoderConfig
 from vfbench.utils import checkpoint, files, tensor_files
 from vfbench.utils.files import file_sha256
 
@@ -85,6 +86,20 @@ class ModelConfig:
             return self
         options = {key: value for key, value in self.options.items() if key != "embedding"}
         return replace(self, options=options if name == "none" else {**options, "embedding": embedding_options(name)})
+
+    def with_text_encoder(self, name: str | None, lr: float | None) -> ModelConfig:
+        """A copy whose captions are read by a pretrained text encoder (`vfbench.nets.text_encoder`).
+
+        `name` is `words`, or the folder or hub id of the encoder; None keeps the preset's choice. `lr` is the learning
+        rate of the encoder relative to the model's, by default 0, frozen. Raises as `TextEncoderConfig.from_name`.
+        """
+        if name in (None, WORDS):
+            if lr is not None:
+                raise UserError(f"text_lr {lr} without a pretrained text encoder: give text_encoder too")
+            options = {key: value for key, value in self.options.items() if key != "text_encoder" or name is None}
+            return replace(self, options=options)
+        encoder = TextEncoderConfig.from_name(str(name), lr)
+        return replace(self, options={**self.options, "text_encoder": asdict(encoder)})
 
     @classmethod
     def read(cls, path: Path, model: str) -> ModelConfig:
@@ -186,7 +201,9 @@ class DiffusionModel(nn.Module, ABC):
     def _build_conditioning(self, width: int) -> None:
         """Create the modules that map conditioning to vectors of that width."""
         config = self.config
-        self.condition = ConditioningEmbedding(len(config.classes), config.words, width)
+        text_encoder = config.options.get("text_encoder")
+        text_encoder = None if text_encoder is None else TextEncoderConfig(**text_encoder)
+        self.condition = ConditioningEmbedding(len(config.classes), config.words, width, text_encoder)
         if "embedding" in config.options:
             self.frame_embedding = FrameEmbedding(EmbeddingConfig(**config.options["embedding"]), config.shape, width)
 
@@ -222,7 +239,15 @@ class DiffusionModel(nn.Module, ABC):
         """
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Parameter groups for the optimiser, each with its learning rate."""
+        """Parameter groups for the optimiser, each with its learning rate; a text encoder that learns has its own."""
+        groups, encoder = self._network_groups(lr), self.condition.caption
+        if not isinstance(encoder, PretrainedCaptionEncoder) or not (tuned := encoder.trained_parameters()):
+            return groups
+        others = [{**group, "params": [p for p in group["params"] if p not in set(tuned)]} for group in groups]
+        return [*others, {"params": [p for p in tuned if p.requires_grad], "lr": lr * encoder.config.lr}]
+
+    def _network_groups(self, lr: float) -> list[dict[str, Any]]:
+        """The parameter groups before a text encoder gets its own."""
         return [{"params": list(self.parameters()), "lr": lr}]
 
     def conditioning_vectors(

@@ -153,6 +153,7 @@ def _require_compatible(folder: Path, base_config: ModelConfig, config: ModelCon
         "schedule": (base_options["schedule"], options["schedule"]),
         "parametrisation": (base_options["parametrisation"], check_parametrisation(options["parametrisation"])),
         "embedding": (embedding, UNetConfig(**options["residual"]).embedding),
+        "text_encoder": (base_options.get("text_encoder"), options.get("text_encoder")),
     }
     for name, (theirs, ours) in pairs.items():
         if theirs != ours:

@@ -62,6 +62,7 @@ from vfbench.interfaces import Conditioning, Dataset
 from vfbench.models import _hub_base, _presets, _pretrained_base
 from vfbench.models._hub_base import HubBase, ImageParametrisation
 from vfbench.models._pretrained_base import BaseCheckpoint, BaseInit
+from vfbench.nets.text_encoder import TextEncoderOption, TextLROption
 from vfbench.nets.unet import UNet, UNetConfig
 
 PRESETS = _presets.PRESETS
@@ -108,13 +109,16 @@ def create(
     time_shift: TimeShiftOption = None,
     shifted_share: ShiftedShareOption = None,
     embedding: EmbeddingOption = None,
+    text_encoder: TextEncoderOption = None,
+    text_lr: TextLROption = None,
 ) -> VideoFusion | OneNetworkVideoFusion:
     """An untrained model for a dataset; None keeps the preset's value.
 
     `parametrisation`, `eps` or `v`, is that of R and of a U-Net B; a diffusers B keeps its own. `images`, at most the
     number of frames, is the number of single frames of each clip that B learns from besides the paper's loss; with
     `base_from` it defaults to 0. `embedding` is `none`, `learnt`, or the folder or hub id of a CLIP
-    (`vfbench.diffusion.frame_embedding`).
+    (`vfbench.diffusion.frame_embedding`). `text_encoder` is `words`, or the folder or hub id of a pretrained one, and
+    `text_lr` its relative learning rate (`vfbench.nets.text_encoder`).
 
     `base_from`, required by `finetune` and `frozen`, is the pretrained B. One choice is the folder of a vfbench
     checkpoint: a `vdm` or `pyoco` of one frame, or a `videofusion`, whose B, conditioning embedding and frame embedding
@@ -129,6 +133,7 @@ def create(
     training_options = {"base_lr": base_lr, "images": images, "schedule": schedule, "parametrisation": parametrisation}
     training_options |= {"base_update": base_update, "time_shift": time_shift, "shifted_share": shifted_share}
     config = ModelConfig.from_preset("videofusion", preset, PRESETS, dataset).with_embedding(embedding)
+    config = config.with_text_encoder(text_encoder, text_lr)
     _pretrained_base.require_consistent(config, base_init, base_from, base_lr, images)
     if base_from is None:
         return _model(with_options(config, **noise_options, **training_options))
@@ -227,7 +232,7 @@ class VideoFusion(DiffusionModel):
         frames: list[int] = torch.linspace(0, self.config.shape.frames - 1, self.images).long().tolist()
         return frames
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+    def _network_groups(self, lr: float) -> list[dict[str, Any]]:
         """Parameter groups: B at `base_lr` times the rate of R, small for a B pretrained on images (section 3.3).
 
         The conditioning embedding and the frame embedding learn at the rate of B where they were trained with it, else

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vfbench.errors import UserError
 from vfbench.interfaces import Conditioning
+from vfbench.nets.text_encoder import PretrainedCaptionEncoder, TextEncoderConfig
 
 CONDITIONINGS: tuple[Conditioning, ...] = ("none", "class", "text")
 MAX_WORDS = 24  # of a caption
@@ -54,6 +55,11 @@ class CaptionEncoder(nn.Module):
             rows.append([self.ids[w] for w in words] + [0] * (MAX_WORDS - len(words)))
         return torch.tensor(rows, device=self.place.device)
 
+    def encode(self, captions: Sequence[str]) -> Tensor:
+        """Vectors (B, width); raises `UserError` as `tokens`."""
+        vectors: Tensor = self(self.tokens(captions))
+        return vectors
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Map word ids (B, MAX_WORDS) to vectors (B, width)."""
         padding = tokens == 0
@@ -64,19 +70,26 @@ class CaptionEncoder(nn.Module):
 
 
 class ConditioningEmbedding(nn.Module):
-    """Embedding of class, caption or nothing, per clip, as a vector (B, width); nothing is a learnt null vector."""
+    """Embedding of class, caption or nothing, per clip, as a vector (B, width); nothing is a learnt null vector.
 
-    def __init__(self, classes: int, words: Sequence[str], width: int) -> None:
+    Captions are read by a `CaptionEncoder` of `words`, or by the pretrained `text_encoder`.
+    """
+
+    def __init__(
+        self, classes: int, words: Sequence[str], width: int, text_encoder: TextEncoderConfig | None = None
+    ) -> None:
         super().__init__()
         self.classes = classes
         self.label = nn.Embedding(max(classes, 1), width)
-        self.caption = CaptionEncoder(words, width)
+        self.caption: CaptionEncoder | PretrainedCaptionEncoder = (
+            PretrainedCaptionEncoder(text_encoder, width) if text_encoder else CaptionEncoder(words, width)
+        )
         self.null = nn.Parameter(torch.randn(width) * 0.02)
 
     def forward(self, labels: Sequence[int], captions: Sequence[str], conditioning: Sequence[Conditioning]) -> Tensor:
         """Vectors (B, width) of the label or caption that `conditioning` selects for each clip.
 
-        Raises `UserError` for an unknown class or word.
+        Raises `UserError` for an unknown class, and as the caption encoder.
         """
         device = self.null.device
         kinds = torch.tensor([CONDITIONINGS.index(kind) for kind in conditioning], device=device)[:, None]
@@ -84,7 +97,7 @@ class ConditioningEmbedding(nn.Module):
         vectors = torch.where(kinds == 1, self.label(label_ids), self.null)
         if "text" not in conditioning:  # unused captions may hold unknown words
             return vectors
-        return torch.where(kinds == 2, self.caption(self.caption.tokens(captions)), vectors)
+        return torch.where(kinds == 2, self.caption.encode(captions), vectors)
 
     def _label_ids(self, labels: Sequence[int], conditioning: Sequence[Conditioning]) -> list[int]:
         """The labels of clips conditioned on class; 0 for the others, whose label is unused and may be invalid."""

@@ -95,7 +95,7 @@ def load_initial_weights(model: DiffusionModel, source: Path | str) -> str:
 
 def _required_equal(saved: ModelConfig, current: ModelConfig) -> dict[str, tuple[Any, Any]]:
     """Saved and current value of each setting that must be equal for the saved weights to be usable."""
-    names = ("form", "schedule", "parametrisation", "embedding", "base_init", "base_sha256")
+    names = ("form", "schedule", "parametrisation", "embedding", "text_encoder", "base_init", "base_sha256")
     return {
         "frames": (saved.shape.frames, current.shape.frames),
         "classes": (saved.classes, current.classes),

@@ -152,9 +152,11 @@ def _parameters(path: Path) -> str:
 
 
 def _conditioning(config: ModelConfig) -> str:
+    pretrained = config.options.get("text_encoder")
+    reader = f", read by {pretrained['name']}" if pretrained else f" of {len(config.words)} known words"
     descriptions = {
         "class": f"one of {len(config.classes)} classes" if len(config.classes) > 1 else "",
-        "text": f"a caption of {len(config.words)} known words" if config.words else "",
+        "text": f"a caption{reader}" if config.words else "",
         "none": "nothing",
     }
     return ", or ".join(text for kind, text in descriptions.items() if text and kind in config.trained_conditioning)
@@ -219,7 +221,7 @@ def _file_rows(sha256: str) -> Iterator[tuple[str, str]]:
 def _limits(config: ModelConfig, options: TrainOptions, step: int) -> Iterator[str]:
     yield f"It generates clips of {config.shape} and was trained on no other size or length."
     yield f"It was trained on the train split of `{config.dataset}` and shares the content and bias of that data."
-    if config.words and "text" in config.trained_conditioning:
+    if config.words and "text" in config.trained_conditioning and "text_encoder" not in config.options:
         yield "Captions may use only the words listed in config.json; others are refused."
     if step < options.steps:
         yield f"Its training is not finished: {step:,} of {options.steps:,} steps."
@@ -232,6 +234,8 @@ def _third_party_sources(config: ModelConfig, options: TrainOptions) -> list[str
         sources.append(f"a pretrained base generator (SHA-256 of its tensors `{digest}`)")
     if digest := (config.options.get("embedding") or {}).get("sha256"):
         sources.append(f"the embeddings of a CLIP (SHA-256 of its weights `{digest}`)")
+    if encoder := config.options.get("text_encoder"):
+        sources.append(f"the text encoder {encoder['name']} (SHA-256 of its weights `{encoder['sha256']}`)")
     if config.model not in plugins.names("model"):
         sources.append(f"the code of `{config.model}`")
     if digest := options.init_from:
