@@ -50,25 +50,34 @@ def loss_inputs(model: VideoFusion) -> tuple[Tensor, Tensor, Tensor]:
     return x, noise, model.schedule.alpha_bar[TIMES].float().view(2, 1, 1, 1, 1)
 
 
-def paper_losses(model: VideoFusion, x: Tensor, eps: Tensor, a: Tensor, lam: Tensor, m: int) -> dict[str, Tensor]:
+def paper_losses(
+    model: VideoFusion, x: Tensor, eps: Tensor, a: Tensor, lam: Tensor, m: int, *, stop_gradient: bool
+) -> dict[str, Tensor]:
     """Both loss terms of section 3.3, for lambda (1, T, 1, 1, 1) and base frame `m`."""
     condition, others = embed(model), [i for i in range(4) if i != m]
     z = a.sqrt() * x + (1 - a).sqrt() * eps
     b = model.base(z[:, m, None], TIMES, condition)
-    detached = b.detach()
-    remainder = z - lam.sqrt() * (1 - a).sqrt() * detached
+    base = b.detach() if stop_gradient else b
+    remainder = z - lam.sqrt() * (1 - a).sqrt() * base
     picture = (remainder[:, m, None] / a.sqrt()).clamp(-1, 1)  # our addition: R sees the base image beside every frame
     r = model.residual(torch.cat([remainder, picture.expand_as(remainder)], dim=2), TIMES, condition)
-    error = eps - lam.sqrt() * detached - (1 - lam).sqrt() * r
+    error = eps - lam.sqrt() * base - (1 - lam).sqrt() * r
     return {"base": ((eps[:, m, None] - b) ** 2).mean(), "residual": (error[:, others] ** 2).mean()}
 
 
-@pytest.mark.parametrize("lam", [0.5, LAMBDAS], ids=["as in the paper", "of each frame"])
-def test_with_eps_and_no_images_the_loss_equals_the_paper(small_presets: None, lam: float | list[float]) -> None:
-    model = paper_model(lam=lam)
+@pytest.mark.parametrize(
+    ("lam", "stop_gradient"),
+    [(0.5, True), (LAMBDAS, True), (0.5, False)],
+    ids=["as in the paper", "lambda of each frame", "without stop-gradient"],
+)
+def test_with_eps_and_no_images_the_loss_equals_the_paper(
+    small_presets: None, lam: float | list[float], stop_gradient: bool
+) -> None:
+    model = paper_model(lam=lam, stop_gradient=stop_gradient)
     x, noise, a = loss_inputs(model)
     lambdas = torch.tensor(lam if isinstance(lam, list) else [lam, 1.0, lam, lam]).view(1, 4, 1, 1, 1)
-    losses, expected = model.losses(x, noise, TIMES, embed(model)), paper_losses(model, x, noise, a, lambdas, 1)
+    losses = model.losses(x, noise, TIMES, embed(model))
+    expected = paper_losses(model, x, noise, a, lambdas, 1, stop_gradient=stop_gradient)
     assert losses.keys() == expected.keys()
     for name, term in expected.items():
         assert torch.allclose(losses[name], term, rtol=1e-5), name

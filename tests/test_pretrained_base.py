@@ -233,6 +233,7 @@ def test_datasets_of_images_are_refused_naming_an_image_model() -> None:
         ("freeze", True, {}, "did you mean 'frozen'"),
         ("finetune", True, {"preset": "tiny-one"}, "preset tiny-one has one network"),
         ("frozen", True, {"images": 2}, "images 2: a frozen base generator does not learn"),
+        ("frozen", True, {"stop_gradient": False}, "stop_gradient False: a frozen base generator"),
         ("finetune", True, {"parametrisation": "epz"}, "no parametrisation called 'epz': did you mean 'eps'"),
     ],
 )

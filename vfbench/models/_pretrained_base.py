@@ -59,16 +59,21 @@ class PretrainedBase(NamedTuple):
 
 
 def require_consistent(
-    config: ModelConfig, init: BaseInit, source: Path | str | None, rate: float | None, images: int | None
+    config: ModelConfig,
+    init: BaseInit,
+    source: Path | str | None,
+    rate: float | None,
+    images: int | None,
+    stop_gradient: bool | None,
 ) -> None:
     """Raise `UserError` where the options of the base generator contradict each other."""
     if init not in get_args(BaseInit):
         raise unknown("base init", init, get_args(BaseInit))
-    has_base_options = init != "scratch" or any(option is not None for option in (source, rate, images))
+    has_base_options = init != "scratch" or any(option is not None for option in (source, rate, images, stop_gradient))
     if config.options.get("form") == "one" and has_base_options:
         raise UserError(
             f"preset {config.preset} has one network and no base generator: choose a preset with two, or leave out "
-            "base_init, base_from, base_lr and images"
+            "base_init, base_from, base_lr, images and stop_gradient"
         )
     if init == "scratch" and source is not None:
         raise UserError(f"base init 'scratch' does not read {source}: choose finetune or frozen, or leave it out")
@@ -80,6 +85,8 @@ def require_consistent(
         raise UserError(f"base_lr {rate}: choose a finite number above 0")
     if images is not None and not 0 <= images <= config.shape.frames:
         raise UserError(f"images {images}: choose 0 (the paper's loss) to {config.shape.frames} (all frames of a clip)")
+    if stop_gradient is False and init == "frozen":
+        raise UserError("stop_gradient False: a frozen base generator does not learn, leave the option out")
     if images and init == "frozen":
         raise UserError(f"images {images}: a frozen base generator does not learn, leave the option out")
 

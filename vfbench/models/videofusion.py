@@ -21,6 +21,8 @@ Options of a model besides its sizes:
 
 - `lam`, `lam_schedule`, `base_frame`: see `vfbench.diffusion.priors.Decomposed`.
 - `parametrisation`, `images`: see above.
+- `stop_gradient`: true, as in the paper, where B learns from its own terms alone; false where the error of R trains B
+  as well.
 - `base_init`, the origin of B: `scratch`, `finetune` (pretrained, learns at `base_lr` times the rate of R) or `frozen`
   (pretrained, does not learn).
 - `new_condition`, `new_embedding`: true where a pretrained B came without the conditioning embedding, or the frame
@@ -74,6 +76,7 @@ _DEFAULTS = {
     "lam_schedule": "constant",
     "base_frame": "middle",
     "base_update": "paper",
+    "stop_gradient": True,
     "base_init": "scratch",
     "new_condition": False,
     "new_embedding": True,
@@ -104,6 +107,9 @@ def create(
     base_update: Annotated[
         str | None, BASE_UPDATES, "Network that moves the base frame when sampling: B (paper), or R (joint)."
     ] = None,
+    stop_gradient: Annotated[
+        bool | None, "Whether B learns from its own error alone, as in the paper, or also from R's."
+    ] = None,
     schedule: Annotated[str | None, BETAS, "Noise schedule."] = None,
     parametrisation: ParametrisationOption = None,
     time_shift: TimeShiftOption = None,
@@ -131,10 +137,11 @@ def create(
     """
     noise_options = {"lam": lam, "lam_schedule": lam_schedule, "base_frame": base_frame}
     training_options = {"base_lr": base_lr, "images": images, "schedule": schedule, "parametrisation": parametrisation}
-    training_options |= {"base_update": base_update, "time_shift": time_shift, "shifted_share": shifted_share}
+    training_options |= {"base_update": base_update, "stop_gradient": stop_gradient}
+    training_options |= {"time_shift": time_shift, "shifted_share": shifted_share}
     config = ModelConfig.from_preset("videofusion", preset, PRESETS, dataset).with_embedding(embedding)
     config = config.with_text_encoder(text_encoder, text_lr)
-    _pretrained_base.require_consistent(config, base_init, base_from, base_lr, images)
+    _pretrained_base.require_consistent(config, base_init, base_from, base_lr, images, stop_gradient)
     if base_from is None:
         return _model(with_options(config, **noise_options, **training_options))
     config = with_options(config, **_PRETRAINED_DEFAULTS)
@@ -192,6 +199,7 @@ class VideoFusion(DiffusionModel):
         if options["base_update"] not in BASE_UPDATES:
             raise unknown("base update", options["base_update"], BASE_UPDATES)
         self.joint = options["base_update"] == "joint"
+        self.stop_gradient: bool = options["stop_gradient"]
         residual = UNetConfig(**options["residual"])
         self._build_conditioning(residual.embedding)
         self.base: UNet | HubBase = _base(options["base"], residual.embedding, self.schedule)
@@ -313,7 +321,7 @@ class VideoFusion(DiffusionModel):
         return z - base_weight * (1 - alpha_bar).sqrt() * base
 
     def losses(self, x: Tensor, noise: Tensor, t: Tensor, cond: Tensor, *image_conds: Tensor) -> dict[str, Tensor]:
-        """The two terms of the joint loss, and the `images` term; b is detached in R's term, which does not train B.
+        """The two terms of the joint loss, and the `images` term; with `stop_gradient`, R's term does not train B.
 
         `image_conds` are the conditioning vectors of the single images; by default those of their clips.
         """
@@ -328,9 +336,10 @@ class VideoFusion(DiffusionModel):
             terms["base"] = _weighted_error(base_error, alpha_bar, self.base_parametrisation)
             if self.images:
                 terms["images"] = self._image_loss(z, noise, t, cond, image_conds)
-        detached = Prediction(*(part.detach() for part in base_prediction))  # used twice: in R's input and its target
-        residual_prediction, _ = self.denoise_residual(z, t, cond, detached)
-        error = noise - self._combined_noise(detached.eps, residual_prediction.eps)
+        if self.stop_gradient:  # b is used twice, in R's input and in its target
+            base_prediction = Prediction(*(part.detach() for part in base_prediction))
+        residual_prediction, _ = self.denoise_residual(z, t, cond, base_prediction)
+        error = noise - self._combined_noise(base_prediction.eps, residual_prediction.eps)
         if not self.joint:  # R does not predict the base frame
             error = torch.cat([error[:, :m], error[:, m + 1 :]], dim=1)
         return {**terms, "residual": _weighted_error(error, alpha_bar, self.parametrisation)}
