@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vfbench.errors import UserError
 from vfbench.interfaces import Conditioning
+from vfbench.nets.attention import MAX_ROWS
 from vfbench.nets.embedding import MAX_WORDS, CaptionEncoder, ConditioningEmbedding, sinusoidal
 from vfbench.nets.unet import Attention, FrameConvolution, Layer, ResidualBlock, UNet, UNetConfig
 
@@ -148,7 +149,9 @@ def test_the_output_depends_on_time_condition_and_frame_index() -> None:
     assert not torch.isclose(run(network, x, condition=randn(2, 16)), out).all()
 
 
-def test_attention_equals_the_formula() -> None:
+@pytest.mark.parametrize("rows", [MAX_ROWS, 2], ids=["in one", "in parts"])
+def test_attention_equals_the_formula(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr("vfbench.nets.attention.MAX_ROWS", rows)
     layer = Attention(64)
     perturb(layer)
     assert layer.heads == 2

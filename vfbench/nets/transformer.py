@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vfbench.interfaces import ClipShape
+from vfbench.nets.attention import attention
 from vfbench.nets.embedding import sinusoidal
 from vfbench.nets.recompute import Recomputing
 
@@ -106,7 +107,7 @@ class Block(nn.Module):
         batch, groups, length, width = x.shape
         qkv = self.qkv(x).view(batch * groups, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        attended = attention(q, k, v).transpose(1, 2)
         out: Tensor = self.out(attended.reshape(batch, groups, length, width))
         return out
 

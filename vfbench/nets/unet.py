@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vfbench.nets.attention import attention
 from vfbench.nets.embedding import sinusoidal
 from vfbench.nets.recompute import Recomputing
 
@@ -233,6 +234,6 @@ class Attention(nn.Module):
         n, length, channels = x.shape
         qkv = self.qkv(self.norm(x)).view(n, length, 3, self.heads, channels // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = attention(q, k, v)
         out: Tensor = x + self.out(attended.transpose(1, 2).flatten(2))
         return out
