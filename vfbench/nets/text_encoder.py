@@ -31,6 +31,7 @@ WORDS = "words"  # the value of the option for `vfbench.nets.embedding.CaptionEn
 CACHED_CAPTIONS = 1 << 16
 _FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 _CLIP_TYPES = ("clip", "clip_text_model")
+_FROM_FILES: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}  # no code of the encoder runs
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _read_config(folder: Path) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, **_FROM_FILES)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise MissingData(f"{folder / 'config.json'} does not describe a text encoder ({error})") from error
 
@@ -182,7 +183,7 @@ def _load_network(folder: Path) -> Any:
 
     clip = _read_config(folder).model_type in _CLIP_TYPES
     kind: Any = transformers.CLIPTextModel if clip else transformers.AutoModelForTextEncoding
-    loading: Mapping[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
+    loading: Mapping[str, Any] = {"dtype": torch.float32, "use_safetensors": True, **_FROM_FILES}
     try:
         with memory.require_memory(str(folder)), _quiet():
             network, info = kind.from_pretrained(folder, output_loading_info=True, **loading)
@@ -214,7 +215,7 @@ def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_FROM_FILES)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise MissingData(f"{folder} holds no tokenizer that can be read ({error})") from error
     if tokenizer.pad_token is None:
