@@ -108,6 +108,18 @@ class FrechetMetric:
         notes = *at_infinity, *self._warnings(a, real, labels), *paired_sample_notes(a, b, real, *labels)
         return comparison(difference.value, difference.error, *notes)
 
+    def real_influence(
+        self,
+        fake: Float[np.ndarray, "n _"],
+        real: Float[np.ndarray, "m _"],
+        *,
+        groups: Groups | None = None,
+        seed: int = 0,
+    ) -> Float[np.ndarray, " reals"]:
+        """Influence of each source of real clips, (H,), on the score; see `SharedRealClips`."""
+        fake, real = validate_pair(fake, real, self.title)
+        return self._influence(fake, real, cluster_labels(groups, len(fake), len(real), self.title)).real
+
     def _distance(self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"]) -> float:
         return frechet_distance(fake, real, ddof=self.ddof)
 

@@ -175,9 +175,9 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def without_timings(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Result without its timings and its run folder."""
+    """Result without its timings, the signature that depends on them, and its run folder."""
     cost = {key: value for key, value in result["cost"].items() if key not in TIMINGS}
-    return {**{key: value for key, value in result.items() if key != "run_dir"}, "cost": cost}
+    return {**{key: value for key, value in result.items() if key not in ("run_dir", "signature")}, "cost": cost}
 
 
 def file_contents(folder: Path) -> dict[str, bytes]:

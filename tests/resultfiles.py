@@ -46,7 +46,7 @@ def record(
 
 
 def build(records: Sequence[Record], *, allow_mixed: bool = False) -> Table:
-    return table.build([Result.model_validate(each) for each in records], allow_mixed=allow_mixed)
+    return table.build([Result.model_validate(each).signed() for each in records], allow_mixed=allow_mixed)
 
 
 def inception(value: float) -> Record:

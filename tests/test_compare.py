@@ -1,8 +1,9 @@
-"""Tests of `vfbench.report.compare`: paired comparisons of two runs, and runs that cannot be paired."""
+"""Tests of `vfbench.report.compare` and of the gate between run folders: paired and unpaired tests, and their cache."""
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from vfbench.interfaces import Better, Comparison
 from vfbench.pipeline.job import run
 from vfbench.pipeline.options import RunOptions
 from vfbench.pipeline.plan import plan
-from vfbench.report.compare import PairedResult, compare
+from vfbench.report import feature_tests
+from vfbench.report.compare import ComparisonResult, compare
 from vfbench.scoring.job import score
 from vfbench.scoring.options import ScoreOptions
 from vfbench.scoring.plan import plan as plan_score
@@ -97,8 +99,8 @@ DIRECTIONS: tuple[Better, ...] = ("higher", "lower")
 
 def test_a_higher_score_wins_where_higher_is_better() -> None:
     comparison = Comparison(0.5, 0.4, 0.6, 0.001)
-    assert [PairedResult("x", better, comparison).winner for better in DIRECTIONS] == ["A", "B"]
-    text = str(PairedResult("x", "higher", comparison))
+    assert [ComparisonResult("x", better, comparison).winner for better in DIRECTIONS] == ["A", "B"]
+    text = str(ComparisonResult("x", "higher", comparison))
     assert text == "x: A - B = 0.50 [0.40, 0.60], p = 0.001: A is better"
 
 
@@ -121,13 +123,12 @@ def test_runs_that_are_not_comparable_are_marked(runs: Path, tmp_path: Path, vfb
 @pytest.mark.parametrize(
     ("other", "metrics", "message"),
     [
-        ("other-seed", [], "seeds, 0 and 1.*--seed"),
         ("other-protocol", [], "protocols.*n_real 128 vs 64"),
         ("fvd-alone", [], "different protocols"),
         ("mild", ["fdv"], "'fdv'.*'fvd'"),
     ],
 )
-def test_runs_that_cannot_be_paired_are_refused(runs: Path, other: str, metrics: list[str], message: str) -> None:
+def test_runs_that_cannot_be_compared_are_refused(runs: Path, other: str, metrics: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         compare(runs / "noise", runs / other, metrics)
 
@@ -148,18 +149,93 @@ def test_scored_clips_are_paired_by_their_prompts(tmp_path: Path) -> None:
                 real="shapes", fake=tmp_path / name, metrics=["fvd"], prompts=prompts, num_real=64, device="cpu"
             )
             score(plan_score(replace(options, output=tmp_path / f"{name}-{bool(prompts)}")))
-    (result,) = compare(tmp_path / "clean-True", tmp_path / "noisy-True")
-    assert result.winner == "A"
-    with pytest.raises(UserError, match="--prompts"):
-        compare(tmp_path / "clean-False", tmp_path / "noisy-False")
+    for captioned, reason in ((True, ""), (False, "--prompts")):
+        (result,) = compare(tmp_path / f"clean-{captioned}", tmp_path / f"noisy-{captioned}")
+        assert result.winner == "A"
+        assert reason in result.unpaired_because
+        assert bool(result.unpaired_because) is bool(reason)
 
 
-def test_a_metric_without_paired_comparison_is_skipped_or_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_without_a_paired_test_is_compared_by_its_intervals(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load = plugins.load
     monkeypatch.setattr(plugins, "load", lambda kind, spec: object() if "precision" in spec else load(kind, spec))
-    assert [result.title for result in compare(runs / "fvd-alone", runs / "fvd-alone")] == ["FVD"]
-    with pytest.raises(UserError, match="precision"):
-        compare(runs / "fvd-alone", runs / "fvd-alone", ["precision"])
+    copy = shutil.copytree(runs / "fvd-alone", tmp_path / "copy")
+    results = compare(copy, copy)
+    assert [(each.title, bool(each.unpaired_because)) for each in results] == [("FVD", False), ("Precision", True)]
+    assert "no paired test" in results[1].unpaired_because
+
+
+@pytest.mark.parametrize("other", ["other-seed", "results alone"])
+def test_results_without_common_requests_or_features_are_compared_unpaired(
+    other: str, runs: Path, tmp_path: Path, vfbench: Command
+) -> None:
+    b = runs / other
+    if other == "results alone":
+        b = Path(shutil.copy(runs / "strong" / "results.json", tmp_path / "baseline.json"))
+    for a, winner in (("mild", {"A"}), ("noise", {""} if other == "other-seed" else {"B"})):
+        results = compare(runs / a, b, ["fvd", "is"])
+        assert {each.winner for each in results} == winner
+        assert all("unpaired" in str(each) for each in results)
+    scores = [json.loads(file.read_text())["scores"]["fvd"] for file in (runs / "noise" / "results.json", _file(b))]
+    arms = math.hypot(scores[0]["value"] - scores[0]["low"], scores[1]["high"] - scores[1]["value"])
+    half = scores[0]["value"] - scores[1]["value"] - results[0].comparison.low
+    assert half == pytest.approx(arms) if other == "results alone" else 0 < half < 0.9 * arms  # real clips cancel
+    out = vfbench("compare", runs / "noise", b, "--metrics", "fvd", "--power").out.splitlines()
+    assert ("--seed" if other == "other-seed" else "scored.safetensors") in out[1]
+    assert "smallest detectable" in out[2]
+    printed = json.loads(vfbench("compare", runs / "noise", b, "--metrics", "fvd", "--json").out)[0]
+    assert printed["smallest_detectable"] == pytest.approx(results[0].smallest_detectable)
+    assert printed["unpaired_because"]
+
+
+def _file(path: Path) -> Path:
+    return path / "results.json" if path.is_dir() else path
+
+
+def test_a_score_without_an_interval_is_left_out_or_refused(runs: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(runs / "other-seed", tmp_path / "copy")
+    result = json.loads((copy / "results.json").read_text())
+    result["scores"]["fvd"].update(low=None, high=None)
+    (copy / "results.json").write_text(json.dumps(result))
+    assert "FVD" not in [each.title for each in compare(runs / "noise", copy)]
+    with pytest.raises(UserError, match="fvd has no interval"):
+        compare(runs / "noise", copy, ["fvd"])
+
+
+def test_the_gate_pairs_run_folders_and_says_so(runs: Path, vfbench: Command) -> None:
+    (test,) = compare(runs / "strong", runs / "mild", ["fvd"])
+    arguments = ("gate", runs / "strong", "--baseline", runs / "mild" / "results.json", "--rule", "fvd:+5%")
+    failed = vfbench(*arguments, "--json")
+    assert failed.code == 3
+    outcome = json.loads(failed.out)[0]
+    assert (outcome["test"], outcome["unpaired_because"]) == ("paired", "")
+    interval = [outcome[key] for key in ("difference", "low", "high")]
+    assert interval == [test.comparison.difference, test.comparison.low, test.comparison.high]
+    assert outcome["detectable"] == pytest.approx(0.05 * outcome["baseline"] + test.smallest_detectable)
+    assert "paired: FAIL" in vfbench(*arguments).out
+    unpaired = vfbench("gate", runs / "noise", "--baseline", runs / "other-seed", "--rule", "fvd:+0%")
+    assert (unpaired.code, "unpaired: pass" in unpaired.out, "--seed" in unpaired.out) == (0, True, True)
+
+
+def test_a_test_is_kept_until_features_change(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = (Path(shutil.copytree(runs / name, tmp_path / name)) for name in ("mild", "strong"))
+    (first,) = compare(a, b, ["fvd"])
+    monkeypatch.setattr(feature_tests, "_test", lambda *_: pytest.fail("the test was made again"))
+    assert compare(a, b, ["fvd"]) == [first]
+    (a / "comparisons.json").unlink()  # the other run keeps it, too
+    (mirrored,) = compare(b, a, ["fvd"])
+    assert (mirrored.comparison.low, mirrored.winner) == (-first.comparison.high, "B")
+    tensors, metadata = read_tensors(b / "scored.safetensors")
+    tensors["fake.shapes_judge.features"][0] += 1
+    write_tensors(b / "scored.safetensors", tensors, **metadata)
+    with pytest.raises(pytest.fail.Exception):
+        compare(b, a, ["fvd"])
+
+
+def test_a_run_and_its_file_are_one(runs: Path) -> None:
+    assert not any(each.winner for each in compare(runs / "mild", runs / "mild" / "results.json"))
 
 
 def test_unreadable_features_are_refused(runs: Path, tmp_path: Path) -> None:
@@ -178,10 +254,11 @@ def test_missing_features_name_the_metric(runs: Path, tmp_path: Path) -> None:
         compare(copy, runs / "strong", ["is"])
 
 
-def test_other_real_clips_are_refused(runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["strong", "other-seed"])
+def test_other_real_clips_are_refused(other: str, runs: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(runs / "mild", tmp_path / "copy")
     tensors, metadata = read_tensors(copy / "scored.safetensors")
     tensors["real.0.shapes_judge.logits"] += 1
     write_tensors(copy / "scored.safetensors", tensors, **metadata)
     with pytest.raises(MissingData, match=r"different real clips \(real\.0\.shapes_judge\.logits\)"):
-        compare(copy, runs / "strong")
+        compare(copy, runs / other)

@@ -29,7 +29,7 @@ from vfbench.pipeline.eval_setup import CLIPS
 from vfbench.pipeline.options import RunOptions
 from vfbench.plugins import Kind
 from vfbench.protocol import presets
-from vfbench.report.compare import PairedResult
+from vfbench.report.compare import ComparisonResult
 from vfbench.scoring.options import ScoreOptions
 from vfbench.training.options import TrainJob
 
@@ -242,7 +242,7 @@ def test_every_snippet_runs(name: str, workplace: Path, monkeypatch: pytest.Monk
         return lambda **given: options(**given) and result
 
     (record,) = vfbench.load_results("runs/videofusion")
-    pair = PairedResult("FVD", "lower", Comparison(1.0, -1.0, 3.0, 0.5))
+    pair = ComparisonResult("FVD", "lower", Comparison(1.0, -1.0, 3.0, 0.5))
     for function, options, result in (
         ("run", RunOptions, record),
         ("score", ScoreOptions, record),

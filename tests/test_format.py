@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import pytest
 from resultfiles import OTHER, Record, best, build, inception, record, score
 
+from vfbench.interfaces import Comparison
+from vfbench.report import comparison_cache
 from vfbench.report.format import rounded
 
 
@@ -35,8 +36,10 @@ def test_only_a_difference_beyond_chance_is_bold(
 ) -> None:
     runs = [record(name, fvd, run=name) for name, fvd in zip("abc", values, strict=False)]
     runs[0]["run_dir"] = str(tmp_path)
-    content = "{" if p_value is None else json.dumps({"b": {"fvd": p_value}})  # a damaged file is no test
-    (tmp_path / "comparisons.json").write_text(content)
+    if p_value is None:
+        (tmp_path / "comparisons.json").write_text("{")  # a damaged file is no test
+    else:
+        comparison_cache.write(tmp_path, "b", {"fvd": Comparison(-1.0, -2.0, 0.0, p_value)}, "key")
     assert [name[:1] if name[:1] in "bc" else "a" for name in best(build([*runs, record("real", 41.3)]))] == bold
 
 

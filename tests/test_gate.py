@@ -1,9 +1,10 @@
-"""Tests of `vfbench.report.gate`: rules, allowed changes, 95 % intervals, missing scores and refused rules."""
+"""Tests of `vfbench.report.gate`: rules, intervals, missing scores, and what is refused. Paired: test_compare.py."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +13,12 @@ from resultfiles import Record
 from vfbench.errors import GateFailed, UserError
 from vfbench.report import gate as gates
 from vfbench.report.gate import GateResult, parse, require
-from vfbench.report.results import NOT_COMPARABLE, Result
+from vfbench.report.results import NOT_COMPARABLE, Result, load
 
 PROTOCOL: Record = {"id": "3f2a9c01be77", "name": "shapes", "comparable": True, "frames": 16}
 
 
-def score(value: Any, half: float = 0.1, better: str = "lower") -> Record:
+def score(value: Any, half: float = 0.01, better: str = "lower") -> Record:
     low, high = (math.nan, math.nan) if value is None else (value - half, value + half)
     counts = {"floor": 0.0, "n_real": 8, "n_fake": 8}
     return {"value": value, "low": low, "high": high, **counts, "title": "T", "better": better}
@@ -34,7 +35,7 @@ def gate(new: Record, old: Record, rules: Sequence[str]) -> list[GateResult]:
     return gates.gate(Result.model_validate(new), Result.model_validate(old), rules)
 
 
-def fvd(value: Any, half: float = 0.1) -> Record:
+def fvd(value: Any, half: float = 0.01) -> Record:
     return result(fvd=score(value, half))
 
 
@@ -69,27 +70,36 @@ def test_a_metric_where_higher_is_better_may_fall_by_the_rule(value: float, pass
 
 def test_exactly_the_allowed_change_passes() -> None:
     assert 0.33 - 0.3 > 0.03  # floating-point error
-    assert passes(fvd(0.33, 0.001), fvd(0.3, 0.001), "fvd:+0.03", "fvd:+10%") == [True, True]
+    assert passes(fvd(0.33, 0.0), fvd(0.3, 0.0), "fvd:+0.03", "fvd:+10%", "fvd:+9%") == [True, True, False]
 
 
 @pytest.mark.parametrize(
-    ("new_half", "old_half", "passed"), [(1.0, 1.0, False), (30.0, 1.0, True), (1.0, 30.0, True), (12.0, 12.0, False)]
+    ("new_half", "old_half", "failed"),
+    [(1.0, 1.0, [0, 5, 10]), (9.0, 9.0, [0, 5]), (12.0, 9.0, [0]), (12.0, 12.0, [0]), (30.0, 1.0, []), (1.0, 30.0, [])],
 )
-def test_the_gate_fails_only_outside_both_intervals(new_half: float, old_half: float, passed: bool) -> None:
-    outcome = gate(fvd(120.0, new_half), fvd(100.0, old_half), ["fvd:+5%"])[0]
-    assert outcome.passed is passed
-    assert ("95 % intervals" in str(outcome)) is passed
+def test_the_gate_fails_where_the_interval_of_the_change_lies_beyond_the_rule(
+    new_half: float, old_half: float, failed: list[int]
+) -> None:
+    rules = {percent: f"fvd:+{percent}%" for percent in (0, 5, 10)}
+    outcomes = dict(zip(rules, gate(fvd(120.0, new_half), fvd(100.0, old_half), [*rules.values()]), strict=True))
+    assert [percent for percent, outcome in outcomes.items() if not outcome.passed] == failed
+    half = math.hypot(new_half, old_half)
+    for percent, outcome in outcomes.items():
+        assert (outcome.low, outcome.high, outcome.allowed) == pytest.approx((20 - half, 20 + half, percent))
+        assert outcome.detectable == pytest.approx(percent + 2.8016 / 1.95996 * half, rel=1e-4)
+        assert outcome.test == "unpaired"
 
 
 def test_a_nan_interval_does_not_excuse_a_change() -> None:
-    assert passes(fvd(120.0, math.nan), fvd(100.0, math.nan), "fvd:+5%") == [False]
+    assert passes(fvd(120.0, math.nan), fvd(100.0, math.nan), "fvd:+5%", "fvd:+30%") == [False, True]
+    assert gate(fvd(120.0, math.nan), fvd(100.0), ["fvd:+5%"])[0].test == "none"
 
 
 def test_percentages_of_negative_and_zero_baselines() -> None:
     assert passes(fvd(-1.0), fvd(-2.0), "fvd:+5%") == [False]
     assert passes(fvd(-1.95, 0.001), fvd(-2.0, 0.001), "fvd:+5%") == [True]
     assert passes(fvd(-3.0), fvd(-2.0), "fvd:+5%") == [True]
-    assert str(gate(fvd(1.0), fvd(0.0), ["fvd:+5%"])[0]).endswith("worse by 1.00, allowed 0: FAIL")
+    assert ": FAIL" in str(gate(fvd(1.0), fvd(0.0), ["fvd:+5%"])[0])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None])
@@ -117,14 +127,35 @@ def test_rules_may_be_repeated_or_separated_by_commas() -> None:
 @pytest.mark.parametrize(
     ("new", "rule", "line"),
     [
-        (52.0, "fvd:+5%", "fvd 41.3 -> 52.0: worse by 25.9 %, allowed 5 %: FAIL"),
-        (40.0, "fvd:+5%", "fvd 41.3 -> 40.0: better by 3.1 %, allowed 5 %: pass"),
-        (41.3, "fvd:+0.5", "fvd 41.3 -> 41.3: unchanged, allowed 0.5: pass"),
-        (52.0, "fvd:+0.5", "fvd 41.3 -> 52.0: worse by 10.7, allowed 0.5: FAIL"),
+        (52.0, "fvd:+5%", "+25.9 % [+18.7, +33.1], allowed +5 %, detectable +15.3 %, unpaired: FAIL"),
+        (40.0, "fvd:+5%", "-3.1 % [-10.3, +4.0], allowed +5 %, detectable +15.3 %, unpaired: pass"),
+        (41.3, "fvd:+0.5", "+0.0 [-3.0, +3.0], allowed +0.5, detectable +4.7, unpaired: pass"),
+        (52.0, "fvd:+0.5", "+10.7 [+7.7, +13.7], allowed +0.5, detectable +4.7, unpaired: FAIL"),
     ],
 )
 def test_a_gate_result_prints_as_one_line(new: float, rule: str, line: str) -> None:
-    assert str(gate(fvd(new, 2.1), fvd(41.3, 2.1), [rule])[0]) == line
+    assert str(gate(fvd(new, 2.1), fvd(41.3, 2.1), [rule])[0]) == f"fvd 41.3 -> {new}: {line}"
+
+
+def test_a_fall_is_shown_with_its_sign_where_higher_is_better() -> None:
+    old, new = (result(**{"is": score(value, 0.3, "higher")}) for value in (10.0, 9.0))
+    line = "is 10.00 -> 9.00: -10.0 % [-14.2, -5.8], allowed -3 %, detectable -9.1 %, unpaired: FAIL"
+    assert str(gate(new, old, ["is:-3%"])[0]) == line
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_an_edited_result_is_refused_by_its_file(side: int, tmp_path: Path) -> None:
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        Result.model_validate(fvd(100.0)).write(tmp_path / name / "results.json")
+    new, old = load([tmp_path / "new", tmp_path / "old"])
+    assert gates.gate(new, old, ["fvd:+5%"])[0].passed
+    file = tmp_path / ("new", "old")[side] / "results.json"
+    file.write_text(file.read_text().replace('"value": 100.0', '"value": 90.0'))
+    new, old = load([tmp_path / "new", tmp_path / "old"])
+    with pytest.raises(UserError, match=f"{file} was edited") as caught:
+        gates.gate(new, old, ["fvd:+5%"])
+    assert caught.value.exit_code == 2
 
 
 def test_results_of_smoke_runs_are_marked() -> None:

@@ -10,8 +10,10 @@ import pytest
 from samples import gaussian
 
 from vfbench.errors import UserError
-from vfbench.interfaces import Groups, Metric, PairedMetric
+from vfbench.interfaces import Groups, Metric, PairedMetric, SharedRealClips
 from vfbench.metrics import clipsim, coverage, density, fvd, inception_score, kvd, precision, recall
+from vfbench.report import difference
+from vfbench.report.results import ScoreRecord
 
 IDS = ["fvd", "kvd", "biased kvd", "precision", "recall", "density", "coverage", "is", "is in splits", "clipsim"]
 DISTANCES = [fvd.build(), kvd.build(), kvd.build(degree=2, coef0=0.0, estimator="biased")]
@@ -266,3 +268,19 @@ def test_unusual_samples_of_a_comparison_get_a_note(metric: PairedMetric) -> Non
     assert "60 generated clips are 15 independent" in comparison.note
     assert "rests on 15 independent generated clips" in comparison.note
     assert "of B" not in comparison.note
+
+
+def test_what_varies_with_common_real_clips_cancels_in_an_unpaired_test() -> None:
+    """Rows that are paired by chance share nothing: the paired test then is an unpaired one, made in another way."""
+    metric = fvd.build()
+    assert isinstance(metric, SharedRealClips)
+    a, b, real = (gaussian(256, 8, seed=seed, scale=scale) for seed, scale in ((1, 0.8), (2, 0.8), (3, 1.0)))
+    groups = Groups(np.arange(256), np.arange(256) // 2)
+    influences = [metric.real_influence(each, real, groups=groups) for each in (a, b)]
+    shared_variance = 128 * float(np.cov(np.stack(influences))[0, 1])
+    first, second = (ScoreRecord.of(metric, metric.score(each, real, groups=groups)) for each in (a, b))
+    paired = metric.compare(a, b, real, groups=groups)
+    unpaired, alone = (difference.unpaired(first, second, shared) for shared in (shared_variance, 0.0))
+    half_widths = [(test.high - test.low) / 2 for test in (paired, unpaired, alone)]
+    assert half_widths[1] == pytest.approx(half_widths[0], rel=0.1)
+    assert half_widths[2] > 1.2 * half_widths[0]

@@ -48,7 +48,7 @@ def test_csv_has_one_score_per_row_at_full_precision() -> None:
     exact = 0.1 + 0.2
     other = record("b,c", protocol=OTHER) | {"scores": {"fvd": score(exact, math.nan)}}
     text = to_csv(build([record("real"), record("a", extra={"is": inception(6.9)}), other], allow_mixed=True))
-    header = "model,dataset,protocol,metric,value,low,high,floor,n_real,n_fake,better,comparable,run_dir"
+    header = "model,dataset,protocol,metric,value,low,high,floor,n_real,n_fake,better,comparable,integrity,run_dir"
     assert text.splitlines()[0] == header
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(row["model"], row["metric"]) for row in rows] == [

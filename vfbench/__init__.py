@@ -24,7 +24,7 @@ from vfbench.utils.options import keywords, values_of
 
 if TYPE_CHECKING:
     from vfbench.pipeline.plan import Plan
-    from vfbench.report.compare import PairedResult
+    from vfbench.report.compare import ComparisonResult
     from vfbench.report.render import Table
     from vfbench.report.results import Result
 
@@ -116,13 +116,13 @@ def table(results: Sequence[Result | str | Path], *, allow_mixed: bool = False) 
     return build(list(unique.values()), allow_mixed=allow_mixed)
 
 
-def compare(a: str | Path, b: str | Path, metrics: Sequence[str] = ()) -> list[PairedResult]:
-    """Differences A - B of two runs by metric, with a paired test on the same requests and real clips.
+def compare(a: str | Path, b: str | Path, metrics: Sequence[str] = ()) -> list[ComparisonResult]:
+    """Differences A - B of two results by metric, each with a test.
 
-    `metrics` are by default all that both runs have and that have a paired test. Raises `UserError` where the runs
-    differ in protocol or seed, and `MissingData` where a folder lacks the features behind its scores.
+    The test is paired where both runs answer the same requests and keep their features, else unpaired. `metrics` are by
+    default all that both have. Raises `UserError` where the protocols differ, and `MissingData` where features are
+    damaged or the real clips differ.
     """
-    load_results(a, b)  # refuses a wrong path before torch is imported
-    from vfbench.report.compare import compare as compare_runs
+    from vfbench.report.compare import compare as compare_results
 
-    return compare_runs(Path(a), Path(b), metrics)
+    return compare_results(Path(a), Path(b), metrics)

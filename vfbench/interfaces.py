@@ -437,6 +437,25 @@ def is_part(metric: Metric) -> bool:
 
 
 @runtime_checkable
+class SharedRealClips(Protocol):
+    """Optional interface of a `Metric` whose score depends on the real clips.
+
+    The scores of two models against the same real clips share that part of their variation. An unpaired test leaves
+    out what cancels in the difference; without this interface it counts the real clips twice, and finds less.
+    """
+
+    def real_influence(
+        self, fake: FakeArray, real: RealArray, *, groups: Groups | None = None, seed: int = 0
+    ) -> Float[np.ndarray, " sources"]:
+        """Influence of each source of real clips on the score, (H,), up to a constant.
+
+        The sources, their order and their number depend on `real`, its groups and `seed` alone. H times the variance
+        of the influence is the variance of the score that is due to real clips.
+        """
+        ...
+
+
+@runtime_checkable
 class PairedMetric(Metric, Protocol):
     """Metric with a paired test between two models."""
 

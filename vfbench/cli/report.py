@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,9 @@ from vfbench.cli import config
 from vfbench.cli._options import option, print_table
 from vfbench.errors import UserError
 from vfbench.utils import console
+
+if TYPE_CHECKING:
+    from vfbench.report.results import Result
 
 
 def table(
@@ -51,36 +54,48 @@ def table(
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="Run folder of model A.")],
-    b: Annotated[Path, typer.Argument(help="Run folder of model B, of the same protocol and seed.")],
+    a: Annotated[Path, typer.Argument(help="Run folder or results.json of model A.")],
+    b: Annotated[Path, typer.Argument(help="The same of model B; a paired test needs the same seed.")],
     metrics: Annotated[str, option("--metrics", help="Comma-separated; by default all that both runs have.")] = "",
+    power: Annotated[
+        bool, option("--power", help="Also print the smallest difference that the test finds in 80 % of cases.")
+    ] = False,
     as_json: flags.AsJson = False,
 ) -> None:
-    """Test whether one model is better than another, on the same requests and real clips."""
+    """Test whether one model is better than another; paired where both answer the same requests."""
     from vfbench.report import results
+    from vfbench.report.format import rounded
     from vfbench.utils import files
 
     comparisons = vfbench.compare(a, b, config.split_list(metrics))
     if as_json:
-        print(
-            files.as_json([_finite({"metric": each.title, **asdict(each.comparison)}) for each in comparisons]), end=""
-        )
+        records = [
+            {
+                **{"metric": each.title, **asdict(each.comparison)},
+                **{"smallest_detectable": each.smallest_detectable, "unpaired_because": each.unpaired_because},
+            }
+            for each in comparisons
+        ]
+        print(files.as_json([_finite(record) for record in records]), end="")
         return
-    comparable = results.load([a])[0].protocol.comparable
-    print(
-        f"A is {a}, B is {b}; [95 % interval of the difference]" + ("" if comparable else f"; {results.NOT_COMPARABLE}")
-    )
-    for comparison in comparisons:
-        print(comparison)
+    (first,), (second,) = results.load([a]), results.load([b])
+    comparable = "" if first.protocol.comparable else f"; {results.NOT_COMPARABLE}"
+    print(f"A is {a}{_integrity(first)}, B is {b}{_integrity(second)}; [95 % interval of the difference]{comparable}")
+    for reason in dict.fromkeys(each.unpaired_because for each in comparisons if each.unpaired_because):
+        print(f"unpaired, by the intervals of both: {reason}")
+    for each in comparisons:
+        half_width = (each.comparison.high - each.comparison.low) / 2
+        detectable = f"; smallest detectable {rounded([each.smallest_detectable], half_width)[0]}" if power else ""
+        print(f"{each}{detectable}")
 
 
 def gate(
     result: Annotated[Path, typer.Argument(help="Run folder or results.json.")],
-    baseline: Annotated[Path, option("--baseline", help="Result to compare with.")],
+    baseline: Annotated[Path, option("--baseline", help="Result to compare with; a run folder, for a paired test.")],
     rule: Annotated[list[str], option("--rule", help="Largest allowed worsening, e.g. fvd:+5% or is:-0.3.")],
     as_json: flags.AsJson = False,
 ) -> None:
-    """Exit 3 if a score is worse than its baseline by more than a rule allows, beyond both 95 % intervals."""
+    """Exit 3 if a score is worse than its baseline by more than a rule allows, beyond its 95 % interval."""
     from vfbench.report import gate as gates
     from vfbench.utils import files
 
@@ -90,7 +105,17 @@ def gate(
         print(files.as_json([_finite(asdict(outcome)) for outcome in outcomes]), end="")
     else:
         print("\n".join(map(str, outcomes)))
+        for reason in dict.fromkeys(each.unpaired_because for each in outcomes if each.unpaired_because):
+            print(f"unpaired, by the intervals of both: {reason}")
+        for record in (ours, theirs):
+            if record.integrity == "unsigned":
+                print(f"{record.source} is unsigned: an edit would not be noticed")
     gates.require(outcomes)
+
+
+def _integrity(record: Result) -> str:
+    """Mark of a result that was edited or has no signature; empty for the others."""
+    return "" if record.integrity == "intact" else f" ({record.integrity})"
 
 
 def _finite(record: dict[str, object]) -> dict[str, object]:

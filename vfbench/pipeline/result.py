@@ -11,7 +11,7 @@ from vfbench.errors import MissingData
 from vfbench.pipeline.folder import RunFolder
 from vfbench.report import render, results, table
 from vfbench.report.results import SCORED_FILE, Result
-from vfbench.utils import files
+from vfbench.utils import console, files
 from vfbench.utils.tensor_files import read_tensors, write_tensors
 
 
@@ -25,12 +25,18 @@ def write_scored(folder: RunFolder, tensors: Mapping[str, Tensor]) -> None:
 
 
 def write_result(folder: RunFolder, result: Result) -> Result:
-    """Write a result and its table into the run folder; returns it with the scores of earlier commands of the run."""
+    """Write a result, signed, and its table into the run folder; returns it with the scores of earlier commands.
+
+    Scores of an earlier command that were edited since are left out, with a warning.
+    """
     if folder.results.exists():
         with contextlib.suppress(MissingData):  # damaged: written anew
             (earlier,) = results.load([folder.results])
-            if earlier.run_id == result.run_id:
+            if earlier.integrity == "edited":
+                console.warn(f"{folder.results} was edited: its earlier scores are left out; repeat their commands")
+            elif earlier.run_id == result.run_id:
                 result = _merged(earlier, result)
+    result = result.signed()
     result.write(folder.results)
     row = table.build([result], allow_mixed=True)
     for suffix, render_as in {"md": render.to_markdown, "csv": render.to_csv, "tex": render.to_latex}.items():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from vfbench.report.format import rounded
 from vfbench.report.results import ProtocolRecord, Result, describe_differences
 
+EDITED_MARK = "‡"
 NETWORK_NOTES = {
     "shapes_judge": "features by the judge, a small network trained on Moving Shapes in place of I3D, C3D and CLIP: "
     "these numbers compare with no published ones",
@@ -35,6 +36,7 @@ def notes(records: Sequence[Result], labels: Sequence[str], main: ProtocolRecord
     """Footnotes, one sentence each; `labels` are the names of the rows."""
     return (
         *_protocol_notes(records, labels, main),
+        *_integrity_notes(records, labels),
         *_network_notes(main),
         *_limit_notes(records, labels),
         *(text for name, text in METRIC_NOTES.items() if any(name in record.scores for record in records)),
@@ -72,6 +74,19 @@ def _protocol_notes(records: Sequence[Result], labels: Sequence[str], main: Prot
         for record, label in zip(records, labels, strict=True)
         if record.protocol.id != main.id
     ]
+
+
+def _integrity_notes(records: Sequence[Result], labels: Sequence[str]) -> list[str]:
+    """Rows whose file was edited, and rows whose file has no signature that would tell."""
+    by_state = {
+        state: [label for record, label in zip(records, labels, strict=True) if record.integrity == state]
+        for state in ("edited", "unsigned")
+    }
+    texts = {
+        "edited": f"{EDITED_MARK} edited after vfbench wrote the file, so its numbers are not those of a run",
+        "unsigned": "unsigned, so an edit would not be noticed",
+    }
+    return [f"{texts[state]}: {', '.join(names)}" for state, names in by_state.items() if names]
 
 
 def _network_notes(main: ProtocolRecord) -> list[str]:

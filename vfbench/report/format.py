@@ -100,8 +100,8 @@ def _best(records: Sequence[Result], name: str, eligible: Sequence[bool]) -> Res
 
 
 def _differ(a: Result, b: Result, name: str) -> bool:
-    """True where two scores differ beyond chance: by their paired test if one was made, else by their intervals."""
-    for p_value in (a.paired_p_value(b, name), b.paired_p_value(a, name)):  # one folder may be read-only
+    """True where two scores differ beyond chance: by their test if `compare` has made one, else by their intervals."""
+    for p_value in (a.p_value(b, name), b.p_value(a, name)):  # one folder may be read-only
         if p_value is not None:
             return p_value < ALPHA
     return a.scores[name].high < b.scores[name].low or b.scores[name].high < a.scores[name].low

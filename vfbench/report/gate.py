@@ -3,8 +3,10 @@
     fvd:+5%    FVD may rise by 5 % of the baseline         is:-3%    IS may fall by 3 %
     fvd:+0.5   FVD may rise by 0.5                         several   fvd:+5%,is:-3%
 
-A metric fails when it is worse than the rule allows and each value lies outside the other's 95 % interval, so that
-chance alone does not fail it. A score that is missing or NaN always fails.
+A metric fails when the 95 % interval of its change lies wholly beyond what the rule allows: it is worse than allowed,
+and chance alone does not explain that. The test is paired where both runs keep their features and answer the same
+requests, as in `compare`; else the two intervals decide, which find only large changes. A score that is missing or NaN
+always fails.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from vfbench.errors import GateFailed, UserError, unknown
 from vfbench.interfaces import Better
+from vfbench.report.compare import ComparisonResult, compare_results
 from vfbench.report.format import rounded
 from vfbench.report.results import NOT_COMPARABLE, Result, ScoreRecord, describe_differences
 
@@ -39,16 +43,35 @@ class Rule:
         """Largest worsening that passes, in units of the score."""
         return self.amount / 100 * abs(baseline) if self.percent else self.amount
 
+    def is_broken(self, baseline: float, low: float, high: float) -> bool:
+        """True where a change of the score from `low` to `high` lies wholly beyond the rule."""
+        least, allowed = low if self.sign == "+" else -high, self.largest_worsening(baseline)
+        # exactly the allowed amount passes, despite rounding errors
+        return least > allowed and not math.isclose(least, allowed, rel_tol=1e-9)
+
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """Outcome of one rule; `str()` gives the line to print."""
+    """Outcome of one rule; `str()` gives the line to print.
+
+    In units of the score: `difference` is the change since the baseline, from `low` to `high` with 95 % confidence,
+    `allowed` the change that the rule allows, and `detectable` the smallest true change that this gate would fail in
+    80 % of repeats with other clips. NaN where not known. `test` is `paired`, `unpaired` or `none` (no interval: the
+    values alone decide); `unpaired_because` says why it is not paired.
+    """
 
     metric: str
     baseline: float
     value: float
     passed: bool
     finding: str
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    allowed: float = math.nan
+    detectable: float = math.nan
+    test: Literal["paired", "unpaired", "none"] = "none"
+    unpaired_because: str = ""
 
     def __str__(self) -> str:
         return f"{self.metric} {self.finding}: {'pass' if self.passed else 'FAIL'}"
@@ -72,18 +95,23 @@ def _parse_one(text: str) -> Rule:
 def gate(result: Result, baseline: Result, rules: Sequence[str]) -> list[GateResult]:
     """Check a result against its baseline, one outcome per rule, in the order of the rules.
 
-    Raises `UserError` where the two have different protocols, or where a rule cannot be read, names a metric that
-    neither result has, or has the sign of an improvement.
+    Raises `UserError` where one was edited or the two have different protocols, or where a rule cannot be read, names a
+    metric that neither result has, or has the sign of an improvement; `MissingData` where features are damaged.
     """
     parsed = parse(rules)
+    for record in (result, baseline):
+        if record.integrity == "edited":
+            raise UserError(record.edited_message)
     _require_same_protocol(result, baseline)
     scores = {**baseline.scores, **result.scores}
     for rule in parsed:
         if rule.metric not in scores:
             raise unknown("metric", rule.metric, scores)
         _require_worse_direction(rule, scores[rule.metric].better)
+    names = [name for name in dict.fromkeys(rule.metric for rule in parsed) if _missing(name, result, baseline) is None]
+    tests = compare_results(result, baseline, names)
     smoke = "" if result.protocol.comparable else f" ({NOT_COMPARABLE})"
-    return [_judge(rule, result.scores.get(rule.metric), baseline.scores.get(rule.metric), smoke) for rule in parsed]
+    return [_judge(rule, result, baseline, tests.get(rule.metric), smoke) for rule in parsed]
 
 
 def _require_same_protocol(result: Result, baseline: Result) -> None:
@@ -106,37 +134,61 @@ def _require_worse_direction(rule: Rule, better: Better) -> None:
         )
 
 
-def _judge(rule: Rule, new: ScoreRecord | None, old: ScoreRecord | None, smoke: str) -> GateResult:
-    value, base = (score.value if score else math.nan for score in (new, old))
-    if not (math.isfinite(value) and math.isfinite(base)):
-        where = "the result" if not math.isfinite(value) else "the baseline"
-        state = "no score" if (new if where == "the result" else old) is None else "a score that is not a finite number"
-        return GateResult(rule.metric, base, value, False, f"has {state} in {where}{smoke}")
-    worse = value - base if rule.sign == "+" else base - value
+def _missing(metric: str, result: Result, baseline: Result) -> str | None:
+    """What is missing for a verdict on a metric; None where both results have a finite score."""
+    for record, where in ((result, "the result"), (baseline, "the baseline")):
+        score = record.scores.get(metric)
+        if score is None or not math.isfinite(score.value):
+            return f"has {'no score' if score is None else 'a score that is not a finite number'} in {where}"
+    return None
+
+
+def _judge(rule: Rule, result: Result, baseline: Result, test: ComparisonResult | None, smoke: str) -> GateResult:
+    base, value = (score.value if (score := each.scores.get(rule.metric)) else math.nan for each in (baseline, result))
+    if missing := _missing(rule.metric, result, baseline):
+        return GateResult(rule.metric, base, value, False, f"{missing}{smoke}")
+    sign = 1.0 if rule.sign == "+" else -1.0
     allowed = rule.largest_worsening(base)
-    # exactly the allowed amount passes, despite rounding errors
-    beyond = worse > allowed and not math.isclose(worse, allowed, rel_tol=1e-9)
-    chance = _in_interval(value, old) or _in_interval(base, new)
-    finding = f"{_change(rule, base, value, old)}{', within the 95 % intervals' if beyond and chance else ''}{smoke}"
-    return GateResult(rule.metric, base, value, not beyond or chance, finding)
+    difference, low, high, detectable = value - base, math.nan, math.nan, math.nan
+    if test:
+        difference, low, high = test.comparison.difference, test.comparison.low, test.comparison.high
+        detectable = sign * (allowed + test.smallest_detectable)
+    bounds = (low, high) if test else (difference, difference)
+    outcome = GateResult(
+        metric=rule.metric,
+        baseline=base,
+        value=value,
+        passed=not rule.is_broken(base, *bounds),
+        finding="",
+        difference=difference,
+        low=low,
+        high=high,
+        allowed=sign * allowed,
+        detectable=detectable,
+        test="none" if test is None else "unpaired" if test.unpaired_because else "paired",
+        unpaired_because=test.unpaired_because if test else "",
+    )
+    return replace(outcome, finding=_describe(rule, outcome, baseline.scores[rule.metric]) + smoke)
 
 
-def _in_interval(value: float, score: ScoreRecord | None) -> bool:
-    """True where the value lies in the score's interval; a missing or NaN interval contains nothing."""
-    return score is not None and score.low <= value <= score.high
+def _describe(rule: Rule, outcome: GateResult, old: ScoreRecord) -> str:
+    """`41.3 -> 52.0: +25.9 % [+15.2, +36.6], allowed +5 %, detectable +20.3 %, paired`, in the units of the rule."""
+    before, after = rounded([outcome.baseline, outcome.value], (old.high - old.low) / 2)
+    percent = rule.percent and outcome.baseline != 0
+    scale, unit = (100 / abs(outcome.baseline), " %") if percent else (1.0, "")
+    allowed = f"{rule.sign}{rule.amount if percent else abs(outcome.allowed):g}{unit}"
+    if outcome.test == "none":
+        (change,) = _signed([outcome.difference * scale])
+        return f"{before} -> {after}: {change}{unit}, allowed {allowed}, no interval"
+    numbers = (outcome.difference, outcome.low, outcome.high, outcome.detectable)
+    half_width = (outcome.high - outcome.low) / 2 * scale
+    change, low, high, detectable = _signed([number * scale for number in numbers], half_width)
+    interval = f"{change}{unit} [{low}, {high}]"
+    return f"{before} -> {after}: {interval}, allowed {allowed}, detectable {detectable}{unit}, {outcome.test}"
 
 
-def _change(rule: Rule, base: float, value: float, old: ScoreRecord | None) -> str:
-    """`41.3 -> 52.0: worse by 25.9 %, allowed 5 %`, in the units of the rule."""
-    half = (old.high - old.low) / 2 if old else 0.0
-    before, after = rounded([base, value], half)
-    worse = value - base if rule.sign == "+" else base - value
-    if rule.percent and base != 0:
-        size, allowed = f"{abs(worse / base) * 100:.1f} %", f"{rule.amount:g} %"
-    else:
-        size, allowed = rounded([abs(worse)])[0], f"{rule.largest_worsening(base):g}"
-    direction = f"{'worse' if worse > 0 else 'better'} by {size}" if worse else "unchanged"
-    return f"{before} -> {after}: {direction}, allowed {allowed}"
+def _signed(values: Sequence[float], spread: float = 0.0) -> list[str]:
+    return [text if text.startswith("-") else f"+{text}" for text in rounded(values, spread)]
 
 
 def require(outcomes: Sequence[GateResult]) -> None:

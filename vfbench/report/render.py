@@ -20,7 +20,7 @@ LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", '"': "''"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "]": "{]}"}
-    | {"±": r"$\pm$", "†": r"\dag{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", DASH: "---"}
+    | {"±": r"$\pm$", "†": r"\dag{}", "‡": r"\ddag{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", DASH: "---"}
     | {"\N{MULTIPLICATION SIGN}": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\to$"}
 )
 

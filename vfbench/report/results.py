@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -26,6 +26,7 @@ from pydantic import (
 from vfbench.errors import MissingData
 from vfbench.interfaces import Better, Metric, PartMetric, Score
 from vfbench.protocol import presets
+from vfbench.report import comparison_cache, signature
 from vfbench.utils import files
 from vfbench.utils.environment import Environment
 
@@ -36,9 +37,10 @@ SCHEMA: Literal[1] = 1
 NOT_COMPARABLE = "not comparable"
 ALPHA = 0.05  # significance level of comparisons
 RUN_COMMAND = "python -m vfbench run --model NAME --dataset NAME"
+Integrity: TypeAlias = Literal["intact", "unsigned", "edited"]
 ARROWS: Mapping[Better, str] = {"lower": "↓", "higher": "↑"}
 SCORED_FILE = "scored.safetensors"  # features that the scores of a run were computed from
-COMPARED_FILE = "comparisons.json"  # paired tests of a run with others: run id, metric, p-value
+RESULT_FILE = "results.json"
 
 # JSON has no NaN and no infinity: a number that is not finite is null, and null is read as NaN.
 Number = Annotated[
@@ -175,12 +177,43 @@ class Result(Record):
     environment: Environment | None = None
     note: str = ""
     fake: GivenRecord | None = None
-    _folder: Path | None = PrivateAttr(None)  # that it was read from: a run may have been moved
+    signature: str = ""  # hash of all other fields but `run_dir`; see `vfbench.report.signature`
+    _file: Path | None = PrivateAttr(None)  # that it was read from: a run may have been moved
 
-    def paired_p_value(self, other: Result, metric: str) -> float | None:
-        """p-value of the paired test with another run, None where `vfbench compare` has not made it."""
-        folder = self._folder or (Path(self.run_dir) if self.run_dir else None)
-        return stored_p_values(folder).get(other.run_id, {}).get(metric) if folder else None
+    @property
+    def folder(self) -> Path | None:
+        """Run folder that the result was read from or is of; None for a file of another name than `results.json`."""
+        if self._file:
+            return self._file.parent if self._file.name == RESULT_FILE else None
+        return Path(self.run_dir) if self.run_dir else None
+
+    @property
+    def source(self) -> str:
+        """File that the result was read from, or its label."""
+        return str(self._file or self.label)
+
+    @property
+    def integrity(self) -> Integrity:
+        """`intact` as vfbench wrote it, `edited` since, or `unsigned`: written before results had a signature."""
+        if not self.signature:
+            return "unsigned"
+        return "intact" if self.signature == signature.of(self.to_json()) else "edited"
+
+    @property
+    def edited_message(self) -> str:
+        """What is wrong with an edited result, and how to mend it."""
+        return (
+            f"{self.source} was edited after vfbench wrote it (its content does not match its signature): restore the "
+            "file, or repeat the command that made it"
+        )
+
+    def signed(self) -> Result:
+        """The result with the signature of its content."""
+        return self.model_copy(update={"signature": signature.of(self.to_json())})
+
+    def p_value(self, other: Result, metric: str) -> float | None:
+        """p-value of the test against another run, None where `vfbench compare` has not made it."""
+        return comparison_cache.p_values(self.folder).get(other.run_id, {}).get(metric) if self.folder else None
 
     @property
     def label(self) -> str:
@@ -201,6 +234,7 @@ class Result(Record):
                 **{"value": score.value, "low": score.low, "high": score.high, "floor": score.floor},
                 **{"n_real": score.n_real, "n_fake": score.n_fake, "better": score.better},
                 "comparable": self.protocol.comparable,
+                "integrity": self.integrity,
                 "run_dir": self.run_dir,
             }
             for name, score in self.scores.items()
@@ -212,8 +246,8 @@ class Result(Record):
         return self.to_frame().to_html(index=False)
 
     def write(self, path: Path) -> None:
-        """Write the result as JSON in one atomic step."""
-        files.write_json(path, self.to_json())
+        """Write the result, signed, as JSON in one atomic step."""
+        files.write_json(path, self.signed().to_json())
 
 
 def load(paths: Iterable[str | Path]) -> list[Result]:
@@ -221,7 +255,7 @@ def load(paths: Iterable[str | Path]) -> list[Result]:
 
     Raises `MissingData` naming the file that is absent, damaged or of another schema.
     """
-    candidates = (Path(path) / "results.json" if Path(path).is_dir() else Path(path) for path in paths)
+    candidates = (Path(path) / RESULT_FILE if Path(path).is_dir() else Path(path) for path in paths)
     return [_read(file) for file in {file.resolve(): file for file in candidates}.values()]
 
 
@@ -238,7 +272,7 @@ def _read(file: Path) -> Result:
         if content.get("schema") != SCHEMA:
             raise ValueError(f"schema {content.get('schema')!r}, expected {SCHEMA}")
         result = Result.model_validate({"run_dir": str(file.parent), **content})
-        result._folder = file.parent
+        result._file = file
         return result
     except ValueError as error:
         reason = _first_problem(error) if isinstance(error, ValidationError) else error
@@ -250,15 +284,6 @@ def _first_problem(error: ValidationError) -> str:
     """First invalid field with the reason: `scores.fvd.floor: Field required`."""
     problem = error.errors()[0]
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-
-
-def stored_p_values(folder: Path) -> dict[str, dict[str, float]]:
-    """p-values of the paired tests that `vfbench compare` keeps beside a run, by run id and metric."""
-    try:
-        stored = files.read_json(folder / COMPARED_FILE)
-    except MissingData:  # none yet, or damaged: the next comparison writes it anew
-        return {}
-    return {run: values for run, values in stored.items() if isinstance(values, dict)}
 
 
 def describe_differences(ours: ProtocolRecord, theirs: ProtocolRecord, limit: int = 4) -> str:

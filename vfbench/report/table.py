@@ -29,12 +29,12 @@ def build(results: Sequence[Result], *, allow_mixed: bool = False) -> Table:
     """Put results side by side, one row each.
 
     Raises `UserError` where there is no score, and where protocols differ or a run is a smoke run; with `allow_mixed`
-    such rows are shown with a mark, and never as the best.
+    such rows are shown with a mark, and never as the best. So are results that were edited.
     """
     metrics = _metrics(results)
     whole = {name: score for name, score in metrics.items() if score.part_of not in metrics}
     main = _main_protocol(results)
-    if not allow_mixed and any(_mark(record, main) for record in results):
+    if not allow_mixed and any(_protocol_mark(record, main) for record in results):
         raise _mixed_error(results, main)
     records = sorted(results, key=lambda record: record.reference)
     labels, marks = _labels(records), [_mark(record, main) for record in records]
@@ -43,12 +43,12 @@ def build(results: Sequence[Result], *, allow_mixed: bool = False) -> Table:
     parts = {name: {part: each for part, each in metrics.items() if each.part_of == name} for name in whole}
     return Table(
         header=_header("model", whole),
-        rows=(*_rows(records, labels, marks, columns), *_floor_rows(records, marks, columns)),
+        rows=(*_rows(records, labels, marks, columns), *_floor_rows(records, main, columns)),
         caption=footnotes.caption(records, main),
         notes=footnotes.notes(records, labels, main),
         records=tuple(records),
         details=tuple(
-            _details(name, scores, records, labels, marks, eligible) for name, scores in parts.items() if scores
+            _details(name, scores, records, main, labels, marks, eligible) for name, scores in parts.items() if scores
         ),
     )
 
@@ -61,6 +61,7 @@ def _details(
     name: str,
     scores: Mapping[str, ScoreRecord],
     records: Sequence[Result],
+    main: ProtocolRecord,
     labels: Sequence[str],
     marks: Sequence[str],
     eligible: Sequence[bool],
@@ -68,7 +69,7 @@ def _details(
     """Grid of the parts of a metric, without intervals, and with the values of clips made at random."""
     columns = [column(records, part, eligible, intervals=False) for part in scores]
     chances = [DASH if score.chance is None else rounded([score.chance], 0.1)[0] for score in scores.values()]
-    rows = (*_rows(records, labels, marks, columns), *_floor_rows(records, marks, columns))
+    rows = (*_rows(records, labels, marks, columns), *_floor_rows(records, main, columns))
     return Grid(_header(name, scores), (*rows, Row("chance", "chance", tuple(map(Cell, chances)))))
 
 
@@ -91,10 +92,10 @@ def _rows(
     ]
 
 
-def _floor_rows(records: Sequence[Result], marks: Sequence[str], columns: Sequence[Column]) -> list[Row]:
+def _floor_rows(records: Sequence[Result], main: ProtocolRecord, columns: Sequence[Column]) -> list[Row]:
     """One row for each protocol whose rows share a floor in some metric."""
     rows = []
-    for protocol, mark in {record.protocol.id: mark for record, mark in zip(records, marks, strict=True)}.items():
+    for protocol, mark in {record.protocol.id: _protocol_mark(record, main) for record in records}.items():
         floors = [column.floors.get(protocol) or DASH for column in columns]
         if any(text != DASH for text in floors):
             rows.append(Row("floor", "floor", tuple(map(Cell, floors)), mark))
@@ -110,6 +111,12 @@ def _main_protocol(results: Sequence[Result]) -> ProtocolRecord:
 
 
 def _mark(record: Result, main: ProtocolRecord) -> str:
+    """Marks of a record of another protocol or whose file was edited; empty for the others."""
+    edited = footnotes.EDITED_MARK if record.integrity == "edited" else ""
+    return f"{_protocol_mark(record, main)} {edited}".strip()
+
+
+def _protocol_mark(record: Result, main: ProtocolRecord) -> str:
     """Mark of a record that does not compare with those of the main protocol; empty where it does."""
     if not record.protocol.comparable:
         return f"† {NOT_COMPARABLE}"
