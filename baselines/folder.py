@@ -40,9 +40,15 @@ def build(
     context: BuildContext,
     *,
     root: Annotated[str | None, "Folder of the clips."] = None,
-    prompts: Annotated[str | None, "File with a line per clip: path, a tab, its prompt."] = None,
-    classes: Annotated[str | None, "File with a line per clip: path, a tab, its class name."] = None,
-    seeds: Annotated[str | None, "File with a line per clip: path, a tab, its request seed."] = None,
+    prompts: Annotated[
+        str | None, "File with the prompt of each clip, as TSV (path, a tab, its prompt), CSV or JSON."
+    ] = None,
+    classes: Annotated[
+        str | None, "File with the class name of each clip, as TSV (path, a tab, its class name), CSV or JSON."
+    ] = None,
+    seeds: Annotated[
+        str | None, "File with the request seed of each clip, as TSV (path, a tab, its request seed), CSV or JSON."
+    ] = None,
     frames: Annotated[int | None, "Frames to take from each clip; by default as many as the shortest has."] = None,
     reuse: Annotated[bool, "Assign a clip to several requests where clips are too few."] = False,
 ) -> FolderSampler:
@@ -65,8 +71,9 @@ def build(
         )
     ((key, file),) = assignments.items()
     table = Path(file).expanduser()
-    keys = read_captions(table, SINGULAR[key])
-    folder = _listed_clips(clips.detect(root), list(keys), table)
+    all_clips = clips.detect(root)
+    keys = read_captions(table, SINGULAR[key], [entry.name for entry in all_clips.entries])
+    folder = _listed_clips(all_clips, list(keys), table)
     sampler = FolderSampler(folder, keys, key, context.dataset, _shape(folder, frames), reuse=reuse, table=table)
     if context.requests:
         sampler.assign(context.requests)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import struct
 import threading
+import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from clipfiles import clip_names, grey_clips
+from conftest import DATA, Command
 from safetensors.torch import save_file
 
 from vfbench import clips as folders
@@ -142,6 +146,80 @@ def test_damaged_and_pickled_array_files_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(MissingData, match=r"objects\.npy: object \(1,\)"):
         folders.detect(tmp_path / "objects.npy")
+
+
+CLIP_HEADER = {"descr": "|u1", "fortran_order": False, "shape": (2, 3, 4, 4, 3)}
+
+
+def npy(header: Mapping[str, Any], size: int = 288) -> bytes:
+    """An npy file with this header and `size` bytes of values."""
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(content, dict(header))
+    return content.getvalue() + bytes(size)
+
+
+def npz(content: bytes, compression: int = zipfile.ZIP_DEFLATED, **claims: int) -> bytes:
+    """An npz file of one npy file, whose directory claims other sizes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr("clips.npy", content)
+        for name, value in claims.items():
+            setattr(archive.infolist()[0], name, value)
+    return file.getvalue()
+
+
+HUGE = {**CLIP_HEADER, "shape": (10**12, 3, 4, 4, 3)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.npy", npy(HUGE)),
+        ("a.npy", npy({**CLIP_HEADER, "shape": (-2, 3, 4, 4, 3)})),
+        ("a.npy", npy({**CLIP_HEADER, "shape": (-2, -3, 4, 4, 3)})),
+        ("a.npy", npy({**CLIP_HEADER, "shape": (2**70, 3, 4, 4, 3)})),
+        ("a.npy", npy({**CLIP_HEADER, "descr": "|S1000"})),
+        ("a.npy", npy({**CLIP_HEADER, "descr": [("r", "|u1"), ("g", "|u1")], "shape": (2, 3, 4, 4)})),
+        ("a.npy", npy({**CLIP_HEADER, "descr": "no type"})),
+        ("a.npy", npy(CLIP_HEADER).replace(b"False", b"(((((")),
+        ("a.npy", npy(CLIP_HEADER)[:6] + bytes([2, 0, 255, 255, 255, 255]) + bytes(400)),
+        ("a.npz", npz(npy(HUGE))),
+        ("a.npz", npz(npy(HUGE), file_size=1 << 60)),
+        ("a.npz", npz(npy(HUGE), zipfile.ZIP_STORED, file_size=1 << 60, compress_size=1 << 60)),
+        ("a.npz", npz(npy(CLIP_HEADER), zipfile.ZIP_LZMA)),
+        ("a.npz", npz(npy(CLIP_HEADER)).replace(b"clips.npy", b"other.npy", 1)),
+        ("a.safetensors", struct.pack("<Q", 1 << 60) + b"{"),
+    ],
+)
+def test_claims_of_a_header_are_refused_before_memory_is_taken(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MissingData, match=rf"{re.escape(name)}: "):
+        folders.read_clips(folders.detect(tmp_path), [0], frames=1)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_value_is_refused(tmp_path: Path, compression: int) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (2, 3, 4, 4, 3)).astype(np.uint8)
+    content = npz(npy(CLIP_HEADER)[:-288] + values.tobytes(), compression)
+    place = content.index(b"clips.npy") + 250
+    (tmp_path / "a.npz").write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+    with pytest.raises(MissingData, match=r"a\.npz: no readable"):
+        folders.read_clips(folders.detect(tmp_path), [0], frames=1)
+
+
+@pytest.mark.parametrize("dtype", [">f2", ">f4", "<f8", ">f8"])
+def test_features_of_every_byte_order_are_read(tmp_path: Path, dtype: str) -> None:
+    values = np.arange(6.0).reshape(3, 2)
+    np.save(tmp_path / "f.npy", np.asfortranarray(values.astype(dtype)))
+    assert folders.read_features(folders.detect(tmp_path)).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("name", ["claims_1e12_clips.npy", "negative_rows.npy", "lzma_damaged.npz"])
+def test_reported_array_files_are_refused(name: str, tmp_path: Path, vfbench: Command) -> None:
+    if not (DATA / "hostile" / name).is_file():
+        pytest.skip(f"no {DATA / 'hostile' / name}: set VFBENCH_TEST_DATA")
+    outcome = vfbench("score", "--real", "shapes", "--fake", DATA / "hostile" / name, "--smoke", "--dry-run")
+    assert (outcome.code, name in outcome.err, "Traceback" in outcome.err) == (4, True, False)
 
 
 # Features

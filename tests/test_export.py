@@ -107,7 +107,7 @@ def test_written_clips_are_the_sampled_clips(file_format: str, checkpoint: Path,
     assert f"score --real '{TINY}' --fake out/clips --prompts out/prompts.tsv" in outcome.err
 
 
-def test_webp_gets_a_note_that_it_cannot_be_scored(checkpoint: Path, vfbench: Command) -> None:
+def test_webp_gets_a_note_on_formats_to_score(checkpoint: Path, vfbench: Command) -> None:
     outcome = vfbench(*generate_args(checkpoint, "-n", 2, "--output", "out", "--format", "webp"))
     assert "--format mp4, npy or png-folder" in outcome.err
     assert "next:" not in outcome.err

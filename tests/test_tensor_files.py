@@ -108,7 +108,14 @@ def test_json_is_written_atomically_and_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"{", "is not valid JSON"), (b"[1]", "holds list"), (b"\xff\xfe", "is not UTF-8")]
+    ("content", "message"),
+    [
+        (b"{", "is not valid JSON"),
+        (b"[1]", "holds list"),
+        (b"\xff", "is not UTF-8"),
+        ("{}".encode("utf-16-le"), "is not UTF-8 text: a null byte at byte 1"),
+        (b"[" * 100_000, "is not valid JSON"),
+    ],
 )
 def test_damaged_json_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "x.json"

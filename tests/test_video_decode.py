@@ -189,7 +189,11 @@ def test_a_broken_file_is_refused(real_data: Path, name: str) -> None:
 def test_paths_that_are_no_file_are_refused(read: Callable[[Path], object], tmp_path: Path) -> None:
     (tmp_path / "folder.mp4").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")  # reading it would block
-    for name, reason in {"folder": "a folder", "pipe": "a pipe or device", "none": "No such file or directory"}.items():
+    for name, reason in {
+        "folder": "a folder",
+        "pipe": "a pipe, socket or device",
+        "none": "No such file or directory",
+    }.items():
         with pytest.raises(MissingData, match=rf"{name}\.mp4: {reason}"):
             read(tmp_path / f"{name}.mp4")
 

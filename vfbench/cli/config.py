@@ -82,6 +82,8 @@ def parse_weights(text: str, flag: str) -> dict[str, float]:
 
 def load_defaults(config: Path, commands: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Read a configuration file as defaults of each command; raises `UserError` for an unknown table or key."""
+    if config.exists() and not config.is_file():  # reading a pipe would wait for ever
+        raise UserError(f"--config {config} is not a file: give a TOML file")
     try:
         content = tomllib.loads(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

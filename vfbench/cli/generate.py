@@ -18,8 +18,10 @@ def generate(options: ExportOptions) -> None:
         export_plan = plan(options)
     folder = export(export_plan)
     console.info(f"clips: {folder}/clips  look at: {folder}/sheet.png")
-    if not export_plan.format.readable:
-        console.info("note: WebP cannot be scored; give --format mp4, npy or png-folder for clips to score")
+    if not export_plan.format.exact:
+        console.info(
+            "note: WebP stores equal neighbours as one frame; to score clips, give --format mp4, npy or png-folder"
+        )
         return
     if options.num_samples < 3:  # too few for a score
         return

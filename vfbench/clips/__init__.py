@@ -1,6 +1,6 @@
 """Clips on disk, read from any folder: detect the layout, read frames, hash content, compare two folders.
 
-    videos     folder/[any depth/][class/]clip.mp4
+    videos     folder/[any depth/][class/]clip.mp4     also animated .gif, .webp and .apng
     frames     folder/[class/]clip/0001.png            png or jpg, one or two levels
     arrays     folder/samples.npz                      uint8 (B, T, H, W, 3), any depth
     features   folder/features.safetensors             floats (N, D), .npy and .npz as well

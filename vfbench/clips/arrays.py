@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import math
 import struct
 import threading
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,10 @@ from typing import IO, Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from vfbench.errors import MissingData
+from vfbench.errors import MissingData, UserError
+from vfbench.utils.files import require_file
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors")
 ARRAY_NAMES = ("clips", "videos", "features", "arr_0")  # read first where a file holds several
@@ -37,7 +38,7 @@ _DTYPES = {
 }  # safetensors names
 _OPEN_LOCK = threading.Lock()  # without it, each thread would read a compressed file into memory
 _ZIP_HEADER_BYTES = 30  # of a local file header before the file name (PKWARE APPNOTE 4.3.7)
-_READ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, SafetensorError)
+_COMPRESSIONS = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}  # that NumPy writes, and how much they can save
 
 
 @dataclass(frozen=True)
@@ -119,22 +120,27 @@ def shard_header(frames: int, height: int, width: int) -> bytes:
 
 @contextlib.contextmanager
 def reading_errors(path: Path) -> Iterator[None]:
-    """Context manager: turn the errors of a damaged file into `MissingData` naming it."""
+    """Context manager: turn the errors of a damaged file, and of a path that is no file, into `MissingData`."""
+    require_file(path)
     try:
         yield
-    except _READ_ERRORS as error:
-        raise MissingData(f"{path}: no readable {path.suffix} file ({error}); get or save this file again") from error
+    except UserError:
+        raise
+    except Exception as error:  # NumPy, zipfile, zlib and safetensors have errors of their own, and raise many others
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise MissingData(f"{path}: no readable {path.suffix} file ({reason}); get or save this file again") from error
 
 
 def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     """(shape, dtype) of every array of a file by name; the name is empty for a .npy file."""
     if path.suffix.lower() == ".npy":
         with path.open("rb") as file:
-            return {"": _header(file)[0]}
+            return {"": _header(file, path.stat().st_size)[0]}
     if path.suffix.lower() == ".npz":
         with zipfile.ZipFile(path) as archive:
-            members = [name for name in archive.namelist() if name.endswith(".npy")]
-            return {name.removesuffix(".npy"): _header(archive.open(name))[0] for name in members}
+            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+            size = path.stat().st_size
+            return {member.filename.removesuffix(".npy"): _member_header(archive, member, size) for member in members}
     with safe_open(path, framework="pt") as content:
         slices = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118  # not a mapping
         return {
@@ -143,15 +149,31 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
         }
 
 
+def _member_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> tuple[tuple[int, ...], str]:
+    """(shape, dtype) of an array in an .npz file of `size` bytes; raises ValueError where it cannot hold its claim."""
+    if member.compress_type not in _COMPRESSIONS:
+        raise ValueError(f"{member.filename} is compressed in a way that NumPy does not write")
+    if member.file_size > min(member.compress_size, size) * _COMPRESSIONS[member.compress_type]:
+        raise ValueError(f"{member.filename} claims {member.file_size:,} bytes, the file has {size:,}")
+    with archive.open(member) as file:
+        return _header(file, member.file_size)[0]
+
+
 def _header(
-    file: IO[bytes] | zipfile.ZipExtFile,
+    file: IO[bytes] | zipfile.ZipExtFile, size: int
 ) -> tuple[tuple[tuple[int, ...], str], np.dtype[Any], Literal["C", "F"]]:
-    """Read an npy header, ((shape, dtype name), dtype, order), and leave the file at the first value."""
+    """Read the npy header of a file of `size` bytes, ((shape, dtype name), dtype, order), up to the first value.
+
+    Raises ValueError for a header that claims a negative shape, or more bytes than the file holds.
+    """
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
     if version not in readers:
         raise ValueError(f"npy version {version}")
     shape, fortran, dtype = readers[version](file)
+    claimed, held = dtype.itemsize * math.prod(shape), size - file.tell()
+    if min(shape, default=0) < 0 or (claimed > held and not dtype.hasobject):
+        raise ValueError(f"its header claims {dtype.name} {shape}, {claimed:,} bytes, and {held:,} follow")
     return (shape, dtype.name), dtype, "F" if fortran else "C"
 
 
@@ -191,9 +213,10 @@ def _open(path: Path, stamp: tuple[int, int]) -> np.ndarray:
 @functools.lru_cache(maxsize=128)  # open files; a hundred of the default size are 30 GB
 def _shard(path: Path, stamp: tuple[int, int]) -> UInt8[np.ndarray, "n 3 height width"]:
     """Frames of a shard; `stamp` is its size and mtime, so that a changed file is read again."""
+    require_file(path)
     try:
         frames: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)  # faster to slice
-    except _READ_ERRORS as error:
+    except Exception as error:  # NumPy raises many errors for a damaged file
         raise MissingData(f"{path}: no readable shard ({error}); remove it and prepare this folder again") from error
     shape = frames.shape
     if frames.dtype != np.uint8 or len(shape) != 4 or shape[1] != 3 or stamp[0] != shard_size(shape[0], *shape[2:]):
@@ -206,7 +229,7 @@ def _map(file: ArrayFile) -> np.ndarray:
     start = _offset(file.path, file.name) if file.path.suffix.lower() == ".npz" else 0
     with file.path.open("rb") as source:
         source.seek(start or 0)
-        (shape, _), dtype, order = _header(source)
+        (shape, _), dtype, order = _header(source, file.path.stat().st_size)
         return np.memmap(file.path, dtype, "r", source.tell(), shape, order)
 
 

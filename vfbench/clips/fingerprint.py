@@ -16,10 +16,10 @@ from vfbench.clips.scan import frame_files, image_codec
 from vfbench.clips.text import first_few
 from vfbench.errors import MissingData
 from vfbench.protocol.protocol import frames_needed
-from vfbench.utils.files import file_sha256
+from vfbench.utils.files import file_sha256, open_file
 
 MAX_COMPARED = 16  # clips of each side, evenly spread
-LOSSLESS = ("png", "ffv1", "rawvideo", "huffyuv", "utvideo", "qtrle")  # only with RGB pixels
+LOSSLESS = ("png", "webp", "ffv1", "rawvideo", "huffyuv", "utvideo", "qtrle")  # only with RGB pixels
 MISMATCH_REASONS = {
     "compression": "compression alone moves a score: store both sides alike",
     "JPEG quantiser (mean step)": "compression alone moves a score: store both sides alike",
@@ -73,7 +73,7 @@ def _content(path: Path, size: int, depth: HashDepth | None) -> str:
     """SHA-256 of a file, or of three samples of a large one; None hashes all of it."""
     if depth is None or size <= max(depth.max_full, 3 * depth.sample):
         return file_sha256(path)
-    with path.open("rb") as file:
+    with open_file(path) as file:
         digest = hashlib.sha256()
         for offset in (0, (size - depth.sample) // 2, size - depth.sample):
             file.seek(offset)

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from vfbench.clips.arrays import ARRAY_SUFFIXES, ArrayFile, examine
 from vfbench.clips.scan import VIDEO_SUFFIXES, Scan, image_codec, scan, suffix
-from vfbench.clips.text import first_few, natural_key
+from vfbench.clips.text import first_few, names_on_disk, natural_key
 from vfbench.errors import MissingData
 from vfbench.utils.files import read_text
 
@@ -125,7 +125,7 @@ def detect(root: str | os.PathLike[str], *, listing: str | os.PathLike[str] | No
 def _no_clips(path: Path, files: Scan) -> MissingData:
     """Error for a folder without clips; names what it holds instead."""
     if any(map(image_codec, files.other)):
-        hint = "each clip needs its own folder of frames; give the folder that holds these"
+        hint = "each clip needs its own folder of frames; give the folder that holds these, or name animations .apng"
         return MissingData(f"{path} holds no clips but single images ({first_few(files.other)}): {hint}")
     needed = (
         f"videos ({' '.join(VIDEO_SUFFIXES)}), frame folders (png, jpg) or array files ({' '.join(ARRAY_SUFFIXES)})"
@@ -135,27 +135,27 @@ def _no_clips(path: Path, files: Scan) -> MissingData:
 
 def _keep_listed(files: Scan, listing: Path) -> list[str]:
     """Keep the listed clips, and return the note on the others."""
-    listed = _read_listing(listing)
+    paths = _read_listing(listing)
     present = dict.fromkeys(name for names in files.by_layout.values() for name in names)
-    if missing := [name for name in listed if name not in present]:
+    names = names_on_disk(paths, present)
+    if missing := [path for path in paths if path not in names]:
         example = f", such as {next(iter(present))}" if present else ""
         raise MissingData(
-            f"{listing}: {len(missing):,} of {len(listed):,} listed clips are not in {files.base}: "
+            f"{listing}: {len(missing):,} of {len(paths):,} listed clips are not in {files.base}: "
             f"{first_few(missing)}; write paths relative to that folder, one a line{example}"
         )
-    files.by_layout = {layout: [name for name in names if name in listed] for layout, names in files.by_layout.items()}
-    unlisted = [name for name in present if name not in listed]
+    counts = Counter(names[path] for path in paths)
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise MissingData(f"{listing}: names a clip twice: {first_few(repeated)}; keep one line for each clip")
+    files.by_layout = {layout: [name for name in each if name in counts] for layout, each in files.by_layout.items()}
+    unlisted = [name for name in present if name not in counts]
     return [f"not listed, not scored: {len(unlisted):,} ({first_few(unlisted)})"] if unlisted else []
 
 
-def _read_listing(listing: Path) -> Counter[str]:
-    lines = read_text(listing).split("\n")
-    names = Counter(str(PurePosixPath(line.removesuffix("\r"))) for line in lines if line.strip())
-    if repeated := [name for name, count in names.items() if count > 1]:
-        raise MissingData(f"{listing}: names a clip twice: {first_few(repeated)}; keep one line for each clip")
-    if not names:
-        raise MissingData(f"{listing}: names no clip; write one relative path a line")
-    return names
+def _read_listing(listing: Path) -> list[str]:
+    if paths := [line for line in read_text(listing).split("\n") if line.strip()]:
+        return paths
+    raise MissingData(f"{listing}: names no clip; write one relative path a line")
 
 
 def _with_classes(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -210,8 +210,11 @@ def _video_notes(names: Sequence[str]) -> list[str]:
     stems = Counter(name.rpartition(".")[0] for name in names)
     if repeated := [stem for stem, count in stems.items() if count > 1]:
         notes.append(f"names in several formats, each scored as a clip: {len(repeated):,} ({first_few(repeated)})")
-    if ".gif" in map(suffix, names):
+    suffixes = {suffix(name) for name in names}
+    if ".gif" in suffixes:
         notes.append("a GIF has at most 256 colours a frame, and equal neighbours are often stored as one frame")
+    if suffixes & {".webp", ".apng"}:
+        notes.append("in an animated WebP or PNG, equal neighbours are often stored as one frame")
     return notes
 
 

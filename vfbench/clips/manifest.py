@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple, get_args
 from vfbench.clips import first_few
 from vfbench.errors import MissingData
 from vfbench.interfaces import Place, Split
-from vfbench.utils.files import atomic_path
+from vfbench.utils.files import atomic_path, open_file
 
 Role = Literal["real", "spare"]
 COLUMNS = ("draw", "role", "split", "video", "start", "stride", "left", "top", "width", "height")
@@ -81,7 +81,8 @@ def read_manifest(path: Path) -> Manifest:
     video that is both real and spare in one draw, and for draws with different numbers of real clips.
     """
     try:
-        text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+        with open_file(path) as file:
+            text = file.read().removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
     except OSError as error:
         raise MissingData(f"--manifest {path}: {error.strerror}; a run writes such a file, manifest.csv") from error
     lines = csv.reader(io.StringIO(text, newline=""))

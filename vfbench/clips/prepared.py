@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vfbench.clips import ClipFile, ClipFolder
 from vfbench.clips.arrays import shard_size
@@ -89,9 +89,8 @@ def read_inventory(
     """
     if not (root / INDEX).is_file():
         if (root / UNFINISHED).is_file():
-            raise MissingData(
-                f"{root} is only partly prepared; resume with\n  {read_json(root / UNFINISHED)['command']}"
-            )
+            command = read_json(root / UNFINISHED).get("command", "the command that began it")
+            raise MissingData(f"{root} is only partly prepared; resume with\n  {command}")
         return None
     index = read_index(root)
     if index.dataset != dataset:
@@ -155,7 +154,12 @@ def read_index(root: Path) -> PreparedIndex:
         raise MissingData(f"{path} has format {content.get('format')}, known: {FORMAT}; prepare another folder")
     if content.pop("sha256", None) != json_digest(content):
         raise MissingData(f"{path} is damaged: its content does not match its hash; prepare this folder again")
-    return PreparedIndex.model_validate(content)
+    try:
+        return PreparedIndex.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise MissingData(f"{path}: {place}: {fault['msg']}; prepare this folder again") from error
 
 
 def write_index(root: Path, index: PreparedIndex) -> None:

@@ -16,7 +16,7 @@ from vfbench.utils.progress import Progress
 
 Measure = tuple[int, int, int]
 CACHE_FILE = "videos.json"
-FORMAT = 1  # of the cache: raise it when measurements change
+FORMAT = 2  # of the cache: raise it when measurements change
 UNCACHED_SUFFIX = ".avi"  # the header is at the start of the file: reading it is faster than the cache
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import PIL
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from PIL import features as pillow
 from safetensors import safe_open
 from torch import Tensor
@@ -24,6 +23,7 @@ from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips
 from vfbench.protocol.protocol import HASHED_STARTS, ONE_CLIP_STARTS
 from vfbench.utils import text
+from vfbench.video.images import read_image
 
 START_CHOICES = ONE_CLIP_STARTS
 
@@ -160,7 +160,7 @@ def _measure_images(entry: ClipFile) -> tuple[int, int, int]:
     files = frame_files(entry.path)
     if not files:
         raise MissingData(f"{entry.path} holds no image; get this clip again or take it out")
-    height, width = _read_image(files[0]).shape[:2]
+    height, width = read_image(files[0]).shape[:2]
     return len(files), height, width
 
 
@@ -179,28 +179,12 @@ def _shard_frames(entry: ClipFile, numbers: range) -> UInt8[Tensor, "frames 3 he
 def _image_frames(entry: ClipFile, numbers: range) -> UInt8[Tensor, "frames 3 height width"]:
     all_files = frame_files(entry.path)
     files = [all_files[i] for i in numbers]
-    images = [_read_image(file) for file in files]
+    images = [read_image(file) for file in files]
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
             sizes = " and ".join(f"{each.shape[1]}x{each.shape[0]}" for each in (images[0], image))
             raise MissingData(f"{file}: the frame size changes within the clip, {sizes}; make this clip again")
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-
-
-def _read_image(file: Path) -> video.Pixels:
-    """Read an image as 8-bit RGB, (H, W, 3); raises `MissingData` for 16 bits, transparency and other colour modes."""
-    try:
-        with Image.open(file) as image:
-            is_16_bit = any(";16" in str(part[3]) for part in image.tile)  # Pillow would cut it to 8 bits
-            image.load()
-            if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
-                raise MissingData(f"{file} is transparent: save it again as RGB, over the intended background")
-            if is_16_bit or image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
-                mode = f"{image.mode}{' of 16 bits' * is_16_bit}"
-                raise MissingData(f"{file} is {mode}, needed: RGB or grey of 8 bits; save it again as such")
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # raised by Pillow for damaged files
-        raise MissingData(f"{file}: no readable image ({error}); get this clip again or take it out") from error
 
 
 def _read_feature_file(path: Path) -> Float[Tensor, "n dim"]:

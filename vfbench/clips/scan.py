@@ -18,10 +18,11 @@ Layout: TypeAlias = Literal["videos", "frames", "arrays"]
 
 VIDEO_SUFFIXES = (
     *(".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"),
-    *(".wmv", ".flv", ".ogv", ".3gp", ".y4m", ".gif"),
+    *(".wmv", ".flv", ".ogv", ".3gp", ".y4m", ".gif", ".webp", ".apng"),
 )
 IMAGE_CODECS: Mapping[str, str] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
-IGNORED_NAMES = ("__macosx", "ucftraintestlist", "thumbs.db", "desktop.ini")  # lower case; hidden names come on top
+# In lower case; hidden names come on top. `clips.webp` is a preview that vfbench writes beside clips.
+IGNORED_NAMES = ("__macosx", "ucftraintestlist", "thumbs.db", "desktop.ini", "clips.webp")
 
 
 def suffix(name: str) -> str:

@@ -12,14 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from vfbench import clips, video
 from vfbench.clips import ClipFile
 from vfbench.clips.scan import first_gap, frame_files
-from vfbench.data import avi_index, frame_rate, parallel
+from vfbench.data import frame_rate, parallel
 from vfbench.errors import MissingData
+from vfbench.utils.files import open_file
 from vfbench.utils.progress import Progress, format_rate
+from vfbench.video.images import open_image
+from vfbench.video.riff import frame_counts
 
 FRAMES_AT_ONCE = 16  # frames of a folder or array in memory at a time
 
@@ -100,7 +101,7 @@ def _inspect_video(entry: ClipFile, full: bool) -> VideoInfo:
         header = video.header(path)
     except MissingData as error:
         return VideoInfo(problem=_to_problem(error, path, "no video"))
-    avi_counts = avi_index.frame_counts(path)
+    avi_counts = frame_counts(path)
     info = VideoInfo(header.frames, header.height, header.width, header.rate, str(status.st_size))
     if problem := _file_problem(path, header.frames, avi_counts):
         info = info._replace(problem=problem)
@@ -148,10 +149,10 @@ def _inspect_frames(entry: ClipFile, full: bool) -> VideoInfo:
     if unreadable := [file for file in files if not os.access(file, os.R_OK)]:
         return VideoInfo(len(files), problem=Problem("unreadable", f"{unreadable[0].name}: Permission denied"))
     try:
-        with Image.open(files[0]) as image:
+        with open_image(files[0]) as image:
             width, height = image.size
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's readers raise any of these for damage
-        return VideoInfo(len(files), problem=Problem("undecodable", f"{files[0].name}: no readable image ({error})"))
+    except MissingData as error:
+        return VideoInfo(len(files), problem=_to_problem(error, entry.path, "undecodable"))
     info = VideoInfo(len(files), height, width, None, size_key, first_gap([file.name for file in files]))
     return _read_all(entry, info) if full else info
 
@@ -200,7 +201,7 @@ def _content_hash(entry: ClipFile) -> str:
             return digest.hexdigest()
         files = frame_files(entry.path) if entry.kind == "frames" else [entry.path]
         for path in files:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     except (OSError, MissingData):  # reported by `inspect_entry`
         return ""

@@ -167,7 +167,9 @@ class ExportOptions(MachineOptions, SamplingOptions):
     share_base_noise: bool = flag(False, "Give all clips the base noise of the first: one content, different motions.")
     frames: int | None = flag(None, "Frames of a clip, more than the model's own.")
     overlap: int | None = flag(None, "Frames that neighbouring windows of such a long clip share.")
-    format: Literal["mp4", "webp", "npy", "png-folder"] = flag("mp4", "All are lossless; `score` reads all but webp.")
+    format: Literal["mp4", "webp", "npy", "png-folder"] = flag(
+        "mp4", "All are lossless, but webp stores equal neighbours as one frame."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

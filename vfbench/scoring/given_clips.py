@@ -1,6 +1,6 @@
 """Clips made elsewhere, as the generated side of a score, with their captions.
 
-A file of prompts has a line for each clip, its path below the folder, a tab and the prompt, in UTF-8:
+`vfbench.clips.caption_file` has the formats of a file of prompts, such as a line for each clip:
 
     cats/0001.mp4 <TAB> a cat jumps over a wall
 """
@@ -120,12 +120,12 @@ def clip_captions(folder: ClipFolder, prompts: Path | None, *, listed: bool) -> 
     """
     if prompts is None:
         return tuple(class_caption(entry.class_name) for entry in folder.entries) if folder.classes else ()
-    captions = read_captions(prompts, "prompt")
     names = [entry.name for entry in folder.entries]
+    captions = read_captions(prompts, "prompt", names)
     if uncaptioned := [name for name in names if name not in captions]:
         raise MissingData(
             f"{prompts}: no prompt for {len(uncaptioned):,} of {len(names):,} clips: {first_few(uncaptioned)}; "
-            "write a line for each: its path below the folder, a tab, the prompt"
+            f"name each by its path below the folder, such as {uncaptioned[0]}"
         )
     if (missing := sorted(captions.keys() - set(names), key=natural_key)) and not listed:
         raise MissingData(

@@ -17,7 +17,9 @@ class ScoreOptions(MachineOptions, EvalOptions):
     real: str = flag(REQUIRED, "Dataset, e.g. ucf101 or 'shapes(frames=8)', or a folder of clips.")
     fake: Path | str = flag(REQUIRED, "Generated clips: folder of videos, frame folders, .npy or .npz.")
     listing: Path | str | None = flag(None, "File of the generated clips that count, a relative path a line.", "--list")
-    prompts: Path | str | None = flag(None, "File with the prompt of each clip, for CLIPSIM: path, tab, prompt.")
+    prompts: Path | str | None = flag(
+        None, "Prompt of each clip, for CLIPSIM: file of path, tab, prompt; or CSV, JSON."
+    )
     output: Path | str | None = flag(None, "Folder of the result; runs/score-<name>-<id of the score> by default.")
     name: str | None = flag(None, "Row in tables; the folder's name by default.")
     origins: Mapping[str, str] = field(default_factory=dict)

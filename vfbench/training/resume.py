@@ -125,7 +125,7 @@ def append_log(folder: Path, entry: Mapping[str, Any]) -> None:
 def truncate_log(folder: Path, step: int) -> None:
     """Drop log entries after `step`: those steps were lost and will be repeated."""
     path = folder / LOG
-    if path.exists():
+    if path.is_file():
         steps = {line: _logged_step(line) for line in path.read_text(encoding="utf-8").splitlines()}
         files.write_text(path, "".join(f"{line}\n" for line, logged in steps.items() if 0 < logged <= step))
 

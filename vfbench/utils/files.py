@@ -1,14 +1,17 @@
-"""Atomic file writes, JSON, the cache folder, file hashes, and locked folders."""
+"""Reading of regular files only, atomic writes, JSON, the cache folder, file hashes, and locked folders."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from filelock import FileLock, Timeout
 
 from vfbench.errors import BadEnvironment, MissingData
 from vfbench.utils import console
+
+_UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def cache_folder() -> Path:
@@ -68,26 +73,53 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, as_json(content))
 
 
-def read_text(path: Path) -> str:
-    """Text of a UTF-8 file, without a byte order mark.
+def require_file(path: str | os.PathLike[str]) -> None:
+    """Raise `MissingData` unless `path` is a regular file or a link to one: opening a pipe would wait for ever."""
+    try:
+        _require_regular(Path(path))
+    except OSError as error:
+        raise MissingData(f"{os.fspath(path)}: {error.strerror}; get this file again or take it out") from error
 
-    Raises `MissingData` naming the file, and whether it is missing, cannot be opened, or is no text in UTF-8.
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a regular file to read its bytes; raises OSError where it cannot be opened, `MissingData` for a pipe."""
+    _require_regular(path)
+    return path.open("rb")
+
+
+def _require_regular(path: Path) -> None:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise MissingData(f"{path}: {kind}, not a file; take it out, or give a file")
+
+
+def read_text(path: Path) -> str:
+    """Text of a file in UTF-8, or in UTF-16 with a byte order mark, with line feeds as the only line ends.
+
+    Raises `MissingData` naming the file, and whether it is missing, cannot be opened, or is in another encoding.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with open_file(path) as file:
+            content = file.read()
+        text = content.decode("utf-16" if content.startswith(_UTF_16_MARKS) else "utf-8-sig")
+        if "\0" in text:  # UTF-16 without a mark
+            raise UnicodeDecodeError("utf-8", content, content.index(b"\0"), content.index(b"\0") + 1, "a null byte")
     except UnicodeDecodeError as error:
-        raise MissingData(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        reason = f"{error.reason} at byte {error.start}"
+        raise MissingData(f"{path} is not UTF-8 text: {reason}; save it in UTF-8") from error
     except FileNotFoundError as error:
         raise MissingData(f"{path} does not exist") from error
     except OSError as error:
         raise MissingData(f"{path} cannot be opened: {error.strerror}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; raises `MissingData` naming the file where it is missing or damaged."""
     try:
         content = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MissingData(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise MissingData(f"{path} holds {type(content).__name__}, expected a JSON object")
@@ -122,8 +154,8 @@ def save_cache(name: str, content: Mapping[str, Any]) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits; raises OSError where it cannot be read."""
-    with path.open("rb") as file:
+    """SHA-256 of a file, 64 hexadecimal digits; raises the errors of `open_file`."""
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

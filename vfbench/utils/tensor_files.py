@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vfbench.errors import MissingData, UserError
-from vfbench.utils.files import atomic_path, file_sha256, json_digest
+from vfbench.utils.files import atomic_path, file_sha256, json_digest, require_file
 
 
 def tensor_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -36,10 +36,11 @@ def read_tensors(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict[s
     Raises ValueError where a byte has changed, or the metadata differ from `expected`.
     """
     try:
+        require_file(path)
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
             metadata = dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
+    except (OSError, MissingData, SafetensorError) as error:
         raise ValueError(f"unreadable ({error})") from error
     if metadata.pop("sha256", None) != tensor_digest(tensors, metadata):
         raise ValueError("its content does not match its hash")
@@ -62,9 +63,10 @@ def read(path: Path) -> dict[str, Tensor]:
 def read_metadata(path: Path) -> dict[str, str]:
     """Metadata of a safetensors file; empty for a missing or damaged file, for which `read` raises the error."""
     try:
+        require_file(path)
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
-    except (SafetensorError, OSError):
+    except (SafetensorError, MissingData, OSError):
         return {}
 
 

@@ -1,17 +1,19 @@
-"""Decode video files with PyAV, decord or torchcodec."""
+"""Decode video files with PyAV, decord or torchcodec, and animated images with Pillow."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 
+import numpy as np
+import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vfbench.errors import unknown
+from vfbench.errors import UserError, unknown
 from vfbench.utils.options import DECODERS
-from vfbench.video import other_decoders, pyav
-from vfbench.video.frame_range import FrameRange
+from vfbench.video import animation, other_decoders, pyav
+from vfbench.video.frame_range import FrameRange, in_groups, select
 from vfbench.video.header import header
 
 
@@ -38,7 +40,11 @@ def decode(
     if start < 0 or stride < 1 or (frames is not None and frames < 1):
         raise ValueError(f"start={start}, frames={frames}, stride={stride}: start counts from 0, the others from 1")
     frame_range = FrameRange(start, frames, stride)
-    if (name := choose_decoder(path, decoder, stream=stream)) == "pyav":
+    name = choose_decoder(path, decoder, stream=stream)
+    if name == "pillow":
+        images = np.stack(list(select(path, frame_range, animation.frames(path))))
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
+    if name == "pyav":
         return pyav.read(path, frame_range, stream)
     return other_decoders.read(path, frame_range, name)
 
@@ -52,6 +58,9 @@ def frame_groups(
     of decoded frames differs from the declared one.
     """
     declared, name = header(path).frames, choose_decoder(path, decoder)
+    if name == "pillow":
+        yield from in_groups(path, select(path, FrameRange(), animation.frames(path)), declared, group)
+        return
     if name == "pyav":
         yield from pyav.frame_groups(path, declared, group)
         return
@@ -64,11 +73,13 @@ def count_frames(path: str | os.PathLike[str], *, stream: int | None = None) -> 
 
     Raises `MissingData` like `decode`. A truncated file may have fewer frames without any error.
     """
+    if animation.is_animation(path):
+        return sum(1 for _ in select(path, FrameRange(), animation.frames(path)))
     return pyav.count_frames(path, stream)
 
 
 def choose_decoder(path: str | os.PathLike[str], decoder: str = "auto", *, stream: int | None = None) -> str:
-    """Name of the decoder for this file: `auto` is PyAV for every file, on every machine.
+    """Name of the decoder for this file: `auto` is PyAV, and Pillow for animated images, on every machine.
 
     PyAV is the reference. With the seeking of `vfbench.video.pyav`, no other decoder is faster on the files it reads
     correctly (benchmarks/decode_speed.py). Another decoder reads only plain files, which it is known to read correctly.
@@ -77,6 +88,10 @@ def choose_decoder(path: str | os.PathLike[str], decoder: str = "auto", *, strea
     """
     if decoder not in DECODERS:
         raise unknown("decoder", decoder, DECODERS)
+    if animation.is_animation(path):
+        if decoder != "auto":
+            raise UserError(f"{os.fspath(path)}: {decoder} reads no animated images; use decoder='auto'")
+        return "pillow"
     if decoder in ("auto", "pyav"):
         return "pyav"
     other_decoders.require_plain(path, decoder, stream)
@@ -88,6 +103,8 @@ def decoder_version(name: str) -> str:
 
     Raises `BadEnvironment` where the decoder is not installed.
     """
+    if name == "pillow":
+        return animation.version()
     if name not in DECODERS[1:]:
         raise unknown("decoder", name, DECODERS[1:])
     return pyav.version() if name == "pyav" else other_decoders.version(name)

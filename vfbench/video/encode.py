@@ -51,18 +51,18 @@ def write_array(path: str | os.PathLike[str], clip: UInt8[Tensor, "frames 3 heig
 class Format(NamedTuple):
     """File format of clips: name template and writer. All formats are lossless.
 
-    `name_template.format(index)` is the entry name in `vfbench.clips`. Formats that are not `readable` there serve as
-    previews.
+    `name_template.format(index)` is the entry name in `vfbench.clips`. A format is not `exact` where it may
+    store equal neighbours as one frame: it serves as a preview.
     """
 
     name_template: str
     write: Callable[[Path, Tensor], None]
-    readable: bool = True
+    exact: bool = True
 
 
 FORMATS: Mapping[str, Format] = {
     "mp4": Format("{:06}.mp4", write_mp4),
-    "webp": Format("{:06}.webp", write_webp, readable=False),
+    "webp": Format("{:06}.webp", write_webp, exact=False),
     "npy": Format("{:06}.npy[0]", write_array),
     "png-folder": Format("{:06}", write_frames),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vfbench.video import mpeg4
-from vfbench.video.frame_range import FrameRange, unreadable
-from vfbench.video.header import check_file
+from vfbench.video.frame_range import FrameRange, in_groups, select, unreadable
+from vfbench.video.header import open_stream, reason
 from vfbench.video.rotation import Pixels, apply_matrix, display_matrix
 
 if TYPE_CHECKING:
@@ -49,19 +50,8 @@ def read(
 
 
 def frame_groups(path: str | os.PathLike[str], declared: int, size: int) -> Iterator[UInt8[Tensor, "_ 3 height width"]]:
-    """Iterate over all frames of a file, opened once, `size` at a time; the last group may be smaller.
-
-    Raises `MissingData` before the last group where the number of frames differs from `declared`.
-    """
-    images = _images(path, FrameRange(), None, seek=False)
-    for first in range(0, max(declared, 1), size):
-        expected = min(size, declared - first)
-        group = list(islice(images, expected))
-        if len(group) < expected or first + expected == declared:
-            decoded = first + len(group) + sum(1 for _ in images)
-            if decoded != declared:
-                raise unreadable(path, FrameRange(), decoded, "another number")
-        yield torch.from_numpy(np.stack(group)).permute(0, 3, 1, 2)
+    """Iterate over all frames of a file, opened once, `size` at a time; see `vfbench.video.frame_range.in_groups`."""
+    yield from in_groups(path, _images(path, FrameRange(), None, seek=False), declared, size)
 
 
 def count_frames(path: str | os.PathLike[str], stream: int | None = None) -> int:
@@ -94,19 +84,8 @@ def _images(
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()  # one for all frames: each builds its own tables
-    decoded, shape = 0, None
-    for number, frame in _frames(path, frame_range, stream, seek=seek):
-        if number in frame_range:
-            image = _pixels(frame, reformatter)
-            shape = shape or image.shape
-            if image.shape != shape:
-                raise unreadable(path, frame_range, number, "the frame size changes within the video")
-            yield image
-        decoded = number + 1
-        if decoded == frame_range.stop:
-            return
-    if frame_range.stop is not None or shape is None:
-        raise unreadable(path, frame_range, decoded, "the video ends there")
+    decoded = _frames(path, frame_range, stream, seek=seek)
+    return select(path, frame_range, ((number, partial(_pixels, frame, reformatter)) for number, frame in decoded))
 
 
 def _frames(
@@ -115,16 +94,9 @@ def _frames(
     """Numbered frames of a stream from the first one, or with `seek` from a keyframe at or before the range."""
     import av
 
-    check_file(path)
     number = first = 0
     try:
-        # As a URL of a file: a name with a colon would be taken for another protocol.
-        with av.open(f"file:{os.fspath(path)}") as container:
-            video = next((s for s in container.streams.video if stream in (None, s.index)), None)
-            if video is None:
-                raise unreadable(
-                    path, frame_range, 0, "no video stream" if stream is None else f"no video stream {stream}"
-                )
+        with open_stream(path, stream) as (container, video):
             if seek and (first := _keyframe(container, video, frame_range.start)):
                 container.seek(first, stream=video)
                 number = first
@@ -136,7 +108,7 @@ def _frames(
     except av.error.FFmpegError as error:
         if first:
             raise _UnsafeSeek from error
-        raise unreadable(path, frame_range, number, error.strerror or str(error)) from error
+        raise unreadable(path, frame_range, number, reason(error)) from error
     if first and frame_range.stop is not None:  # the error must count the frames from the first one
         raise _UnsafeSeek
 

@@ -17,9 +17,25 @@ Pixels: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
 
 def display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     """Display matrix of a frame as nine fixed-point numbers; None where the frame is shown as stored."""
-    side_data: Mapping[str, Any] = frame.side_data
+    try:
+        side_data: Mapping[str, Any] = frame.side_data
+    except ValueError:  # of a type that FFmpeg knows and PyAV cannot name
+        _accept_unnamed_types()
+        side_data = frame.side_data
     data = side_data.get("DISPLAYMATRIX") if len(side_data) else None  # most frames have none, and a lookup is slow
     return None if data is None else struct.unpack("=9i", bytes(data))
+
+
+def _accept_unnamed_types() -> None:
+    """Let PyAV list side data of types that it has no name for, such as EXIF: it refuses all data of such a frame."""
+    from av.sidedata.sidedata import Type
+
+    def unnamed(cls: type[Type], value: Any) -> Type:
+        member = object.__new__(cls)
+        member._name_, member._value_ = f"UNNAMED_{value}", value
+        return member
+
+    Type._missing_ = classmethod(unnamed)  # type: ignore[assignment,method-assign]
 
 
 def apply_matrix(image: Pixels, matrix: Sequence[int]) -> Pixels:

@@ -50,8 +50,11 @@ def detect_format(path: Path) -> Format:
 
 
 def _zip_format(path: Path) -> Format:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception as error:  # a damaged file can raise anything
+        raise MissingData(f"{path} is a damaged zip archive ({error}): get it again") from error
     if any(name.endswith("/constants.pkl") for name in names):
         return "torchscript"
     if any(name.endswith("/data.pkl") for name in names):
@@ -95,7 +98,7 @@ def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except Exception as error:  # NumPy, zipfile, zlib and lzma have errors of their own
         raise MissingData(f"{path} is damaged, or holds more than numbers ({error}): get it again") from error
 
 

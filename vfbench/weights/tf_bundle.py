@@ -7,6 +7,7 @@ protocol buffers (`BundleEntryProto` of tensorflow/core/protobuf/tensor_bundle.p
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vfbench.errors import MissingData
+from vfbench.utils.files import open_file
 
 INDEX, DATA = ".index", ".data-00000-of-00001"
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
@@ -88,7 +90,7 @@ def read_tensors(prefix: Path, entries: Mapping[str, TensorEntry]) -> dict[str, 
 
 def _to_array(path: Path, name: str, entry: TensorEntry, content: memoryview) -> Array:
     raw = content[entry.offset : entry.offset + entry.size]
-    if entry.dtype != FLOAT32 or entry.size != 4 * np.prod(entry.shape, dtype=int):
+    if entry.dtype != FLOAT32 or entry.size != 4 * math.prod(entry.shape):
         raise MissingData(f"{path}: '{name}' is no float32 tensor of shape {entry.shape}: the file is another network")
     if len(raw) != entry.size:
         raise MissingData(f"{path} is truncated: '{name}' ends at byte {entry.offset + entry.size} of {len(content)}")
@@ -103,7 +105,8 @@ def _with_suffix(prefix: Path, suffix: str) -> Path:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open_file(path) as file:
+            return file.read()
     except OSError as error:
         required = f"a TensorFlow checkpoint is two files, {INDEX} and {DATA}"
         raise MissingData(f"{path} cannot be read ({error.strerror}): {required}") from error
