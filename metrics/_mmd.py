@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
@@ -15,6 +16,8 @@ from vfbench.metrics._two_sample import Labels, validate_pair
 
 KernelFunction: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
+MAX_KERNEL = 1e120  # sums of squares of larger kernel values overflow
+VISIBLE = 1e-4  # a rounding error below this is none beside the 1 that the kernel adds to x.y / D
 ESTIMATORS = ("unbiased", "biased")  # KVD and KID use the first, JEDi the second
 
 
@@ -42,6 +45,34 @@ def polynomial_kernel(
     scale = 1.0 / x.shape[1] if gamma is None else gamma
     gram: np.ndarray = (scale * (x @ y.T) + coef0) ** degree
     return gram
+
+
+def check_kernel(x: Float[np.ndarray, "n dim"], y: Float[np.ndarray, "m dim"], kernel: KernelFunction) -> None:
+    """Raise `UserError` where kernel values of the longest rows are too large for float64."""
+    longest = np.stack([rows[(rows**2).sum(axis=1).argmax()] for rows in (x, y)])
+    with np.errstate(over="ignore"):
+        largest = float(np.abs(kernel(longest, longest)).max())
+    if not largest < MAX_KERNEL:
+        size = float(np.abs(longest).max())
+        raise UserError(
+            f"KVD: features of size {size:.3g} give kernel values of {largest:.3g}, too large for float64: "
+            "divide real and generated features by one number, such as their standard deviation"
+        )
+
+
+def check_digits(
+    x: Float[np.ndarray, "n dim"], y: Float[np.ndarray, "m dim"], kernel: KernelFunction, error: float
+) -> None:
+    """Raise `UserError` where rounding hides the standard `error` of a distance, for a large offset of the features."""
+    means = np.stack([x.mean(axis=0), y.mean(axis=0)])
+    largest = float(np.abs(kernel(means, means)).max())
+    rounding = math.sqrt(np.finfo(np.float64).eps) * 4 * largest  # the error comes from sums of squares of four terms
+    if rounding > max(error, VISIBLE):
+        raise UserError(
+            f"KVD: features around {np.abs(means).max():.3g} give kernel values of {largest:.3g}, whose differences "
+            "float64 cannot resolve: the kernel depends on the origin, so subtract one offset from real and generated "
+            "features, such as the mean of the real ones"
+        )
 
 
 def kernel_distance(

@@ -1,8 +1,9 @@
 """Precision, recall, density and coverage from nearest-neighbour balls.
 
 `fake` (N, D) and `real` (M, D) are features. The ball of a clip is centred on its features and reaches to its k-th
-nearest neighbour in its own sample. Each measure comes with an exact jackknife: clips are left out block by block, and
-`fake_blocks` (N,) and `real_blocks` (M,) give the number of each clip's block, from 0.
+nearest neighbour in its own sample, without the edge, as in the package `prdc`: a copy of that neighbour lies outside.
+Each measure comes with an exact jackknife: clips are left out block by block, and `fake_blocks` (N,) and `real_blocks`
+(M,) give the number of each clip's block, from 0.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from vfbench.metrics._two_sample import Labels, cluster_rows, cluster_sums, num_
 from vfbench.metrics._uncertainty import Influence, influence_from_jackknife
 
 CHUNK_ROWS = 512  # rows of the distance matrix in memory
-RELATIVE_TOLERANCE = 1e-13  # squared distances below this fraction of the squared norms are set to 0
+RELATIVE_TOLERANCE = 1e-13  # rounding of a squared distance, relative to the squared norms
 NO_BALL = -1.0  # radius of an excluded centre
 
 Neighbours: TypeAlias = Annotated[int, "Number of the neighbour that the ball of a clip reaches to."]
@@ -61,9 +62,9 @@ def coverage(
     """Fraction of real clips whose ball contains at least one generated clip, in 0..1: Naeem et al., eq. 5."""
     radii = _kth_distances(real, real, k, real_blocks, same=True)
     closest = _kth_distances(real, fake, 1, fake_blocks)
-    without_fake = (closest[1:] <= radii[0]).mean(axis=1)
-    without_real = [(closest[0] <= radius)[real_blocks != block].mean() for block, radius in enumerate(radii[1:])]
-    return influence_from_jackknife(float((closest[0] <= radii[0]).mean()), without_fake, np.array(without_real))
+    without_fake = (closest[1:] < radii[0]).mean(axis=1)
+    without_real = [(closest[0] < radius)[real_blocks != block].mean() for block, radius in enumerate(radii[1:])]
+    return influence_from_jackknife(float((closest[0] < radii[0]).mean()), without_fake, np.array(without_real))
 
 
 def _mean_over(values: np.ndarray, fake_blocks: Labels) -> Influence:
@@ -82,8 +83,8 @@ def _count_balls(
     for block in range(num_clusters(blocks)):
         radii[1 + block, blocks == block] = NO_BALL
     counts = [
-        np.stack([(distances <= radius).sum(axis=1) for radius in radii])
-        for distances in _squared_distances(points, centres)
+        np.stack([(distances < radius).sum(axis=1) for radius in radii])
+        for distances in _squared_distances(points, centres, rounded_up=True)
     ]
     return np.concatenate(counts, axis=1)
 
@@ -98,11 +99,11 @@ def _kth_distances(
 ) -> Float[np.ndarray, "cases n"]:
     """Squared distance of each point to its k-th nearest of `others` (1 + blocks, N); row 1 + i leaves out block i.
 
-    With `same`, `others` are the points themselves, and no point is its own neighbour. Raises `UserError` if fewer
-    than k neighbours remain.
+    With `same`, `others` are the points themselves, and no point is its own neighbour; else the distances are rounded
+    up, to compare them with radii. Raises `UserError` if fewer than k neighbours remain.
     """
     columns, chunks, start = cluster_rows(blocks), [], 0
-    for distances in _squared_distances(points, others):
+    for distances in _squared_distances(points, others, rounded_up=not same):
         if same:
             distances[np.arange(len(distances)), start + np.arange(len(distances))] = np.inf
         # Without any one block, the k nearest are among the k nearest of each other block.
@@ -133,14 +134,17 @@ def _leave_one_block_out(nearest: Float[np.ndarray, "blocks n k"]) -> Float[np.n
 
 
 def _squared_distances(
-    x: Float[np.ndarray, "n dim"], y: Float[np.ndarray, "m dim"]
+    x: Float[np.ndarray, "n dim"], y: Float[np.ndarray, "m dim"], *, rounded_up: bool
 ) -> Iterator[Float[np.ndarray, "rows m"]]:
-    """Squared distances of all pairs, in chunks of rows of x to bound the memory."""
+    """Squared distances of all pairs, in chunks of rows of x to bound the memory.
+
+    With `rounded_up` they are at least the exact ones, so that a point on the edge of a ball never falls inside.
+    """
     centre = y.mean(axis=0)  # centring limits cancellation
     x, y = x - centre, y - centre
     squares = (y**2).sum(axis=1)
     for start in range(0, len(x), CHUNK_ROWS):
         rows = x[start : start + CHUNK_ROWS]
         scale = (rows**2).sum(axis=1)[:, None] + squares
-        distances = scale - 2.0 * (rows @ y.T)
-        yield np.where(distances < RELATIVE_TOLERANCE * scale, 0.0, distances)
+        distances, rounding = scale - 2.0 * (rows @ y.T), RELATIVE_TOLERANCE * scale
+        yield np.where(distances < rounding, 0.0, distances) + (rounding if rounded_up else 0.0)

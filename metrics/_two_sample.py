@@ -15,6 +15,9 @@ from vfbench.interfaces import Groups
 
 REAL_FLOOR = "the floor is the real clips' own score"  # note of metrics that need no real clips
 NUM_SHUFFLES = 5  # random splits of the real clips; the floor is their mean
+LARGEST, SMALLEST = 1e60, 1e-60  # float64 holds the fourth powers, in intervals, of nothing far beyond
+MIN_STEPS = 32  # rounding steps of the float type that values must spread over: quantisation then moves 0.1 % at most
+MAX_CONSTANT = 1e6  # size of constant values up to which the rounding of their mean does not show
 FEW_CLUSTERS = 20  # with fewer clusters a standard error has a relative error of 15 % or more
 
 Statistic = Callable[..., float]
@@ -24,8 +27,8 @@ Labels = Int[np.ndarray, " _"]
 def validate(values: np.ndarray, context: str, *, min_rows: int = 2) -> Float[np.ndarray, "rows dim"]:
     """Float64 copy (N, D) of `values`, or `values` itself if already float64; the input is never changed.
 
-    Raises `UserError`, which begins with `context`, unless the array is 2-D, finite, and has a column and at least
-    `min_rows` rows.
+    Raises `UserError`, which begins with `context`, unless the array is 2-D, finite, of a size that float64 can compute
+    with, and has a column and at least `min_rows` rows.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] == 0:
@@ -40,13 +43,20 @@ def validate(values: np.ndarray, context: str, *, min_rows: int = 2) -> Float[np
             f"{context} hold NaN or infinity in {len(bad_rows)} of {len(array)} rows, the first is row {bad_rows[0]}: "
             "fix that clip or its extractor, and extract again"
         )
+    largest = float(np.abs(array).max())
+    if largest and not SMALLEST < largest < LARGEST:
+        raise UserError(
+            f"{context} reach {largest:.3g}, and float64 computes only with {SMALLEST:g} to {LARGEST:g}: "
+            "scale real and generated ones by the same number, or extract them again"
+        )
     return array
 
 
 def validate_pair(
     fake: np.ndarray, real: np.ndarray, context: str, *, min_rows: int = 2, min_real: int = 2
 ) -> tuple[Float[np.ndarray, "fakes dim"], Float[np.ndarray, "reals dim"]]:
-    """Both samples after `validate`; raises `UserError` also if their widths differ."""
+    """Both samples after `validate`; raises `UserError` also if their widths differ, or a common offset drowns them."""
+    precision = max(_precision(fake), _precision(real))
     fake = validate(fake, f"{context}: values of generated clips", min_rows=min_rows)
     real = validate(real, f"{context}: values of real clips", min_rows=min_real)
     if fake.shape[1] != real.shape[1]:
@@ -54,7 +64,31 @@ def validate_pair(
             f"{context}: {fake.shape[1]} values per generated clip but {real.shape[1]} per real clip: "
             "extract both with the same extractor and protocol"
         )
+    _require_digits(fake, real, precision, context)
     return fake, real
+
+
+def _precision(values: np.ndarray) -> float:
+    """Relative rounding error of values of this type."""
+    dtype = np.asarray(values).dtype
+    return float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
+
+
+def _require_digits(
+    fake: Float[np.ndarray, "fakes dim"], real: Float[np.ndarray, "reals dim"], precision: float, context: str
+) -> None:
+    """Raise `UserError` where values of this relative precision differ by rounding errors only, for a large offset."""
+    lowest, highest = (
+        edge(np.stack([edge(side, axis=0) for side in (fake, real)]), axis=0) for edge in (np.min, np.max)
+    )
+    spread, size = highest - lowest, np.maximum(np.abs(lowest), np.abs(highest))
+    varying = spread > 0
+    rounding = precision * float(np.linalg.norm(size[varying]))
+    if np.linalg.norm(spread) < MIN_STEPS * rounding or (not varying.any() and size.max() > MAX_CONSTANT):
+        raise UserError(
+            f"{context}: values of size {size.max():.3g} differ by {spread.max():.3g} at most, which leaves too few "
+            "digits: subtract one offset from real and generated ones in float64, or extract them again"
+        )
 
 
 def check_paired(a: np.ndarray, b: np.ndarray, context: str) -> None:

@@ -14,6 +14,10 @@ from vfbench.metrics._two_sample import Labels, Statistic, cluster_rows, cluster
 
 NUM_RESAMPLES = 200  # relative error of the standard error: 5 %, 1 / sqrt(2 * 200)
 NORMAL_95 = 1.96  # half-width of a 95 % interval in standard errors
+# Influences are heavy-tailed above this kurtosis, that of |x|^2 for a Gaussian x in two dimensions. results/coverage.md
+# shows what intervals cover if they are widened then.
+HEAVY_KURTOSIS = 9.0
+HEAVY_WIDENING = 1.5
 
 
 def interval_95(value: float, error: float) -> tuple[float, float]:
@@ -62,6 +66,28 @@ class Influence:
         """Standard error of `value` at this N."""
         return math.sqrt(_variance_of_sum(self.fake) + _variance_of_sum(self.real))
 
+    @property
+    def kurtosis(self) -> float:
+        """Kurtosis of the influences, 3 for normal ones: mean of both samples, weighted by their share of the variance.
+
+        If it is high, few clips decide the value, and a sample without such clips has too small an `error`.
+        """
+        variances = _variance_of_sum(self.fake), _variance_of_sum(self.real)
+        if not sum(variances) > 0:
+            return 0.0
+        weighted = (v * _kurtosis(parts) for v, parts in zip(variances, (self.fake, self.real), strict=True) if v > 0)
+        return sum(weighted) / sum(variances)
+
+    @property
+    def heavy_tailed(self) -> bool:
+        """True where `kurtosis` is above 9."""
+        return self.kurtosis > HEAVY_KURTOSIS
+
+    @property
+    def widened_error(self) -> float:
+        """Standard error of `value`; 1.5 times as large where the influences are heavy-tailed."""
+        return self.error * (HEAVY_WIDENING if self.heavy_tailed else 1.0)
+
     def __sub__(self, other: Influence) -> Influence:
         return Influence(self.value - other.value, self.fake - other.fake, self.real - other.real)
 
@@ -69,6 +95,12 @@ class Influence:
 def _variance_of_sum(parts: Float[np.ndarray, " n"]) -> float:
     """Variance of a sum of independent parts, estimated from the spread between them."""
     return len(parts) * float(np.var(parts, ddof=1))
+
+
+def _kurtosis(parts: Float[np.ndarray, " n"]) -> float:
+    """Fourth central moment over the squared variance; at most the number of parts."""
+    deviations = (parts - parts.mean()) / parts.std()
+    return float((deviations**4).mean())
 
 
 def influence_from_rows(

@@ -16,7 +16,9 @@ from vfbench.metrics._mmd import (
     ESTIMATORS,
     KernelFunction,
     check_degree,
+    check_digits,
     check_estimator,
+    check_kernel,
     kernel_difference,
     kernel_distance,
     kernel_sums,
@@ -77,13 +79,16 @@ class KVD:
         over clusters, see `KernelSums`; with subsets it includes the error of drawing them. The limit is the mean over
         all pairs of independent clips, which does not depend on N. It differs from the value only for the biased
         estimator, for subsets and for groups, and needs three groups per sample.
-        Raises `UserError` for NaN or infinity, different widths, fewer than 3 generated or 4 real clips, groups that do
-        not fit the clips, a group that holds all clips but one, or fewer clips than a subset needs.
+        Raises `UserError` for NaN or infinity, features too large or too far from 0 for the kernel, different widths,
+        fewer than 3 generated or 4 real clips, groups that do not fit the clips, a group that holds all clips but one,
+        or fewer clips than a subset needs.
         """
         fake, real = validate_pair(fake, real, self.title, min_rows=3, min_real=4)
+        check_kernel(fake, real, self._kernel)
         labels = cluster_labels(groups, len(fake), len(real), self.title)
         sums = kernel_sums(fake, real, *labels, self._kernel)
         value, error = sums.distance(self.estimator), sums.error(self.estimator)
+        check_digits(fake, real, self._kernel, error)
         notes = sample_notes(fake, real, *labels)
         if self.subsets:
             distances = self._subset_distances(fake, real)
@@ -120,9 +125,11 @@ class KVD:
         """
         check_paired(a, b, self.title)
         (a, real), (b, _) = (validate_pair(each, real, self.title, min_rows=3, min_real=3) for each in (a, b))
+        check_kernel(np.concatenate([a, b]), real, self._kernel)
         labels = cluster_labels(groups, len(a), len(real), self.title)
         sums = kernel_difference(a, b, real, *labels, self._kernel)
         difference, error = sums.distance(self.estimator), sums.error(self.estimator)
+        check_digits(np.concatenate([a, b]), real, self._kernel, error)
         return comparison(difference, error, *paired_sample_notes(a, b, real, *labels))
 
     def _subset_distances(

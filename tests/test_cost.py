@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from vfbench.diffusion.single_network import OneNetwork
 from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Request
 from vfbench.models import videofusion
 from vfbench.nets.embedding import ConditioningEmbedding
+from vfbench.nets.transformer import Block
 from vfbench.pipeline.cost import measure, peak_memory
 from vfbench.pipeline.options import RunOptions
 from vfbench.pipeline.plan import plan
@@ -89,6 +92,46 @@ def test_peak_memory_is_in_bytes() -> None:
     assert 1e8 < peak_memory(torch.device("cpu")) < 1e12
 
 
+# Attention.
+
+BATCH, HEADS, QUERIES, KEYS, WIDTH = 2, 3, 17, 11, 8
+ONE_PRODUCT = 2 * BATCH * HEADS * QUERIES * KEYS * WIDTH  # FLOPs of a matrix product; attention has two
+KERNELS = sorted(
+    name.removeprefix("aten::")
+    for name in torch._C._dispatch_get_all_op_names()
+    if re.fullmatch(r"aten::_scaled_dot_product_\w*attention\w*(?<!_backward)(?<!_for_mps)", name)
+)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_attention_costs_the_same_in_every_kernel_of_every_device(kernel: str) -> None:
+    query = torch.empty(BATCH, HEADS, QUERIES, WIDTH, device="meta", requires_grad=True)
+    key, value = (torch.empty(BATCH, HEADS, KEYS, WIDTH, device="meta", requires_grad=True) for _ in range(2))
+    bias_and_statistics = (None, True) if re.search("efficient|cudnn", kernel) else ()
+    with count_flops() as counter:
+        output = getattr(torch.ops.aten, kernel)(query, key, value, *bias_and_statistics)[0]
+        assert counter.get_total_flops() == 2 * ONE_PRODUCT
+        output.sum().backward()
+    assert counter.get_total_flops() == (2 + 4) * ONE_PRODUCT
+
+
+@pytest.mark.parametrize("backend", [None, SDPBackend.MATH, SDPBackend.FLASH_ATTENTION])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_transformer_block_costs_the_same_with_every_backend(backend: SDPBackend | None, device: str) -> None:
+    width, hidden, groups, tokens, embedding = 16, 24, 3, 10, 8
+    block = Block(width, hidden, heads=2, embedding=embedding).to(device)
+    x = torch.zeros(2, groups, tokens, width, device=device, requires_grad=True)
+    condition = torch.zeros(2, embedding, device=device, requires_grad=True)
+    rows = 2 * groups * tokens
+    layers = 2 * rows * width * (3 * width + width + 2 * hidden) + 2 * 2 * embedding * 6 * width
+    attention = 2 * 2 * rows * tokens * width
+    with nullcontext() if backend is None else sdpa_kernel(backend), count_flops() as counter:
+        output = block(x, condition)
+        assert counter.get_total_flops() == layers + attention
+        output.sum().backward()
+    assert counter.get_total_flops() == 3 * (layers + attention)
+
+
 # Training.
 
 
@@ -116,8 +159,8 @@ class OneConvolution(OneNetwork):
 
 
 def counted_flops(model: DiffusionModel) -> int:
-    """FLOPs of one executed step on two clips, with unfused attention, as a fused one computes its scores twice."""
-    with sdpa_kernel(SDPBackend.MATH), count_flops() as counter:
+    """FLOPs of one executed step on two clips."""
+    with count_flops() as counter:
         captions = ["a small red circle moves left over blue stripes"] * 2
         draws = model.draw(2, torch.Generator())
         losses = model.training_losses(clips_of(model), [3, 4], captions, ["text", "text"], draws)

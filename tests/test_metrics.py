@@ -12,6 +12,8 @@ from samples import gaussian
 from vfbench.errors import UserError
 from vfbench.interfaces import Groups, Metric, PairedMetric, SharedRealClips
 from vfbench.metrics import clipsim, coverage, density, fvd, inception_score, kvd, precision, recall
+from vfbench.metrics._frechet import frechet_influence
+from vfbench.metrics._uncertainty import influence_from_rows
 from vfbench.report import difference
 from vfbench.report.results import ScoreRecord
 
@@ -98,6 +100,27 @@ def test_the_error_of_fvd_is_not_too_small_for_a_singular_covariance() -> None:
     assert {"N = 32 for D = 48: singular covariance, strongly biased upward"} < set(scores[0].note.split("; "))
 
 
+def heavy_tailed(n: int, dim: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    tailed: np.ndarray = rng.standard_normal((n, dim)) / np.sqrt(rng.chisquare(4.5, (n, 1)))
+    return tailed
+
+
+@pytest.mark.pitfall("intervals that heavy tails make too narrow")
+@pytest.mark.parametrize("draw", [heavy_tailed, lambda n, dim, seed: gaussian(n, dim, seed=seed)], ids=["t", "normal"])
+def test_heavy_tails_are_noted_and_widen_the_interval(draw: Callable[[int, int, int], np.ndarray]) -> None:
+    a, b, real = (draw(128, 16, seed) for seed in (1, 2, 3))
+    score, comparison = fvd.build().score(a, real), fvd.build().compare(a, 1.1 * b, real)
+    plain = influence_from_rows(score.value, *frechet_influence(a, real), np.arange(128), np.arange(128)).error
+    factor = 1.5 if draw is heavy_tailed else 1.0
+    assert score.error == pytest.approx(factor * plain, rel=1e-12)
+    assert score.high - score.value == pytest.approx(1.96 * factor * plain, rel=1e-12)
+    assert score.limit_error is not None
+    assert score.limit_error < 1.3 * plain  # that of the limit covers enough
+    assert ("heavy-tailed" in score.note) == ("heavy-tailed" in comparison.note) == (draw is heavy_tailed)
+    assert ("infinite N is biased" in score.note) == (draw is heavy_tailed)
+
+
 @pytest.mark.pitfall("the bias of few clips")
 def test_fvd_notes_a_singular_covariance_and_a_missing_limit() -> None:
     score = fvd.build().score(gaussian(40, 50, seed=1), gaussian(60, 50, seed=2))
@@ -128,6 +151,40 @@ def test_nan_and_infinity_are_refused_with_the_row(metric: PairedMetric, value: 
         metric.score(good, bad)
     with pytest.raises(UserError, match=r"generated clips .* 2 of 20 rows.* row 5"):
         metric.compare(good, bad, good)
+
+
+KEEPS_OFFSET = ("fvd", "is", "precision", "recall", "density", "coverage")
+
+
+@pytest.mark.pitfall("scores that are no numbers")
+@pytest.mark.parametrize("metric", METRICS, ids=IDS)
+@pytest.mark.parametrize(
+    ("scale", "offset"), [(1, 1e6), (1, 1e20), (1, 1e150), (1e-150, 0), (1e30, 0), (1e150, 0), (1e300, 0)]
+)
+def test_features_beyond_float64_are_refused_or_scored_right(metric: PairedMetric, scale: float, offset: float) -> None:
+    samples = [sample_for(metric, 70, seed=seed) for seed in (1, 2, 3)]
+    a, b, real = (sample * scale + offset for sample in samples)
+    try:
+        score, comparison = metric.score(a, real), metric.compare(a, b, real)
+    except UserError:
+        if offset == 1e6 and metric.name in KEEPS_OFFSET:
+            raise
+        return
+    numbers = [score.value, score.low, score.high, score.floor, score.error, comparison.low, comparison.high]
+    assert np.isfinite(numbers).all()
+    assert score.low < score.high
+    expected = metric.score(samples[0], samples[2])
+    if offset or metric in NEIGHBOURS:
+        assert score.value == pytest.approx(expected.value, rel=1e-6)
+        assert score.error == pytest.approx(expected.error, rel=1e-6)
+
+
+def test_float32_features_that_an_offset_has_rounded_away_are_refused() -> None:
+    a, b = (gaussian(70, 5, seed=seed) for seed in (1, 2))
+    rounded = fvd.build().score((a + 1e4).astype(np.float32), (b + 1e4).astype(np.float32))
+    assert rounded.value == pytest.approx(fvd.build().score(a, b).value, rel=0.01)
+    with pytest.raises(UserError, match="subtract"):
+        fvd.build().score((a + 1e8).astype(np.float32), (b + 1e8).astype(np.float32))
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=IDS)

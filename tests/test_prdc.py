@@ -41,16 +41,18 @@ def test_four_clips_by_hand(measure: Measure, expected: float) -> None:
 
 
 def by_definition(fake: np.ndarray, real: np.ndarray, k: int) -> dict[Measure, float]:
+    """The four values by the rule of the package `prdc`: a ball holds what lies strictly below its radius."""
+
     def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         lengths: np.ndarray = np.linalg.norm(x[:, None] - y[None], axis=2)
         return lengths
 
     reach_real, reach_fake = (np.sort(distances(x, x), axis=1)[:, k] for x in (real, fake))
     across = distances(fake, real)
-    inside = across <= reach_real
+    inside = across < reach_real
     return {
         precision_of: inside.any(axis=1).mean(),
-        recall_of: (reach_fake >= across.T).any(axis=1).mean(),
+        recall_of: (reach_fake > across.T).any(axis=1).mean(),
         density_of: inside.sum(axis=1).mean() / k,
         coverage_of: inside.any(axis=0).mean(),
     }
@@ -62,6 +64,16 @@ def test_values_follow_the_definitions_in_the_papers(measure: Measure, k: int, m
     monkeypatch.setattr("vfbench.metrics._prdc.CHUNK_ROWS", 7)
     fake, real = gaussian(30, 4, seed=1, scale=0.8, shift=0.4), gaussian(40, 4, seed=2)
     assert value_of(measure, fake, real, k) == pytest.approx(by_definition(fake, real, k)[measure])
+
+
+@pytest.mark.pitfall("generated clips that copy real ones")
+@pytest.mark.parametrize("measure", MEASURES)
+def test_ties_of_exact_copies_count_as_outside(measure: Measure) -> None:
+    fake, real = gaussian(60, 75, seed=1, shift=3), gaussian(80, 75, seed=2)
+    fake[:40] = real[:40]
+    fake[50:], real[70:] = fake[:10], real[:10]  # a ball that reaches to a copy of its centre holds nothing
+    assert value_of(measure, fake, real, 1) == pytest.approx(by_definition(fake, real, 1)[measure])
+    assert value_of(measure, fake, real, 3) == pytest.approx(by_definition(fake, real, 3)[measure])
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -96,7 +108,7 @@ def test_a_real_outlier_raises_precision_but_not_density() -> None:
 
 def test_identical_clips_get_a_note() -> None:
     score = precision.build().score(np.ones((20, 3)), np.ones((30, 3)))
-    assert score.value == 1
+    assert score.value == 0  # balls of radius 0 hold nothing
     assert "all 20 generated clips have the same values" in score.note
 
 

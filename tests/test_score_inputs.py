@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,16 @@ def test_features_are_scored_by_metrics_of_features(tmp_path: Path, vfbench: Com
     assert result["protocol"]["comparable"] is False
     assert "not comparable" in Path("mine/tables/table.md").read_text()
     assert result["fake"]["layout"] == "features"
+
+
+@pytest.mark.parametrize("change", [lambda x: x + 1e20, lambda x: x * 1e-150, lambda x: x * 1e150, lambda x: x * 1e300])
+def test_features_that_give_no_numbers_are_refused(
+    change: Callable[[np.ndarray], np.ndarray], tmp_path: Path, vfbench: Command
+) -> None:
+    fake, real = (save_array(tmp_path / f"{i}.npy", change(values)) for i, values in enumerate((FAKE, REAL)))
+    outcome = vfbench("score", "--real", real, "--fake", fake, "--output", "mine")
+    assert outcome.code == 2
+    assert "extract them again" in outcome.err
 
 
 def test_features_are_scored_with_the_metrics_of_the_protocol(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from vfbench import plugins
 from vfbench.errors import UserError
 from vfbench.interfaces import Clips, Extractor, Request, Score
 from vfbench.interfaces import Metric as PluginMetric
+from vfbench.pipeline.scores import require_finite
 from vfbench.utils import text
 
 
@@ -103,7 +104,7 @@ class VideoMetric(Metric):
     def score(self) -> Score:
         """Score of the clips of all processes, with interval and floor; `floor` is NaN without real clips.
 
-        Raises `UserError` for fewer clips than the metric's `minimum`.
+        Raises `UserError` for fewer clips than the metric's `minimum`, and for a score that is not finite.
         """
         needs_sync = not self._is_synced  # `compute` has already synchronised
         with self.sync_context(
@@ -115,9 +116,8 @@ class VideoMetric(Metric):
         self._require_minimum("generated", fake)
         if self.needs_real:
             self._require_minimum("real", real)
-        if len(real):
-            return self.metric.score(fake.numpy(), real.numpy())
-        return _without_real(self.metric.score(fake.numpy(), fake.numpy()))
+        score = self.metric.score(fake.numpy(), (real if len(real) else fake).numpy())
+        return require_finite(self.metric, score if len(real) else _without_real(score))
 
     def compute(self) -> Tensor:
         """Value of the score, float64."""

@@ -1,29 +1,51 @@
-"""FLOPs of a network, counted by torch on meta tensors."""
+"""FLOPs of a network, counted by torch on meta tensors, and the same on every device and version of torch."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.interfaces import Conditioning
 from vfbench.utils.source_cache import cached
 
-
-def _cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """FLOPs of fused attention on a CPU, from the shapes: torch up to 2.14 has no formula for it."""
-    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]  # torch has no type
-
-
+Shape: TypeAlias = Sequence[int]
 _Count = TypeVar("_Count")
-_FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention}
+
+
+def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    """FLOPs of attention, from the shapes (..., L, E), (..., S, E) and (..., S, V): its two matrix products."""
+    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _attention_backward(_: Any, query: Shape, key: Shape, value: Shape, *__: Any, **___: Any) -> int:
+    """FLOPs of its derivative: two products for each one forward. A fused kernel's recomputation is not counted."""
+    return 2 * _attention(query, key, value)
+
+
+# A device has kernels of its own for attention; torch has no formula for some, and counts recomputation of others.
+_FUSED_ATTENTION = (
+    "flash_attention",
+    "flash_attention_for_cpu",
+    "efficient_attention",
+    "cudnn_attention",
+    "fused_attention_overrideable",
+    "attention_math_for_mps",
+)
+_FORMULAS = {
+    getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}{suffix}"): formula
+    for kernel in _FUSED_ATTENTION
+    for suffix, formula in (("", _attention), ("_backward", _attention_backward))
+    if hasattr(torch.ops.aten, f"_scaled_dot_product_{kernel}{suffix}")
+}
 
 
 @contextmanager

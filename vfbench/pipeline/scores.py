@@ -92,7 +92,16 @@ def mean_score(per_draw: Sequence[Score]) -> Score:
 
 
 def score_record(metric: Metric, score: Score) -> ScoreRecord:
-    """The record of a score; raises `UserError` where the value is not finite."""
-    if not math.isfinite(score.value):
-        raise UserError(f"{metric.title} is {score.value}: the features are too large to compute with, or broken")
-    return ScoreRecord.of(metric, score)
+    """The record of a score; raises `UserError` as `require_finite`."""
+    return ScoreRecord.of(metric, require_finite(metric, score))
+
+
+def require_finite(metric: Metric, score: Score) -> Score:
+    """The same score; raises `UserError` where the value is not finite, or an interval or a limit is infinite."""
+    interval = (score.low, score.high, score.error, score.limit or 0.0, score.limit_error or 0.0)
+    if not math.isfinite(score.value) or any(math.isinf(bound) for bound in interval):
+        raise UserError(
+            f"{metric.title} is {score.value} in {score.low}..{score.high}: the features are too large to compute "
+            "with, or broken; scale or extract them again"
+        )
+    return score
