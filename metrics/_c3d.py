@@ -71,15 +71,18 @@ class C3DExtractor:
     @torch.inference_mode()
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
         """Requested outputs, float32 (B, D) on the CPU; raises `UserError` for clips of fewer than 16 frames."""
-        frames = video.require_byte_range(clips).shape[1]
-        if frames < FRAMES:
-            raise UserError(
-                f"clips have {text.count(frames, 'frame')}, and C3D needs at least {FRAMES}: make longer clips"
-            )
+        self.require_frames(video.require_byte_range(clips).shape[1], outputs)
         parts = torch.split(clips[:, :FRAMES], BATCH_SIZE.get(self.device.type, DEFAULT_BATCH_SIZE))
         with exact_float32(self.device):
             results = [self.network(self.network_input(part)) for part in parts]
         return {output: torch.cat([result[output].cpu() for result in results]) for output in outputs}
+
+    def require_frames(self, frames: int, outputs: Sequence[str]) -> None:
+        """Raise `UserError` for fewer than 16 frames; see `vfbench.interfaces.FrameLimits`."""
+        if frames < FRAMES:
+            raise UserError(
+                f"clips have {text.count(frames, 'frame')}, and C3D needs at least {FRAMES}: make longer clips"
+            )
 
     def network_input(self, clips: Clips) -> Float[Tensor, "batch 3 16 112 112"]:
         """Preprocessed clips (B, 16, 3, H, W): resized, BGR, minus the mean clip."""

@@ -82,12 +82,16 @@ class CLIPExtractor:
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
         """Requested outputs, float32 (B, D) on the CPU; raises `UserError` for the consistency of a single frame."""
         count = video.require_byte_range(clips).shape[1]
-        if "consistency" in outputs and count < 2:
-            raise UserError(f"clips of {count} frame have no frame consistency: use longer ones, or leave it out")
+        self.require_frames(count, outputs)
         selected = clips if self.frames == "all" else clips[:, count // 2, None]
         with exact_float32(self.device):
             images = self._embed_frames(selected)
             return {output: self._compute(output, images, requests).cpu() for output in outputs}
+
+    def require_frames(self, frames: int, outputs: Sequence[str]) -> None:
+        """Raise `UserError` for the consistency of a single frame; see `vfbench.interfaces.FrameLimits`."""
+        if "consistency" in outputs and frames < 2:
+            raise UserError(f"clips of {frames} frame have no frame consistency: use longer ones, or leave it out")
 
     def note(self, requests: Sequence[Request]) -> str:
         """Note with the number of prompts that are truncated; empty if there is none."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from vfbench import video
 from vfbench.errors import UserError
 from vfbench.interfaces import Clips, Features, Request, WeightStatus
+from vfbench.utils import text
 
 VERSION = 1  # part of the fingerprint; increase it whenever an output changes
 
@@ -47,9 +48,8 @@ class FrameChange:
         Raises `UserError` for clips of fewer than three frames, and for a base frame that they do not have.
         """
         frames = clips.shape[1]
-        base = max(frames // 2 - 1, 0) if self.base is None else self.base
-        if frames < 3 or not 0 <= base < frames:
-            raise UserError(f"frame_change: clips of {frames} frames have no base frame {base} among three or more")
+        self.require_frames(frames, outputs)
+        base = self._base(frames)
         pixels = video.require_byte_range(clips).cpu().short()
         changes = pixels.diff(dim=1).abs().float().mean(dim=(2, 3, 4)) / 255  # (B, T - 1)
         at_base = torch.zeros(frames - 1, dtype=torch.bool)
@@ -59,3 +59,15 @@ class FrameChange:
             "smoothness": 1 - changes.mean(1, keepdim=True),
         }
         return {output: computed[output] for output in outputs}
+
+    def require_frames(self, frames: int, outputs: Sequence[str]) -> None:
+        """Raise `UserError` for clips without the base frame or with fewer than three frames."""
+        if frames < 3 or not 0 <= self._base(frames) < frames:
+            raise UserError(
+                f"frame_change: clips of {text.count(frames, 'frame')} have no base frame {self._base(frames)} among "
+                "three or more"
+            )
+
+    def _base(self, frames: int) -> int:
+        """Base frame of a clip, by default the one before the middle."""
+        return max(frames // 2 - 1, 0) if self.base is None else self.base

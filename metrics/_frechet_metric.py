@@ -58,10 +58,10 @@ class FrechetMetric:
         as large, and the note says so. The limit needs a clip per dimension in a quarter of each sample, min(N, M) >=
         4 D, and eight groups. For two samples of one distribution, and with heavy tails, the interval around it is too
         wide: in simulations it covered the truth in 98 to 100 %, not in 95 %.
-        Raises `UserError` for NaN or infinity, different widths, fewer than 2 generated or 4 real clips, or groups that
+        Raises `UserError` for NaN or infinity, different widths, fewer than 2 generated or real clips, or groups that
         do not fit the clips.
         """
-        fake, real = validate_pair(fake, real, self.title, min_real=4)
+        fake, real = validate_pair(fake, real, self.title)
         labels = cluster_labels(groups, len(fake), len(real), self.title)
         distance = self._influence(fake, real, labels)
         error = distance.widened_error

@@ -89,14 +89,18 @@ class I3DExtractor:
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
         """Requested outputs, float32 (B, D) on the CPU; raises `UserError` for clips of fewer than 9 frames."""
         frames = video.require_byte_range(clips).shape[1]
-        if frames < MIN_FRAMES:
-            raise UserError(
-                f"clips have {text.count(frames, 'frame')}, and I3D needs at least {MIN_FRAMES}: make longer clips"
-            )
+        self.require_frames(frames, outputs)
         parts = torch.split(clips, max(1, FRAMES_PER_PASS.get(self.device.type, DEFAULT_FRAMES_PER_PASS) // frames))
         with exact_float32(self.device):
             results = [self._run(self.network_input(part)) for part in parts]
         return {output: torch.cat([result[output] for result in results]) for output in outputs}
+
+    def require_frames(self, frames: int, outputs: Sequence[str]) -> None:
+        """Raise `UserError` for fewer than 9 frames; see `vfbench.interfaces.FrameLimits`."""
+        if frames < MIN_FRAMES:
+            raise UserError(
+                f"clips have {text.count(frames, 'frame')}, and I3D needs at least {MIN_FRAMES}: make longer clips"
+            )
 
     def network_input(self, clips: Clips) -> Float[Tensor, "batch 3 frames 224 224"]:
         """Preprocessed clips, in -1..1."""

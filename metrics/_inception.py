@@ -19,6 +19,7 @@ from vfbench import video
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request, derive_seed
 from vfbench.metrics._resize import bilinear, tf1_bilinear
+from vfbench.utils import text
 from vfbench.utils.device import exact_float32
 from vfbench.weights.load import WeightInfo, load_weights
 
@@ -97,10 +98,19 @@ class InceptionExtractor:
     @torch.inference_mode()
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
         """Features, float32 (B, D) on the CPU; with frames='all' raises `UserError` unless T = `count`."""
-        selected = self._select_frames(video.require_byte_range(clips), requests)
+        self.require_frames(video.require_byte_range(clips).shape[1], outputs)
+        selected = self._select_frames(clips, requests)
         with exact_float32(self.device):
             features = torch.cat([self.network(self.network_input(part)) for part in torch.split(selected, BATCH_SIZE)])
         return {output: features.reshape(len(clips), -1).cpu() for output in outputs}
+
+    def require_frames(self, frames: int, outputs: Sequence[str]) -> None:
+        """Raise `UserError` for another number of frames than `count`, where all are read."""
+        if self.frames == "all" and frames != self.count:
+            raise UserError(
+                f"clips have {text.count(frames, 'frame')}, but extractor inception has count={self.count}: "
+                f"use inception(frames='all', count={frames}) and fid(frames={frames})"
+            )
 
     def _select_frames(self, clips: Clips, requests: Sequence[Request]) -> UInt8[Tensor, "n 3 h w"]:
         """Frames to extract features from, clip by clip."""
@@ -110,11 +120,6 @@ class InceptionExtractor:
         if self.frames == "random":
             positions = [derive_seed(request.seed, request.index, "frame") % length for request in requests]
             return clips[range(len(clips)), positions]
-        if length != self.count:
-            raise UserError(
-                f"clips have {length} frames, but extractor inception has count={self.count}: "
-                f"use inception(frames='all', count={length}) and fid(frames={length})"
-            )
         return clips.flatten(0, 1)
 
     def network_input(self, frames: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 299 299"]:

@@ -64,8 +64,8 @@ class NeighbourMetric:
         Raises `UserError` for NaN or infinity, different widths, fewer than k + 2 clips on a side (of real clips twice
         as many), or groups that do not fit the clips.
         """
-        min_rows = self.k + 2
-        fake, real = validate_pair(fake, real, self.title, min_rows=min_rows, min_real=2 * min_rows)
+        fakes, reals = self.fewest_clips
+        fake, real = validate_pair(fake, real, self.title, min_rows=fakes, min_real=reals)
         labels = cluster_labels(groups, len(fake), len(real), self.title)
         result = self.measure(fake, real, self.k, *_jackknife_blocks(labels, seed))
         floor_value, floor_n = floor(self._value, real, holdout, len(fake), labels=labels[1], seed=seed)
@@ -98,6 +98,11 @@ class NeighbourMetric:
         blocks = _jackknife_blocks(labels, seed)
         difference = self.measure(a, real, self.k, *blocks) - self.measure(b, real, self.k, *blocks)
         return comparison(difference.value, difference.error, *paired_sample_notes(a, b, real, *labels))
+
+    @property
+    def fewest_clips(self) -> tuple[int, int]:
+        """Smallest numbers of generated clips, k + 2, and of real clips, twice as many for the floor."""
+        return self.k + 2, 2 * (self.k + 2)
 
     def _value(self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"]) -> float:
         two_blocks = (np.arange(len(each)) % 2 for each in (fake, real))  # the minimum: only the value is used

@@ -5,6 +5,7 @@ A statistic is a function of one or two arrays whose rows are clips, the generat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +19,7 @@ NUM_SHUFFLES = 5  # random splits of the real clips; the floor is their mean
 LARGEST, SMALLEST = 1e60, 1e-60  # float64 holds the fourth powers, in intervals, of nothing far beyond
 MIN_STEPS = 32  # rounding steps of the float type that values must spread over: quantisation then moves 0.1 % at most
 MAX_CONSTANT = 1e6  # size of constant values up to which the rounding of their mean does not show
+MIN_SPLIT = 4  # real clips that can be split in two samples
 FEW_CLUSTERS = 20  # with fewer clusters a standard error has a relative error of 15 % or more
 
 Statistic = Callable[..., float]
@@ -156,13 +158,13 @@ def floor(
     `n_fake` clips of `holdout`, other real clips, replace the generated ones. If `holdout` is too small, `real` is
     split instead, n against the rest, and the value is the mean over `repeats` seeded shuffles. A distance that is
     biased upward at small N then has a floor that is too high; `join_notes` records this. Clips of one cluster
-    (`labels`) stay on one side, except for the cluster at the split.
-    Raises `UserError` for fewer than four real clips, two on each side.
+    (`labels`) stay on one side, except for the cluster at the split. Fewer than four real clips cannot be split, two to
+    each side: the value is NaN then, and n is 0.
     """
-    if len(real) < 4:
-        raise UserError(f"floor: {len(real)} real clips, and at least 4 are needed to split them: load more real clips")
     if holdout is not None and holdout_suffices(holdout, n_fake):
         return statistic(validate(holdout[:n_fake], "floor: values of holdout real clips"), real), n_fake
+    if len(real) < MIN_SPLIT:
+        return math.nan, 0
     n = min(n_fake, len(real) // 2)
     rng = np.random.default_rng(seed)
     orders = [shuffle_clusters(np.arange(len(real)) if labels is None else labels, rng) for _ in range(repeats)]
@@ -175,8 +177,9 @@ def holdout_suffices(holdout: np.ndarray | None, n_fake: int) -> bool:
 
 
 def join_notes(floor_at_same_n: bool, floor_n: int, *notes: str) -> str:
-    """Note of a score: a warning unless `floor_at_same_n`, then `notes`; may be empty."""
-    floor_note = [] if floor_at_same_n else [f"floor at N = {floor_n}: too few real clips for more"]
+    """Note of a score: a warning unless `floor_at_same_n`, then `notes`; may be empty. `floor_n` 0 means no floor."""
+    at_other_n = f"floor at N = {floor_n}: too few real clips for more" if floor_n else "no floor: too few real clips"
+    floor_note = [] if floor_at_same_n else [at_other_n]
     return "; ".join((*floor_note, *notes))
 
 

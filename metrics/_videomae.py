@@ -26,6 +26,7 @@ from vfbench import video
 from vfbench.errors import UserError
 from vfbench.interfaces import Clips, Features, Request
 from vfbench.metrics._resize import bilinear
+from vfbench.utils import text
 from vfbench.utils.device import exact_float32
 from vfbench.weights.load import WeightInfo, load_weights
 
@@ -55,13 +56,19 @@ class VideoMAEExtractor:
     @torch.inference_mode()
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
         """Features, float32 (B, D) on the CPU; raises `UserError` for an odd number of frames."""
+        self.require_frames(video.require_byte_range(clips).shape[1], outputs)
         with exact_float32(self.device):
-            parts = [
-                self.network(self.network_input(part))
-                for part in torch.split(video.require_byte_range(clips), BATCH_SIZE)
-            ]
+            parts = [self.network(self.network_input(part)) for part in torch.split(clips, BATCH_SIZE)]
         features = torch.cat(parts).cpu()
         return dict.fromkeys(outputs, features)
+
+    def require_frames(self, frames: int, outputs: Sequence[str]) -> None:
+        """Raise `UserError` for an odd number of frames; see `vfbench.interfaces.FrameLimits`."""
+        if frames % self.network.tubelet:
+            raise UserError(
+                f"clips have {text.count(frames, 'frame')}, and VideoMAE reads {self.network.tubelet} at a time: "
+                f"use a multiple of {self.network.tubelet}"
+            )
 
     def network_input(self, clips: Clips) -> Float[Tensor, "batch 3 frames side side"]:
         """Preprocessed clips, in 0..1."""
@@ -101,12 +108,7 @@ class VideoMAE(nn.Module):
         self.positions = sinusoidal_positions(math.prod(self.grid), dim)
 
     def forward(self, x: Float[Tensor, "batch 3 t side side"]) -> Float[Tensor, "batch dim"]:
-        """Features (B, dim); raises `UserError` if T is no multiple of `tubelet`."""
-        if x.shape[2] % self.tubelet:
-            raise UserError(
-                f"clips have {x.shape[2]} frames, and VideoMAE reads {self.tubelet} at a time: "
-                f"use a multiple of {self.tubelet}"
-            )
+        """Features (B, dim); T must be a multiple of `tubelet`."""
         tokens = self.patch_embed["proj"](x)
         tokens = tokens.flatten(2).transpose(1, 2) + self._positions(tokens.shape[2]).to(x.device)
         for block in self.blocks:

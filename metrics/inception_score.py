@@ -160,11 +160,16 @@ class InceptionScore:
         error = bootstrap_error(difference, (pairs,), labels[:1], seed=seed)
         return comparison(difference(pairs[order]), error, *paired_sample_notes(a, b, real, *labels))
 
+    @property
+    def fewest_clips(self) -> tuple[int, int]:
+        """Smallest numbers of generated and real clips: one for each split, and two."""
+        return max(2, self.splits), max(2, self.splits)
+
     def _validate(
         self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"]
     ) -> tuple[Float[np.ndarray, "n classes"], Float[np.ndarray, "m classes"]]:
-        min_rows = max(2, self.splits)
-        return validate_pair(fake, real, self.title, min_rows=min_rows, min_real=min_rows)
+        fakes, reals = self.fewest_clips
+        return validate_pair(fake, real, self.title, min_rows=fakes, min_real=reals)
 
     def _row_order(self, rows: int, seed: int) -> Int[np.ndarray, " _"]:
         """Row order before splitting; shuffled if there is more than one split."""

@@ -79,17 +79,20 @@ class KVD:
         over clusters, see `KernelSums`; with subsets it includes the error of drawing them. The limit is the mean over
         all pairs of independent clips, which does not depend on N. It differs from the value only for the biased
         estimator, for subsets and for groups, and needs three groups per sample.
+        Two clips of a sample have no standard error: it is NaN.
         Raises `UserError` for NaN or infinity, features too large or too far from 0 for the kernel, different widths,
-        fewer than 3 generated or 4 real clips, groups that do not fit the clips, a group that holds all clips but one,
-        or fewer clips than a subset needs.
+        fewer than 2 generated or real clips, groups that do not fit the clips, a group that holds all clips but one of
+        three or more, or fewer clips than a subset needs.
         """
-        fake, real = validate_pair(fake, real, self.title, min_rows=3, min_real=4)
+        fake, real = validate_pair(fake, real, self.title)
         check_kernel(fake, real, self._kernel)
         labels = cluster_labels(groups, len(fake), len(real), self.title)
         sums = kernel_sums(fake, real, *labels, self._kernel)
-        value, error = sums.distance(self.estimator), sums.error(self.estimator)
-        check_digits(fake, real, self._kernel, error)
-        notes = sample_notes(fake, real, *labels)
+        value = sums.distance(self.estimator)
+        error = sums.error(self.estimator) if min(len(fake), len(real)) > 2 else math.nan
+        check_digits(fake, real, self._kernel, 0.0 if math.isnan(error) else error)
+        no_interval = ["no interval: it takes 3 clips of each side"] if math.isnan(error) else []
+        notes = [*no_interval, *sample_notes(fake, real, *labels)]
         if self.subsets:
             distances = self._subset_distances(fake, real)
             value, error = float(distances.mean()), math.hypot(error, float(distances.std()) / math.sqrt(self.subsets))
@@ -140,6 +143,11 @@ class KVD:
 
     def _distance(self, fake: Float[np.ndarray, "n _"], real: Float[np.ndarray, "m _"]) -> float:
         return kernel_distance(fake, real, degree=self.degree, coef0=self.coef0, estimator=self.estimator)
+
+    @property
+    def fewest_clips(self) -> tuple[int, int]:
+        """Smallest numbers of generated and real clips: those of a subset, else two of each."""
+        return max(2, self.subset_size), max(2, self.subset_size)
 
     @property
     def _kernel(self) -> KernelFunction:

@@ -56,6 +56,14 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def reports(real_data: Path) -> Path:
+    """Folder of inputs that users have reported, which the repository does not hold."""
+    if not (folder := real_data / "reports").is_dir():
+        pytest.skip(f"no {folder}; set VFBENCH_TEST_DATA to a folder with it")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints of tiny untrained models at the clip size of Moving Shapes: folders `videofusion` and `vdm`."""
     folder = tmp_path_factory.mktemp("checkpoints")

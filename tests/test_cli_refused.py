@@ -47,7 +47,7 @@ NOISE = ("run", "--model", "noise", "--device", "cpu", "--smoke")
         ([*NOISE, "-n", "1"], "--num-samples 1: choose 2 to 10,000,000"),
         ([*NOISE, "-n", "eight"], "--num-samples"),
         ([*NOISE, "-n", "1000000000"], "--num-samples 1,000,000,000: .*10,000,000"),
-        ([*NOISE, "--num-real", "2"], "--num-real 2: choose 4 to"),
+        ([*NOISE, "--num-real", "1"], "--num-real 1: choose 2 to"),
         ([*NOISE, "--seed", "1.5"], "--seed"),
         ([*NOISE, "surprise"], "surprise"),
         (["run", "--guidance", "-1"], "guidance -1.0: choose 0 to"),

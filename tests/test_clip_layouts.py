@@ -67,7 +67,8 @@ def test_frames_are_in_natural_order_with_a_note(tmp_path: Path) -> None:
         (["0.png", "3.png", "6.png"], ""),  # a constant step of 3
         (["0.png", "3.png", "9.png", "12.png"], "3.png, then 9.png"),
         (["4.png", "0.png", "1.png"], "1.png, then 4.png"),
-        (["a.png", "1.png", "3.png", "4.png"], ""),  # not every frame has a number
+        (["a.png", "1.png", "3.png", "4.png"], "1.png, then 3.png"),  # `a.png` is no frame
+        (["a.png", "b1.png", "b3.png", "c.png"], ""),  # nor is any name the usual one
         (["a1.png", "b1.png", "a3.png"], ""),  # repeated numbers
         (["7.png"], ""),
         ([], ""),

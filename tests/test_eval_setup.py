@@ -127,8 +127,8 @@ def test_an_impossible_number_of_real_clips_is_refused(monkeypatch: pytest.Monke
         prepare_shapes(n_real=1 << 21)
     with pytest.raises(UserError, match=r"--num-real 3: .*4"):
         prepare_shapes(n_real=3)
-    monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 3)
-    with pytest.raises(MissingData, match=r"shapes has 3 real clips here \(train\), and 4 are needed$"):
+    monkeypatch.setattr(shapes.Shapes, "size", lambda *_: 1)
+    with pytest.raises(MissingData, match=r"shapes has 1 real clips here \(train\), and 2 are needed$"):
         prepare_shapes(smoke=True)
 
 

@@ -21,7 +21,7 @@ from vfbench import plugins, video
 from vfbench.clips.caption_file import read_captions
 from vfbench.interfaces import BuildContext, derive_seed
 from vfbench.pipeline import requests
-from vfbench.video.encode import write_frames, write_mp4
+from vfbench.video.encode import write_frames, write_mp4, write_playable
 
 CAPTION = "a large red circle moves left over blue stripes"
 TINY = "shapes(frames=4, height=8, width=8)"
@@ -318,3 +318,25 @@ def test_a_run_scores_the_first_frames_of_long_clips(vfbench: Command) -> None:
         outcome = vfbench("run", "--model", model, *smoke, "--output", name)
         assert outcome.code == 0, outcome.err
     assert results(Path("long"))["scores"] == results(Path("short"))["scores"]
+
+
+@pytest.mark.parametrize("kind", ["mp4", "npy", "png-folder"])
+def test_videos_to_watch_play_everywhere_and_are_never_scored(kind: str, checkpoint: Path, vfbench: Command) -> None:
+    import av
+
+    assert vfbench(*generate_args(checkpoint, "-n", 2, "--format", kind, "--output", "out")).code == 0
+    with av.open("out/videos/000001.mp4") as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert stream.frames == 4
+        assert float(stream.average_rate or 0) == 8
+    assert [entry.name.partition("/")[0] for entry in folders.detect("out").entries] == ["clips", "clips"]
+
+
+def test_an_odd_size_is_padded_and_the_index_comes_first(tmp_path: Path) -> None:
+    write_playable(tmp_path / "a.mp4", torch.full((3, 3, 33, 17), 90, dtype=torch.uint8), 30 / 1.001)
+    header = video.header(tmp_path / "a.mp4")
+    assert (header.frames, header.height, header.width) == (3, 34, 18)
+    assert header.rate == pytest.approx(29.97, abs=0.001)
+    content = (tmp_path / "a.mp4").read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")

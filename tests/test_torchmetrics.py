@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import matplotlib
 import pytest
@@ -16,7 +21,14 @@ from vfbench.datasets import shapes
 from vfbench.errors import UserError
 from vfbench.interfaces import Request
 from vfbench.metrics import _inception
-from vfbench.torchmetrics import ClipSim, FrechetVideoDistance, KernelVideoDistance, VideoInceptionScore, VideoMetric
+from vfbench.torchmetrics import (
+    ClipSim,
+    FrechetVideoDistance,
+    KernelVideoDistance,
+    VideoInceptionScore,
+    VideoMetric,
+    _require_layout,
+)
 from vfbench.weights.load import WeightInfo
 
 DATA = shapes.build()
@@ -129,13 +141,19 @@ def test_a_collection_runs_a_shared_network_once() -> None:
 
 
 def simulate_two_processes(metric: VideoMetric, other: VideoMetric) -> list[str]:
-    """Let the metric synchronise with `other`; return the list of gathered states."""
+    """Let the metric synchronise with `other`; return the list of gathered states.
+
+    As real processes do, it refuses states of different dimensions or types.
+    """
     gathered: list[str] = []
 
     def gather(state: Tensor, group: object = None) -> list[Tensor]:
         side = ("fake", "real")[len(gathered) % 2]
         gathered.append(side)
-        return [state, torch.cat(getattr(other, side))]
+        parts = getattr(other, side)
+        second = torch.cat(parts) if parts else torch.empty(0, 0)
+        assert (state.ndim, state.dtype) == (second.ndim, second.dtype)
+        return [state, second]
 
     metric.dist_sync_fn, metric.distributed_available_fn = gather, lambda: True
     return gathered
@@ -159,11 +177,36 @@ def test_score_and_compute_use_all_processes() -> None:
         assert first._is_synced
 
 
+@pytest.mark.parametrize("first_share", [(64, 96), (0, 0), (64, 0), (0, 96), (20, 96)])
+def test_a_process_without_clips_merges_exactly(first_share: tuple[int, int]) -> None:
+    single, first, second = (FrechetVideoDistance(**JUDGE) for _ in range(3))
+    fakes, reals = first_share
+    for metric, fake, real in ((single, FAKE, REAL), (first, FAKE[:fakes], REAL[:reals])):
+        metric.update(fake)
+        metric.update(real, real=True)
+    for clips, are_real in ((FAKE[fakes:], False), (REAL[reals:], True)):
+        if len(clips):
+            second.update(clips, real=are_real)
+    simulate_two_processes(first, second)
+    assert value(first) == pytest.approx(value(single), rel=1e-9)
+
+
+@pytest.mark.slow
+def test_two_processes_print_the_score_of_one(reports: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "h4_ddp_rank_without_real.py"]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    results = [
+        subprocess.run([*command, mode], cwd=reports, env=environment, capture_output=True, text=True, check=True)
+        for mode in ("rank0", "uneven")
+    ]
+    one, *both = (float(text) for each in results for text in re.findall(r"-> ([\d.]+)", each.stdout))
+    assert both == pytest.approx([one, one], rel=1e-9)
+
+
 def test_after_too_few_clips_updates_continue() -> None:
     first, second = (VideoInceptionScore(extractor="shapes_judge") for _ in range(2))
     first.update(FAKE[:20])
     second.update(FAKE[:30])
-    second.real = [torch.empty(0, 2)]
     simulate_two_processes(first, second)
     for compute in (first.compute, first.score):
         with pytest.raises(UserError, match="has 50 generated clips, and needs at least 64"):
@@ -250,6 +293,49 @@ def test_random_weights_warn_once() -> None:
         assert metric.extractor.weight_status == "nonstandard"
 
 
+def test_reset_may_keep_the_real_clips() -> None:
+    metric = FrechetVideoDistance(**JUDGE, reset_real_features=False)
+    metric.update(REAL, real=True)
+    metric.update(FAKE)
+    before = value(metric)
+    metric.reset()
+    with pytest.raises(UserError, match="after clips of"):
+        metric.update(FAKE[:, :8])
+    metric.update(FAKE)
+    assert value(metric) == before
+
+
+def test_a_float64_training_loop_gets_the_same_score(features: dict[str, dict[str, Tensor]]) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        metric = FrechetVideoDistance(**JUDGE)
+        metric.update(FAKE)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(metric.fake[0], features["fake"]["features"])
+
+
+@pytest.mark.parametrize(
+    ("clips", "mend"),
+    [
+        (FAKE.permute(0, 1, 3, 4, 2), r"permute\(0, 1, 4, 2, 3\)"),
+        (FAKE.transpose(1, 2), r"transpose\(1, 2\)"),
+        (FAKE[:, :, :1], r"grey: clips.expand"),
+        (FAKE[0], r"clips\[None\]"),
+        (FAKE[:, :, 0], "needed is uint8"),
+    ],
+)
+def test_another_layout_is_refused_with_the_call_that_mends_it(clips: Tensor, mend: str) -> None:
+    with pytest.raises(UserError, match=mend):
+        FrechetVideoDistance(**JUDGE).update(clips)
+
+
+def test_an_array_is_refused() -> None:
+    with pytest.raises(UserError, match="ndarray"):
+        _require_layout(FAKE.numpy())
+
+
 def test_floats_are_refused() -> None:
     with pytest.raises(TypeError):
         FrechetVideoDistance(**JUDGE).update(FAKE.float() / 255)
@@ -279,6 +365,6 @@ def test_clips_of_another_size_are_refused() -> None:
 
 def test_refused_clips_set_no_size() -> None:
     metric = FrechetVideoDistance(**JUDGE)
-    with pytest.raises(Exception, match=r".+"):
-        metric.update(REAL.transpose(1, 2))
+    with pytest.raises(UserError, match="0 or 1"):
+        metric.update(REAL[:, :8].clamp(max=1))
     metric.update(REAL, real=True)

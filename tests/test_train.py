@@ -377,6 +377,32 @@ def test_resuming_with_another_option_is_refused(
         train(tiny_vdm(), OneClip(tiny_dataset().shape), options, trained[0], resume=True)
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_more_steps_extend_a_training(schedule: str, tmp_path: Path) -> None:
+    options = replace(OPTIONS, lr_schedule=schedule)
+    for name, steps in (("extended", 3), ("extended", 6), ("whole", 6)):
+        resume = (tmp_path / name).exists()
+        train(tiny_vdm(), tiny_dataset(), replace(options, steps=steps), tmp_path / name, resume=resume)
+    extended, whole = (training_state(tmp_path / name) for name in ("extended", "whole"))
+    rates = [state["optimizer"]["param_groups"][0]["lr"] for state in (extended, whole)]
+    assert rates[0] == rates[1]  # a cosine follows the schedule of the new number of steps
+    weights = [flat(state["model"]) for state in (extended, whole)]
+    equal = all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+    assert equal == (schedule == "constant")
+    assert "6; extended at step 3 from 3 to 6 steps" in (tmp_path / "extended/README.md").read_text()
+    assert '"before": 3, "after": 6' in (tmp_path / "extended/log.jsonl").read_text()
+    assert "extended" not in (tmp_path / "whole/README.md").read_text()
+
+
+def test_an_extended_training_keeps_its_default_warm_up(tmp_path: Path) -> None:
+    options = replace(OPTIONS, steps=10, warmup=None)
+    train(tiny_vdm(), tiny_dataset(), options, tmp_path)
+    train(tiny_vdm(), tiny_dataset(), replace(options, steps=21), tmp_path, resume=True)
+    assert "`warmup` 1," in (tmp_path / "README.md").read_text()
+    with pytest.raises(UserError, match="--warmup 1 saved, 3 now"):
+        train(tiny_vdm(), tiny_dataset(), replace(options, steps=30, warmup=3), tmp_path, resume=True)
+
+
 def test_resuming_with_another_model_or_dataset_is_refused(trained: tuple[Path, VDM]) -> None:
     options = replace(OPTIONS, steps=STEPS)
     with pytest.raises(UserError, match=r"\(--model with parametrisation v saved, eps now\)"):

@@ -206,6 +206,15 @@ class VideoBacked(NamedClips, GroupedClips, PlacedClips, Protocol):
     note: str  # printed beside every score; may be empty
 
 
+@runtime_checkable
+class FrameRated(Protocol):
+    """Optional interface of a `Dataset` whose files say how fast its clips play."""
+
+    def clip_rate(self) -> float | None:
+        """Frames of a clip per second, None where the files do not say."""
+        ...
+
+
 def _float32() -> torch.dtype:
     import torch
 
@@ -313,6 +322,15 @@ class Extractor(Protocol):
 
 
 @runtime_checkable
+class FrameLimits(Protocol):
+    """Optional interface of an `Extractor` that cannot read clips of every length: it is asked before any work."""
+
+    def require_frames(self, frames: int, outputs: Sequence[str]) -> None:
+        """Raise `UserError` where clips of `frames` frames do not have these outputs."""
+        ...
+
+
+@runtime_checkable
 class Remarks(Protocol):
     """Optional interface of an `Extractor` with remarks on the requests of a run, such as truncated captions."""
 
@@ -415,6 +433,16 @@ class Metric(Protocol):
         `holdout` (N, D) are other real clips, scored in place of the generated ones for the floor. `groups` marks
         dependent clips; without it all are independent.
         """
+        ...
+
+
+@runtime_checkable
+class ClipLimits(Protocol):
+    """Optional interface of a `Metric` that has no value for two generated and two real clips, not even a rough one."""
+
+    @property
+    def fewest_clips(self) -> tuple[int, int]:
+        """Smallest numbers of generated and of real clips that have a value; from `minimum` on it means something."""
         ...
 
 

@@ -6,16 +6,17 @@
     fvd.compute()
 
 A metric stores the features of every clip, not the clips: 1.6 kB per clip for I3D. Distributed processes concatenate
-their features, so the result is that of a single process with all clips; except for Inception's random frame, which
-depends on the index of a clip within its process. Networks, preprocessing and formulas are those of `vfbench run`. The
-network is built on first use, on the device of the metric.
+their features, so the result is that of a single process with all clips, also where a process has none; except for
+Inception's random frame, which depends on the index of a clip within its process. Networks, preprocessing and formulas
+are those of `vfbench run`. The network is built on first use, on the device of the metric.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from vfbench import plugins
 from vfbench.errors import UserError
@@ -36,6 +38,7 @@ class VideoMetric(Metric):
     """Metric of `vfbench.metrics` on one output of an extractor.
 
     `metric` and `extractor` are plug-in specs of the command line, such as `fvd(ddof=0)` and `i3d(weights='random')`.
+    With `reset_real_features=False`, `reset` keeps the real clips, which then need one update for the whole training.
     """
 
     is_differentiable = False
@@ -44,8 +47,11 @@ class VideoMetric(Metric):
     fake: list[Tensor]
     real: list[Tensor]
 
-    def __init__(self, metric: str, extractor: str, output: str, **options: Any) -> None:
+    def __init__(
+        self, metric: str, extractor: str, output: str, *, reset_real_features: bool = True, **options: Any
+    ) -> None:
         super().__init__(**options)
+        self.reset_real_features = reset_real_features
         self.metric: PluginMetric = plugins.load("metric", metric)
         self.spec, self.output = plugins.parse(extractor), output
         self._extractor: Extractor | None = None
@@ -57,18 +63,21 @@ class VideoMetric(Metric):
     def extractor(self) -> Extractor:
         """Feature network, on the device of the metric; warns if its weights are nonstandard."""
         if self._extractor is None:
-            self._extractor = plugins.load("extractor", self.spec, torch.device(self.device))
+            with _float32_default():
+                self._extractor = plugins.load("extractor", self.spec, torch.device(self.device))
             if self._extractor.weight_status == "nonstandard":
                 message = f"NOT the published weights: {self.spec}; the scores are not comparable with any others"
                 warnings.warn(message, UserWarning, stacklevel=2)
         return self._extractor
 
-    def update(self, clips: Clips, *, real: bool = False, prompts: Sequence[str] | None = None) -> None:
+    def update(self, clips: Tensor, *, real: bool = False, prompts: Sequence[str] | None = None) -> None:
         """Add clips, uint8 (B, T, 3, H, W) on any device: generated ones, or with `real` the real ones.
 
         `prompts` are the captions of the clips, required by CLIPSIM and ignored otherwise. Raises `UserError` for
-        missing prompts or a wrong number of them, and any error of the extractor.
+        another shape, with the call that mends it, for missing prompts or a wrong number of them, and any error of the
+        extractor.
         """
+        _require_layout(clips)
         if prompts is None and self.output == "similarity":
             raise UserError(
                 f"{type(self).__name__} compares clips with their prompts, and got none: "
@@ -78,10 +87,14 @@ class VideoMetric(Metric):
         if len(texts) != len(clips):
             raise UserError(f"{len(texts)} prompts for {len(clips)} clips: give one per clip")
         self._require_shape(clips)
+        if not len(clips):
+            return
         state = self.real if real else self.fake
         first = sum(map(len, state))  # so that the index of a clip does not depend on the batches
         requests = [Request(first + index, 0, 0, text) for index, text in enumerate(texts)]
-        state.append(self.extractor(clips.cpu(), requests, [self.output])[self.output].to(self.device))
+        extractor = self.extractor
+        with _float32_default():
+            state.append(extractor(clips.cpu(), requests, [self.output])[self.output].to(self.device))
         self._clip_shape = tuple(clips.shape[1:])
 
     def _require_shape(self, clips: Clips) -> None:
@@ -91,9 +104,11 @@ class VideoMetric(Metric):
             raise UserError(f"clips of shape {shape} after clips of {self._clip_shape}: use one shape (T, 3, H, W)")
 
     def reset(self) -> None:
-        """Clear the features of all clips."""
+        """Clear the features of all clips; of the generated ones alone with `reset_real_features=False`."""
+        kept = [] if self.reset_real_features else list(self.real)
         super().reset()
-        self._clip_shape = ()
+        self.real.extend(kept)
+        self._clip_shape = self._clip_shape if kept else ()
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """Raise `UserError`: a single batch has no score. Call `update` for each batch, then `compute`."""
@@ -134,6 +149,20 @@ class VideoMetric(Metric):
         """Plot one or several values, as in torchmetrics; needs matplotlib."""
         return self._plot(val, ax)
 
+    def _sync_dist(self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any = None) -> None:
+        """Concatenate the features of all processes.
+
+        A process without clips takes part with no rows. torchmetrics gives such a state one dimension where the others
+        have two, on which the processes fail or wait for each other.
+        """
+        for side in ("fake", "real"):
+            parts: list[Tensor] = getattr(self, side)
+            # Always float32: a process without clips does not know the type of the others.
+            local = dim_zero_cat(parts).float() if parts else torch.empty(0, 0, dtype=torch.float32, device=self.device)
+            gathered = dist_sync_fn(local, group=process_group or self.process_group)
+            filled = [features for features in gathered if len(features)]
+            setattr(self, side, torch.cat(filled) if filled else [])
+
     def _all_features(self, side: str) -> Tensor:
         state: list[Tensor] | Tensor = getattr(self, side)
         return dim_zero_cat(state).cpu() if len(state) else torch.empty(0, 1)
@@ -146,6 +175,34 @@ class VideoMetric(Metric):
                 f"{type(self).__name__} has {text.count(len(features), f'{kind} clip')}, and needs at least "
                 f"{self.metric.minimum}: call update(clips{flag}) with more"
             )
+
+
+@contextmanager
+def _float32_default() -> Iterator[None]:
+    """Context manager: build and run networks in float32, as published, whatever the training loop computes in."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+def _require_layout(clips: object) -> None:
+    """Raise `UserError` for anything but a tensor (B, T, 3, H, W), with the call that makes it one."""
+    if not isinstance(clips, Tensor):
+        raise UserError(f"clips are {type(clips).__name__}: give a torch tensor of uint8 (B, T, 3, H, W)")
+    shape = tuple(clips.shape)
+    if len(shape) == 5 and shape[2] == 3:
+        return
+    mends = {
+        "one clip: clips[None]": len(shape) == 4 and shape[1] == 3,
+        "channels last: clips.permute(0, 1, 4, 2, 3)": len(shape) == 5 and shape[4] == 3,
+        "channels before frames: clips.transpose(1, 2)": len(shape) == 5 and shape[1] == 3,
+        "grey: clips.expand(-1, -1, 3, -1, -1)": len(shape) == 5 and shape[2] == 1,
+    }
+    mend = next((f"; {mend}" for mend, fits in mends.items() if fits), "")
+    raise UserError(f"clips of shape {shape}: needed is uint8 (B, T, 3, H, W){mend}")
 
 
 def _without_real(score: Score) -> Score:

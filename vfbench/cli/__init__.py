@@ -100,21 +100,23 @@ app.add_typer(hub.hub, name="hub")
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code (see `vfbench.errors`); a usage error exits with 2."""
     warnings.showwarning = _warn  # type: ignore[assignment]  # only the message is printed
-    try:
+    if arguments is None and not sys.flags.safe_path:
+        sys.path.append(os.getcwd())  # noqa: PTH109  # where `python -m vfbench` finds a user's own plug-in, too
+    with console.robust_streams():
         try:
-            arguments = normalise_arguments(sys.argv[1:] if arguments is None else arguments)
-            app(arguments, prog_name="vfbench", obj=arguments)
+            try:
+                arguments = normalise_arguments(sys.argv[1:] if arguments is None else arguments)
+                app(arguments, prog_name="vfbench", obj=arguments)
+            finally:
+                sys.stdout.flush()
         except UserError as error:
             gate_failed = error.exit_code == GateFailed.exit_code  # a result, not a mistake
-            print(error if gate_failed else f"error: {error}", file=sys.stderr)
+            console.error(str(error) if gate_failed else f"error: {error}")
             raise SystemExit(error.exit_code) from None
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe; Python must not flush again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+        except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+            raise SystemExit(1) from None
 
 
 def _warn(message: Warning | str, *_: Any) -> None:
     """Print a warning as one line, without its source location."""
-    print(f"warning: {message}", file=sys.stderr)
+    console.warn(str(message))

@@ -17,7 +17,17 @@ GROUPS = {
         *("prompt", "label", "share_base_noise"),
     ),
     "Training": (
-        *("lr", "warmup", "weight_decay", "clip_norm", "ema", "accumulate", "checkpoint_activations", "compile"),
+        *(
+            "lr",
+            "lr_schedule",
+            "warmup",
+            "weight_decay",
+            "clip_norm",
+            "ema",
+            "accumulate",
+            "checkpoint_activations",
+            "compile",
+        ),
         *("save_every", "sample_every", "half"),
     ),
     "Measuring": (

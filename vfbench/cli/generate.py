@@ -17,7 +17,7 @@ def generate(options: ExportOptions) -> None:
     with training_advice(options.model, options.dataset, options.data_root, options.checkpoint, scored=False):
         export_plan = plan(options)
     folder = export(export_plan)
-    console.info(f"clips: {folder}/clips  look at: {folder}/sheet.png")
+    console.info(f"clips: {folder}/clips  look at: {folder}/sheet.png  watch: {folder}/videos")
     if not export_plan.format.exact:
         console.info(
             "note: WebP stores equal neighbours as one frame; to score clips, give --format mp4, npy or png-folder"

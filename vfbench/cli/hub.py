@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from vfbench.cli._help import Command, Group
 from vfbench.cli._options import next_command, option
+from vfbench.utils import console
 
 hub = typer.Typer(
     cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Share checkpoints on the Hugging Face hub."
@@ -28,7 +28,7 @@ def hub_push(
 
     url = hub.push(folder, name, private=private, revision=revision)
     if not (folder / hub.CARD_FILE).is_file():
-        print(f"warning: {folder} has no {hub.CARD_FILE}, so the hub shows no model card", file=sys.stderr)
+        console.warn(f"{folder} has no {hub.CARD_FILE}, so the hub shows no model card")
     print(url)
     next_command("hub", "pull", hub.hub_name(name, revision))
 

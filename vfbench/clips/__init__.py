@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vfbench.clips.fingerprint import content_hash, mismatches, too_short
+    from vfbench.clips.fingerprint import content_hash, frame_warnings, mismatches, require_frame_sizes, too_short
     from vfbench.clips.layout import DEEP_HASH, LIGHT_HASH, ClipFile, ClipFolder, HashDepth, detect
     from vfbench.clips.probe import measure_all
     from vfbench.clips.read import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vfbench.clips.text import class_caption, first_few, natural_key, printable
 
 _NAMES = {  # of each module
-    "fingerprint": ("content_hash", "mismatches", "too_short"),
+    "fingerprint": ("content_hash", "frame_warnings", "mismatches", "require_frame_sizes", "too_short"),
     "layout": ("ClipFile", "ClipFolder", "DEEP_HASH", "HashDepth", "LIGHT_HASH", "detect"),
     "probe": ("measure_all",),
     "read": (
@@ -69,6 +69,7 @@ __all__ = [
     "decoder_versions",
     "detect",
     "first_few",
+    "frame_warnings",
     "measure",
     "measure_all",
     "mismatches",
@@ -78,6 +79,7 @@ __all__ = [
     "read_clips",
     "read_features",
     "read_frames",
+    "require_frame_sizes",
     "resolution",
     "too_short",
 ]

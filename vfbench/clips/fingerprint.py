@@ -1,4 +1,4 @@
-"""Checks of clip folders: content hash, storage differences between real and fake clips, clips that are too short."""
+"""Checks of clip folders: content hash, storage differences between real and fake clips, clips that do not fit."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from PIL import Image
 from vfbench import video
 from vfbench.clips.layout import DEEP_HASH, ClipFolder, HashDepth
 from vfbench.clips.read import count_frames, read_clip
-from vfbench.clips.scan import frame_files, image_codec
+from vfbench.clips.scan import first_gap, frame_files, image_codec, strangers
 from vfbench.clips.text import first_few
 from vfbench.errors import MissingData
 from vfbench.protocol.protocol import frames_needed
+from vfbench.utils import text
 from vfbench.utils.files import file_sha256, open_file
 
 MAX_COMPARED = 16  # clips of each side, evenly spread
@@ -117,6 +118,39 @@ def too_short(folder: ClipFolder, *, frames: int, stride: int = 1, drop_first: i
     """
     needed = frames_needed(frames, stride, drop_first)
     return [entry.name for entry in folder.entries if count_frames(entry) < needed]
+
+
+def frame_warnings(folder: ClipFolder) -> list[str]:
+    """Doubts about frame folders, a line each: numbers that are missing in between, images named unlike the others."""
+    gaps, odd = [], []
+    for entry in folder.entries if folder.kind == "frames" else ():
+        names = [file.name for file in frame_files(entry.path)]
+        gaps += [f"{entry.name}: {gap}" for gap in [first_gap(names)] if gap]
+        odd += [f"{entry.name}/{name}" for name in strangers(names)]
+    gap_lines = [f"missing frames in {text.count(len(gaps), 'clip')}: {first_few(gaps)}; the motion jumps there"]
+    odd_lines = [f"scored as frames, though named unlike the others: {first_few(odd)}; take them out if they are none"]
+    return [*(gap_lines if gaps else []), *(odd_lines if odd else [])]
+
+
+def require_frame_sizes(folder: ClipFolder, numbers: range) -> None:
+    """Raise `MissingData` naming an image among these frames of each clip that is damaged or of another size.
+
+    Only the heads of the images are read.
+    """
+    for entry in folder.entries if folder.kind == "frames" else ():
+        files = frame_files(entry.path)
+        sizes = [_image_size(files[number]) for number in numbers]
+        if odd := next((number for number, size in zip(numbers, sizes, strict=True) if size != sizes[0]), None):
+            both = " and ".join(f"{width}x{height}" for width, height in (sizes[0], _image_size(files[odd])))
+            raise MissingData(f"{files[odd]}: the frame size changes within the clip, {both}; make this clip again")
+
+
+def _image_size(file: Path) -> tuple[int, int]:
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except (OSError, SyntaxError, ValueError) as error:  # raised by Pillow for damaged files
+        raise MissingData(f"{file}: no readable image ({error}); get this clip again or take it out") from error
 
 
 def _probe_indices(folder: ClipFolder) -> list[int]:

@@ -21,6 +21,7 @@ VIDEO_SUFFIXES = (
     *(".wmv", ".flv", ".ogv", ".3gp", ".y4m", ".gif", ".webp", ".apng"),
 )
 IMAGE_CODECS: Mapping[str, str] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+GENERATED = "generate.json"  # written by `vfbench generate` beside its folder `clips`
 # In lower case; hidden names come on top. `clips.webp` is a preview that vfbench writes beside clips.
 IGNORED_NAMES = ("__macosx", "ucftraintestlist", "thumbs.db", "desktop.ini", "clips.webp")
 
@@ -42,12 +43,23 @@ def frame_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=natural_key)]
 
 
+def strangers(images: Sequence[str]) -> list[str]:
+    """Images named unlike most others, but for the numbers: `cover.png` among `0001.png`, `0002.png` and so on."""
+    patterns = [NUMBER.sub("0", image.lower()) for image in images]
+    usual, count = max(Counter(patterns).items(), key=lambda item: item[1], default=("", 0))
+    if 2 * count <= len(images):  # names without numbers, or of two kinds
+        return []
+    return [image for image, pattern in zip(images, patterns, strict=True) if pattern != usual]
+
+
 def first_gap(images: Sequence[str]) -> str:
     """The first two frames around a gap in the numbering, such as `4.png, then 6.png`.
 
-    The number of a frame is the last one in its name. Empty without a gap, and where frames lack a number or share
-    one.
+    The number of a frame is the last one in its name; `strangers` are left aside. Empty without a gap, and where
+    frames lack a number or share one.
     """
+    others = set(strangers(images))
+    images = [image for image in images if image not in others]
     numbered = {int(numbers[-1]): image for image in images if (numbers := NUMBER.findall(image))}
     if not images or len(numbered) < len(images) or max(numbered) - min(numbered) < len(numbered):
         return ""
@@ -127,8 +139,10 @@ def _add_folder(result: Scan, folder: Path, name: str, above: frozenset[tuple[in
     stat = folder.stat()
     if (inode := (stat.st_dev, stat.st_ino)) in above:
         raise MissingData(f"{folder} links to a folder above itself: take the link out")
-    result.ignored.update(item.name for item in entries if _ignored(item.name))
-    items = [item for item in entries if not _ignored(item.name)]
+    # Beside the clips that `vfbench generate` wrote lie the same clips again, to look at.
+    only_clips = {GENERATED, "clips"} <= {item.name for item in entries}
+    items = [item for item in entries if not _ignored(item.name) and (item.name == "clips" or not only_clips)]
+    result.ignored.update({item.name for item in entries} - {item.name for item in items})
     if name and not items:
         result.empty.append(name)
     prefix = f"{name}/" if name else ""

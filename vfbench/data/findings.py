@@ -52,6 +52,9 @@ KINDS: Mapping[str, Kind] = {
         "a clip of {frames} frames does not fit into these: ask for shorter clips, or take these out",
     ),
     "gaps": Kind("warning", "with missing frames in between", "the motion jumps there: unpack these again"),
+    "strangers": Kind(
+        "warning", "with an image named unlike the other frames", "it is read as a frame: take it out if it is none"
+    ),
     "rate": Kind(
         "warning",
         "with a variable frame rate",

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from vfbench import clips, video
 from vfbench.clips import ClipFile
-from vfbench.clips.scan import first_gap, frame_files
+from vfbench.clips.scan import first_gap, frame_files, strangers
 from vfbench.data import frame_rate, parallel
 from vfbench.errors import MissingData
 from vfbench.utils.files import open_file
@@ -36,8 +36,8 @@ class VideoInfo(NamedTuple):
     """Properties of a video: number of frames, displayed height and width, frames per second, and its first problem.
 
     `size_key` is equal for videos that may have the same content (file sizes); None where copies are not looked for.
-    `gap` names the frames around a missing one, `uneven` is the range of unequal frame durations, and `decoded` counts
-    the frames read.
+    `gap` names the frames around a missing one, `stranger` an image named unlike the other frames, `uneven` is the
+    range of unequal frame durations, and `decoded` counts the frames read.
     """
 
     frames: int = 0
@@ -49,6 +49,7 @@ class VideoInfo(NamedTuple):
     uneven: str = ""
     decoded: int = 0
     problem: Problem | None = None
+    stranger: str = ""
 
 
 FileIdentity = tuple[int, int, int] | str
@@ -153,7 +154,9 @@ def _inspect_frames(entry: ClipFile, full: bool) -> VideoInfo:
             width, height = image.size
     except MissingData as error:
         return VideoInfo(len(files), problem=_to_problem(error, entry.path, "undecodable"))
-    info = VideoInfo(len(files), height, width, None, size_key, first_gap([file.name for file in files]))
+    names = [file.name for file in files]
+    gap, stranger = first_gap(names), ", ".join(strangers(names)[:1])
+    info = VideoInfo(len(files), height, width, None, size_key, gap, stranger=stranger)
     return _read_all(entry, info) if full else info
 
 

@@ -63,6 +63,7 @@ def verify_inventory(inventory: Inventory, *, full: bool = False, frames: int = 
         *(_damaged_shards(inventory) if full else []),
         *_short_videos(videos, infos, frames),
         *make_findings("gaps", [Example(video.name, info.gap) for video, info in inspected if info.gap]),
+        *make_findings("strangers", [Example(video.name, info.stranger) for video, info in inspected if info.stranger]),
         *make_findings("rate", [Example(video.name, info.uneven) for video, info in inspected if info.uneven]),
         *duplicates.findings(videos, infos, inventory),
         *_unusual_sizes(videos, infos),

@@ -160,6 +160,12 @@ class VideoDataset:
             places.append(Place(split, entry.name, first, self.stride, box or self._transform.box(*size)))
         return places
 
+    def clip_rate(self) -> float | None:
+        """Frames of a clip per second, by the first video; None for frame folders and arrays."""
+        entry = next(entry for folder in self._folders.values() for entry in folder.entries)
+        rate = video.header(entry.path).rate if entry.kind == "videos" else entry.rate
+        return rate / self.stride if rate else None
+
     def at(self, places: Sequence[Place]) -> VideoDataset:
         """View of the dataset whose clips are those at `places`, in their order.
 

@@ -12,9 +12,9 @@ from vfbench import plugins
 from vfbench.clips import manifest as manifests
 from vfbench.clips.manifest import Manifest
 from vfbench.errors import MissingData, UserError
-from vfbench.interfaces import Dataset, Extractor, Metric, Remarks, Request, Split, VideoBacked, is_part
+from vfbench.interfaces import ClipLimits, Dataset, Extractor, Metric, Remarks, Request, Split, VideoBacked, is_part
 from vfbench.pipeline import extractors, real_clips
-from vfbench.pipeline.options import MIN_REAL, EvalOptions
+from vfbench.pipeline.options import EvalOptions
 from vfbench.plugins import Spec
 from vfbench.protocol.protocol import SMOKE_CLIPS, Measure, Protocol, extractor_ids
 from vfbench.protocol.resolve import Rules, dataset_spec, departures, resolve_rules
@@ -79,9 +79,12 @@ def prepare(spec: Spec, device: torch.device, options: EvalOptions, num_samples:
     dataset: Dataset = plugins.load("dataset", dataset_spec(spec, original))
     listed = manifests.read_manifest(Path(options.manifest)) if options.manifest else None
     n_real = _num_real(original, options, dataset, listed)
-    if not options.smoke:
+    left_out = ""
+    if options.smoke:
+        metrics, left_out = computable(metrics, n_fake, n_real, chosen=options.metrics)
+    else:
         require_enough(metrics, n_fake, n_real)
-    loaded = extractors.load(specs, extractors.outputs(measures, metrics), device)
+    loaded = extractors.load(specs, measures, list(metrics), dataset.shape.frames, device, original.name)
     settled = replace(
         original,
         name=_name(original, options.num_real, num_samples),
@@ -98,7 +101,7 @@ def prepare(spec: Spec, device: torch.device, options: EvalOptions, num_samples:
         if protocol.prompts != original.prompts
         else ""
     )
-    departed = "; ".join(filter(None, [departures(original, spec), other_prompts]))
+    departed = "; ".join(filter(None, [departures(original, spec), other_prompts, left_out]))
     return EvalSetup(dataset, protocol, metrics, loaded, manifest, options.smoke, departed)
 
 
@@ -141,6 +144,7 @@ def _with_manifest(
     """The manifest of real clips, and the protocol; another protocol where a given manifest lists other clips."""
     drawn = real_clips.draw(dataset, protocol)
     if listed is None or listed.real == drawn.real:
+        real_clips.located(dataset, protocol.split, [row.place for row in drawn.rows])  # raises for clips too short
         return protocol, drawn
     try:
         real_clips.located(dataset, protocol.split, [row.place for row in listed.rows])
@@ -168,8 +172,8 @@ def _num_real(rules: Rules, options: EvalOptions, dataset: Dataset, listed: Mani
         raise UserError(
             f"--num-real {options.num_real}: --manifest {options.manifest} has {count}; leave out one of the two"
         )
-    if count < MIN_REAL:
-        raise UserError(f"--manifest {options.manifest}: {count} real clips, a score needs at least {MIN_REAL}")
+    if count < options.min_real:
+        raise UserError(f"--manifest {options.manifest}: {count} real clips, a score needs at least {options.min_real}")
     return count
 
 
@@ -179,12 +183,12 @@ def _available_real(rules: Rules, options: EvalOptions, dataset: Dataset) -> int
     count = available if rules.n_real == "all" else rules.n_real
     count = min(SMOKE_CLIPS["n_real"], available) if options.smoke else count
     count = count if options.num_real is None else options.num_real
-    if available < max(count, MIN_REAL):
-        hint = "; --num-real N takes fewer, and says so in the protocol" if available >= MIN_REAL else ""
+    needed = max(count, options.min_real)
+    if available < needed:
+        hint = "; --num-real N takes fewer, and says so in the protocol" if available >= options.min_real else ""
         note = f" ({dataset.note})" if isinstance(dataset, VideoBacked) and dataset.note else ""
         raise MissingData(
-            f"{dataset.name} has {available:,} real clips here ({rules.split}), and {max(count, MIN_REAL):,} are needed"
-            f"{hint}{note}"
+            f"{dataset.name} has {available:,} real clips here ({rules.split}), and {needed:,} are needed{hint}{note}"
         )
     return count
 
@@ -227,3 +231,22 @@ def require_enough(metrics: Mapping[str, Metric], fakes: int, reals: int | None 
                 f"{text.count(count, f'{kind} clip')}, too few: {named}; --smoke tries the path with fewer "
                 "(not comparable)"
             )
+
+
+def computable(
+    metrics: Mapping[str, Metric], fakes: int, reals: int, *, chosen: Sequence[str]
+) -> tuple[dict[str, Metric], str]:
+    """The metrics that have a value for so few clips, for a smoke run, and a remark on the others.
+
+    Raises `UserError` where none is left, or the user chose one that has none.
+    """
+    fewest = {name: each.fewest_clips if isinstance(each, ClipLimits) else (2, 2) for name, each in metrics.items()}
+    few = {name: least for name, least in fewest.items() if fakes < least[0] or reals < least[1]}
+    if not few:
+        return dict(metrics), ""
+    needs = ", ".join(f"{name} needs {fake} generated and {real} real clips" for name, (fake, real) in few.items())
+    if few.keys() & {plugins.public_name(plugins.parse(metric).name) for metric in chosen} or len(few) == len(metrics):
+        raise UserError(
+            f"{fakes:,} generated and {reals:,} real clips, too few: {needs}; give more, or other --metrics"
+        )
+    return {name: each for name, each in metrics.items() if name not in few}, f"too few clips for some metrics: {needs}"

@@ -1,6 +1,7 @@
 """Clips of a model as files, to look at or to score elsewhere: what `vfbench generate` does.
 
-    clips/           one file or folder of frames a clip, named by the index of its request
+    clips/           one lossless file or folder of frames a clip, named by the index of its request
+    videos/          the same clips as MP4 for any player or browser: not lossless, never scored with the others
     prompts.tsv      the prompt of each: path below clips/, tab, prompt (classes.tsv: the class), as
                      `vfbench score --prompts` and the model `folder` read it
     seeds.tsv        the seed of each, where the requests are those of a run: the model `folder` finds clips by it
@@ -26,12 +27,22 @@ from torch import Tensor
 
 from vfbench import plugins, video
 from vfbench.clips.inventory import require_outside_dataset
+from vfbench.clips.scan import GENERATED
 from vfbench.diffusion import hub
 from vfbench.diffusion.long_video import NO_SHARED_NOISE
 from vfbench.diffusion.model import checkpoint_conditioning
 from vfbench.diffusion.sampler import describe_conditioning
 from vfbench.errors import Interrupted, UserError, unknown
-from vfbench.interfaces import BuildContext, Conditioning, Dataset, Request, Sampler, SharesBase, derive_seed
+from vfbench.interfaces import (
+    BuildContext,
+    Conditioning,
+    Dataset,
+    FrameRated,
+    Request,
+    Sampler,
+    SharesBase,
+    derive_seed,
+)
 from vfbench.pipeline import generate
 from vfbench.pipeline.options import ExportOptions
 from vfbench.pipeline.requests import make_requests
@@ -42,7 +53,9 @@ from vfbench.utils import environment, files, memory
 from vfbench.utils.checkpoint import shipped
 from vfbench.utils.files import require_writable
 from vfbench.utils.progress import Progress
-from vfbench.video.encode import FORMATS, Format
+from vfbench.video.encode import FORMATS, Format, write_playable
+
+DEFAULT_RATE = 8.0  # frames per second, where the dataset has none
 
 
 @dataclass(frozen=True)
@@ -195,12 +208,15 @@ def export(plan: ExportPlan) -> Path:
     preview: list[Tensor] = []
     with _appearing(options.output) as folder, Progress("generate", len(requests), "clips") as progress:
         (folder / "clips").mkdir()
+        (folder / "videos").mkdir()
+        rate = _clip_rate(plan.dataset)
         make = partial(generate.sample_timed, plan.sampler, progress, None)
         batches = memory.AdaptiveBatches(plan.batch_size)
         for batch, (clips, _) in batches.each(requests, make, lambda batch: f"{len(batch)} clips"):
             for request, clip in zip(batch, clips, strict=True):
                 name = plan.format.name_template.format(request.index).partition("[")[0]
                 plan.format.write(folder / "clips" / name, clip)
+                write_playable(folder / "videos" / f"{request.index:06}.mp4", clip, rate)
             preview += clips[: generate.NUM_PREVIEW - len(preview)]
             progress.advance(len(batch))
         captions = [plan.caption(request) for request in requests[: len(preview)]]
@@ -208,8 +224,14 @@ def export(plan: ExportPlan) -> Path:
         for file, values in plan.tables().items():
             lines = zip(plan.names, values, strict=True)
             files.write_text(folder / file, "".join(f"{name}\t{value}\n" for name, value in lines))
-        files.write_json(folder / "generate.json", _record(plan))
+        files.write_json(folder / GENERATED, _record(plan))
     return options.output
+
+
+def _clip_rate(dataset: Dataset) -> float:
+    """Frames per second of the videos to watch: that of the dataset's clips, where its files say."""
+    rate = dataset.clip_rate() if isinstance(dataset, FrameRated) else None
+    return rate or DEFAULT_RATE
 
 
 def _record(plan: ExportPlan) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 
 from vfbench import plugins
 from vfbench.errors import MissingData, UserError, unknown
-from vfbench.interfaces import Extractor
+from vfbench.interfaces import Extractor, FrameLimits
 from vfbench.plugins import Spec
 from vfbench.protocol.protocol import Measure
 from vfbench.protocol.resolve import Rules
@@ -34,7 +34,8 @@ def specs(rules: Rules, measures: Mapping[str, Measure], replaced: Sequence[str]
         return networks
     random = {label: _untrained(network) for label, network in networks.items()}
     if random == networks:
-        raise UserError(f"--weights random: {', '.join(networks)} has no random weights; leave it out")
+        read = ", ".join(f"{network} (of {', '.join(_readers(measures, network))})" for network in networks)
+        raise UserError(f"--weights random: {read} has no random weights; leave it out")
     return random
 
 
@@ -56,22 +57,41 @@ def outputs(measures: Mapping[str, Measure], metrics: Iterable[str]) -> dict[str
 
 
 def load(
-    networks: Mapping[str, str], needed: Mapping[str, Sequence[str]], device: torch.device
+    networks: Mapping[str, str],
+    measures: Mapping[str, Measure],
+    metrics: Iterable[str],
+    frames: int,
+    device: torch.device,
+    protocol: str,
 ) -> dict[str, Extractor]:
-    """The networks that are needed, of specs by label.
+    """The networks that the metrics need, of specs by label, for clips of `frames` frames.
 
-    Raises `UserError` where one has no such output, and `MissingData` with the command that gets its weights.
+    Raises `UserError` where one has no such output or cannot read so many frames, and `MissingData` with the command
+    that gets its weights. Each error names the metrics that need the network, which the user need not have named.
     """
     loaded: dict[str, Extractor] = {}
-    for label, outputs in needed.items():
+    for label, needed in outputs(measures, metrics).items():
+        readers = ", ".join(_readers({name: measures[name] for name in metrics}, label))
+        purpose = f"network {label}, for {readers} of protocol {protocol}"
         try:
-            loaded[label] = plugins.load("extractor", networks[label], device)
+            extractor: Extractor = plugins.load("extractor", networks[label], device)
+            for output in needed:
+                if output not in extractor.outputs:
+                    raise unknown(f"output of extractor {networks[label]}", output, extractor.outputs)
+            if isinstance(extractor, FrameLimits):
+                extractor.require_frames(frames, needed)
         except MissingData as error:
-            raise MissingData(f"{error}\nor try the path without them: --weights random (not comparable)") from error
-        for output in outputs:
-            if output not in loaded[label].outputs:
-                raise unknown(f"output of extractor {networks[label]}", output, loaded[label].outputs)
+            advice = "or try the path without them: --weights random (not comparable)"
+            raise MissingData(f"{purpose}: {error}\n{advice}") from error
+        except UserError as error:
+            raise type(error)(f"{purpose}: {error}; or choose other --metrics") from error
+        loaded[label] = extractor
     return loaded
+
+
+def _readers(measures: Mapping[str, Measure], network: str) -> list[str]:
+    """The metrics that read a network."""
+    return [name for name, each in measures.items() if each.source.partition(".")[0] == network]
 
 
 def _untrained(spec: str) -> str:

@@ -25,6 +25,7 @@ from vfbench.utils.options import DEVICES, DTYPES, REQUIRED, flag
 WEIGHTS = ("default", "random")
 SAMPLING = ("steps", "solver", "guidance", "eta", "threshold")
 MIN_REAL = 4  # real clips, two halves of two: fewer have no floor
+MIN_SMOKE = 2  # clips of either side in a smoke run
 MAX_CLIPS = 10_000_000  # of a run: a hundred times what any protocol asks for, and what a process can hold
 
 
@@ -81,7 +82,12 @@ class EvalOptions(CheckedOptions):
         for metric in self.metrics:
             plugins.require("metric", plugins.parse(metric).name)
         if self.num_real is not None:
-            _check_count("--num-real", self.num_real, MIN_REAL)
+            _check_count("--num-real", self.num_real, self.min_real)
+
+    @property
+    def min_real(self) -> int:
+        """Smallest number of real clips."""
+        return MIN_SMOKE if self.smoke else MIN_REAL
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vfbench import plugins, video
-from vfbench.clips import ClipFolder, decoder_versions, detect, mismatches
+from vfbench.clips import ClipFolder, decoder_versions, detect, frame_warnings, mismatches
 from vfbench.clips.inventory import require_outside_dataset
 from vfbench.clips.manifest import Manifest
 from vfbench.errors import MissingData, UserError
@@ -148,6 +148,7 @@ def _setup(
 def _warnings(fake: ClipFolder, real: Sequence[ClipFolder], rules: Rules, setup: EvalSetup) -> list[str]:
     """Warnings of differences that can move the numbers unintentionally."""
     warnings = [line for side in real for line in mismatches(side, fake)]
+    warnings += [f"{side.root}: {line}" for side in (*real, fake) for line in frame_warnings(side)]
     if any(side.root.resolve() == fake.root.resolve() for side in real):
         warnings.append("real and generated clips are the same folder")
     expected = (rules.n_fake or len(fake)) * setup.protocol.repeats

@@ -22,10 +22,11 @@ from vfbench.clips import (
     class_caption,
     content_hash,
     decoder_versions,
+    measure_all,
     natural_key,
     read_clips,
+    require_frame_sizes,
     resolution,
-    too_short,
 )
 from vfbench.clips.caption_file import read_captions
 from vfbench.clips.text import first_few
@@ -138,8 +139,9 @@ def clip_captions(folder: ClipFolder, prompts: Path | None, *, listed: bool) -> 
 def require_fit(folder: ClipFolder, protocol: Protocol, real: Spec) -> None:
     """Raise `UserError` where clips do not have the protocol's resolution, or too few frames.
 
-    The message names the option of the dataset `real` that gives real clips of that resolution. Also raises the errors
-    of reading the first clip: `MissingData` for damage, `UserError` for bytes that are all 0 or 1.
+    The message names the option of the dataset `real` that gives real clips of that resolution. Raises `MissingData`
+    naming clips of another size than the first, by the headers of all files. Also raises the errors of reading the
+    first clip: `MissingData` for damage, `UserError` for bytes that are all 0 or 1.
     """
     height, width = resolution(folder)
     if (height, width) != (protocol.height, protocol.width):
@@ -150,12 +152,19 @@ def require_fit(folder: ClipFolder, protocol: Protocol, real: Spec) -> None:
             f"{_real_like(real, actual)}"
         )
     stride, drop_first = protocol.fake_stride, protocol.drop_first
-    if short := too_short(folder, frames=protocol.frames, stride=stride, drop_first=drop_first):
-        need = frames_needed(protocol.frames, stride, drop_first)
+    need, measures = frames_needed(protocol.frames, stride, drop_first), measure_all(folder.entries)
+    clips = list(zip(folder.entries, measures, strict=True))
+    if odd := [f"{each.name} ({w}x{h})" for each, (_, h, w) in clips if (h, w) != (height, width)]:
+        raise MissingData(
+            f"{folder.root}: {len(odd):,} of {len(folder):,} clips lack the {width}x{height} pixels of the first: "
+            f"{first_few(odd)}; bring all to one size, or name those of one by --list FILE"
+        )
+    if short := [each.name for each, (frames, _, _) in clips if frames < need]:
         raise UserError(
             f"{folder.root}: {len(short):,} of {len(folder):,} clips have fewer than the {need} frames that protocol "
             f"{protocol.name} needs: {first_few(short)}; make them longer, or name the others by --list FILE"
         )
+    require_frame_sizes(folder, range(drop_first, need, stride))
     _scored_frames(folder, [0], protocol)
 
 

@@ -13,7 +13,7 @@ from vfbench import clips, plugins
 from vfbench.clips import ClipFolder
 from vfbench.errors import UserError
 from vfbench.interfaces import Metric
-from vfbench.pipeline.eval_setup import require_enough
+from vfbench.pipeline.eval_setup import computable, require_enough
 from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.scores import score_record
 from vfbench.plugins import Spec
@@ -34,7 +34,10 @@ def plan(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
     real = _real(options, fake)
     specs = _specs(options)
     metrics = {name: _metric(name, spec) for name, spec in specs.items()}
-    if not options.smoke:
+    left_out = ""
+    if options.smoke:
+        metrics, left_out = computable(metrics, len(fake), len(real), chosen=options.metrics)
+    else:
         require_enough(metrics, len(fake), len(real))
     sides = clips.read_features(fake), clips.read_features(real)
     if sides[0].shape[1] != sides[1].shape[1]:
@@ -45,6 +48,7 @@ def plan(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
     content_hash = clips.content_hash(fake)
     protocol = _protocol(specs, real, len(fake))
     same = [SAME_FILES] if clips.content_hash(real) == content_hash else []
+    warnings = [UNKNOWN, *filter(None, [left_out]), *same]
     determines = {"fake": content_hash, "protocol": protocol.to_json()}
     folder, specification = folder_and_specification(options, fake, torch.device("cpu"), determines)
     return ScorePlan(
@@ -54,14 +58,14 @@ def plan(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
         dataset=real.root.resolve().name,
         protocol=protocol,
         fake=given_record(fake, content_hash, options),
-        note="; ".join([UNKNOWN, *same]),
+        note="; ".join(warnings),
         lines=(
             ("fake", fake.describe()),
             ("real", real.describe()),
             ("protocol", f"{protocol.id} (features), not comparable"),
             ("metrics", ", ".join(metrics)),
             ("rows", f"{len(fake):,} fake against {len(real):,} real ones"),
-            *(("warning", warning) for warning in (UNKNOWN, *same)),
+            *(("warning", warning) for warning in warnings),
         ),
         compute=partial(_compute, metrics, *sides),
     )

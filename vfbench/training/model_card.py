@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from vfbench.diffusion.model import ModelConfig
 from vfbench.interfaces import Dataset
 from vfbench.plugins import Spec
 from vfbench.training.options import TrainOptions
+from vfbench.training.resume import Extension
 from vfbench.utils import files
 from vfbench.utils.checkpoint import CONFIG, TENSORS, require_checkpoint
 from vfbench.utils.environment import VERSIONED_PACKAGES, environment
 
 _TRAINING_ROWS = {  # training options by table row
-    "optimiser": ("lr", "warmup", "weight_decay", "clip_norm"),
+    "optimiser": ("lr", "lr_schedule", "warmup", "weight_decay", "clip_norm"),
     "moving average": ("ema",),
     "clip sampling": ("crop", "flip"),
     "seed": ("seed",),
@@ -46,6 +47,7 @@ def write(
     step: int,
     flops: int | None,
     sha256: str,
+    extensions: Sequence[Extension] = (),
 ) -> None:
     """Write the model card beside the weights in `folder`, atomically.
 
@@ -58,7 +60,7 @@ def write(
         "": _summary(config),
         "Use": _usage(config),
         "The model": _table(_model_rows(folder, config)),
-        "The training": _table(_training_rows(config, dataset, options, step, flops)),
+        "The training": _table(_training_rows(config, dataset, options, step, flops, extensions)),
         "The files": _table(_file_rows(sha256)),
         "Scores": ["Not scored yet: training measures no scores. The command above measures them."],
         "Limits": [f"- {line}" for line in _limits(config, options, step)],
@@ -168,7 +170,12 @@ def _network_options(value: Mapping[str, Any]) -> str:
 
 
 def _training_rows(
-    config: ModelConfig, dataset: Dataset, options: TrainOptions, step: int, flops: int | None
+    config: ModelConfig,
+    dataset: Dataset,
+    options: TrainOptions,
+    step: int,
+    flops: int | None,
+    extensions: Sequence[Extension] = (),
 ) -> Iterator[tuple[str, str]]:
     clips = step * options.batch_size
     yield "data", f"`{dataset.name}`, split train: {dataset.size('train'):,} clips"
@@ -176,7 +183,8 @@ def _training_rows(
     if config.conditions:
         probs = {str(kind): f"{prob:g}" for kind, prob in config.conditions.items() if prob}
         yield "conditioning probabilities", _settings(probs)
-    yield "steps", f"{step:,}" + (f" of {options.steps:,}" if step < options.steps else "")
+    made = f"{step:,}" + (f" of {options.steps:,}" if step < options.steps else "")
+    yield "steps", "; ".join([made, *map(str, extensions)])
     yield "clips seen", f"{clips:,}, {options.batch_size} a step"
     counted = "not counted"
     if flops is not None:

@@ -14,6 +14,7 @@ from vfbench.utils.options import DEVICES, DTYPES, flag
 
 CONDITIONS: tuple[Conditioning, ...] = ("text", "class", "none")
 CROPS = ("random", "centre")
+LR_SCHEDULES = ("cosine", "constant")
 _WARMUP_STEPS = 200  # a tenth of the steps in a shorter run
 _MAX_VALUE = 1e6  # of the learning rate and of the gradient norm
 _MINIMUM = {
@@ -50,6 +51,8 @@ def require_trainable(model: str) -> None:
 class TrainOptions:
     """Options of a training run; those from `device` on do not change the trained weights, except by rounding.
 
+    A finished or stopped run goes on for more `steps`: with a constant rate as if they had been asked for from the
+    beginning, with a cosine by the schedule of the new number from the saved step on; it keeps its warm-up.
     `batch_size` counts the clips of a step over all processes and accumulation parts. `init_from` is a vfbench
     checkpoint with the initial weights. `crop` and `flip` apply to datasets of real videos only; by default clips are
     cropped at random and half of them mirrored. `conditions` is the relative frequency of conditioning on the caption
@@ -60,6 +63,7 @@ class TrainOptions:
     steps: int = flag(3600, "Optimiser steps.")
     batch_size: int = flag(16, "Clips per step, summed over all processes of `accelerate launch`.")
     lr: float = flag(1e-3, "Peak learning rate.")
+    lr_schedule: str = flag("cosine", "Rate after warm-up: cosine, to a twentieth at the last of --steps, or constant.")
     warmup: int | None = flag(None, "Warm-up steps; by default the smaller of 200 and a tenth of --steps.")
     weight_decay: float = flag(0.0, "Weight decay of AdamW.")
     clip_norm: float = flag(1.0, "Gradient norm above which gradients are clipped.")
@@ -95,6 +99,8 @@ class TrainOptions:
             raise UserError(f"--seed {self.seed}: must be at least 0 and less than 2^63")
         if not 0 <= self.ema < 1:
             raise UserError(f"--ema {self.ema}: must be at least 0 and less than 1, such as 0.999")
+        if self.lr_schedule not in LR_SCHEDULES:
+            raise unknown("--lr-schedule", self.lr_schedule, LR_SCHEDULES)
         if self.device not in DEVICES:
             raise unknown("--device", self.device, DEVICES)
         if self.dtype not in ("auto", *DTYPES):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle  # for its exception alone
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 from zipfile import BadZipFile, ZipFile
 
 import torch
@@ -54,29 +54,59 @@ class Settings:
     config: ModelConfig
     data: str
     options: TrainOptions
+    default_warmup: bool = False  # the warm-up was not given, but follows from the steps
 
     def to_json(self) -> dict[str, Any]:
         """Settings as JSON, without the options that do not change the weights."""
         excluded = [*_WEIGHT_NEUTRAL, "conditions"]  # the configuration has the conditions
         excluded += [name for name in CropOptions._fields if getattr(self.options, name) is None]
+        excluded += ["lr_schedule"] if self.options.lr_schedule == "cosine" else []  # states of old trainings lack it
         options = {name: value for name, value in asdict(self.options).items() if name not in excluded}
         content = {"config": asdict(self.config), "data": self.data, "options": options}
         as_read: dict[str, Any] = json.loads(json.dumps(content))
         return as_read
 
 
-def save_state(folder: Path, parts: Mapping[str, Stateful], step: int, seconds: float, settings: Settings) -> None:
+class Extension(NamedTuple):
+    """Point at which a training of `before` steps was given more steps, `after` in all."""
+
+    step: int
+    before: int
+    after: int
+
+    def __str__(self) -> str:
+        return f"extended at step {self.step:,} from {self.before:,} to {self.after:,} steps"
+
+
+class SavedRun(NamedTuple):
+    """Steps that a saved run has made, the seconds they took, its warm-up, and the extensions so far."""
+
+    step: int
+    seconds: float
+    warmup: int
+    extensions: tuple[Extension, ...]
+
+
+def save_state(
+    folder: Path,
+    parts: Mapping[str, Stateful],
+    step: int,
+    seconds: float,
+    settings: Settings,
+    extensions: Sequence[Extension] = (),
+) -> None:
     """Write the state of each part after `step` steps, and the `seconds` they took."""
     state = {name: part.state_dict() for name, part in parts.items()}
     try:
         with files.atomic_path(folder / FILE) as file, memory.require_memory(str(folder / FILE)):
-            torch.save({**state, "step": step, "seconds": seconds, "spec": json.dumps(settings.to_json())}, file)
+            spec, extended = json.dumps(settings.to_json()), json.dumps(extensions)
+            torch.save({**state, "step": step, "seconds": seconds, "spec": spec, "extended": extended}, file)
     except RuntimeError as error:  # torch's error for a full disk
         raise files.write_error(folder / FILE, error) from error
 
 
-def load_state(folder: Path, parts: Mapping[str, Stateful], settings: Settings) -> tuple[int, float]:
-    """Restore each part; returns the number of steps made and the seconds they took.
+def load_state(folder: Path, parts: Mapping[str, Stateful], settings: Settings) -> SavedRun:
+    """Restore each part; returns what else is to be continued. More steps than before are an `Extension`.
 
     Raises `MissingData` for a missing or damaged file, and `UserError` with the settings that differ.
     """
@@ -91,16 +121,24 @@ def load_state(folder: Path, parts: Mapping[str, Stateful], settings: Settings) 
                 raise ValueError(f"{damaged} has another checksum")
             state = torch.load(path, map_location="cpu", weights_only=True)  # each part has its own device
         saved, step, seconds = json.loads(state["spec"]), int(state["step"]), float(state.get("seconds", 0))
+        extensions = [Extension(*numbers) for numbers in json.loads(state.get("extended", "[]"))]
+        before, warmup = int(saved["options"]["steps"]), int(saved["options"]["warmup"])
     except _READ_ERRORS as error:
         raise MissingData(f"{path} is damaged ({error}): train again with another --output") from error
-    if changes := changed_settings(saved, settings.to_json()):
+    current = settings.to_json()
+    if settings.options.steps > before:
+        extensions.append(Extension(step, before, settings.options.steps))
+        current["options"]["steps"] = before
+        if settings.default_warmup:
+            current["options"]["warmup"] = warmup
+    if changes := changed_settings(saved, current):
         raise UserError(
             f"{path} is from a run with other settings ({'; '.join(changes)}): give the saved ones again, or start a "
             f"new run from its weights with --init-from {folder} and another --output"
         )
     for name, part in parts.items():
         part.load_state_dict(state[name])
-    return step, seconds
+    return SavedRun(step, seconds, warmup, tuple(extensions))
 
 
 def exists(folder: Path) -> bool:

@@ -27,7 +27,16 @@ from vfbench.training.clip_sampling import conditioning_probs, crop_options
 from vfbench.training.distributed import ProcessGroup
 from vfbench.training.options import TrainOptions
 from vfbench.training.precision import autocast, kernels, recompute
-from vfbench.training.resume import Settings, Stateful, append_log, load_state, require_new, save_state, truncate_log
+from vfbench.training.resume import (
+    Extension,
+    Settings,
+    Stateful,
+    append_log,
+    load_state,
+    require_new,
+    save_state,
+    truncate_log,
+)
 from vfbench.utils import checkpoint, console, memory
 from vfbench.utils.files import file_sha256
 from vfbench.utils.prefetch import prefetch
@@ -66,7 +75,8 @@ class Trainer:
         self.model, self.optimizer = processes.prepare(_Losses(self.raw), optimizer)
         crop, flip = self.crop_options or (None, None)
         resolved = replace(options, warmup=options.warmup_steps, crop=crop, flip=flip, init_from=init_sha256)
-        self.settings = Settings(model.config, dataset.fingerprint, resolved)
+        self.settings = Settings(model.config, dataset.fingerprint, resolved, default_warmup=options.warmup is None)
+        self.extensions: tuple[Extension, ...] = ()  # of a resumed run to more steps
         # Rendered clips on a CPU are computed without prefetching: threads would compete with the step for the cores.
         workers = options.workers if self.crop_options or processes.device.type == "cuda" else 0
         batches = TrainingBatches(
@@ -97,12 +107,19 @@ class Trainer:
     def start(self, resume: bool) -> None:
         """Start a new run, or restore the saved one; raises as `resume.load_state` and `resume.require_new`."""
         if resume:
-            self.step, seconds = load_state(self.output, self._parts, self.settings)
-            self.started, self.saved = self.started - seconds, self.step
+            saved = load_state(self.output, self._parts, self.settings)
+            self.step, self.extensions = saved.step, saved.extensions
+            self.started, self.saved = self.started - saved.seconds, self.step
+            self.options = replace(self.options, warmup=saved.warmup)
+            self.settings = replace(self.settings, options=replace(self.settings.options, warmup=saved.warmup))
         else:
             require_new(self.output)
         if self.processes.is_main:
             truncate_log(self.output, self.step)
+            for extension in self.extensions:
+                if extension.step == self.step and extension.after == self.options.steps:
+                    console.info(str(extension))
+                    append_log(self.output, extension._asdict())
 
     def advance(self) -> dict[str, float]:
         """Make one optimiser step; returns the loss terms. Raises `UserError` before a step that is not finite."""
@@ -195,7 +212,7 @@ class Trainer:
                 try:
                     self.ema.save(self.output, half=self.options.half)
                 finally:
-                    save_state(self.output, self._parts, self.step, self.seconds, self.settings)
+                    save_state(self.output, self._parts, self.step, self.seconds, self.settings, self.extensions)
                 self._write_card()
         self.saved = self.step
 
@@ -215,6 +232,7 @@ class Trainer:
             dataset=self.dataset,
             options=replace(self.settings.options, accumulate=self.accumulate),
             step=self.step,
+            extensions=self.extensions,
             flops=None if self._training_flops is None else self._training_flops * self.step,
             sha256=file_sha256(self.output / checkpoint.TENSORS),
         )
@@ -240,8 +258,10 @@ class _Losses(nn.Module):
 
 
 def lr_factor(step: int, options: TrainOptions) -> float:
-    """Factor on the learning rate: linear warm-up times a cosine decay from 1 to 0.05 at the last step."""
+    """Factor on the learning rate: linear warm-up times 1, or a cosine decay from 1 to 0.05 at the last step."""
     warmup = min((step + 1) / max(options.warmup_steps, 1), 1.0)
+    if options.lr_schedule == "constant":
+        return warmup
     return warmup * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
 
 

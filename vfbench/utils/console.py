@@ -1,10 +1,18 @@
-"""Messages on stderr: what a command does, and what went wrong. Results go to stdout."""
+"""Messages on stderr: what a command does, and what went wrong. Results go to stdout.
+
+A message that cannot be written is dropped: a closed terminal or a full disk must not end hours of work.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
-from typing import Literal, TextIO
+from collections.abc import Iterator
+from typing import Any, Literal, TextIO, cast
+
+from vfbench.errors import BadEnvironment
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 _verbosity: Verbosity = "normal"
@@ -21,24 +29,98 @@ def is_quiet() -> bool:
     return _verbosity == "quiet"
 
 
+def error(text: str) -> None:
+    """Print why a command ends, also when quiet."""
+    _print(text)
+
+
 def info(text: str) -> None:
     """Print a message, unless quiet."""
     if _verbosity != "quiet":
-        print(text, file=sys.stderr)
+        _print(text)
 
 
 def detail(text: str) -> None:
     """Print a message for those who look closely."""
     if _verbosity == "verbose":
-        print(text, file=sys.stderr)
+        _print(text)
 
 
 def warn(text: str) -> None:
     """Print a warning."""
-    print(f"warning: {text}", file=sys.stderr)
+    _print(f"warning: {text}")
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:
     """True where a stream, by default stderr, is a terminal that may show colours and redraw lines."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return (stream or sys.stderr).isatty() and not plain
+
+
+def _print(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # full, closed or gone
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def robust_streams() -> Iterator[None]:
+    """Context manager: let a command work and print whatever its standard streams are.
+
+    Streams that the caller closed lead nowhere: else the next file that is opened would get their number, and all that
+    a library prints. Characters that the encoding of stdout lacks become question marks. Where stdout cannot be
+    written, as on a full disk, `BadEnvironment` is raised; a pipe without a reader raises BrokenPipeError.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123  # open to the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    out, err = cast(TextIO, _Stdout(sys.stdout)), cast(TextIO, _Stderr(sys.stderr))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
+
+
+def discard(stream: TextIO) -> None:
+    """Send all later output to nowhere: Python would try again at exit, fail, and print a traceback."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Stderr:
+    """A stream that drops what cannot be written, and all that follows."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._fail(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        del error
+        discard(self._stream)
+
+
+class _Stdout(_Stderr):
+    """A stream that raises `BadEnvironment` where it cannot be written, and passes on a pipe without a reader."""
+
+    def _fail(self, error: OSError) -> None:
+        discard(self._stream)
+        if isinstance(error, BrokenPipeError):
+            raise error
+        raise BadEnvironment(
+            f"cannot write to stdout ({error.strerror}): finished work is kept, print it again with "
+            "python -m vfbench table, or send stdout to another place"
+        ) from error

@@ -5,11 +5,13 @@ from __future__ import annotations
 import codecs
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
@@ -24,9 +26,34 @@ _UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def cache_folder() -> Path:
-    """Cache folder: VFBENCH_CACHE, or `vfbench` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("VFBENCH_CACHE") or Path(base) / "vfbench")
+    """Cache folder: VFBENCH_CACHE, or `vfbench` in the user's cache folder.
+
+    A user without a home folder, as in many containers, gets a folder of their own among the temporary files.
+    """
+    if cache := os.environ.get("VFBENCH_CACHE"):
+        return Path(cache)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "vfbench"
+    try:
+        return Path.home() / ".cache" / "vfbench"
+    except RuntimeError:  # neither HOME nor an entry among the users of the machine
+        return _temporary_cache()
+
+
+@functools.cache
+def _temporary_cache() -> Path:
+    """Cache among the temporary files, where others cannot write: a cache file of theirs would be believed."""
+    advice = "set VFBENCH_CACHE to a folder of your own"
+    folder = Path(tempfile.gettempdir()) / f"vfbench-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise BadEnvironment(f"no home folder, and {folder} cannot be made ({error.strerror}): {advice}") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise BadEnvironment(f"no home folder, and {folder} is not yours alone: {advice}")
+    console.warn(f"no home folder: files are cached in {folder}; to keep them, {advice}")
+    return folder
 
 
 @contextlib.contextmanager

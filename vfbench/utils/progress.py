@@ -5,7 +5,6 @@ A terminal shows a bar that moves; a log gets a plain line every minute, and one
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -69,7 +68,7 @@ class Progress:
             self._bar.update(self._bar.task_ids[0], completed=completed, state=self._state(note))
         elif (ends or now - self._printed >= LOG_SECONDS) and not console.is_quiet():
             self._printed = now
-            print(f"{self.title}: {self._state(note)}", file=sys.stderr, flush=True)
+            console.info(f"{self.title}: {self._state(note)}")
 
     @property
     def rate(self) -> float:

@@ -1,13 +1,15 @@
-"""Lossless clip files: H.264 in RGB, PNG frames, WebP and arrays."""
+"""Clip files: lossless ones (H.264 in RGB, PNG frames, WebP, arrays) to score, and MP4 for any player to watch."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
+import torch.nn.functional as F
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
@@ -19,16 +21,34 @@ from vfbench.video.contact_sheet import write_webp
 def write_mp4(path: str | os.PathLike[str], clip: UInt8[Tensor, "frames 3 height width"], fps: int = 8) -> None:
     """Write a clip as lossless H.264 at `fps` frames per second, in RGB because YUV loses colours.
 
-    Players based on FFmpeg show it (VLC, mpv, Chrome), some others do not. Raises `BadEnvironment` if the file cannot
-    be written.
+    Players based on FFmpeg show it (VLC, mpv, Chrome), some others do not: see `write_playable`. Raises
+    `BadEnvironment` if the file cannot be written.
     """
+    _write_h264(path, clip, Fraction(fps), "libx264rgb", "rgb24", {"qp": "0"})
+
+
+def write_playable(path: str | os.PathLike[str], clip: UInt8[Tensor, "frames 3 height width"], fps: float = 8) -> None:
+    """Write a clip as an MP4 that players and browsers play: H.264 in yuv420p, of even height and width.
+
+    It is not lossless: for eyes, not for scores. An odd height or width gets its last row or column twice. Raises
+    `BadEnvironment` if the file cannot be written.
+    """
+    height, width = clip.shape[-2:]
+    even = F.pad(clip.float(), (0, width % 2, 0, height % 2), mode="replicate").to(clip.dtype)
+    _write_h264(path, even, Fraction(fps).limit_denominator(1001), "libx264", "yuv420p", {"crf": "15"})
+
+
+def _write_h264(
+    path: str | os.PathLike[str], clip: Tensor, rate: Fraction, codec: str, pixels: str, options: dict[str, str]
+) -> None:
     import av
 
     height, width = clip.shape[-2:]
+    faststart = {"movflags": "+faststart"}  # the index comes first: a browser plays while it loads
     # As a URL of a file: a name with a colon would be taken for another protocol.
-    with atomic_path(path) as file, av.open(f"file:{file}", "w", format="mp4") as container:
-        stream = container.add_stream("libx264rgb", rate=fps, options={"qp": "0"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "rgb24"
+    with atomic_path(path) as file, av.open(f"file:{file}", "w", format="mp4", options=faststart) as container:
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=rate, options=options))
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
         for image in clip.permute(0, 2, 3, 1).contiguous().numpy():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
