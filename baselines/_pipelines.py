@@ -120,7 +120,9 @@ def _find_class(name: Any) -> Any:
 
 def _trusted(origin: str) -> bool:
     """True for the library names diffusers and transformers, and for the pipeline modules of diffusers."""
-    return origin in ("diffusers", "transformers") or hasattr(library().pipelines, origin)
+    if origin in ("diffusers", "transformers"):
+        return True
+    return origin.isidentifier() and not origin.startswith("_") and hasattr(library().pipelines, origin)
 
 
 def folders_sha256(*folders: Path) -> str:

@@ -35,7 +35,8 @@ def build(device: torch.device, *, weights_dir: str | None = None) -> ShapesJudg
     config = files.read_json(folder / "config.json")
     with checkpoint.config_errors(folder / "config.json", "shapes_judge"):
         judge, variants = Judge(len(config["classes"]), config["words"]), CaptionVariants(config["attributes"])
-    digest = tensor_files.load_into(judge, folder / "model.safetensors", config["sha256"])
+        sha256 = str(config["sha256"])
+    digest = tensor_files.load_into(judge, folder / "model.safetensors", sha256)
     return ShapesJudgeExtractor(judge.to(device).eval(), digest, device, variants)
 
 

@@ -162,7 +162,8 @@ def test_options_of_python_calls_are_recorded() -> None:
         ("[run]\nseed = 'abc'", r"--seed.*configuration file"),
         ("[run]\nsmoke = 'perhaps'", r"--smoke.*configuration file"),
         ("[run", "--config c.toml: "),
-        (None, "--config c.toml: .*No such file"),
+        (None, "--config c.toml: .*does not exist"),
+        ("a = " + "[" * 100_000, "--config c.toml: "),
     ],
 )
 def test_a_bad_configuration_is_refused(content: str | None, message: str, vfbench: Command) -> None:
@@ -179,6 +180,35 @@ def test_a_bad_environment_variable_is_refused(vfbench: Command, monkeypatch: py
     assert outcome.code == 2
     assert re.search(r"--seed.*VFBENCH_SEED", outcome.err), outcome.err
     assert "VFBENCH_SEED" not in vfbench(*NOISE, "--seed", "abc").err
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("STPES", "VFBENCH_STEPS"),
+        ("CACHE_DIR", "VFBENCH_CACHE"),
+        ("ZZZZZZ", "unset"),
+        ("RUN_STEPS", "STEPS"),
+        ("", "unset"),
+    ],
+)
+def test_a_variable_of_no_flag_is_refused(
+    vfbench: Command, monkeypatch: pytest.MonkeyPatch, variable: str, nearest: str
+) -> None:
+    monkeypatch.setenv(f"VFBENCH_{variable}", "1")
+    outcome = vfbench("ls", "models")
+    assert outcome.code == 2
+    assert f"VFBENCH_{variable}:" in outcome.err
+    assert nearest in outcome.err
+    assert vfbench("run", "--help").code == 0
+
+
+def test_variables_of_other_commands_and_of_no_command_are_accepted(
+    vfbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CACHE", "DATA", "WEIGHTS", "TEST_DATA", "STEPS", "FLIP", "RULE", "PRIVATE", "FULL"):
+        monkeypatch.setenv(f"VFBENCH_{name}", "1")
+    assert vfbench("ls", "models").code == 0
 
 
 # Results.

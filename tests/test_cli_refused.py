@@ -176,7 +176,7 @@ def write_invalid_config(folder: Path) -> None:
     [
         (truncate, r"model\.safetensors is damaged"),
         (pickle_weights, r"model\.safetensors is damaged"),
-        (use_weights_of_another_size, r"model\.safetensors does not fit this model"),
+        (use_weights_of_another_size, r"model\.safetensors is damaged or does not fit this model"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"no model\.safetensors"),
         (use_config_of_another_model, r"'videofusion', not of 'vdm'"),
         (use_config_of_another_dataset, "was trained on ucf101"),

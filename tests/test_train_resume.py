@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from helpers import tiny_dataset, tiny_vdm
 
 from vfbench.errors import MissingData, UserError
 from vfbench.training.train import TrainOptions, train
+from vfbench.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_training")
 
@@ -43,6 +45,36 @@ def test_an_unreadable_state_is_reported_as_damaged(content: bytes, tmp_path: Pa
     (tmp_path / "training.pt").write_bytes(content)
     with pytest.raises(MissingData, match=r"training\.pt is damaged"):
         train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path, resume=True)
+
+
+@pytest.fixture(scope="module")
+def saved_state(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Content of a `training.pt` that can be resumed."""
+    folder = tmp_path_factory.mktemp("saved")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "write_preview", lambda trainer: None)
+        patch.setattr(Trainer, "_training_flops", 1)
+        train(tiny_vdm(), tiny_dataset(), OPTIONS, folder, stop=lambda: True)
+    state: dict[str, Any] = torch.load(folder / "training.pt", weights_only=True)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *itertools.product(["spec"], [None, 5, "[]", "[" * 100_000, '{"config": {"options": {"embedding": 5}}}']),
+        *itertools.product(["step"], [None, "x", -1, 1 << 63, float("inf"), []]),
+        *itertools.product(["seconds"], [None, "x", -1.0, float("nan")]),
+        *itertools.product(["model", "ema", "optimizer"], [None, 3, {}, {"state": 3}]),
+    ],
+)
+def test_a_wrong_field_of_a_state_is_refused(
+    saved_state: dict[str, Any], field: str, value: object, tmp_path: Path
+) -> None:
+    torch.save({**saved_state, field: value}, tmp_path / "training.pt")
+    with pytest.raises(MissingData, match=r"training\.pt") as caught:
+        train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path, resume=True)
+    assert field in str(caught.value) or field in ("spec", "step", "seconds")
 
 
 def test_resuming_a_completed_training_restores_missing_files(tmp_path: Path) -> None:

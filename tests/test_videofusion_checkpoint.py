@@ -66,8 +66,11 @@ def _with_options(**options: Any) -> Damage:
         (lambda folder: (folder / "model.safetensors").unlink(), "a config.json and no model.safetensors"),
         (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is not valid JSON"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "config.json holds list"),
-        (lambda folder: (folder / "config.json").write_text('{"model": "videofusion"}'), "'shape' is missing"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "config.json is not valid JSON: it holds list"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model": "videofusion"}'),
+            "config.json: preset: Field required",
+        ),
         (_rename_model, "checkpoint of 'vdm', not of 'videofusion'"),
         (_widen, "has shape"),
         (_remove_option, "config.json does not describe a videofusion .*lam"),

@@ -60,9 +60,14 @@ class Interrupted(UserError):
     exit_code = 130
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
     """Error for an unknown name, with the nearest known one and a list of all."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    names = sorted(each for each in known if each.isprintable())
+    near = nearest(str(name), names)
+    hint = f"did you mean '{near}'? " if near else ""
     return UserError(f"no {kind} called '{name}': {hint}known: {', '.join(names) or 'none'}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that a mistyped one is most like; empty where none is."""
+    return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)), "")

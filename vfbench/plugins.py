@@ -3,6 +3,9 @@
 `videofusion(steps=50)` names the file `vfbench/models/videofusion.py`; its `build(**options)` returns the object, and
 its options are the typed keyword-only parameters of `build`. Third-party packages add names through entry points
 (`vfbench.models`, `vfbench.datasets`, `vfbench.metrics`), and a dotted name is imported as a module.
+
+A spec that a user typed (a flag, a variable, a configuration file, a Python call) goes to `load`, which imports. A spec
+that was read from any other file goes to `load_known`, which imports no module that the user has not named.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import sys
 import traceback
 import warnings
 from collections import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.machinery import PathFinder
@@ -37,6 +40,7 @@ _FOLDERS: Mapping[str, tuple[str, ...]] = {
 _CONTEXT = {"model": "a BuildContext", "extractor": "a device"}  # positional argument of `build`
 _SPEC = re.compile(r"(?P<name>[\w.-]+)(\((?P<options>.*)\))?", re.DOTALL)
 _SHORT = {"is": "inception_score"}  # `is` is a keyword, so no module has this name
+_typed: set[tuple[Kind, str]] = set()  # dotted names that this process has imported, because its user named them
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def parse(text: str) -> Spec:
         if duplicate := next((name for i, (name, _) in enumerate(options) if name in dict(options[:i])), None):
             raise ValueError(f"{duplicate} is given twice")
         return Spec(match["name"], dict(options))
-    except (SyntaxError, TypeError, ValueError) as error:
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise UserError(
             f"cannot read '{text}' ({reason}): write name or name(option=value, ...), for example videofusion(steps=50)"
@@ -121,7 +125,9 @@ def module(kind: Kind, name: str) -> ModuleType:
         for entry in entry_points(group=f"vfbench.{kind}s", name=name):
             return importlib.import_module(entry.value)
         if "." in name and not name.startswith("."):
-            return importlib.import_module(name)
+            imported = importlib.import_module(name)
+            _typed.add((kind, name))
+            return imported
     except (Exception, SystemExit) as error:  # the file of a third party may raise anything
         raise UserError(f"{kind} '{name}' cannot be imported: {_failure(error)}") from error
     raise _unknown_plugin(kind, name)
@@ -132,9 +138,14 @@ def require(kind: Kind, name: str) -> None:
 
     A dotted name, which a third party's module may have, passes.
     """
-    registered = is_built_in(kind, name) or entry_points(group=f"vfbench.{kind}s", name=name)
-    if not registered and ("." not in name or name.startswith(".")):
+    if not is_known(kind, name) and ("." not in name or name.startswith(".")):
         raise _unknown_plugin(kind, name)
+
+
+def is_known(kind: Kind, name: str) -> bool:
+    """True for a plug-in that is built in, registered by an entry point, or imported because the user named it."""
+    registered = is_built_in(kind, name) or entry_points(group=f"vfbench.{kind}s", name=name)
+    return bool(registered) or (kind, name) in _typed
 
 
 def is_built_in(kind: Kind, name: str) -> bool:
@@ -208,6 +219,17 @@ def load(kind: Kind, spec: Spec | str, *context: Any) -> Any:
         if default is inspect.Parameter.empty and name not in values:
             raise UserError(f"{kind} {spec.name} needs option {name}: write {spec.name}({name}=...)")
     return build(*context, **values)
+
+
+def load_known(kind: Kind, text: str, *context: Any, typed: Collection[str] = ()) -> Any:
+    """As `load`, for a spec that was read from a file: raises `UserError` for a plug-in that is not known.
+
+    `typed` are names that the user gave with this command; a module of such a name may be imported.
+    """
+    spec = parse(text)
+    if not is_known(kind, spec.name) and spec.name not in typed:
+        raise UserError(f"{unknown(kind, spec.name, names(kind))}. No module that only a file names is imported")
+    return load(kind, text, *context)
 
 
 def validated_options(kind: Kind, spec: Spec, function: str = "build") -> dict[str, Any]:

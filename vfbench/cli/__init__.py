@@ -19,7 +19,7 @@ import vfbench
 from vfbench.cli import data, generate, hub, report, run, score, show, train, weights
 from vfbench.cli._help import Command, Group
 from vfbench.cli._options import Context, option
-from vfbench.cli.config import load_defaults, normalise_arguments, value_source
+from vfbench.cli.config import load_defaults, normalise_arguments, require_known_variables, value_source
 from vfbench.errors import GateFailed, Interrupted, UserError
 from vfbench.utils import console
 
@@ -71,6 +71,8 @@ def _main(
         raise typer.Exit
     if context.invoked_subcommand is None:
         context.fail("Missing command.")
+    if not {"--help", "-h"} & set(context.obj):
+        require_known_variables(context.command, os.environ)
     console.set_verbosity("quiet" if quiet else "verbose" if verbose else "normal")
     if config is not None:
         commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has commands

@@ -15,7 +15,7 @@ import typer
 
 from vfbench.cli import config
 from vfbench.errors import UserError
-from vfbench.utils import console
+from vfbench.utils import console, escape
 from vfbench.utils.options import flags
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def option(*names: str, help: str, env: bool = True, **extra: Any) -> Any:
     """Typer option whose value may also come from the environment, as VFBENCH_<FLAG>."""
     long_name = next(name for name in names if name.startswith("--")).partition("/")[0]
     name = long_name.lstrip("-").replace("-", "_").upper()
-    return typer.Option(*names, help=help, envvar=f"VFBENCH_{name}" if env else None, show_envvar=False, **extra)
+    return typer.Option(*names, help=help, envvar=f"{config.PREFIX}{name}" if env else None, show_envvar=False, **extra)
 
 
 def flags_from(
@@ -124,7 +124,7 @@ def print_plan(plan: Any, as_json: bool) -> None:
     """Print the plan of `run` or `score`."""
     from vfbench.utils import files
 
-    print(files.as_json(plan.specification.to_json()) if as_json else plan.describe())
+    console.result(files.as_json(plan.specification.to_json()) if as_json else plan.describe())
 
 
 def print_result(result: Result, as_json: bool) -> None:
@@ -143,7 +143,7 @@ def print_table(table: Table) -> None:
     from vfbench.report import render
 
     if not console.is_terminal(sys.stdout):
-        print(table.to_markdown(), end="")
+        console.result(table.to_markdown(), end="")
         return
     from rich.console import Console
 
@@ -151,12 +151,13 @@ def print_table(table: Table) -> None:
     if render.grid_width(table) <= terminal.width:
         terminal.print(render.to_rich(table))
     else:  # rich would cut numbers off
-        print(table.to_markdown(terminal.width), end="")
+        console.result(table.to_markdown(terminal.width), end="")
 
 
 def next_command(*words: object) -> None:
     """Print the command to continue with, on stderr."""
-    console.info(f"next: {shlex.join(['python', '-m', 'vfbench', *map(str, words)])}")
+    command = shlex.join(["python", "-m", "vfbench", *map(str, words)])
+    console.info(f"next: {escape.printable(command)}")
 
 
 DataRoot = Annotated[Path | None, option("--data-root", help="Folder of the dataset's files; VFBENCH_DATA by default.")]

@@ -12,11 +12,12 @@ from __future__ import annotations
 import itertools
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vfbench.errors import UserError, unknown
+from vfbench.errors import MissingData, UserError, nearest, unknown
+from vfbench.utils.files import read_text
 
 # fmt: off
 _PATH_FLAGS = (
@@ -25,6 +26,8 @@ _PATH_FLAGS = (
 )
 # fmt: on
 _SWITCHES = ("--version", "--quiet", "--verbose")  # of every command
+PREFIX = "VFBENCH_"  # of the variable of a flag
+_NO_FLAGS = ("CACHE", "DATA", "WEIGHTS", "TEST_DATA")  # variables that no flag has, without the prefix
 ORIGINS = {"COMMANDLINE": "command line", "ENVIRONMENT": "environment", "DEFAULT_MAP": "configuration file"}
 
 
@@ -85,8 +88,8 @@ def load_defaults(config: Path, commands: Mapping[str, Any]) -> dict[str, dict[s
     if config.exists() and not config.is_file():  # reading a pipe would wait for ever
         raise UserError(f"--config {config} is not a file: give a TOML file")
     try:
-        content = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = tomllib.loads(read_text(config))
+    except (MissingData, RecursionError, ValueError) as error:
         raise UserError(f"--config {config}: {error}") from error
     return _group_defaults(f"in {config}", "", commands, content)
 
@@ -120,6 +123,26 @@ def _command_defaults(table: str, command: Any, values: Mapping[str, Any]) -> di
         texts = [str(item) for item in value] if isinstance(value, list) else [str(value)]
         defaults[known[flag].name] = texts if known[flag].multiple else ",".join(texts)
     return defaults
+
+
+def require_known_variables(group: Any, variables: Iterable[str]) -> None:
+    """Raise `UserError` for a variable `VFBENCH_...` that no flag of any command has, with the nearest one that has."""
+    ours = sorted(name for name in variables if name.startswith(PREFIX))
+    known = {*_NO_FLAGS, *_variables(group)} if ours else set()
+    for name in (name.removeprefix(PREFIX) for name in ours):
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"did you mean {PREFIX}{near}? Else " if near else ""
+            raise UserError(f"environment variable {PREFIX}{name}: no command has a flag of this name; {hint}unset it")
+
+
+def _variables(command: Any) -> Iterator[str]:
+    """Variables of the flags of a command and of those below it, without their prefix."""
+    for parameter in command.params:
+        if parameter.envvar:
+            yield parameter.envvar.removeprefix(PREFIX)
+    for below in getattr(command, "commands", {}).values():
+        yield from _variables(below)
 
 
 def origins(context: Any) -> dict[str, str]:

@@ -35,7 +35,7 @@ def data_verify(
     from vfbench.utils import files
 
     report = verify.verify(dataset, data_root, full=full, frames=frames, output=output)
-    print(files.as_json(report.record()) if as_json else report.text(), end="" if as_json else "\n")
+    console.result(files.as_json(report.record()) if as_json else report.text(), end="" if as_json else "\n")
     if output:
         console.info(f"record: {output}")
     verify.require_no_errors(report)
@@ -59,7 +59,7 @@ def data_status(
     if as_json:
         print(files.as_json({name: state.to_json() for name, state in states.items()}), end="")
     else:
-        print(status.format_states(states))
+        console.result(status.format_states(states))
 
 
 @data.command("stats", cls=Command)
@@ -75,7 +75,7 @@ def data_stats(
 
     spec = plugins.parse(dataset).merged({"root": str(options.data_root) if options.data_root else None})
     stats = reference_stats.stats(spec, output, options)
-    print(stats.text())
+    console.result(stats.text())
     for file in stats.files:
         next_command("score", "--real", file, "--fake", "FEATURES", *(["--smoke"] if options.smoke else []))
 
@@ -103,5 +103,6 @@ def data_prepare(
     folder = prepare(str(spec), output, data_root=data_root, workers=workers)
     index = prepared.read_index(folder)
     videos = sum(map(len, index.videos.values()))
-    print(f"{folder}: {text.count(videos, 'video')} in {text.count(len(index.shards), 'shard')}, {index.fitted}")
+    shards = text.count(len(index.shards), "shard")
+    console.result(f"{folder}: {text.count(videos, 'video')} in {shards}, {index.fitted}")
     next_command("data", "verify", spec, "--data-root", folder)

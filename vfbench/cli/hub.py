@@ -29,7 +29,7 @@ def hub_push(
     url = hub.push(folder, name, private=private, revision=revision)
     if not (folder / hub.CARD_FILE).is_file():
         console.warn(f"{folder} has no {hub.CARD_FILE}, so the hub shows no model card")
-    print(url)
+    console.result(url)
     next_command("hub", "pull", hub.hub_name(name, revision))
 
 
@@ -44,5 +44,5 @@ def hub_pull(
     from vfbench.training import model_card
 
     folder = hub.pull(name, revision=revision, output=output)
-    print(folder)
+    console.result(str(folder))
     next_command(*model_card.command(hub.read_config(folder), output or hub.hub_name(name, revision)))

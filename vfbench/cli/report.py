@@ -47,7 +47,7 @@ def table(
         return
     text = {"markdown": content.to_markdown, "csv": content.to_csv, "latex": content.to_latex}[file_format]()
     if output is None:
-        print(text, end="")
+        console.result(text, end="")
         return
     files.write_text(output, text)
     console.info(f"wrote {output}")
@@ -80,13 +80,15 @@ def compare(
         return
     (first,), (second,) = results.load([a]), results.load([b])
     comparable = "" if first.protocol.comparable else f"; {results.NOT_COMPARABLE}"
-    print(f"A is {a}{_integrity(first)}, B is {b}{_integrity(second)}; [95 % interval of the difference]{comparable}")
+    console.result(
+        f"A is {a}{_integrity(first)}, B is {b}{_integrity(second)}; [95 % interval of the difference]{comparable}"
+    )
     for reason in dict.fromkeys(each.unpaired_because for each in comparisons if each.unpaired_because):
-        print(f"unpaired, by the intervals of both: {reason}")
+        console.result(f"unpaired, by the intervals of both: {reason}")
     for each in comparisons:
         half_width = (each.comparison.high - each.comparison.low) / 2
         detectable = f"; smallest detectable {rounded([each.smallest_detectable], half_width)[0]}" if power else ""
-        print(f"{each}{detectable}")
+        console.result(f"{each}{detectable}")
 
 
 def gate(
@@ -104,12 +106,12 @@ def gate(
     if as_json:
         print(files.as_json([_finite(asdict(outcome)) for outcome in outcomes]), end="")
     else:
-        print("\n".join(map(str, outcomes)))
+        console.result("\n".join(map(str, outcomes)))
         for reason in dict.fromkeys(each.unpaired_because for each in outcomes if each.unpaired_because):
-            print(f"unpaired, by the intervals of both: {reason}")
+            console.result(f"unpaired, by the intervals of both: {reason}")
         for record in (ours, theirs):
             if record.integrity == "unsigned":
-                print(f"{record.source} is unsigned: an edit would not be noticed")
+                console.result(f"{record.source} is unsigned: an edit would not be noticed")
     gates.require(outcomes)
 
 

@@ -86,7 +86,7 @@ def show(
     text, notes = cached(["show", kind, name, preset, as_json], describe) if cacheable else describe()
     for note in notes:
         console.info(f"note: {note}")
-    print(text)
+    console.result(text)
 
 
 def _describe(
@@ -194,7 +194,7 @@ def _show_protocol(name: str, as_json: bool) -> None:
         print(files.as_json(protocol.model_dump()) if as_json else f"{protocol.describe()}\n", end="")
     else:
         lines = presets.align_columns(list(presets.flatten(protocol)))
-        print(files.as_json(protocol) if as_json else "\n".join([*lines, ""]), end="")
+        console.result(files.as_json(protocol) if as_json else "\n".join([*lines, ""]), end="")
 
 
 def diff_protocols(
@@ -211,7 +211,7 @@ def diff_protocols(
         print(files.as_json(pairs), end="")
         return
     rows = [("", ours, theirs), *((field, *pair) for field, pair in pairs.items())]
-    print("\n".join(presets.align_columns(rows)) if pairs else "no field differs")
+    console.result("\n".join(presets.align_columns(rows)) if pairs else "no field differs")
 
 
 def _load_protocol(name: str) -> Preset | Mapping[str, Any]:

@@ -10,6 +10,7 @@ import typer
 from vfbench.cli import _options as flags
 from vfbench.cli._help import Command, Group
 from vfbench.cli._options import option
+from vfbench.utils import console
 
 weights = typer.Typer(
     cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Get and verify published feature networks."
@@ -26,7 +27,7 @@ def weights_fetch(name: Annotated[str, typer.Argument(help=NETWORK)]) -> None:
     from vfbench.weights import fetch
 
     path, result = fetch.fetch(network)
-    print(f"{name}: {result.text}\n{path}")
+    console.result(f"{name}: {result.text}\n{path}")
 
 
 @weights.command("import", cls=Command)
@@ -43,7 +44,7 @@ def weights_import(
     from vfbench.weights import convert
 
     path, result = convert.import_weights(network, file, mean=mean, force=force)
-    print(f"{name}: {result.text}\n{path}")
+    console.result(f"{name}: {result.text}\n{path}")
 
 
 @weights.command("verify", cls=Command)
@@ -55,12 +56,12 @@ def weights_verify(
     from vfbench.weights import catalogue, convert
 
     if name:
-        print(f"{name}: {convert.verify(catalogue.network(name), file)}")
+        console.result(f"{name}: {convert.verify(catalogue.network(name), file)}")
         return
     results = {}
     for network in convert.installed_networks():
         results[network] = convert.verify_or_message(network)
-        print(f"{network.name}: {results[network]}")
+        console.result(f"{network.name}: {results[network]}")
     convert.require_verified(results)
 
 
@@ -76,4 +77,4 @@ def weights_status(
     if as_json:
         print(files.as_json(status.records(name)), end="")
         return
-    print(status.details(name) if name else status.overview())
+    console.result(status.details(name) if name else status.overview())

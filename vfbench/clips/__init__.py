@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         read_frames,
         resolution,
     )
-    from vfbench.clips.text import class_caption, first_few, natural_key, printable
+    from vfbench.clips.text import class_caption, first_few, natural_key
 
 _NAMES = {  # of each module
     "fingerprint": ("content_hash", "frame_warnings", "mismatches", "require_frame_sizes", "too_short"),
@@ -44,7 +44,7 @@ _NAMES = {  # of each module
         "read_frames",
         "resolution",
     ),
-    "text": ("class_caption", "first_few", "natural_key", "printable"),
+    "text": ("class_caption", "first_few", "natural_key"),
 }
 
 
@@ -74,7 +74,6 @@ __all__ = [
     "measure_all",
     "mismatches",
     "natural_key",
-    "printable",
     "read_clip",
     "read_clips",
     "read_features",

@@ -11,6 +11,7 @@ from vfbench import clips
 from vfbench.clips.layout import DEEP_HASH, ClipFolder, HashDepth
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset, Split
+from vfbench.utils.escape import printable
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Inventory:
             for split, names in self.listed.items()
             if (absent := self.missing(split))
         ]
-        return "; ".join([*partial, *map(clips.printable, self.notes)])
+        return "; ".join([*partial, *map(printable, self.notes)])
 
 
 @runtime_checkable

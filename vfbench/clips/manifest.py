@@ -13,6 +13,7 @@ import codecs
 import csv
 import hashlib
 import io
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ from typing import Literal, NamedTuple, get_args
 from vfbench.clips import first_few
 from vfbench.errors import MissingData
 from vfbench.interfaces import Place, Split
-from vfbench.utils.files import atomic_path, open_file
+from vfbench.utils.files import atomic_path, read_bytes
 
 Role = Literal["real", "spare"]
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,15}")
 COLUMNS = ("draw", "role", "split", "video", "start", "stride", "left", "top", "width", "height")
 
 
@@ -81,8 +83,7 @@ def read_manifest(path: Path) -> Manifest:
     video that is both real and spare in one draw, and for draws with different numbers of real clips.
     """
     try:
-        with open_file(path) as file:
-            text = file.read().removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+        text = read_bytes(path).removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
     except OSError as error:
         raise MissingData(f"--manifest {path}: {error.strerror}; a run writes such a file, manifest.csv") from error
     lines = csv.reader(io.StringIO(text, newline=""))
@@ -117,7 +118,7 @@ def _row(where: str, cells: list[str]) -> ManifestRow:
     for name, value, words in (("role", role, get_args(Role)), ("split", split, get_args(Split))):
         if value not in words:
             raise MissingData(f"{where}: {name} is {value!r}, not one of {', '.join(words)}")
-    if invalid := [cell for cell in (draw, *numbers) if not (cell.isascii() and cell.removeprefix("-").isdecimal())]:
+    if invalid := [cell for cell in (draw, *numbers) if not _WHOLE_NUMBER.fullmatch(cell)]:
         raise MissingData(f"{where}: '{invalid[0]}' is not a whole number: {','.join(cells)!r}")
     draw_number, start, stride, left, top, width, height = map(int, (draw, *numbers))
     if min(draw_number, start, left, top) < 0 or min(stride, width, height) < 1:

@@ -6,22 +6,25 @@ OUT/shards/000000.npy   uint8 (N, 3, H, W): cropped and resized frames of comple
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from vfbench.clips import ClipFile, ClipFolder
 from vfbench.clips.arrays import shard_size
 from vfbench.clips.inventory import Inventory
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Split
+from vfbench.utils import records
 from vfbench.utils.files import file_key, file_sha256, json_digest, load_cache, read_json, save_cache, write_json
 from vfbench.utils.prefetch import prefetch
 from vfbench.utils.progress import Progress
+from vfbench.utils.records import Count, Hash, Size, Text
 
 INDEX, UNFINISHED, SHARDS = "prepared.json", "preparing.json", "shards"
 VERIFIED = "shards.json"  # in the cache: shards with a verified hash
@@ -29,16 +32,27 @@ FORMAT = 2
 HASH_THREADS = 2  # the disk limits more
 
 
+def _own_command(text: object) -> str:
+    """A command of this program as it wrote it: a message repeats no other command from a file."""
+    words = shlex.split(text) if isinstance(text, str) else []
+    if words[:5] != ["python", "-m", "vfbench", "data", "prepare"] or shlex.join(words) != text:
+        raise ValueError("not a command of vfbench")
+    return shlex.join(words)
+
+
+Command = Annotated[str, AfterValidator(_own_command)]
+
+
 class PreparedVideo(NamedTuple):
     """One video: its size, the number of its shard, and its first row in it; `rate` in frames per second."""
 
-    name: str
-    class_name: str
-    frames: int
-    height: int
-    width: int
-    shard: int
-    row: int
+    name: Text
+    class_name: Text
+    frames: Count
+    height: Count
+    width: Count
+    shard: Count
+    row: Count
     rate: float | None
 
 
@@ -47,9 +61,9 @@ class PreparedShard(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
-    frames: int
-    sha256: str
+    name: Annotated[str, Field(pattern=r"^[0-9]{6}\.npy$")]  # in the folder of shards, and nowhere else
+    frames: Count
+    sha256: Hash
 
 
 class PreparedIndex(BaseModel):
@@ -62,7 +76,7 @@ class PreparedIndex(BaseModel):
     fitted: str  # size and geometry, as `ClipTransform.fitting` has them
     decoder: str
     options: Mapping[str, Any]  # of the dataset, that select its videos
-    command: str  # that prepares the folder
+    command: Command  # that prepares the folder
     vfbench: str  # version of the code
     layout: str
     copy_: str = Field(alias="copy")
@@ -71,11 +85,18 @@ class PreparedIndex(BaseModel):
     listed: Mapping[Split, tuple[str, ...]]
     extra: tuple[str, ...]
     leaked: tuple[str, ...]
-    height: int
-    width: int
+    height: Size
+    width: Size
     shards: tuple[PreparedShard, ...]
     videos: Mapping[Split, tuple[PreparedVideo, ...]]
     made_of: Mapping[Split, str]  # identity of each split's original files
+
+    @model_validator(mode="after")
+    def _videos_in_shards(self) -> PreparedIndex:
+        for video in (video for videos in self.videos.values() for video in videos):
+            if video.shard >= len(self.shards) or video.row + video.frames > self.shards[video.shard].frames:
+                raise ValueError(f"{video.name} is not within its shard")
+        return self
 
 
 def read_inventory(
@@ -89,8 +110,7 @@ def read_inventory(
     """
     if not (root / INDEX).is_file():
         if (root / UNFINISHED).is_file():
-            command = read_json(root / UNFINISHED).get("command", "the command that began it")
-            raise MissingData(f"{root} is only partly prepared; resume with\n  {command}")
+            raise MissingData(f"{root} is only partly prepared; repeat the command that began it{_unfinished(root)}")
         return None
     index = read_index(root)
     if index.dataset != dataset:
@@ -104,6 +124,14 @@ def read_inventory(
     if faults := [fault for shard in index.shards if (fault := _size_fault(root, index, shard))]:
         raise MissingData(f"{faults[0]}; repeat the command that wrote it\n  {index.command}")
     return _inventory(root, index, origin)
+
+
+def _unfinished(root: Path) -> str:
+    """The command that prepares a folder, on a line of its own; empty where its record is damaged."""
+    try:
+        return f"\n  {_own_command(read_json(root / UNFINISHED)['command'])}"
+    except (KeyError, ValueError, MissingData):
+        return ""
 
 
 def require_intact(root: Path) -> None:
@@ -154,12 +182,7 @@ def read_index(root: Path) -> PreparedIndex:
         raise MissingData(f"{path} has format {content.get('format')}, known: {FORMAT}; prepare another folder")
     if content.pop("sha256", None) != json_digest(content):
         raise MissingData(f"{path} is damaged: its content does not match its hash; prepare this folder again")
-    try:
-        return PreparedIndex.model_validate(content)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise MissingData(f"{path}: {place}: {fault['msg']}; prepare this folder again") from error
+    return records.validate(PreparedIndex, content, path, "prepare another folder")
 
 
 def write_index(root: Path, index: PreparedIndex) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
+from vfbench.utils.escape import printable
+
 NUMBER = re.compile("[0-9]+")
 MAX_SHOWN = 300  # characters of a name in a message; file systems allow 255 for a part of a path
 DIGITS_TO_ZERO = str.maketrans("123456789", "0" * 9)
@@ -25,11 +27,6 @@ def class_caption(name: str) -> str:
     """Class name as a caption: `apply eye makeup` for `ApplyEyeMakeup` or `apply_eye_makeup`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").split()
     return " ".join(words).lower() or name
-
-
-def printable(text: str) -> str:
-    """Text on one line: characters that no terminal shows, such as a line break, become escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def names_on_disk(written: Iterable[str], present: Collection[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from vfbench.clips import printable
+from vfbench.utils.escape import printable
 
 NAMES_SHOWN = 5  # names of a finding in the text report; the JSON record has all
 

@@ -165,6 +165,9 @@ def is_complete(shard: Shard, key: str) -> bool:
     if not (shard.path.is_file() and path.is_file()):
         return False
     record = files.read_json(path)
+    rates = record.get("rates")
+    if not isinstance(rates, list) or len(rates) != len(shard.videos):
+        return False
     return record.get("key") == key and record.get("sha256") == file_sha256(shard.path)
 
 

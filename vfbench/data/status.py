@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from vfbench import plugins
-from vfbench.clips import printable
 from vfbench.clips.inventory import Inventory
 from vfbench.data import completeness, sources
 from vfbench.errors import MissingData
+from vfbench.utils.escape import printable
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vfbench.clips import printable
 from vfbench.clips.inventory import Inventory
 from vfbench.data.findings import Finding
 from vfbench.data.inspect_video import VideoInfo
 from vfbench.data.sources import SplitVideo
 from vfbench.interfaces import Split
+from vfbench.utils.escape import printable
 
 FORMATS_SHOWN = 8  # sizes and rates in the text report
 QUICK = "checked names, headers and equal files; --full decodes every frame"

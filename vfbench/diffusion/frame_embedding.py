@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from vfbench.diffusion.priors import Normal
@@ -33,6 +33,7 @@ from vfbench.interfaces import ClipShape, Conditioning
 from vfbench.nets import frame_encoder
 from vfbench.nets.embedding_prior import EmbeddingPrior
 from vfbench.nets.frame_encoder import CLIPEncoder, FrameEncoder, normalise_vectors
+from vfbench.utils.records import STRICT, Hash, Layers, Size, Text
 
 LEARNT = "learnt"
 # Option of `create` in several models; None is the preset's.
@@ -42,7 +43,7 @@ EmbeddingOption: TypeAlias = Annotated[
 DROP_PROBABILITY = 0.5  # of the embedding, for a training clip without class or caption
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class EmbeddingConfig:
     """Encoder of the frame embedding and sizes of its prior.
 
@@ -51,12 +52,12 @@ class EmbeddingConfig:
     field is called a width, because matching FLOPs scales the widths of a preset and must leave these alone.)
     """
 
-    encoder: str = LEARNT
-    size: int = 64
-    inner: int = 128
-    depth: int = 3
-    steps: int = 10
-    sha256: str = ""
+    encoder: Text = LEARNT
+    size: Size = 64
+    inner: Size = 128
+    depth: Layers = 3
+    steps: Size = 10
+    sha256: Hash = ""
 
     @classmethod
     def from_name(cls, name: str) -> EmbeddingConfig:

@@ -8,9 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from vfbench.diffusion.frame_embedding import LEARNT, EmbeddingConfig, FrameEmbedding, keep_embedding
@@ -20,8 +21,9 @@ from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import ClipShape, Conditioning, Dataset
 from vfbench.nets.embedding import CONDITIONINGS, ConditioningEmbedding
 from vfbench.nets.text_encoder import WORDS, PretrainedCaptionEncoder, TextEncoderConfig
-from vfbench.utils import checkpoint, files, tensor_files
+from vfbench.utils import checkpoint, files, records, tensor_files
 from vfbench.utils.files import file_sha256
+from vfbench.utils.records import Hash, Id, Name, Size, Text
 
 SAVED_WITH = "vfbench"  # metadata key of the weights file, for the configuration at saving as JSON
 
@@ -104,13 +106,41 @@ class ModelConfig:
     @classmethod
     def read(cls, path: Path, model: str) -> ModelConfig:
         """Read `config.json`; raises `MissingData` naming the file when it is another model's or damaged."""
-        content = files.read_json(path)
-        if content.get("model") != model:
-            raise MissingData(f"{path} is a checkpoint of '{content.get('model')}', not of '{model}'")
+        saved = records.validate(_SavedConfig, files.read_json(path), path, "restore this file, or train again")
+        if saved.model != model:
+            raise MissingData(f"{path} is a checkpoint of '{saved.model}', not of '{model}'")
         with checkpoint.config_errors(path, model):
-            shape = ClipShape(**content.pop("shape"))
-            classes, words = tuple(content.pop("classes")), tuple(content.pop("words"))
-            return cls(shape=shape, classes=classes, words=words, **content)
+            if "embedding" in saved.options:
+                EmbeddingConfig(**saved.options["embedding"])
+            if "text_encoder" in saved.options:
+                TextEncoderConfig(**saved.options["text_encoder"])
+            return cls(**{**dict(saved), "shape": ClipShape(**dict(saved.shape))})
+
+
+class _SavedShape(BaseModel):
+    """Clip shape in `config.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    frames: Size
+    height: Size
+    width: Size
+
+
+class _SavedConfig(BaseModel):
+    """Content of `config.json`: the fields of `ModelConfig`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name
+    preset: Id
+    dataset: Name
+    shape: _SavedShape
+    classes: tuple[Text, ...]
+    words: tuple[Text, ...]
+    options: Mapping[str, Any] = {}
+    conditions: Mapping[Conditioning, Annotated[float, Field(strict=True, ge=0)]] = {}
+    sha256: Hash = ""
 
 
 def checkpoint_conditioning(folder: Path, model: str) -> tuple[Conditioning, ...]:
@@ -137,8 +167,13 @@ def require_unchanged(folder: Path) -> None:
     configuration, such as those shipped with vfbench, pass.
     """
     path = folder / checkpoint.CONFIG
-    saved = tensor_files.read_metadata(folder / checkpoint.TENSORS).get(SAVED_WITH)
-    if saved and (change := _first_difference(json.loads(saved), _without_hash(files.read_json(path)))):
+    weights = folder / checkpoint.TENSORS
+    saved = tensor_files.read_metadata(weights).get(SAVED_WITH)
+    try:
+        before = files.parse_json(saved) if saved else {}
+    except ValueError as error:
+        raise MissingData(f"{weights}: the configuration in its metadata is damaged ({error}): train again") from error
+    if saved and (change := _first_difference(before, _without_hash(files.read_json(path)))):
         raise MissingData(f"{path} has changed since its weights were saved ({change}): restore it, or train again")
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from vfbench import video
+from vfbench import plugins, video
 from vfbench.diffusion import schedule, solver_options, solvers
 from vfbench.diffusion.long_video import LongVideoPlan
 from vfbench.diffusion.model import DiffusionModel, ModelConfig, require_unchanged
@@ -209,10 +209,34 @@ def _load_model(
     if not config.sha256:
         raise MissingData(f"{path} records no SHA-256 of its weights: train or copy it again")
     with checkpoint.config_errors(path, model):
+        _check_options(model, config)
+        _require_as_large(create, config, folder / checkpoint.TENSORS)
         network = create(config)
     sha256 = tensor_files.load_into(network, folder / checkpoint.TENSORS, config.sha256)
     require_unchanged(folder)
     return network, sha256
+
+
+def _check_options(model: str, config: ModelConfig) -> None:
+    """Raise `UserError` for a saved option of another type than that of the model's `create`."""
+    if plugins.is_built_in("model", model):
+        known = plugins.options("model", model, "create").keys() - {
+            "embedding",
+            "text_encoder",
+        }  # given as names, saved as sizes
+        saved = {name: value for name, value in config.options.items() if name in known}
+        plugins.validated_options("model", plugins.Spec(model, saved), "create")
+
+
+def _require_as_large(create: Callable[[ModelConfig], DiffusionModel], config: ModelConfig, weights: Path) -> None:
+    """Raise `MissingData` where a configuration has more parameters than its weights file bytes: none is allocated."""
+    with torch.device("meta"):
+        parameters = sum(each.numel() for each in create(config).parameters())
+    if weights.is_file() and parameters > (size := weights.stat().st_size):
+        raise MissingData(
+            f"{weights} is damaged or does not fit this model: it has {size:,} bytes, {checkpoint.CONFIG} describes "
+            f"{parameters:,} parameters"
+        )
 
 
 def _shipped(model: str, dataset: Dataset, *, any_length: bool) -> Path | None:

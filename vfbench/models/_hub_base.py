@@ -115,8 +115,10 @@ def _read_model_config(path: Path, shape: ClipShape) -> dict[str, Any]:
     for name in ("in_channels", "out_channels"):
         if content.get(name, 3) != 3:
             raise UserError(f"{path} has {name} {content[name]}: a base generator needs the 3 of RGB")
-    side = content.get("sample_size")
-    size = (side, side) if isinstance(side, int) else tuple(side or (shape.height, shape.width))
+    side = content.get("sample_size") or [shape.height, shape.width]
+    size = (side, side) if isinstance(side, int) else tuple(side) if isinstance(side, list) else (side,)
+    if len(size) != 2:
+        raise UserError(f"{path} has sample_size {side}: a base generator needs a height and a width")
     if size != (shape.height, shape.width):
         raise UserError(f"{path} makes images of {size[0]}x{size[1]}, the dataset has {shape.height}x{shape.width}")
     if (kind := content.get("class_embed_type")) is not None:
@@ -135,7 +137,7 @@ def _read_scheduler_config(folder: Path) -> dict[str, Any]:
     if "beta_schedule" not in content:
         raise UserError(f"{path} is of '{content.get('_class_name')}', which has no beta_schedule: choose a DDPM model")
     prediction = content.get("prediction_type", "epsilon")
-    if prediction not in _PREDICTION_TYPES:
+    if prediction not in tuple(_PREDICTION_TYPES):
         raise UserError(f"{path} has prediction_type '{prediction}': known are {', '.join(_PREDICTION_TYPES)}")
     return {"prediction_type": prediction, **{name: content[name] for name in _NOISE_FIELDS if name in content}}
 

@@ -132,8 +132,11 @@ def _from_checkpoint(folder: Path, model: str, config: ModelConfig, dataset: Dat
             f"{folder} makes clips of {frames} frames, a base generator makes images: train one with\n"
             f"  python -m vfbench train --model vdm --preset {preset} {_dataset_flags(dataset, 1)} --output DIR"
         )
-    base = base_config.options[part]
-    _require_compatible(folder, base_config, config, UNetConfig(**base_config.options.get("residual", base)).embedding)
+    with checkpoint.config_errors(folder / checkpoint.CONFIG, model):
+        base = dict(base_config.options[part])
+        embedding = UNetConfig(**base_config.options.get("residual", base)).embedding
+        _ = base_config.options["schedule"], base_config.options["parametrisation"]
+    _require_compatible(folder, base_config, config, embedding)
     _require_size(folder, base_config, dataset)
     prefixes = {f"{part}.": "base.", "condition.": "condition.", "frame_embedding.": "frame_embedding."}
     tensors = tensor_files.read(folder / checkpoint.TENSORS)

@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.utils import files, hf_hub, memory
+from vfbench.utils.records import STRICT, Hash, Size, Text
 
 # Options of `create` in several models; None is the preset's.
 TextEncoderOption: TypeAlias = Annotated[
@@ -34,17 +36,17 @@ _CLIP_TYPES = ("clip", "clip_text_model")
 _FROM_FILES: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}  # no code of the encoder runs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TextEncoderConfig:
     """Folder or hub id of a text encoder, length of its vectors, SHA-256 of its weights, and its learning rate.
 
     `lr` is relative to the model's; 0 freezes the encoder.
     """
 
-    name: str
-    size: int
-    sha256: str
-    lr: float = 0.0
+    name: Text
+    size: Size
+    sha256: Hash
+    lr: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @classmethod
     def from_name(cls, name: str, lr: float | None) -> TextEncoderConfig:

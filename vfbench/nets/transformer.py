@@ -7,19 +7,19 @@ adds the position of a frame before its first temporal block, all positions are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from vfbench.interfaces import ClipShape
 from vfbench.nets.attention import attention
 from vfbench.nets.embedding import sinusoidal
 from vfbench.nets.recompute import Recomputing
+from vfbench.utils.records import STRICT, Layers, Size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TransformerConfig:
     """Sizes of a transformer.
 
@@ -28,12 +28,12 @@ class TransformerConfig:
     conditioning vector. Raises `ValueError` for sizes that do not fit together.
     """
 
-    width: int = 128
-    hidden: int = 512
-    heads: int = 4
-    depth: int = 6
-    patch: int = 4
-    embedding: int = 128
+    width: Size = 128
+    hidden: Size = 512
+    heads: Size = 4
+    depth: Layers = 6
+    patch: Size = 4
+    embedding: Size = 128
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 4:

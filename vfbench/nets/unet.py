@@ -8,18 +8,21 @@ out channels-last, which is about twice as fast on a CPU.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from vfbench.nets.attention import attention
 from vfbench.nets.embedding import sinusoidal
 from vfbench.nets.recompute import Recomputing
+from vfbench.utils.records import STRICT, Layers, Size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class UNetConfig:
     """Sizes of a U-Net.
 
@@ -30,11 +33,11 @@ class UNetConfig:
     `FrameCondition`.
     """
 
-    channels: Sequence[int] = (32, 64, 96)
-    blocks: int = 1
-    patch: int = 2
+    channels: Annotated[Sequence[Size], Field(min_length=1, max_length=12)] = (32, 64, 96)
+    blocks: Layers = 1
+    patch: Size = 2
     attention: Sequence[int] = (1, 2)
-    embedding: int = 128
+    embedding: Size = 128
     frame_condition: bool = False
 
     @property

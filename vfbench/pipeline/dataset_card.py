@@ -8,7 +8,6 @@ samples/real   a few of them: a sheet, and an animated WebP
 from __future__ import annotations
 
 from vfbench import video
-from vfbench.clips import printable
 from vfbench.clips.inventory import Inventory, inventory_of
 from vfbench.interfaces import Split
 from vfbench.pipeline.eval_setup import EvalSetup
@@ -17,7 +16,7 @@ from vfbench.pipeline.generate import NUM_PREVIEW
 from vfbench.pipeline.real_clips import preview_clips
 from vfbench.protocol.protocol import SPLITS
 from vfbench.report.results import DataRecord
-from vfbench.utils import files, text
+from vfbench.utils import escape, files, text
 
 
 def write(folder: RunFolder, setup: EvalSetup) -> DataRecord:
@@ -66,7 +65,7 @@ def _show(folder: RunFolder, setup: EvalSetup) -> None:
     places = setup.manifest.places(0, "real")[:NUM_PREVIEW]
     clips, captions = preview_clips(setup.dataset, places)
     rows = zip(places, captions, strict=True)
-    named = [printable(f"{place.video} from {place.start}: {text}") for place, text in rows]
+    named = [f"{place.video} from {place.start}: {text}" for place, text in rows]
     video.write_preview(folder.samples / "real", clips, named)
 
 
@@ -75,19 +74,19 @@ def _page(record: DataRecord) -> str:
     counts = {name: ", ".join(f"{n:,} {of}" for of, n in split.items()) for name, split in record.splits.items()}
     draws = f", in each of {record.draws} draws" if record.draws > 1 else ""
     rows = {
-        "layout": record.layout,
-        "copy": record.copy_,
+        "layout": escape.markdown(record.layout),
+        "copy": escape.markdown(record.copy_),
         **{f"split {name}": text for name, text in counts.items()},
         "scored": f"{text.count(record.clips, 'clip')} of {text.count(record.videos, 'video')}{draws}",
         "for the floor": f"{record.spare:,} other clips",
         "fingerprint": f"`{record.fingerprint}`",
         "manifest.csv": f"`{record.manifest}` (SHA-256)",
-        "note": record.note or "none",
+        "note": escape.markdown(record.note) or "none",
     }
     table = [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join(
         [
-            f"# Real clips: {record.dataset}",
+            f"# Real clips: {escape.markdown(record.dataset)}",
             "",
             "| | |",
             "|:--|:--|",

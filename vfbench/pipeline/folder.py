@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from vfbench.errors import UserError
+from vfbench.errors import MissingData, UserError
 from vfbench.utils import checkpoint
 from vfbench.utils.environment import Environment
 from vfbench.utils.files import json_digest, locked_folder, read_json, write_error, write_json
@@ -103,7 +103,10 @@ class RunFolder:
     @property
     def chunk_size(self) -> int:
         """Requests per chunk, as `run.json` has it."""
-        return int(read_json(self.path / "run.json")["chunk_size"])
+        size = read_json(self.path / "run.json").get("chunk_size")
+        if type(size) is not int or size < 1:
+            raise MissingData(f"{self.path / 'run.json'}: chunk_size is {size!r}: choose another --output")
+        return size
 
     def chunk_path(self, index: int) -> Path:
         """Path of chunk `index`."""

@@ -122,6 +122,8 @@ class SamplingOptions(CheckedOptions):
             if self.guidance is not None:
                 solver_options.check_guidance(self.guidance)
             solver_options.check_threshold(self.threshold)
+        if abs(self.seed) >= 1 << 63:
+            raise UserError(f"--seed {self.seed}: choose a number of less than 64 bits")
         if self.batch_size != "auto" and self.batch_size < 1:
             raise UserError(f"--batch-size {self.batch_size}: must be at least 1, or auto")
         if self.dtype not in ("auto", *DTYPES):

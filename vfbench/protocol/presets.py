@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from vfbench.errors import unknown
 from vfbench.protocol.protocol import Protocol
+from vfbench.utils.escape import printable
 
 UNKNOWN = "unknown"
 # Fields that only a dataset and a run determine.
@@ -114,7 +115,7 @@ def different_fields(
             pairs |= {f"{dataset}: {field}": pair for field, pair in on_dataset.items() if pairs.get(field) != pair}
         return pairs
     sides = (ours, theirs)
-    dataset = next(str(side["dataset"]) for side in sides if not isinstance(side, Preset))
+    dataset = next(str(side.get("dataset", "")) for side in sides if not isinstance(side, Preset))
     return _different_fields(*(for_dataset(side, dataset) if isinstance(side, Preset) else side for side in sides))
 
 
@@ -127,12 +128,12 @@ def _different_fields(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dic
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Fields and their values as text, in order; nested fields have dotted names: `measures.fvd.metric`."""
+    """Fields and their values as text without line breaks; nested fields have dotted names: `measures.fvd.metric`."""
     for name, value in fields.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", _sort_options(str(value))
+            yield printable(f"{prefix}{name}"), printable(_sort_options(str(value)))
 
 
 def _sort_options(text: str) -> str:

@@ -7,7 +7,7 @@ with the real clips that both share; without features, the two intervals alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> list[ComparisonRes
     for name in metrics:
         if name not in shared:
             raise unknown("metric that both runs have", name, shared)
-    results = compare_results(first, second, metrics or shared)
+    results = compare_results(first, second, metrics or shared, typed=metrics)
     if untested := [name for name in metrics if name not in results]:
         raise UserError(f"{', '.join(untested)} has no interval in one of the results: compare by another metric")
     unpaired = {name: each.comparison for name, each in results.items() if each.unpaired_because}
@@ -85,9 +85,12 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> list[ComparisonRes
     return list(results.values())
 
 
-def compare_results(a: Result, b: Result, names: Sequence[str]) -> dict[str, ComparisonResult]:
+def compare_results(
+    a: Result, b: Result, names: Sequence[str], *, typed: Collection[str] = ()
+) -> dict[str, ComparisonResult]:
     """Test A against B by the metrics `names`, which both have; a score without an interval is left out.
 
+    `typed` are names that the user gave, whose modules may be imported: others of a third party raise `UserError`.
     Raises `MissingData` where features are damaged or the real clips differ.
     """
     reason, paired, shared = _why_unpaired(a, b), dict[str, Comparison](), dict[str, float]()
@@ -95,9 +98,9 @@ def compare_results(a: Result, b: Result, names: Sequence[str]) -> dict[str, Com
         from vfbench.report import feature_tests  # imports torch
 
         if reason:
-            shared = feature_tests.shared_variances(a, a.folder, b, b.folder, names)
+            shared = feature_tests.shared_variances(a, a.folder, b, b.folder, names, typed)
         else:
-            paired = feature_tests.paired_tests(a, a.folder, b, b.folder, names)
+            paired = feature_tests.paired_tests(a, a.folder, b, b.folder, names, typed)
     results = {}
     for name in names:
         unpaired = difference.unpaired(a.scores[name], b.scores[name], shared.get(name, 0.0))

@@ -8,7 +8,7 @@ real clips cancels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vfbench import plugins
-from vfbench.errors import MissingData
+from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Comparison, Groups, Metric, PairedMetric, SharedRealClips
 from vfbench.report import comparison_cache
 from vfbench.report.results import SCORED_FILE, ProtocolRecord, Result
@@ -26,15 +26,18 @@ from vfbench.utils.environment import code_version
 from vfbench.utils.tensor_files import read_metadata, read_tensors
 
 
-def paired_tests(a: Result, folder_a: Path, b: Result, folder_b: Path, names: Sequence[str]) -> dict[str, Comparison]:
+def paired_tests(
+    a: Result, folder_a: Path, b: Result, folder_b: Path, names: Sequence[str], typed: Collection[str]
+) -> dict[str, Comparison]:
     """Test A against B by each of the metrics `names` that has a paired test; kept beside both runs.
 
+    Modules of third parties are imported only where the user gave their names, `typed`, else `UserError` is raised.
     Raises `MissingData` where a folder has no usable features, or the real clips differ.
     """
     own, other = (read_metadata(folder / SCORED_FILE).get("sha256", "") for folder in (folder_a, folder_b))
     keys = [files.json_digest([*pair, code_version()])[:16] for pair in ((own, other), (other, own))]
     kept = comparison_cache.read(folder_a, b.run_id, keys[0]) if own and other else {}
-    metrics = _metrics(a.protocol, [name for name in names if name not in kept])
+    metrics = _metrics(a, [name for name in names if name not in kept], typed)
     missing = {name: metric for name, metric in metrics.items() if isinstance(metric, PairedMetric)}
     if missing:
         features = read_features(folder_a, a), read_features(folder_b, b)
@@ -47,7 +50,9 @@ def paired_tests(a: Result, folder_a: Path, b: Result, folder_b: Path, names: Se
     return {name: kept[name] for name in names if name in kept}
 
 
-def shared_variances(a: Result, folder_a: Path, b: Result, folder_b: Path, names: Sequence[str]) -> dict[str, float]:
+def shared_variances(
+    a: Result, folder_a: Path, b: Result, folder_b: Path, names: Sequence[str], typed: Collection[str]
+) -> dict[str, float]:
     """Covariance of the scores of A and B that is due to their common real clips, by metric; 0 where not known.
 
     Raises `MissingData` where a folder has no usable features, or the real clips differ.
@@ -56,13 +61,23 @@ def shared_variances(a: Result, folder_a: Path, b: Result, folder_b: Path, names
     require_same_real_clips(*features, (folder_a, folder_b))
     return {
         name: _shared_variance(a.protocol, name, metric, *features)
-        for name, metric in _metrics(a.protocol, names).items()
+        for name, metric in _metrics(a, names, typed).items()
         if isinstance(metric, SharedRealClips)
     }
 
 
-def _metrics(protocol: ProtocolRecord, names: Sequence[str]) -> dict[str, Metric]:
-    return {name: plugins.load("metric", protocol.measures[name].metric) for name in names if name in protocol.measures}
+def _metrics(run: Result, names: Sequence[str], typed: Collection[str]) -> dict[str, Metric]:
+    """Metrics of a run's protocol; raises `UserError` for a module that only the file of the run names."""
+    metrics = {}
+    for name in names:
+        if name in run.protocol.measures:
+            try:
+                metrics[name] = plugins.load_known("metric", run.protocol.measures[name].metric, typed=typed)
+            except UserError as error:
+                advice = "compare by other metrics, or name your own with its module, as package.module, in the command"
+                message = f"{run.source}: protocol.measures.{name}.metric: {error}; {advice}"
+                raise type(error)(message) from error
+    return metrics
 
 
 def _shared_variance(

@@ -109,7 +109,7 @@ def gate(result: Result, baseline: Result, rules: Sequence[str]) -> list[GateRes
             raise unknown("metric", rule.metric, scores)
         _require_worse_direction(rule, scores[rule.metric].better)
     names = [name for name in dict.fromkeys(rule.metric for rule in parsed) if _missing(name, result, baseline) is None]
-    tests = compare_results(result, baseline, names)
+    tests = compare_results(result, baseline, names, typed=names)
     smoke = "" if result.protocol.comparable else f" ({NOT_COMPARABLE})"
     return [_judge(rule, result, baseline, tests.get(rule.metric), smoke) for rule in parsed]
 

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import re
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from vfbench.report.format import DASH, Cell
+from vfbench.report.format import Cell
 from vfbench.report.results import NOT_COMPARABLE, Result
+from vfbench.utils import escape
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Group
     from rich.table import Table as RichTable
-
-LATEX = str.maketrans(
-    {c: f"\\{c}" for c in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", '"': "''"}
-    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "]": "{]}"}
-    | {"±": r"$\pm$", "†": r"\dag{}", "‡": r"\ddag{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", DASH: "---"}
-    | {"\N{MULTIPLICATION SIGN}": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\to$"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +78,28 @@ def to_frame(table: Table) -> pd.DataFrame:
 
 def to_csv(table: Table) -> str:
     """`to_frame` as CSV with a header; reading it restores the same numbers to the last bit."""
-    return to_frame(table).to_csv(index=False, na_rep="nan", lineterminator="\n")
+    frame = to_frame(table)
+    texts = frame.select_dtypes(["object", "string"]).columns
+    frame[texts] = frame[texts].map(lambda cell: escape.csv(cell) if isinstance(cell, str) else cell)
+    return frame.to_csv(index=False, na_rep="nan", lineterminator="\n")
 
 
 def to_markdown(table: Table, width: int = 100) -> str:
     """Pipe table with aligned columns, readable in a terminal too; caption and notes below, folded at `width`."""
-    notes = [textwrap.fill(note, width, initial_indent="- ", subsequent_indent="  ") for note in table.notes]
-    below = [textwrap.fill(table.caption, width), *([""] if notes else []), *notes]
+    notes = [f"- {_markdown_lines(note, width - 2, indent='  ')}" for note in table.notes]
+    below = [_markdown_lines(table.caption, width), *([""] if notes else []), *notes]
     grids = [line for grid in (table, *table.details) for line in (*_markdown_grid(grid), "")]
     return "\n".join([*grids, *below]) + "\n"
 
 
+def _markdown_lines(text: str, width: int, indent: str = "") -> str:
+    """Text folded at a width, with an indent before every line but the first."""
+    return f"\n{indent}".join(map(escape.markdown, textwrap.wrap(escape.printable(text), width)))
+
+
 def _markdown_grid(table: Grid) -> list[str]:
-    grid = [list(table.header), *([_markdown_label(row), *map(_markdown_cell, row.cells)] for row in table.rows)]
+    header = list(map(escape.markdown, table.header))
+    grid = [header, *([_markdown_label(row), *map(_markdown_cell, row.cells)] for row in table.rows)]
     widths = [max(len(line[i]) for line in grid) for i in range(len(table.header))]
     lines = [
         "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in grid
@@ -108,8 +109,8 @@ def _markdown_grid(table: Grid) -> list[str]:
 
 
 def _markdown_label(row: Row) -> str:
-    label = row.label.replace("|", r"\|")
-    mark = row.mark.replace(NOT_COMPARABLE, f"**{NOT_COMPARABLE}**")
+    label, mark = escape.markdown(row.label), escape.markdown(row.mark)
+    mark = mark.replace(NOT_COMPARABLE, f"**{NOT_COMPARABLE}**")
     label = label if row.kind == "model" else f"*{label}*"
     return f"{label} {mark}".rstrip()
 
@@ -120,25 +121,25 @@ def _markdown_cell(cell: Cell) -> str:
 
 def to_html(table: Table) -> str:
     """HTML table with caption and notes; the best scores are bold."""
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
-    caption = f"<caption>{html.escape(table.caption)}</caption>"
+    notes = "".join(f"<li>{escape.html(note)}</li>" for note in table.notes)
+    caption = f"<caption>{escape.html(table.caption)}</caption>"
     details = "".join(f"<table>{_html_grid(grid)}</table>" for grid in table.details)
     return f"<table>{caption}{_html_grid(table)}</table>{details}<ul>{notes}</ul>"
 
 
 def _html_grid(grid: Grid) -> str:
-    header = "".join(f"<th>{html.escape(text)}</th>" for text in grid.header)
+    header = "".join(f"<th>{escape.html(text)}</th>" for text in grid.header)
     rows = "".join(f"<tr>{_html_label(row)}{''.join(map(_html_cell, row.cells))}</tr>" for row in grid.rows)
     return f"<thead><tr>{header}</tr></thead><tbody>{rows}</tbody>"
 
 
 def _html_label(row: Row) -> str:
-    label = html.escape(f"{row.label} {row.mark}".rstrip())
+    label = escape.html(f"{row.label} {row.mark}".rstrip())
     return f"<th>{label if row.kind == 'model' else f'<i>{label}</i>'}</th>"
 
 
 def _html_cell(cell: Cell) -> str:
-    text = html.escape(cell.text)
+    text = escape.html(cell.text)
     return f"<td>{f'<b>{text}</b>' if cell.best else text}</td>"
 
 
@@ -150,8 +151,12 @@ def grid_width(table: Table) -> int:
 
 
 def _texts(grid: Grid) -> list[tuple[str, ...]]:
-    rows = ((f"{row.label} {row.mark}".rstrip(), *(cell.text for cell in row.cells)) for row in grid.rows)
-    return [grid.header, *rows]
+    rows = ((_terminal_label(row), *(cell.text for cell in row.cells)) for row in grid.rows)
+    return [tuple(map(escape.printable, grid.header)), *rows]
+
+
+def _terminal_label(row: Row) -> str:
+    return escape.printable(f"{row.label} {row.mark}".rstrip())
 
 
 def to_rich(table: Table) -> Group:
@@ -162,9 +167,9 @@ def to_rich(table: Table) -> Group:
 
     notes = RichTable.grid(padding=(0, 1))
     for note in table.notes:
-        notes.add_row("-", Text(note))
+        notes.add_row("-", Text(escape.printable(note)))
     grids = [part for grid in (table, *table.details) for part in (_rich_grid(grid), Text())]
-    return Group(*grids, Text(table.caption), Text(), notes)
+    return Group(*grids, Text(escape.printable(table.caption)), Text(), notes)
 
 
 def _rich_grid(table: Grid) -> RichTable:
@@ -174,11 +179,11 @@ def _rich_grid(table: Grid) -> RichTable:
 
     grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False)
     for i, text in enumerate(table.header):
-        grid.add_column(Text(text), justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
+        grid.add_column(Text(escape.printable(text)), justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
     for previous, row in zip((None, *table.rows), table.rows, strict=False):
         if previous and previous.kind == "model" and row.kind != "model":
             grid.add_section()
-        label = Text(f"{row.label} {row.mark}".rstrip(), style="" if row.kind == "model" else "italic")
+        label = Text(_terminal_label(row), style="" if row.kind == "model" else "italic")
         grid.add_row(label, *(Text(cell.text, style="bold" if cell.best else "") for cell in row.cells))
     return grid
 
@@ -190,10 +195,10 @@ def to_latex(table: Table) -> str:
         [
             r"\begin{table}",
             r"\centering\small\setlength{\tabcolsep}{4pt}",
-            rf"\caption{{{table.caption.translate(LATEX)}}}",
+            rf"\caption{{{escape.latex(table.caption)}}}",
             *_latex_grid(table),
             *grids,
-            *(rf"\par{{\footnotesize {note.translate(LATEX)}\par}}" for note in table.notes),
+            *(rf"\par{{\footnotesize {escape.latex(note)}\par}}" for note in table.notes),
             r"\end{table}",
             "",
         ]
@@ -201,7 +206,7 @@ def to_latex(table: Table) -> str:
 
 
 def _latex_grid(grid: Grid) -> list[str]:
-    lines = [" & ".join(text.translate(LATEX) for text in grid.header) + r" \\", r"\midrule"]
+    lines = [" & ".join(escape.latex(text) for text in grid.header) + r" \\", r"\midrule"]
     for previous, row in zip((None, *grid.rows), grid.rows, strict=False):
         if previous and previous.kind == "model" and row.kind != "model":
             lines.append(r"\midrule")
@@ -212,13 +217,13 @@ def _latex_grid(grid: Grid) -> list[str]:
 
 
 def _latex_label(row: Row) -> str:
-    label = row.label.translate(LATEX)
+    label = escape.latex(row.label)
     label = label if row.kind == "model" else rf"\textit{{{label}}}"
-    mark = row.mark.translate(LATEX).replace(NOT_COMPARABLE, rf"\textbf{{{NOT_COMPARABLE}}}")
+    mark = escape.latex(row.mark).replace(NOT_COMPARABLE, rf"\textbf{{{NOT_COMPARABLE}}}")
     return f"{label} {mark}".rstrip()
 
 
 def _latex_cell(cell: Cell) -> str:
-    text = re.sub(r"(?<=[\d)])e(-?\d+)", r"$\\times 10^{\1}$", cell.text.translate(LATEX))
+    text = re.sub(r"(?<=[\d)])e(-?\d+)", r"$\\times 10^{\1}$", escape.latex(cell.text))
     text = re.sub(r"(?<![-{\w])-(?=\d)", "$-$", text)  # a minus sign, not a hyphen
     return rf"\textbf{{{text}}}" if cell.best else text

@@ -6,7 +6,6 @@ field has its default. A field that this version does not know is kept.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,7 +18,6 @@ from pydantic import (
     Field,
     PlainSerializer,
     PrivateAttr,
-    ValidationError,
     WithJsonSchema,
 )
 
@@ -27,8 +25,9 @@ from vfbench.errors import MissingData
 from vfbench.interfaces import Better, Metric, PartMetric, Score
 from vfbench.protocol import presets
 from vfbench.report import comparison_cache, signature
-from vfbench.utils import files
+from vfbench.utils import escape, files, records
 from vfbench.utils.environment import Environment
+from vfbench.utils.records import Count, Flag, Id, Integer, Size, Text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +45,7 @@ RESULT_FILE = "results.json"
 Number = Annotated[
     float,
     BeforeValidator(lambda value: math.nan if value is None else value),
+    Field(strict=True),
     PlainSerializer(lambda value: value if math.isfinite(value) else None, return_type=float | None),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]}),
 ]
@@ -69,17 +69,17 @@ class ScoreRecord(Record):
     low: Number
     high: Number
     floor: Number
-    n_real: int
-    n_fake: int
-    title: str
+    n_real: Count
+    n_fake: Count
+    title: Text
     better: Better
-    note: str = ""
+    note: Text = ""
     error: Number = _NAN
     limit: Number | None = None
     limit_error: Number | None = None
     slope: Number | None = None
     chance: Number | None = None
-    part_of: str = ""  # name of the metric that this one details
+    part_of: Text = ""  # name of the metric that this one details
 
     @classmethod
     def of(cls, metric: Metric, score: Score) -> ScoreRecord:
@@ -95,63 +95,64 @@ class ScoreRecord(Record):
 class MeasureRecord(Record):
     """The metric with its options, and the `extractor.output` that it reads."""
 
-    metric: str
-    source: str
+    metric: Text
+    source: Text
 
 
 class ProtocolRecord(Record):
     """A `vfbench.protocol.protocol.Protocol` with its id: the fields that reports read; the others are kept as well."""
 
-    id: str
-    name: str = "?"
-    comparable: bool = False
-    split: str | None = None
-    selection_seed: int = 0
-    repeats: int = 1
-    n_fake: int = 0
-    measures: Mapping[str, MeasureRecord] = {}
-    extractors: Mapping[str, str] = {}
+    id: Id
+    name: Text = "?"
+    comparable: Flag = False
+    dataset: Text = "?"
+    split: Text | None = None
+    selection_seed: Integer = 0
+    repeats: Size = 1
+    n_fake: Count = 0
+    measures: Mapping[Text, MeasureRecord] = {}
+    extractors: Mapping[Text, Text] = {}
 
 
 class Cost(Record):
     """Compute of one clip: FLOPs (a multiply-add counts two), network evaluations, seconds and bytes."""
 
-    parameters: int = 0
+    parameters: Count = 0
     flops_per_clip: Number = _NAN
-    evaluations: int | None = None
-    calls: Mapping[str, int] = {}
+    evaluations: Count | None = None
+    calls: Mapping[Text, Count] = {}
     seconds_per_clip: Number = _NAN
-    peak_memory_bytes: int = 0
+    peak_memory_bytes: Count = 0
 
 
 class DataRecord(Record):
     """The real clips of a result: copy of the dataset, clips per split, and the SHA-256 of the manifest."""
 
-    dataset: str
-    layout: str = ""
-    copy_: str = Field("", alias="copy")
-    fingerprint: str = ""
-    splits: Mapping[str, Mapping[str, int]] = {}
-    draws: int = 1
-    clips: int = 0
-    spare: int = 0
-    videos: int = 0
-    manifest: str = ""
-    note: str = ""
+    dataset: Text
+    layout: Text = ""
+    copy_: Text = Field("", alias="copy")
+    fingerprint: Text = ""
+    splits: Mapping[Text, Mapping[Text, Count]] = {}
+    draws: Count = 1
+    clips: Count = 0
+    spare: Count = 0
+    videos: Count = 0
+    manifest: Text = ""
+    note: Text = ""
 
 
 class GivenRecord(Record):
     """Clips or features that `score` was given: their folder, layout, number, and the SHA-256 of their content."""
 
-    folder: str
-    layout: str = ""
-    count: int = 0
-    manifest: str = ""
-    notes: tuple[str, ...] = ()
-    list_: str | None = Field(None, alias="list")
-    prompts: str | None = None
-    decoder: str | None = None
-    captions: str | None = None  # SHA-256 of all captions in order
+    folder: Text
+    layout: Text = ""
+    count: Count = 0
+    manifest: Text = ""
+    notes: tuple[Text, ...] = ()
+    list_: Text | None = Field(None, alias="list")
+    prompts: Text | None = None
+    decoder: Text | None = None
+    captions: Text | None = None  # SHA-256 of all captions in order
 
 
 class Result(Record):
@@ -161,23 +162,23 @@ class Result(Record):
     """
 
     schema_: Literal[1] = Field(1, alias="schema")
-    run_id: str = ""
-    run_dir: str = ""
-    model: str
-    model_spec: str = ""
-    preset: str = ""
-    reference: bool = False
-    weights: str = ""
-    dataset: str
+    run_id: Id = ""
+    run_dir: Text = ""
+    model: Text
+    model_spec: Text = ""
+    preset: Text = ""
+    reference: Flag = False
+    weights: Text = ""
+    dataset: Text
     data: DataRecord | None = None
     protocol: ProtocolRecord
-    seed: int | None = None
-    scores: Mapping[str, ScoreRecord]
+    seed: Integer | None = None
+    scores: Mapping[Text, ScoreRecord]
     cost: Cost | None = Cost()
     environment: Environment | None = None
-    note: str = ""
+    note: Text = ""
     fake: GivenRecord | None = None
-    signature: str = ""  # hash of all other fields but `run_dir`; see `vfbench.report.signature`
+    signature: Text = ""  # hash of all other fields but `run_dir`; see `vfbench.report.signature`
     _file: Path | None = PrivateAttr(None)  # that it was read from: a run may have been moved
 
     @property
@@ -217,8 +218,8 @@ class Result(Record):
 
     @property
     def label(self) -> str:
-        """Run folder, or the model's name where no folder is recorded."""
-        return self.run_dir or self.model
+        """Run folder, or the model's name where no folder is recorded; on one line."""
+        return escape.printable(self.run_dir or self.model)
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values, with the fields that were set."""
@@ -243,7 +244,7 @@ class Result(Record):
 
     def _repr_html_(self) -> str:
         """HTML table, as a notebook shows it."""
-        return self.to_frame().to_html(index=False)
+        return escape.message(self.to_frame().to_html(index=False))
 
     def write(self, path: Path) -> None:
         """Write the result, signed, as JSON in one atomic step."""
@@ -260,30 +261,16 @@ def load(paths: Iterable[str | Path]) -> list[Result]:
 
 
 def _read(file: Path) -> Result:
+    again = f"make it again with `{RUN_COMMAND}`"
     try:
-        content = json.loads(files.read_text(file))
+        content = files.read_json(file)
     except MissingData as error:
         raise MissingData(f"no results: {error}; make them with `{RUN_COMMAND}`") from error
-    except (ValueError, RecursionError) as error:
-        raise MissingData(f"{file} is not valid JSON ({error}): make it again with `{RUN_COMMAND}`") from error
-    try:
-        if not isinstance(content, dict):
-            raise ValueError("not a JSON object")
-        if content.get("schema") != SCHEMA:
-            raise ValueError(f"schema {content.get('schema')!r}, expected {SCHEMA}")
-        result = Result.model_validate({"run_dir": str(file.parent), **content})
-        result._file = file
-        return result
-    except ValueError as error:
-        reason = _first_problem(error) if isinstance(error, ValidationError) else error
-        message = f"{file} is not a valid result: {reason}; make it again with `{RUN_COMMAND}`"
-        raise MissingData(message) from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    """First invalid field with the reason: `scores.fvd.floor: Field required`."""
-    problem = error.errors()[0]
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    if (schema := content.get("schema")) != SCHEMA:
+        raise MissingData(f"{file} has schema {str(schema)[:20]}, expected {SCHEMA}; {again}")
+    result = records.validate(Result, {"run_dir": str(file.parent), **content}, file, again)
+    result._file = file
+    return result
 
 
 def describe_differences(ours: ProtocolRecord, theirs: ProtocolRecord, limit: int = 4) -> str:

@@ -23,6 +23,7 @@ from vfbench.report.results import (
     ScoreRecord,
     describe_differences,
 )
+from vfbench.utils import escape
 
 
 def build(results: Sequence[Result], *, allow_mixed: bool = False) -> Table:
@@ -132,7 +133,7 @@ def _mixed_error(results: Sequence[Result], main: ProtocolRecord) -> UserError:
         if protocol.id != main.id:
             lines.append(f"    differs from {main.id} in {describe_differences(protocol, main)}")
     lines.append("repeat them under one full protocol, or show them together, marked, with --allow-mixed")
-    return UserError("\n".join(lines))
+    return UserError("\n".join(map(escape.printable, lines)))
 
 
 def _labels(records: Sequence[Result]) -> list[str]:

@@ -21,7 +21,7 @@ from vfbench.interfaces import Dataset
 from vfbench.plugins import Spec
 from vfbench.training.options import TrainOptions
 from vfbench.training.resume import Extension
-from vfbench.utils import files
+from vfbench.utils import escape, files
 from vfbench.utils.checkpoint import CONFIG, TENSORS, require_checkpoint
 from vfbench.utils.environment import VERSIONED_PACKAGES, environment
 
@@ -136,7 +136,7 @@ def _usage(config: ModelConfig) -> list[str]:
 
 
 def _model_rows(folder: Path, config: ModelConfig) -> Iterator[tuple[str, str]]:
-    yield "model", f"`{config.model}`, preset {config.preset}"
+    yield "model", f"`{config.model}`, preset {escape.markdown(config.preset)}"
     yield "a clip", f"{config.shape.frames} frames of {_resolution(config)} pixels, RGB"
     yield "parameters", _parameters(folder / TENSORS)
     yield "conditioning", _conditioning(config)
@@ -204,7 +204,7 @@ def _uncounted_training(config: ModelConfig, options: TrainOptions) -> str:
 
 
 def _option_value(value: Any) -> str:
-    return _network_options(value) if isinstance(value, Mapping) else str(value)
+    return escape.markdown(_network_options(value) if isinstance(value, Mapping) else str(value))
 
 
 def _settings(values: Mapping[str, Any]) -> str:
@@ -263,4 +263,4 @@ def _licence(config: ModelConfig, options: TrainOptions) -> list[str]:
 
 
 def _table(rows: Iterator[tuple[str, str]]) -> list[str]:
-    return ["| | |", "|:--|:--|", *(f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in rows)]
+    return ["| | |", "|:--|:--|", *(f"| {name} | {value} |" for name, value in rows)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle  # for its exception alone
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,10 @@ from vfbench.training.options import TrainOptions
 from vfbench.utils import checkpoint, files, memory
 
 FILE, LOG = "training.pt", "log.jsonl"
-_READ_ERRORS = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError, BadZipFile)
+_READ_ERRORS = (
+    *(OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
+    *(pickle.UnpicklingError, BadZipFile),
+)
 
 
 @runtime_checkable
@@ -120,24 +124,33 @@ def load_state(folder: Path, parts: Mapping[str, Stateful], settings: Settings) 
             if damaged := ZipFile(path).testzip():  # torch does not verify the checksums
                 raise ValueError(f"{damaged} has another checksum")
             state = torch.load(path, map_location="cpu", weights_only=True)  # each part has its own device
-        saved, step, seconds = json.loads(state["spec"]), int(state["step"]), float(state.get("seconds", 0))
-        extensions = [Extension(*numbers) for numbers in json.loads(state.get("extended", "[]"))]
+        saved, step, seconds = files.parse_json(state["spec"]), int(state["step"]), float(state.get("seconds", 0))
+        if not (0 <= step < 1 << 63 and 0 <= seconds < math.inf):
+            raise ValueError(f"step {step} after {seconds} seconds")
+        extensions = [Extension(*map(int, numbers)) for numbers in json.loads(state.get("extended", "[]"))]
         before, warmup = int(saved["options"]["steps"]), int(saved["options"]["warmup"])
+        current = settings.to_json()
+        if settings.options.steps > before:
+            extensions.append(Extension(step, before, settings.options.steps))
+            current["options"]["steps"] = before
+            if settings.default_warmup:
+                current["options"]["warmup"] = warmup
+        changes = changed_settings(saved, current)
     except _READ_ERRORS as error:
         raise MissingData(f"{path} is damaged ({error}): train again with another --output") from error
-    current = settings.to_json()
-    if settings.options.steps > before:
-        extensions.append(Extension(step, before, settings.options.steps))
-        current["options"]["steps"] = before
-        if settings.default_warmup:
-            current["options"]["warmup"] = warmup
-    if changes := changed_settings(saved, current):
+    if changes:
         raise UserError(
             f"{path} is from a run with other settings ({'; '.join(changes)}): give the saved ones again, or start a "
             f"new run from its weights with --init-from {folder} and another --output"
         )
     for name, part in parts.items():
-        part.load_state_dict(state[name])
+        try:
+            part.load_state_dict(state[name])
+        except torch.OutOfMemoryError:
+            raise
+        except _READ_ERRORS as error:
+            problem = f"{path}: its state of {name} is damaged ({error})"
+            raise MissingData(f"{problem}: train again with another --output") from error
     return SavedRun(step, seconds, warmup, tuple(extensions))
 
 
@@ -164,7 +177,7 @@ def truncate_log(folder: Path, step: int) -> None:
     """Drop log entries after `step`: those steps were lost and will be repeated."""
     path = folder / LOG
     if path.is_file():
-        steps = {line: _logged_step(line) for line in path.read_text(encoding="utf-8").splitlines()}
+        steps = {line: _logged_step(line) for line in path.read_text("utf-8", "replace").splitlines()}
         files.write_text(path, "".join(f"{line}\n" for line, logged in steps.items() if 0 < logged <= step))
 
 
@@ -172,7 +185,7 @@ def _logged_step(line: str) -> int:
     """Step of a log line, 0 for a line that a killed process left unfinished."""
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ def require_checkpoint(folder: Path, model: str | None = None) -> None:
         raise MissingData(f"{folder} {_not_a_checkpoint(folder)}")
     content = read_json(folder / CONFIG)
     saved_model, other = content.get("model"), content.get("_class_name") or content.get("model_type")
-    if not isinstance(saved_model, str):
+    if not isinstance(saved_model, str) or not re.fullmatch(r"[\w.-]+", saved_model):
         reason = f"describes a '{other}' of another library" if other else "names no model"
         raise MissingData(f"{folder / CONFIG} {reason}: needed is a checkpoint of `vfbench train`")
     if model and saved_model != model:
@@ -56,24 +57,32 @@ def _not_a_checkpoint(folder: Path) -> str:
     if (folder / "model_index.json").is_file():
         return f"is a pipeline of diffusers: use --model \"diffusers(id='{folder}')\" without --checkpoint"
     if (folder / "run.json").is_file():
-        options = read_json(folder / "run.json").get("options", {})
-        checkpoint = options.get("checkpoint", {}).get("value", "None")
-        advice = "leave out --checkpoint" if checkpoint == "None" else f"use --checkpoint {checkpoint}"
+        checkpoint = _checkpoint_of_run(folder / "run.json")
+        advice = f"use --checkpoint {checkpoint}" if checkpoint else "leave out --checkpoint"
         return f"is the folder of a run, which holds scores and no weights: {advice}, as that run did"
     reason = f"holds no {CONFIG}" if any(folder.iterdir()) else "is empty"
     return f"{reason}: give the --output of a `python -m vfbench train` that has saved"
 
 
+def _checkpoint_of_run(path: Path) -> str:
+    """The --checkpoint that a run was given; empty for none."""
+    try:
+        value = read_json(path)["options"]["checkpoint"]["value"]
+    except (KeyError, TypeError, MissingData):
+        return ""
+    return shlex.quote(value) if isinstance(value, str) and value != "None" else ""
+
+
 @contextmanager
 def config_errors(path: Path, model: str) -> Iterator[None]:
     """Context manager: turn errors of building `model` from the file `path` into `MissingData` naming the file."""
-    from vfbench.utils import memory  # imports torch, which a refused folder does not need
+    from vfbench.utils import memory, records  # torch and pydantic, which a refused folder does not need
 
     try:
         with memory.require_memory(f"the {model} of {path}"):
             yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
+    except Exception as error:  # a value that nobody foresaw may raise anything
         if isinstance(error, UserError) and type(error) is not UserError:
             raise  # a missing library or another file, not a bad value
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else records.first_problem(error)
         raise MissingData(f"{path} does not describe a {model} ({reason})") from error

@@ -1,6 +1,7 @@
-"""Messages on stderr: what a command does, and what went wrong. Results go to stdout.
+"""What a command prints: results on stdout; on stderr what it does, and what went wrong.
 
-A message that cannot be written is dropped: a closed terminal or a full disk must not end hours of work.
+Names and texts of files reach a terminal only through these functions, which escape control characters. A message that
+cannot be written is dropped: a closed terminal or a full disk must not end hours of work.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, TextIO, cast
 
 from vfbench.errors import BadEnvironment
+from vfbench.utils import escape
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 _verbosity: Verbosity = "normal"
@@ -29,37 +31,38 @@ def is_quiet() -> bool:
     return _verbosity == "quiet"
 
 
+def result(text: str, end: str = "\n") -> None:
+    """Print a result on stdout."""
+    print(escape.message(text), end=end)
+
+
 def error(text: str) -> None:
-    """Print why a command ends, also when quiet."""
-    _print(text)
+    """Print a message that no flag silences."""
+    with contextlib.suppress(OSError, ValueError):  # full, closed or gone
+        print(escape.message(text), file=sys.stderr, flush=True)
 
 
 def info(text: str) -> None:
     """Print a message, unless quiet."""
     if _verbosity != "quiet":
-        _print(text)
+        error(text)
 
 
 def detail(text: str) -> None:
     """Print a message for those who look closely."""
     if _verbosity == "verbose":
-        _print(text)
+        error(text)
 
 
 def warn(text: str) -> None:
     """Print a warning."""
-    _print(f"warning: {text}")
+    error(f"warning: {text}")
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:
     """True where a stream, by default stderr, is a terminal that may show colours and redraw lines."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return (stream or sys.stderr).isatty() and not plain
-
-
-def _print(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # full, closed or gone
-        print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

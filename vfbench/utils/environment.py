@@ -16,6 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from vfbench.utils.records import Text
+
 VERSIONED_PACKAGES = ("vfbench", "torch", "torchvision", "numpy", "scipy", "safetensors")
 
 PACKAGE = Path(__file__).parent.parent
@@ -80,16 +82,16 @@ class Environment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    device: str = ""
-    threads: str = ""
-    python: str = ""
-    system: str = ""
-    vfbench: str = ""
-    torch: str = ""
-    torchvision: str = ""
-    numpy: str = ""
-    scipy: str = ""
-    safetensors: str = ""
+    device: Text = ""
+    threads: Text = ""
+    python: Text = ""
+    system: Text = ""
+    vfbench: Text = ""
+    torch: Text = ""
+    torchvision: Text = ""
+    numpy: Text = ""
+    scipy: Text = ""
+    safetensors: Text = ""
 
 
 def environment(device_type: str) -> Environment:

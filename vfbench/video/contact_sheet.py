@@ -12,11 +12,13 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from vfbench.utils import escape
 from vfbench.utils.files import atomic_path
 
 GAP = 2  # pixels between the tiles of a grid
 BACKGROUND, TEXT_GREY = 255, 40  # grey levels of background and captions
 FONT_SIZE = 12
+LONGEST_CAPTION = 300  # characters; the rest is cut off
 
 
 def write_webp(
@@ -74,6 +76,7 @@ def write_sheet(
 def _stack(rows: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
     """Stack rows vertically with their captions; the sheet is at least as wide as the longest caption."""
     font = ImageFont.load_default(FONT_SIZE)
+    captions = [escape.printable(text[:LONGEST_CAPTION]) for text in captions]
     widest = max((math.ceil(font.getlength(text)) for text in captions), default=0)
     pitch = rows[0].height + (2 * FONT_SIZE if captions else GAP)
     height = len(rows) * pitch - (FONT_SIZE // 2 if captions else GAP)

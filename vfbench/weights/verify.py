@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vfbench.errors import MissingData
 from vfbench.interfaces import WeightStatus
-from vfbench.utils import tensor_files
+from vfbench.utils import files, tensor_files
 from vfbench.weights import cache, catalogue, i3d
 from vfbench.weights.catalogue import Network
 from vfbench.weights.tensors import digest, require_fit
@@ -117,11 +117,12 @@ def _read_metadata(path: Path) -> dict[str, str]:
 
 def _parse_origins(path: Path, text: str) -> dict[str, str]:
     try:
-        return dict(json.loads(text))
-    except (TypeError, ValueError) as error:
-        raise MissingData(
-            f"{path} is damaged: its record of origins is '{text}'; remove it and import it again"
-        ) from error
+        origins = files.parse_json(text)
+    except ValueError:
+        origins = {"": None}
+    if not all(isinstance(sha256, str) for sha256 in origins.values()):
+        raise MissingData(f"{path} is damaged: its record of origins is '{text[:200]}'; remove it and import it again")
+    return origins
 
 
 def _describe_damage(network: Network, tensors: Mapping[str, Tensor]) -> str:
