@@ -81,7 +81,7 @@ class FrechetMetric:
                 *sample_notes(fake, real, *labels),
             ),
             error,
-            *((limit.value, limit.error(distance.error), len(fake) * (distance.value - limit.value)) if limit else ()),
+            *((limit.value, limit.error(error), len(fake) * (distance.value - limit.value)) if limit else ()),
         )
 
     def compare(
