@@ -154,7 +154,7 @@ def report(rows: list[tuple[str, ...]], repeats: int) -> str:
         "",
         f"Written by `python benchmarks/coverage.py --repeats {repeats}`: {facts}.",
         f"Each row has {repeats} draws, so that a share of 95 % has a standard error of {error:.1%}.",
-        "Noted: scores with the note on heavy tails, whose intervals (not those of the limit) are 1.5 times as wide.",
+        "Noted: scores with the note on heavy tails, whose intervals are 1.5 times as wide.",
         "",
         *table,
     ]

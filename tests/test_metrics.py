@@ -116,7 +116,7 @@ def test_heavy_tails_are_noted_and_widen_the_interval(draw: Callable[[int, int, 
     assert score.error == pytest.approx(factor * plain, rel=1e-12)
     assert score.high - score.value == pytest.approx(1.96 * factor * plain, rel=1e-12)
     assert score.limit_error is not None
-    assert score.limit_error < 1.3 * plain  # that of the limit covers enough
+    assert score.limit_error >= score.error
     assert ("heavy-tailed" in score.note) == ("heavy-tailed" in comparison.note) == (draw is heavy_tailed)
     assert ("infinite N is biased" in score.note) == (draw is heavy_tailed)
 

@@ -49,7 +49,10 @@ def test_the_card_gives_training_settings_and_weights(tmp_path: Path) -> None:
     assert table_cell(text, "clips seen") == "8,000, 32 a step"
     assert table_cell(text, "compute") == "9.87 TFLOP, forward and backward: 1.23 GFLOP a clip"
     assert table_cell(text, "parameters") == f"{sum(p.numel() for p in model.parameters()):,}, stored as float32"
-    assert table_cell(text, "optimiser") == "`lr` 0.0003, `warmup` 100, `weight_decay` 0.0, `clip_norm` 1.0"
+    assert (
+        table_cell(text, "optimiser")
+        == "`lr` 0.0003, `lr_schedule` cosine, `warmup` 100, `weight_decay` 0.0, `clip_norm` 1.0"
+    )
     assert (table_cell(text, "seed"), table_cell(text, "precision")) == ("7", "float32")
     assert table_cell(text, "`model.safetensors`") == f"SHA-256 `{'ab' * 32}`"
     assert table_cell(text, "a clip") == "4 frames of 8x8 pixels, RGB"

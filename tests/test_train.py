@@ -139,7 +139,7 @@ def test_the_written_weights_are_the_average(trained: tuple[Path, VDM]) -> None:
 
 def test_the_training_state_loads_with_weights_only(trained: tuple[Path, VDM]) -> None:
     state = training_state(trained[0])  # `weights_only=True`
-    assert state.keys() == {"model", "ema", "optimizer", "step", "seconds", "spec"}
+    assert state.keys() == {"model", "ema", "optimizer", "step", "seconds", "spec", "extended"}
     assert state["step"] == STEPS
     assert json.loads(state["spec"])["options"]["lr"] == OPTIONS.lr
 
