@@ -49,7 +49,7 @@ from vfbench.utils.tensor_files import read_tensors, write_tensors
 
 COUNT, BATCH = 70, 16  # chunks of 32, 32 and 6 clips, in batches of 16
 KEYS = {"cost", "data", "dataset", "environment", "model", "model_spec", "note", "preset", "protocol", "reference"}
-KEYS |= {"run_dir", "run_id", "schema", "scores", "seed", "weights"}
+KEYS |= {"run_dir", "run_id", "schema", "scores", "seed", "signature", "weights"}
 SCORE_KEYS = {"value", "low", "high", "floor", "error", "limit", "limit_error", "slope", "n_real", "n_fake"}
 SCORE_KEYS |= {"note", "title", "better"}
 SCORES = ["fvd", "kvd", "is", "clipsim", "attributes", *ATTRIBUTES]

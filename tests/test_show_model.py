@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from vfbench.training.match_flops import describe
 
 
 @pytest.fixture(autouse=True)
-def two_presets(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
-    """VDM with two presets, one of them for clips of one shape only."""
+def two_presets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mapping[str, Any]:
+    """VDM with two presets, one of them for clips of one shape only, and a cache that no other test has filled."""
+    monkeypatch.setenv("VFBENCH_CACHE", str(tmp_path))
     module = plugins.module("model", "vdm")
     presets = {"tiny": module.PRESETS["tiny"], "fixed": {**module.PRESETS["tiny"], "clips": [8, 16, 16]}}
     monkeypatch.setattr(module, "PRESETS", presets)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from vfbench.clips import first_few
+from vfbench.clips.text import shortened
 from vfbench.errors import MissingData
 from vfbench.interfaces import Place, Split
 from vfbench.utils.files import atomic_path, read_bytes
@@ -113,16 +114,16 @@ def _rows(path: Path, lines: Iterator[list[str]]) -> Iterator[ManifestRow]:
 
 def _row(where: str, cells: list[str]) -> ManifestRow:
     if len(cells) != len(COLUMNS):
-        raise MissingData(f"{where}: {len(cells)} columns, not {len(COLUMNS)}: {','.join(cells)!r}")
+        raise MissingData(f"{where}: {len(cells)} columns, not {len(COLUMNS)}: '{shortened(','.join(cells))}'")
     draw, role, split, video, *numbers = cells
     for name, value, words in (("role", role, get_args(Role)), ("split", split, get_args(Split))):
         if value not in words:
-            raise MissingData(f"{where}: {name} is {value!r}, not one of {', '.join(words)}")
+            raise MissingData(f"{where}: {name} is '{shortened(value)}', not one of {', '.join(words)}")
     if invalid := [cell for cell in (draw, *numbers) if not _WHOLE_NUMBER.fullmatch(cell)]:
-        raise MissingData(f"{where}: '{invalid[0]}' is not a whole number: {','.join(cells)!r}")
+        raise MissingData(f"{where}: '{shortened(invalid[0])}' is not a whole number: '{shortened(','.join(cells))}'")
     draw_number, start, stride, left, top, width, height = map(int, (draw, *numbers))
     if min(draw_number, start, left, top) < 0 or min(stride, width, height) < 1:
-        raise MissingData(f"{where}: {','.join(cells)!r} is not a place in a video: a number is too small")
+        raise MissingData(f"{where}: '{shortened(','.join(cells))}' is not a place in a video: a number is too small")
     return ManifestRow(draw_number, role, Place(split, video, start, stride, (left, top, width, height)))  # type: ignore[arg-type]
 
 

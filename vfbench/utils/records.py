@@ -38,5 +38,5 @@ def first_problem(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return printable(str(error))
     problem = error.errors(include_url=False, include_input=False)[0]
-    field = ".".join(map(str, problem["loc"]))
-    return printable(f"{field[:200]}: {problem['msg'][:400]}")
+    field, reason = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
+    return printable(f"{field[:200]}: {reason[:400]}" if field else reason[:400])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -30,7 +31,8 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
     """
     require_file(path)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        # Opened here, because Pillow leaves a damaged file open.
+        with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
             require_size(path, *image.size)
             yield image
     except UserError:
