@@ -16,7 +16,7 @@ from vfbench.interfaces import Better, Comparison
 from vfbench.report import comparison_cache, difference
 from vfbench.report.format import rounded
 from vfbench.report.results import ALPHA, SCORED_FILE, Result, ScoreRecord, describe_differences, load
-from vfbench.utils import console
+from vfbench.utils import console, escape
 
 NO_PAIRED_TEST = "the metric has no paired test"
 INTERVALS = "intervals"  # key of the unpaired tests kept beside a run
@@ -54,7 +54,7 @@ class ComparisonResult:
         remarks = "; ".join(filter(None, ["unpaired" if self.unpaired_because else "", comparison.note]))
         note = f" ({remarks})" if remarks else ""
         interval = f"{values[0]} [{values[1]}, {values[2]}]"
-        return f"{self.title}: A - B = {interval}, p = {comparison.p_value:.2g}: {outcome}{note}"
+        return f"{escape.printable(self.title)}: A - B = {interval}, p = {comparison.p_value:.2g}: {outcome}{note}"
 
 
 def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> list[ComparisonResult]:

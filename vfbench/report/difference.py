@@ -29,7 +29,10 @@ def unpaired(a: ScoreRecord, b: ScoreRecord, shared_variance: float = 0.0) -> Co
 
 
 def _arm(first: float, second: float, shared_variance: float) -> float:
-    return math.sqrt(max(first**2 + second**2 - 2 * _Z_INTERVAL**2 * shared_variance, 0.0))
+    length = math.hypot(first, second)  # unlike squares, it does not overflow
+    if not shared_variance or not length:
+        return length
+    return length * math.sqrt(max(1 - 2 * _Z_INTERVAL**2 * shared_variance / length / length, 0.0))
 
 
 def _p_value(difference: float, below: float, above: float) -> float:

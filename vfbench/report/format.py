@@ -46,11 +46,11 @@ def column(records: Sequence[Result], name: str, eligible: Sequence[bool], *, in
 
 
 def rounded(values: Sequence[float], spread: float = 0.0) -> list[str]:
-    """Finite numbers as text with the digits that an uncertainty of `spread` supports, all with one exponent.
+    """Numbers as text with the digits that an uncertainty of `spread` supports, all with one exponent.
 
     Two significant digits of the spread are kept; without a usable spread, three of the largest number.
     """
-    size = max(abs(value) for value in values)
+    size = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     if not (math.isfinite(spread) and spread > 0):
         spread = size / 10
     if size == 0 or spread == 0:
