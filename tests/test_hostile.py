@@ -85,6 +85,7 @@ GOOD: Mapping[str, Callable[[Path], bytes]] = {
     ".npz": lambda _: _array(clips=np.stack([grey_clip()] * 2)),
     ".gif": lambda _: _images(format="GIF"),
     ".webp": lambda _: _images(format="WEBP", lossless=True),
+    ".apng": lambda _: _images(format="PNG"),
     ".avi": lambda folder: _video(".avi", folder),
     ".mkv": lambda folder: _video(".mkv", folder),
 }

@@ -222,7 +222,7 @@ def load(kind: Kind, spec: Spec | str, *context: Any) -> Any:
 
 
 def load_known(kind: Kind, text: str, *context: Any, typed: Collection[str] = ()) -> Any:
-    """As `load`, for a spec that was read from a file: raises `UserError` for a plug-in that is not known.
+    """Load a plug-in by a spec that was read from a file; raises `UserError` for one that is not known.
 
     `typed` are names that the user gave with this command; a module of such a name may be imported.
     """

@@ -97,7 +97,7 @@ def score_record(metric: Metric, score: Score) -> ScoreRecord:
 
 
 def require_finite(metric: Metric, score: Score) -> Score:
-    """The same score; raises `UserError` where the value is not finite, or an interval or a limit is infinite."""
+    """Return the score; raise `UserError` where its value is not finite, or an interval or a limit is infinite."""
     interval = (score.low, score.high, score.error, score.limit or 0.0, score.limit_error or 0.0)
     if not math.isfinite(score.value) or any(math.isinf(bound) for bound in interval):
         raise UserError(

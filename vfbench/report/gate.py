@@ -135,7 +135,7 @@ def _require_worse_direction(rule: Rule, better: Better) -> None:
 
 
 def _missing(metric: str, result: Result, baseline: Result) -> str | None:
-    """What is missing for a verdict on a metric; None where both results have a finite score."""
+    """Reason why a metric cannot be judged; None where both results have a finite score."""
     for record, where in ((result, "the result"), (baseline, "the baseline")):
         score = record.scores.get(metric)
         if score is None or not math.isfinite(score.value):

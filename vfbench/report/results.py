@@ -202,7 +202,7 @@ class Result(Record):
 
     @property
     def edited_message(self) -> str:
-        """What is wrong with an edited result, and how to mend it."""
+        """Message about an edited result, with the command that mends it."""
         return (
             f"{self.source} was edited after vfbench wrote it (its content does not match its signature): restore the "
             "file, or repeat the command that made it"

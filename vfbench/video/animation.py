@@ -49,13 +49,12 @@ def header(path: str | os.PathLike[str]) -> Header:
         return Header(total, image.height, image.width, rate, codec, "rgb24" if lossless else "yuv420p")
 
 
-def frames(path: str | os.PathLike[str]) -> Frames:
-    """Numbered frames of an animation; raises `MissingData` for damage, transparency and other than 8-bit colours."""
-    with open_image(path) as image:
-        first, total = _frame_numbers(image)
-        for number in range(total):
-            image.seek(first + number)
-            yield number, partial(to_pixels, image, os.fspath(path))
+def frames(image: ImageFile.ImageFile, name: str) -> Frames:
+    """Numbered frames of an open animation; `name` is for messages. Raises as `vfbench.video.images.to_pixels`."""
+    first, total = _frame_numbers(image)
+    for number in range(total):
+        image.seek(first + number)
+        yield number, partial(to_pixels, image, name)
 
 
 def times(path: str | os.PathLike[str]) -> list[float]:

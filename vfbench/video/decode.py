@@ -15,6 +15,8 @@ from vfbench.utils.options import DECODERS
 from vfbench.video import animation, other_decoders, pyav
 from vfbench.video.frame_range import FrameRange, in_groups, select
 from vfbench.video.header import header
+from vfbench.video.images import open_image
+from vfbench.video.rotation import Pixels
 
 
 def decode(
@@ -42,7 +44,7 @@ def decode(
     frame_range = FrameRange(start, frames, stride)
     name = choose_decoder(path, decoder, stream=stream)
     if name == "pillow":
-        images = np.stack(list(select(path, frame_range, animation.frames(path))))
+        images = np.stack(list(_animated(path, frame_range)))
         return torch.from_numpy(images).permute(0, 3, 1, 2)
     if name == "pyav":
         return pyav.read(path, frame_range, stream)
@@ -59,7 +61,7 @@ def frame_groups(
     """
     declared, name = header(path).frames, choose_decoder(path, decoder)
     if name == "pillow":
-        yield from in_groups(path, select(path, FrameRange(), animation.frames(path)), declared, group)
+        yield from in_groups(path, _animated(path, FrameRange()), declared, group)
         return
     if name == "pyav":
         yield from pyav.frame_groups(path, declared, group)
@@ -74,8 +76,14 @@ def count_frames(path: str | os.PathLike[str], *, stream: int | None = None) -> 
     Raises `MissingData` like `decode`. A truncated file may have fewer frames without any error.
     """
     if animation.is_animation(path):
-        return sum(1 for _ in select(path, FrameRange(), animation.frames(path)))
+        return sum(1 for _ in _animated(path, FrameRange()))
     return pyav.count_frames(path, stream)
+
+
+def _animated(path: str | os.PathLike[str], frame_range: FrameRange) -> Iterator[Pixels]:
+    """Frames of an animation; decoded while it is open, where errors of damage become `MissingData`."""
+    with open_image(path) as image:
+        yield from select(path, frame_range, animation.frames(image, os.fspath(path)))
 
 
 def choose_decoder(path: str | os.PathLike[str], decoder: str = "auto", *, stream: int | None = None) -> str:
