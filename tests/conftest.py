@@ -184,7 +184,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 def without_timings(result: Mapping[str, Any]) -> dict[str, Any]:
     """Result without its timings, the signature that depends on them, and its run folder."""
-    cost = {key: value for key, value in result["cost"].items() if key not in TIMINGS}
+    cost = {key: value for key, value in (result["cost"] or {}).items() if key not in TIMINGS}
     return {**{key: value for key, value in result.items() if key not in ("run_dir", "signature")}, "cost": cost}
 
 

@@ -1,98 +1,44 @@
-"""End-to-end tests of commands as subprocesses: killed, interrupted, concurrent, and on real video."""
+"""End-to-end tests of commands as subprocesses: interrupted, concurrent, and on real video."""
 
 from __future__ import annotations
 
 import json
-import random
 import re
 import signal
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Command, close_clips, close_scores, python, results, resume_arguments, without_timings
+from conftest import Command, close_clips, close_scores, results, resume_arguments, without_timings
 from helpers import NO_TIME, UNET
+from processes import run_command, run_of_three_chunks, start_command, wait_for
 
 from vfbench.models import videofusion
 from vfbench.utils.tensor_files import read_tensors
 
 pytestmark = pytest.mark.slow
 
-# `python -m vfbench` that reacts to SIGINT: children of a background shell ignore it by default.
-START = """
-import signal
-from vfbench.cli import main
-signal.signal(signal.SIGINT, signal.default_int_handler)
-main()
-"""
 MODELS = ("videofusion", "vdm")
 
 
-def command(checkpoints: Path, folder: Path) -> list[str]:
-    """Arguments of a run of 96 clips in 3 chunks."""
-    model = ("--model", "videofusion", "--checkpoint", checkpoints / "videofusion", "--device", "cpu", "--smoke")
-    return [*map(str, ("run", *model, "-n", 96, "--steps", 4, "--batch-size", 8, "--output", folder))]
-
-
-def run_command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(python("-m", "vfbench", *arguments), capture_output=True, text=True, check=False)
-
-
-@contextmanager
-def start_command(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """Context manager: start the command as a subprocess, kill it at the end."""
-    process = subprocess.Popen(
-        python("-c", START, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 @pytest.fixture(scope="module")
-def uninterrupted(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], float]:
-    """Result of an uninterrupted run, and its duration in seconds."""
+def uninterrupted(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Result of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    start = time.monotonic()
-    outcome = run_command(command(checkpoints, folder))
+    outcome = run_command(run_of_three_chunks(checkpoints, folder))
     assert outcome.returncode == 0, outcome.stderr
-    return results(folder), time.monotonic() - start
-
-
-def test_a_run_killed_at_three_random_moments_ends_with_an_equal_result(
-    uninterrupted: tuple[dict[str, Any], float], checkpoints: Path, tmp_path: Path
-) -> None:
-    expected, seconds = uninterrupted
-    folder, rng = tmp_path / "run", random.Random(0)
-    # Kill at a random moment after this file exists; the last kill leaves one chunk to sample.
-    for path in ("run.json", "chunks/000000.safetensors", "chunks/000001.safetensors"):
-        with start_command(command(checkpoints, folder)) as process:
-            wait_for(folder / path, process)
-            time.sleep(rng.uniform(0, 0.05) * seconds)
-            process.kill()
-            assert process.wait() == -signal.SIGKILL
-    outcome = run_command(command(checkpoints, tmp_path / "run"))
-    assert outcome.returncode == 0, outcome.stderr
-    assert without_timings(results(tmp_path / "run")) == without_timings(expected)
-    assert {path.name for path in (tmp_path / "run").rglob(".*")} == {".lock"}
-    assert len(list((tmp_path / "run" / "chunks").iterdir())) == 3
+    return results(folder)
 
 
 def test_ctrl_c_and_the_printed_command_end_with_an_equal_result(
-    uninterrupted: tuple[dict[str, Any], float], checkpoints: Path, tmp_path: Path
+    uninterrupted: dict[str, Any], checkpoints: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "a run"
-    with start_command(command(checkpoints, folder)) as process:
+    with start_command(run_of_three_chunks(checkpoints, folder)) as process:
         wait_for(folder / "chunks" / "000000.safetensors", process)
         process.send_signal(signal.SIGSTOP)  # pause it until the competitor has ended
-        competitor = run_command(command(checkpoints, folder))
+        competitor = run_command(run_of_three_chunks(checkpoints, folder))
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGCONT)
         _, err = process.communicate(timeout=60)
@@ -100,17 +46,11 @@ def test_ctrl_c_and_the_printed_command_end_with_an_equal_result(
     assert f"{folder} is in use" in competitor.stderr
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert resume_arguments(err) == command(checkpoints, folder)
+    assert resume_arguments(err) == run_of_three_chunks(checkpoints, folder)
     outcome = run_command(resume_arguments(err))
     assert outcome.returncode == 0, outcome.stderr
     assert re.search("of 96 clips", outcome.stderr)
-    assert without_timings(results(folder)) == without_timings(uninterrupted[0])
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    while not path.exists():
-        assert process.poll() is None, "the run ended before the interruption"
-        time.sleep(0.01)
+    assert without_timings(results(folder)) == without_timings(uninterrupted)
 
 
 @pytest.mark.parametrize("model", [*MODELS, "real", "noise", "frozen"])

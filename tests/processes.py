@@ -1,0 +1,48 @@
+"""Commands as subprocesses that a test waits for, interrupts or kills."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from conftest import python
+
+# `python -m vfbench` that reacts to SIGINT: children of a background shell ignore it by default.
+START = """
+import signal
+from vfbench.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+
+
+def run_command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(python("-m", "vfbench", *arguments), capture_output=True, text=True, check=False)
+
+
+@contextmanager
+def start_command(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """Context manager: start the command as a subprocess, kill it at the end."""
+    process = subprocess.Popen(
+        python("-c", START, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, "the command ended before the interruption"
+        time.sleep(0.01)
+
+
+def run_of_three_chunks(checkpoints: Path, folder: Path) -> list[str]:
+    """Arguments of a run of 96 clips in 3 chunks."""
+    model = ("--model", "videofusion", "--checkpoint", checkpoints / "videofusion", "--device", "cpu", "--smoke")
+    return [*map(str, ("run", *model, "-n", 96, "--steps", 4, "--batch-size", 8, "--output", folder))]
