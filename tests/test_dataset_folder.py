@@ -67,6 +67,8 @@ def test_classes_and_captions_come_from_the_class_level(class_folders: Path) -> 
     dataset = build_folder(class_folders)
     assert dataset.classes == ("ApplyEyeMakeup", "_", "play_the_violin")
     assert (dataset.size("train"), dataset.size("test")) == (4, 0)
+    lists = [dataset.labels("test", []), dataset.captions("test", []), dataset.places("test", [])]
+    assert [*lists, dataset.names("test")] == [[]] * 4  # as a training asks for its sample sheets
     assert dataset.labels("train", [3, 0, 1]) == [2, 0, 1]
     assert dataset.captions("train", [3, 0, 1]) == ["play the violin", "apply eye makeup", "_"]
     assert dataset.words == ("_", "apply", "eye", "makeup", "play", "the", "violin")

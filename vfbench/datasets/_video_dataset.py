@@ -128,8 +128,8 @@ class VideoDataset:
 
     def labels(self, split: Split, indices: Sequence[int]) -> list[int]:
         """Class of each clip, an index into `classes`."""
-        entries = self._folders[split].entries
-        return [self._labels[entries[number].class_name] for number in self.videos(split, indices)]
+        numbers = self.videos(split, indices)
+        return [self._labels[self._folders[split].entries[number].class_name] for number in numbers]
 
     def captions(self, split: Split, indices: Sequence[int]) -> list[str]:
         """Class of each clip in words: `apply eye makeup` for `ApplyEyeMakeup` or `apply_eye_makeup`."""
