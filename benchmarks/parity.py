@@ -1,8 +1,8 @@
 """Compare vfbench with published packages, computed live: python benchmarks/parity.py [PACKAGE ...]
 
-pytorch-fid comes with vfbench, torch-fidelity with its extra `dev`; for the third, `pip install cd-fvd`. Both sides get
-the same features, pixels and random weights, so nothing is downloaded. Prints one line per comparison, with norms for
-arrays, and exits with 1 if one fails or a package is missing. The comparisons are in parity_checks.py.
+pytorch-fid comes with vfbench, torch-fidelity with its extra `dev`; for the others, `pip install cd-fvd prdc`. Both
+sides get the same features, pixels and random weights, so nothing is downloaded. Prints one line per comparison, with
+norms for arrays, and exits with 1 if one fails or a package is missing. The comparisons are in parity_checks.py.
 """
 
 from __future__ import annotations

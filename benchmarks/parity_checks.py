@@ -250,8 +250,21 @@ def _videomae_of_cd_fvd() -> Iterator[Check]:
     yield Check("VideoMAE, pixels", pixels, preprocess_videomae(channels_last(random_clip())), PIXELS)
 
 
+def prdc() -> Iterator[Check]:
+    """Checks against prdc, also where generated clips are copies of real ones, so that distances are tied."""
+    from prdc import compute_prdc
+
+    for kind, fake in {"": FAKE, ", copies": np.concatenate([FAKE[:250], REAL[:250]])}.items():
+        with contextlib.redirect_stdout(None):  # it prints the numbers of clips
+            theirs = compute_prdc(real_features=REAL, fake_features=fake, nearest_k=5)
+        for name, value in theirs.items():
+            metric: Metric = plugins.load("metric", f"{name}(k=5)")
+            yield Check(f"{name}{kind}", metric.score(fake, REAL).value, value)
+
+
 PACKAGES: Mapping[str, Callable[[], Iterator[Check]]] = {
     "pytorch-fid": pytorch_fid,
     "torch-fidelity": torch_fidelity,
     "cd-fvd": cd_fvd,
+    "prdc": prdc,
 }

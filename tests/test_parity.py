@@ -43,6 +43,11 @@ def test_cd_fvd(parity: Any) -> None:
     assert failed(parity, "cd-fvd", 8) == []
 
 
+def test_prdc(parity: Any) -> None:
+    pytest.importorskip("prdc", reason="pip install prdc")
+    assert failed(parity, "prdc", 8) == []
+
+
 # Script.
 
 
