@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from vfbench.diffusion.frame_embedding import EmbeddingOption
-from vfbench.diffusion.model import ModelConfig, embedding_options
+from vfbench.diffusion.model_config import ModelConfig, embedding_options
 from vfbench.diffusion.priors import Mixed, NoisePrior, Progressive
 from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import ParametrisationOption, ShiftedShareOption, TimeShiftOption

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vfbench.diffusion.frame_embedding import EmbeddingOption
-from vfbench.diffusion.model import ModelConfig, embedding_options
+from vfbench.diffusion.model_config import ModelConfig, embedding_options
 from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import ParametrisationOption, ShiftedShareOption, TimeShiftOption
 from vfbench.diffusion.single_network import COMMON, OneNetwork, resolution_presets, with_options

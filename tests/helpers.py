@@ -15,7 +15,8 @@ from vfbench.baselines.vdm import VDM
 from vfbench.datasets import shapes
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion import schedule
-from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.diffusion.schedule import Prediction
 from vfbench.diffusion.solvers import Denoiser

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vfbench.baselines import vdm
 from vfbench.baselines.vdm import VDM
-from vfbench.diffusion.model import ModelConfig
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.interfaces import BuildContext, Request
 from vfbench.training.train import TrainOptions, train
 from vfbench.utils.memory import AdaptiveBatches

@@ -18,7 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vfbench import plugins, video
 from vfbench.datasets import shapes
 from vfbench.diffusion.flops import count_flops, training_flops
-from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.single_network import OneNetwork
 from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Request

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from vfbench import plugins
 from vfbench.diffusion.frame_embedding import LEARNT, FrameEmbedding, keep_embedding
-from vfbench.diffusion.model import DiffusionModel, embedding_options
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.model_config import embedding_options
 from vfbench.diffusion.priors import Normal, normal_per_clip
 from vfbench.diffusion.solvers import solve
 from vfbench.errors import MissingData

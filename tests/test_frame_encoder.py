@@ -14,7 +14,7 @@ from helpers import build_context, randn, tiny_dataset, tiny_videofusion
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from vfbench.diffusion.flops import training_flops
-from vfbench.diffusion.model import embedding_options
+from vfbench.diffusion.model_config import embedding_options
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape
 from vfbench.models import videofusion

@@ -27,7 +27,7 @@ from vfbench.cli import app
 from vfbench.cli.config import load_defaults, normalise_arguments
 from vfbench.clips.caption_file import read_captions
 from vfbench.clips.manifest import COLUMNS, read_manifest
-from vfbench.diffusion.model import ModelConfig
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.errors import UserError
 from vfbench.report import gate, results
 from vfbench.report.results import Result

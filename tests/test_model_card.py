@@ -11,7 +11,8 @@ from helpers import tiny_dataset, tiny_vdm, tiny_videofusion
 from huggingface_hub import ModelCard
 
 from vfbench.diffusion import hub
-from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.errors import BadEnvironment, MissingData
 from vfbench.training import model_card
 from vfbench.training.train import TrainOptions

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vfbench.baselines import pyoco, vdm
 from vfbench.baselines.pyoco import PYoCo
-from vfbench.diffusion.model import ModelConfig
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.diffusion.priors import Mixed, Progressive
 from vfbench.diffusion.schedule import v_target
 from vfbench.errors import UserError

@@ -12,7 +12,7 @@ import torch
 from helpers import tiny_vdm, tiny_videofusion
 from torch import Tensor, nn
 
-from vfbench.diffusion.model import ModelConfig
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.models.videofusion import VideoFusion
 from vfbench.utils import checkpoint as checkpoint_

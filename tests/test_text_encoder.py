@@ -25,23 +25,18 @@ from vfbench.training.options import TrainOptions
 from vfbench.training.train import train
 
 SIZE, LONGEST = 16, 12
-HEADS = {"num_attention_heads": 2}
+SIZES: dict[str, Any] = {
+    **{"vocab_size": 99, "max_position_embeddings": LONGEST, "hidden_size": SIZE, "intermediate_size": SIZE},
+    **{"num_hidden_layers": 1, "num_attention_heads": 2},
+}
 SPECIAL = {"pad": 0, "start": 1, "end": 2, "unknown": 3}
 CAPTIONS = ["a small red circle moves left", "grows", "a word that no dataset has"]
 OPTIONS = TrainOptions(steps=1, batch_size=2, device="cpu")
 
 
 def _clip() -> transformers.PreTrainedModel:
-    sizes: dict[str, Any] = {
-        "hidden_size": SIZE,
-        "intermediate_size": SIZE,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
     ends: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    return transformers.CLIPTextModel(
-        transformers.CLIPTextConfig(vocab_size=99, max_position_embeddings=LONGEST, **sizes, **ends)
-    )
+    return transformers.CLIPTextModel(transformers.CLIPTextConfig(**SIZES, **ends))
 
 
 def _t5() -> transformers.PreTrainedModel:
@@ -50,15 +45,7 @@ def _t5() -> transformers.PreTrainedModel:
 
 
 def _bert() -> transformers.PreTrainedModel:
-    sizes: dict[str, Any] = {
-        "hidden_size": SIZE,
-        "intermediate_size": SIZE,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    return transformers.BertForMaskedLM(
-        transformers.BertConfig(vocab_size=99, max_position_embeddings=LONGEST, **sizes)
-    )
+    return transformers.BertForMaskedLM(transformers.BertConfig(**SIZES))
 
 
 KINDS: dict[str, Callable[[], transformers.PreTrainedModel]] = {"clip": _clip, "t5": _t5, "bert": _bert}

@@ -19,7 +19,8 @@ from typer.main import get_command
 from vfbench.cli import app
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion import flops as cost
-from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.diffusion.priors import Mixed
 from vfbench.diffusion.single_network import OneUNet
 from vfbench.errors import BadEnvironment, MissingData, UserError

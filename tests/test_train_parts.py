@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from vfbench.baselines import vdit
 from vfbench.baselines.vdit import VDiT
 from vfbench.datasets import folder
-from vfbench.diffusion.model import DiffusionModel, ModelConfig, embedding_options
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.model_config import ModelConfig, embedding_options
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset
 from vfbench.nets.recompute import Recomputing

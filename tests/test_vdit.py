@@ -15,7 +15,7 @@ from torch import Tensor
 from vfbench.baselines import vdit
 from vfbench.baselines.vdit import VDiT
 from vfbench.datasets import shapes
-from vfbench.diffusion.model import ModelConfig
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.diffusion.priors import Independent
 from vfbench.diffusion.schedule import v_target
 from vfbench.errors import MissingData

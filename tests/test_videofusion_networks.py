@@ -12,7 +12,7 @@ from helpers import clips_of, embed, randn, sampler, tiny_dataset, tiny_one_netw
 from torch import Tensor
 
 from vfbench.baselines import vdm
-from vfbench.diffusion.model import ModelConfig
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.diffusion.priors import Decomposed
 from vfbench.errors import UserError
 from vfbench.interfaces import Conditioning

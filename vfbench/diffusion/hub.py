@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from vfbench.diffusion.frame_embedding import LEARNT
-from vfbench.diffusion.model import ModelConfig, require_unchanged
+from vfbench.diffusion.model_config import ModelConfig, require_unchanged
 from vfbench.errors import MissingData, UserError
 from vfbench.utils import files, tensor_files
 from vfbench.utils.checkpoint import CONFIG, HUB_NAME, TENSORS, require_checkpoint

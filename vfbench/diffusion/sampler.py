@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from vfbench import plugins, video
 from vfbench.diffusion import schedule, solver_options, solvers
 from vfbench.diffusion.long_video import LongVideoPlan
-from vfbench.diffusion.model import DiffusionModel, ModelConfig, require_unchanged
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.model_config import ModelConfig, require_unchanged
 from vfbench.diffusion.priors import SharedNoisePrior, normal_per_clip
 from vfbench.diffusion.schedule import Prediction
 from vfbench.errors import MissingCheckpoint, MissingData, UserError, unknown

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.diffusion.schedule import AUTO, Prediction, check_parametrisation, to_prediction, v_target
 from vfbench.nets.unet import UNet, UNetConfig
 

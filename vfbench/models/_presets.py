@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vfbench.diffusion.model import embedding_options
+from vfbench.diffusion.model_config import embedding_options
 from vfbench.diffusion.single_network import COMMON, FRAME_CONDITION, SIZES, resolution_presets
 
 # The paper's networks predict eps, its loss has no `images`, and B moves the base frame: `create(...,

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from torch import Tensor, nn
 
 from vfbench.clips.inventory import inventory_of
-from vfbench.diffusion.model import ModelConfig, conditions_flag, require_unchanged
+from vfbench.diffusion.model_config import ModelConfig, conditions_flag, require_unchanged
 from vfbench.diffusion.schedule import check_parametrisation
 from vfbench.diffusion.single_network import SIZES
 from vfbench.errors import MissingData, UserError, unknown

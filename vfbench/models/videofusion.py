@@ -45,7 +45,8 @@ import torch
 from torch import Tensor, nn
 
 from vfbench.diffusion.frame_embedding import EmbeddingOption
-from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.diffusion.priors import BASE_FRAMES, LAMBDA_SCHEDULES, Decomposed
 from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import (

@@ -30,7 +30,7 @@ from vfbench.clips.inventory import require_outside_dataset
 from vfbench.clips.scan import GENERATED
 from vfbench.diffusion import hub
 from vfbench.diffusion.long_video import NO_SHARED_NOISE
-from vfbench.diffusion.model import checkpoint_conditioning
+from vfbench.diffusion.model_config import checkpoint_conditioning
 from vfbench.diffusion.sampler import describe_conditioning
 from vfbench.errors import Interrupted, UserError, unknown
 from vfbench.interfaces import (

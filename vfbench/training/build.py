@@ -10,7 +10,8 @@ import torch
 from vfbench import plugins
 from vfbench.diffusion import hub
 from vfbench.diffusion.flops import training_flops_or_none
-from vfbench.diffusion.model import DiffusionModel, ModelConfig, require_unchanged
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.model_config import ModelConfig, require_unchanged
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset
 from vfbench.plugins import Spec

@@ -19,7 +19,8 @@ import torch
 
 from vfbench import plugins
 from vfbench.diffusion.flops import cached_count, count_flops, training_flops_or_none
-from vfbench.diffusion.model import DiffusionModel, ModelConfig
+from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.diffusion.solvers import guided
 from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape, Conditioning, Dataset

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from vfbench import plugins
 from vfbench.diffusion.hub import CARD_FILE
-from vfbench.diffusion.model import ModelConfig
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.interfaces import Dataset
 from vfbench.plugins import Spec
 from vfbench.training.options import TrainOptions

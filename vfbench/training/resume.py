@@ -14,12 +14,12 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from vfbench.diffusion import hub
-from vfbench.diffusion.model import ModelConfig, conditions_flag
+from vfbench.diffusion.model_config import ModelConfig, conditions_flag
 from vfbench.errors import MissingData, UserError
 from vfbench.training.clip_sampling import CropOptions
 from vfbench.training.match_flops import MATCHED
 from vfbench.training.options import TrainOptions
-from vfbench.utils import checkpoint, files, memory
+from vfbench.utils import checkpoint, files, memory, strict_json
 
 FILE, LOG = "training.pt", "log.jsonl"
 _READ_ERRORS = (
@@ -124,7 +124,7 @@ def load_state(folder: Path, parts: Mapping[str, Stateful], settings: Settings) 
             if damaged := ZipFile(path).testzip():  # torch does not verify the checksums
                 raise ValueError(f"{damaged} has another checksum")
             state = torch.load(path, map_location="cpu", weights_only=True)  # each part has its own device
-        saved, step, seconds = files.parse_json(state["spec"]), int(state["step"]), float(state.get("seconds", 0))
+        saved, step, seconds = strict_json.parse(state["spec"]), int(state["step"]), float(state.get("seconds", 0))
         if not (0 <= step < 1 << 63 and 0 <= seconds < math.inf):
             raise ValueError(f"step {step} after {seconds} seconds")
         extensions = [Extension(*map(int, numbers)) for numbers in json.loads(state.get("extended", "[]"))]

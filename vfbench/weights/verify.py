@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vfbench.errors import MissingData
 from vfbench.interfaces import WeightStatus
-from vfbench.utils import files, tensor_files
+from vfbench.utils import strict_json, tensor_files
 from vfbench.weights import cache, catalogue, i3d
 from vfbench.weights.catalogue import Network
 from vfbench.weights.tensors import digest, require_fit
@@ -117,7 +117,7 @@ def _read_metadata(path: Path) -> dict[str, str]:
 
 def _parse_origins(path: Path, text: str) -> dict[str, str]:
     try:
-        origins = files.parse_json(text)
+        origins = strict_json.parse(text)
     except ValueError:
         origins = {"": None}
     if not all(isinstance(sha256, str) for sha256 in origins.values()):
