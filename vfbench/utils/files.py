@@ -125,10 +125,9 @@ def _require_regular(path: Path) -> None:
 def read_bytes(path: Path, largest: int = LARGEST_TEXT) -> bytes:
     """Content of a file; raises OSError, and `MissingData` for a pipe or for more than `largest` bytes."""
     with open_file(path) as file:
-        content = file.read(largest + 1)
-    if len(content) > largest:
-        raise MissingData(f"{path} has more than {largest:,} bytes: vfbench has no such file, give another")
-    return content
+        if os.fstat(file.fileno()).st_size > largest:
+            raise MissingData(f"{path} has more than {largest:,} bytes: vfbench has no such file, give another")
+        return file.read()
 
 
 def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
