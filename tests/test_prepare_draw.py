@@ -63,6 +63,16 @@ def test_every_start_crop_and_flip_occurs(root: Path, video: int) -> None:
     assert sum(flip for *_, flip in places) / len(SEEDS) == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize(("geometry", "lefts"), [("resize-crop", 5), ("resize-crop-floor", 5), ("resize-crop-4:3", 3)])
+def test_a_crop_of_resized_frames_is_random(root: Path, geometry: str, lefts: int) -> None:
+    dataset = load(root, geometry=geometry)
+    clips = dataset.draw("train", [0] * 60, range(60), flip=False)
+    corners = {(int(clip[0, 1, 0, 0]), int(clip[0, 2, 0, 0])) for clip in clips}
+    assert len({left for left, _ in corners}) == lefts
+    centre = dataset.draw("train", [0], [0], crop="centre", flip=False)[0, 0, 1:, 0, 0]
+    assert tuple(map(int, centre)) in corners
+
+
 def test_a_clip_depends_on_its_video_and_seed_alone(root: Path) -> None:
     dataset = load(root)
     indices, seeds = [i % 2 for i in range(40)], range(40)

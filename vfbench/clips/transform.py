@@ -30,7 +30,7 @@ from PIL import Image
 from torch import Tensor
 
 from vfbench.errors import MissingData, UserError
-from vfbench.interfaces import ClipShape
+from vfbench.interfaces import ClipShape, derive_seed
 from vfbench.protocol.protocol import CHOICES, MULTI_CLIP_STARTS, frames_needed
 from vfbench.video import to_bytes
 
@@ -40,6 +40,7 @@ FRAMES_AT_ONCE = 4  # frames resized together: their floats fit into a core's ca
 RESIZE_FIRST = ("resize-crop", "resize-crop-floor", "resize-crop-4:3")
 
 Box: TypeAlias = tuple[int, int, int, int]
+Corner: TypeAlias = tuple[int, int]  # left and top of the crop of a resized frame
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,23 @@ class ClipTransform:
         """Crop (left, top, width, height) of a frame of this size."""
         return centre_box(height, width) if self.geometry == "centre-crop" else (0, 0, width, height)
 
+    def random_crop(self, height: int, width: int, seed: int) -> tuple[Box, Corner | None]:
+        """Box and corner for `fit` that put the crop of a frame of this size anywhere in it, drawn by `seed`."""
+        box = self.box(height, width)
+        if self.geometry in RESIZE_FIRST:
+            side = self.shape.height
+            tall, wide, *_ = resized_sides(self.geometry, height, width, side)
+            return box, (_drawn(seed, "left", wide - side), _drawn(seed, "top", tall - side))
+        _, _, box_width, box_height = box
+        left, top = _drawn(seed, "left", width - box_width), _drawn(seed, "top", height - box_height)
+        return (left, top, box_width, box_height), None
+
     def fit(
-        self, frames: UInt8[Tensor, "frames 3 _ _"], name: str, box: Box | None = None
+        self, frames: UInt8[Tensor, "frames 3 _ _"], name: str, box: Box | None = None, corner: Corner | None = None
     ) -> UInt8[Tensor, "frames 3 height width"]:
-        """Crop and resize frames (T, 3, H, W) on the CPU; `box` replaces the crop of the geometry.
+        """Crop and resize frames (T, 3, H, W) on the CPU.
+
+        `box` replaces the crop of the geometry; `corner` replaces the place of a crop made after resizing.
 
         Raises `MissingData` naming the video for a crop outside the frame, and where the frames have another size and
         must not be resampled.
@@ -124,6 +138,7 @@ class ClipTransform:
         if self.geometry not in RESIZE_FIRST:
             return self._resize(cropped, height, width)
         tall, wide, top, left = resized_sides(self.geometry, crop_height, crop_width, height)
+        left, top = corner or (left, top)
         return self._resize(cropped, tall, wide)[..., top : top + height, left : left + width].contiguous()
 
     def _resize(
@@ -202,6 +217,11 @@ def name_hash(name: str, seed: int = 0) -> int:
     """
     text = f"{seed}/{name}" if seed else name
     return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:8], "little")
+
+
+def _drawn(seed: int, name: str, largest: int) -> int:
+    """A number from 0 to `largest`."""
+    return derive_seed(seed, 0, name) % (largest + 1)
 
 
 def centre_box(height: int, width: int) -> Box:

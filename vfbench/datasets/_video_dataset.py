@@ -18,7 +18,7 @@ from torch import Tensor
 from vfbench import video
 from vfbench.clips import ClipFolder, class_caption, count_frames, first_few, measure_all, prepared, read_frames
 from vfbench.clips.inventory import Inventory
-from vfbench.clips.transform import Box, ClipTransform, WindowIndex, clip_starts, name_hash
+from vfbench.clips.transform import Box, ClipTransform, Corner, WindowIndex, clip_starts, name_hash
 from vfbench.datasets._options import SHORT_CHOICES
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Clips, Place, Split, derive_seed
@@ -112,7 +112,7 @@ class VideoDataset:
     ) -> Clips:
         """Random training clips, uint8 (B, T, 3, H, W), one from the video of each clip at `indices`, each with a seed.
 
-        The start is random. `crop` is `random`, a box of the usual size anywhere in the frame, or `centre`, the usual
+        The start is random. `crop` is `random`, one of the usual size anywhere in the frame, or `centre`, the usual
         box. `flip` mirrors half of the clips. Prepared videos are cropped already. Raises `MissingData` naming a video
         that is damaged or too short, `UserError` for another `crop` or a random one of prepared videos, and IndexError.
         """
@@ -229,12 +229,12 @@ class VideoDataset:
                 f"{self._folders[split].base / entry.name} has {text.count(count, 'frame')}, fewer than the "
                 f"{self._transform.span} that a clip needs: say {self.name}(short='skip'), or take it out"
             )
-        left, top, box_width, box_height = self._transform.box(height, width)
         if crop == "random":
-            left = derive_seed(seed, 0, "left") % (width - box_width + 1)
-            top = derive_seed(seed, 0, "top") % (height - box_height + 1)
+            box, corner = self._transform.random_crop(height, width, seed)
+        else:
+            box, corner = self._transform.box(height, width), None
         start = starts[derive_seed(seed, 0, "start") % len(starts)]
-        clip = self._read_clip(split, number, start, (left, top, box_width, box_height))
+        clip = self._read_clip(split, number, start, box, corner)
         return clip.flip(-1) if flip and derive_seed(seed, 0, "flip") % 2 else clip
 
     def _measure_split(self, split: Split) -> list[tuple[int, int, int]]:
@@ -258,7 +258,7 @@ class VideoDataset:
         return number, start, box[0] if box else None
 
     def _read_clip(
-        self, split: Split, number: int, start: int | None, box: Box | None
+        self, split: Split, number: int, start: int | None, box: Box | None, corner: Corner | None = None
     ) -> UInt8[Tensor, "frames 3 height width"]:
         folder, transform = self._folders[split], self._transform
         entry = folder.entries[number]
@@ -268,7 +268,7 @@ class VideoDataset:
         frames = range(start, start + transform.shape.frames * transform.stride, transform.stride)
         images = read_frames(entry, frames, root=folder.base, decoder=self._decoder)
         if entry.kind != "prepared":
-            return transform.fit(images, str(folder.base / entry.name), box)
+            return transform.fit(images, str(folder.base / entry.name), box, corner)
         if box not in (None, transform.box(*entry.size)):
             raise UserError(f"{folder.base / entry.name} was prepared with another crop than {box}: give its own files")
         return images
