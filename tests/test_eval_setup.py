@@ -200,6 +200,20 @@ def test_selection_takes_the_first_clips_or_a_seeded_draw() -> None:
     assert indices["seeded"] == indices["windows"] != real_clips.select(data, protocol, 5, 1)
 
 
+@pytest.mark.parametrize("clips", [25, 300, 1003])
+def test_every_tenth_clip_is_selected_as_mcvd_does(clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = prepare_shapes(n_real=64)
+    monkeypatch.setattr(shapes.Shapes, "size", lambda *_: clips)
+    protocol = setup.protocol.model_copy(update={"selection": "every-tenth"})
+    count, tenths = 8, clips // 10
+    chosen = real_clips.select(setup.dataset, protocol, count, 0)
+    if tenths >= count:
+        assert chosen == [10 * round(index / (count - 1) * (tenths - 1)) for index in range(count)]
+    else:
+        assert chosen == [0, 10, 1, 2, 3, 4, 5, 6]
+    assert sorted(real_clips.select(setup.dataset, protocol, clips, 0)) == list(range(clips))
+
+
 def test_sorted_selection_orders_both_splits_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = prepare_shapes(n_real=64)
     names = {"train": ["b_2", "a_1"], "test": ["a_0", "c_0"]}

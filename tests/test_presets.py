@@ -33,7 +33,7 @@ IDS: Mapping[str, str] = {
     "latte": "f5b1bc63871c",
     "lvdm": "4161bfdf29f4",
     "magvit": "12c71d57ccfb",
-    "mcvd": "82077f1dcd0f",
+    "mcvd": "754c2cdfbd78",
     "pvdm": "c3f371d7ac50",
     "strict": "4aa4849f4b94",
     "stylegan-v": "a2a7346a6961",

@@ -100,17 +100,29 @@ def holdout_clips(dataset: Dataset, protocol: Protocol, chosen: Sequence[int], d
 def select(dataset: Dataset, protocol: Protocol, count: int, draw: int) -> list[int]:
     """Indices of the real clips to score, in order: the first by name, or those drawn by hash of name and seed.
 
+    `every-tenth` takes evenly spaced ones of every tenth clip by name; the other clips follow where these are too few.
     Without `NamedClips`, clips are taken, and drawn, by their number.
     """
     size, seed = available(dataset, protocol.split), protocol.selection_seed + draw
-    if protocol.selection in ("sorted", "all"):
+    if protocol.selection in ("sorted", "all", "every-tenth"):
         order = list(range(size))
         if isinstance(dataset, NamedClips):
             names = [name for part in SPLITS[protocol.split] for name in dataset.names(part)]
             order.sort(key=names.__getitem__)
-        return order[:count]
+        return (_every_tenth(order, count) if protocol.selection == "every-tenth" else order)[:count]
     keys = _keys(dataset, protocol, seed)
     return choose(size, count, seed) if keys is None else [int(i) for i in np.argsort(keys, kind="stable")[:count]]
+
+
+def _every_tenth(order: Sequence[int], count: int) -> list[int]:
+    """`count` of every tenth of `order`, evenly spaced, then all others.
+
+    As MCVD's datasets/ucf101.py takes them, but that it repeats some where every tenth gives fewer than `count`.
+    """
+    tenths = order[: len(order) // 10 * 10 : 10]
+    rows = range(min(count, len(tenths)))
+    spaced = [tenths[round(row / max(len(rows) - 1, 1) * (len(tenths) - 1))] for row in rows]
+    return [*spaced, *(index for index in order if index not in set(spaced))]
 
 
 def _keys(dataset: Dataset, protocol: Protocol, seed: int) -> UInt64[np.ndarray, " clips"] | None:

@@ -49,8 +49,9 @@ class Protocol(BaseModel):
     prompts: Split = "test"  # source of labels and captions of the generated clips
     # seeded: videos drawn by the seed without replacement; sorted: the first by name; all: every video; one clip each.
     # windows: clips drawn by the seed from all positions that `start` allows, so that long videos have more weight.
+    # every-tenth: of the videos by name, the first and every tenth after it, evenly spaced (MCVD).
     # manifest: a list of clips from the user, identified by its hash (see `vfbench.clips.manifest`).
-    selection: Literal["seeded", "sorted", "all", "windows", "manifest"] = "seeded"
+    selection: Literal["seeded", "sorted", "all", "every-tenth", "windows", "manifest"] = "seeded"
     manifest: str = ""
     selection_seed: int = 0
     frames: int = Field(gt=0)  # frames of a clip that are scored

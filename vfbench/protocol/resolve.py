@@ -139,7 +139,7 @@ def _preset_fields(preset: presets.Preset, spec: Spec) -> dict[str, Any]:
 def _with_clip_selection(rules: Rules, spec: Spec) -> Rules:
     """Rules with the selection that fits `start`: windows where a video gives several clips, else videos."""
     multi_clip = rules.start in MULTI_CLIP_STARTS
-    if multi_clip and rules.selection in ("sorted", "all"):
+    if multi_clip and rules.selection not in SEEDED_SELECTIONS:
         raise UserError(
             f"{spec} gives several clips per video, and protocol {rules.name} takes one ({rules.selection}): "
             "leave out start, or choose a --protocol that draws windows"
