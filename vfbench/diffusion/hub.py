@@ -50,8 +50,7 @@ def hub_name(name: str, revision: str | None = None) -> str:
 def read_config(folder: Path) -> ModelConfig:
     """The configuration of a checkpoint of any model; raises `MissingData` where there is none."""
     require_checkpoint(folder)
-    path = folder / CONFIG
-    return ModelConfig.read(path, str(files.read_json(path)["model"]))
+    return ModelConfig.read(folder / CONFIG)
 
 
 def pull(name: str, *, revision: str | None = None, output: Path | None = None) -> Path:

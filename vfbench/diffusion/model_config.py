@@ -97,12 +97,12 @@ class ModelConfig:
         return replace(self, options={**self.options, "text_encoder": asdict(encoder)})
 
     @classmethod
-    def read(cls, path: Path, model: str) -> ModelConfig:
-        """Read `config.json`; raises `MissingData` naming the file when it is another model's or damaged."""
+    def read(cls, path: Path, model: str | None = None) -> ModelConfig:
+        """Read `config.json`; raises `MissingData` naming the file when it is damaged or not one of `model`."""
         saved = records.validate(_SavedConfig, files.read_json(path), path, "restore this file, or train again")
-        if saved.model != model:
+        if model is not None and saved.model != model:
             raise MissingData(f"{path} is a checkpoint of '{saved.model}', not of '{model}'")
-        with checkpoint.config_errors(path, model):
+        with checkpoint.config_errors(path, saved.model):
             if "embedding" in saved.options:
                 EmbeddingConfig(**saved.options["embedding"])
             if "text_encoder" in saved.options:

@@ -21,6 +21,11 @@ from vfbench.nets.embedding import sinusoidal
 from vfbench.nets.recompute import Recomputing
 from vfbench.utils.records import STRICT, Layers, Size
 
+# Parts of tensors' names. The first two kinds are zero at first, so that a network without them can be loaded.
+FRAME_CONDITIONS = (".frame_condition.",)
+FRAME_MIXERS = (".mix.", ".temporal.")  # an image model has none
+FRAME_EMBEDDING = "network.frame"  # an image model has one row
+
 
 @dataclass(frozen=True, config=STRICT)
 class UNetConfig:

@@ -14,6 +14,7 @@ from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.model_config import ModelConfig, require_unchanged
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset
+from vfbench.nets.unet import FRAME_CONDITIONS, FRAME_EMBEDDING, FRAME_MIXERS
 from vfbench.plugins import Spec
 from vfbench.training import match_flops as equal_compute
 from vfbench.training.distributed import is_main_process
@@ -77,19 +78,26 @@ def _print_match(before: equal_compute.Size, after: equal_compute.Size, referenc
 def load_initial_weights(model: DiffusionModel, source: Path | str) -> str:
     """Load the weights of a vfbench checkpoint, a folder or `hub:owner/name`, into `model`; returns their SHA-256.
 
-    A `FrameCondition`, which changes nothing at first, stays new where the checkpoint has none.
+    The checkpoint may be of another model whose networks are the same, as PYoCo's are VDM's. What it lacks stays new,
+    and changes nothing at first: a `FrameCondition` and, where it is an image model, what mixes frames.
 
     Raises `UserError` where the checkpoint differs in frames, classes, words or an option that the weights depend on.
-    Raises `MissingData` where it is damaged, of another model, or has a tensor of another shape.
+    Raises `MissingData` where it is damaged, or a tensor is missing or of another shape.
     """
     folder = hub.resolve_checkpoint(source)
-    checkpoint.require_checkpoint(folder, model.config.model)
-    config = ModelConfig.read(folder / checkpoint.CONFIG, model.config.model)
+    config = hub.read_config(folder)
+    inflated = config.shape.frames == 1 < model.config.shape.frames
     for name, (saved, current) in _required_equal(config, model.config).items():
-        if saved != current:
+        if saved != current and not (name == "frames" and inflated):
             raise UserError(f"--init-from {source} was trained with {name} {saved}, this model has {current}")
-    new = [name for name in model.state_dict() if ".frame_condition." in name]
-    digest = tensor_files.load_into(model, folder / checkpoint.TENSORS, config.sha256, optional=new)
+    names, parts = model.state_dict(), (*FRAME_CONDITIONS, *(FRAME_MIXERS if inflated else ()))
+    digest = tensor_files.load_into(
+        model,
+        folder / checkpoint.TENSORS,
+        config.sha256,
+        optional=[name for name in names if any(part in name for part in parts)],
+        repeated=[name for name in names if inflated and name.endswith(FRAME_EMBEDDING)],
+    )
     require_unchanged(folder)
     return digest
 

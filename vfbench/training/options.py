@@ -75,7 +75,9 @@ class TrainOptions:
     conditions: Mapping[str, float] | None = flag(
         None, "Probability of each kind of conditioning, e.g. class=0.9,none=0.1."
     )
-    init_from: Path | str | None = flag(None, "Checkpoint of the same model to start from.")
+    init_from: Path | str | None = flag(
+        None, "Checkpoint to start from: of this model, of one with the same network, or of an image model."
+    )
     device: str = flag("auto", "auto, cpu or cuda.")
     save_every: int = flag(200, "Steps between checkpoints.")
     sample_every: int = flag(600, "Steps between sample sheets.")

@@ -77,16 +77,26 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         file.write_bytes(save(on_cpu, dict(metadata or {})))  # save_file would deny other users read access
 
 
-def load_into(module: nn.Module, path: Path, expected: str | None = None, optional: Collection[str] = ()) -> str:
+def load_into(
+    module: nn.Module,
+    path: Path,
+    expected: str | None = None,
+    *,
+    optional: Collection[str] = (),
+    repeated: Collection[str] = (),
+) -> str:
     """Load a safetensors file into `module`, in the module's dtypes, and return the file's SHA-256.
 
-    `optional` tensors keep their values where the file has none.
+    `optional` tensors keep their values where the file has none. Of `repeated` tensors, a file with one row fills all.
 
     Raises `MissingData`, before anything is loaded, for a damaged file; for the first tensor that is missing, unknown,
     or of another shape or kind of number; for a hash other than `expected`; and for NaN or infinity.
     """
     tensors, state = read(path), module.state_dict()
     state = {name: tensor for name, tensor in state.items() if name in tensors or name not in optional}
+    for name in repeated:
+        if name in tensors and len(tensors[name]) == 1:
+            tensors[name] = tensors[name].expand(len(state[name]), *tensors[name].shape[1:])
     for name in sorted(state.keys() | tensors.keys()):
         if difference := _difference(tensors.get(name), state.get(name)):
             raise MissingData(f"{path} does not fit this model: '{name}' {difference}")
