@@ -106,6 +106,8 @@ FAST = [
     "ls protocols",
     "show protocol strict",
     "diff-protocols strict digan",
+    "published --dataset ucf101",
+    "explain latte",
     "data status",
     "weights status",
     f"table {RECORDS[0]}",

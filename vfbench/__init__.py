@@ -25,6 +25,7 @@ from vfbench.utils.options import keywords, values_of
 if TYPE_CHECKING:
     from vfbench.pipeline.plan import Plan
     from vfbench.report.compare import ComparisonResult
+    from vfbench.report.published import Published
     from vfbench.report.render import Table
     from vfbench.report.results import Result
 
@@ -101,9 +102,10 @@ def load_results(*paths: str | Path) -> list[Result]:
     return load(paths)
 
 
-def table(results: Sequence[Result | str | Path], *, allow_mixed: bool = False) -> Table:
+def table(results: Sequence[Result | str | Path], *, allow_mixed: bool = False, published: Published = "none") -> Table:
     """Results side by side, one row each; a result may be given as its folder.
 
+    `published` adds the scores that papers print for the dataset, of `high` confidence, of `medium` or more, or `all`.
     Raises `UserError` where protocols differ; `allow_mixed` shows such rows with a mark instead.
     """
     from vfbench.report.results import load
@@ -113,7 +115,7 @@ def table(results: Sequence[Result | str | Path], *, allow_mixed: bool = False) 
         raise UserError(f"table takes a list of results: write table([{str(results)!r}])")
     loaded = [result for each in results for result in (load([each]) if isinstance(each, str | Path) else [each])]
     unique = {id(result) if not result.run_id else (result.run_id, result.run_dir): result for result in loaded}
-    return build(list(unique.values()), allow_mixed=allow_mixed)
+    return build(list(unique.values()), allow_mixed=allow_mixed, published=published)
 
 
 def compare(a: str | Path, b: str | Path, metrics: Sequence[str] = ()) -> list[ComparisonResult]:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 import vfbench
-from vfbench.cli import data, generate, hub, report, run, score, show, train, weights
+from vfbench.cli import data, generate, hub, published, report, run, score, show, train, weights
 from vfbench.cli._help import Command, Group
 from vfbench.cli._options import Context, option
 from vfbench.cli.config import load_defaults, normalise_arguments, require_known_variables, value_source
@@ -92,6 +92,8 @@ for command in (
     show.ls,
     show.show,
     show.diff_protocols,
+    published.published,
+    published.explain,
 ):
     app.command(cls=Command)(command)
 app.add_typer(data.data, name="data")

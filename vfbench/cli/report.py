@@ -27,6 +27,10 @@ def table(
     ] = "markdown",
     output: Annotated[Path | None, option("--output", help="File to write instead; .md, .csv or .tex.")] = None,
     allow_mixed: Annotated[bool, option("--allow-mixed", help="Allow several protocols in one table, marked.")] = False,
+    published: Annotated[
+        Literal["none", "high", "medium", "all"],
+        option("--published", help="Add what papers print for the dataset, from this confidence on."),
+    ] = "none",
     as_json: flags.AsJson = False,
 ) -> None:
     """Put results side by side."""
@@ -37,7 +41,7 @@ def table(
         raise UserError(f"--output {output} has no known suffix: end the name in {', '.join(suffixes)}")
     if as_json and output is not None:
         raise UserError(f"--json prints to stdout: leave out --output {output}, or leave out --json")
-    content = vfbench.table(results, allow_mixed=allow_mixed)
+    content = vfbench.table(results, allow_mixed=allow_mixed, published=published)
     if as_json:
         print(files.as_json([record.to_json() for record in content.records]), end="")
         return

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from vfbench.report.format import Cell
+from vfbench.report.published import PublishedScore
 from vfbench.report.results import NOT_COMPARABLE, Result
 from vfbench.utils import escape
 
@@ -19,12 +20,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A run, a reference row, the floor or chance; `mark` says why its numbers do not compare with the others."""
+    """A run, a reference row, the floor, chance or a published score; `mark` says why its numbers do not compare."""
 
     label: str
-    kind: Literal["model", "reference", "floor", "chance"]
+    kind: Literal["model", "reference", "floor", "chance", "published"]
     cells: tuple[Cell, ...]
     mark: str = ""
+
+    @property
+    def upright(self) -> bool:
+        """True for the row of a model, whose label is not in italics."""
+        return self.kind in ("model", "published")
+
+    def begins_section(self, previous: Row | None) -> bool:
+        """True where a rule stands above the row: below the models, and above what is published."""
+        if previous is None or previous.kind == self.kind:
+            return False
+        return previous.kind == "model" or self.kind == "published"
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Table(Grid):
-    """Content of a table for all renderers: models in the order given, then reference rows, then the floor.
+    """Content of a table for all renderers: models in the order given, reference rows, floor, published scores.
 
     `details` are shown below it: the parts of a metric, such as motion and shape, with the same rows.
     """
@@ -46,6 +58,7 @@ class Table(Grid):
     notes: tuple[str, ...]
     records: tuple[Result, ...]
     details: tuple[Grid, ...] = ()
+    published: tuple[PublishedScore, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """Scores at full precision, one row per model and metric; a score that a run lacks has no row."""
@@ -73,7 +86,19 @@ def to_frame(table: Table) -> pd.DataFrame:
     import pandas as pd
 
     pairs = zip(table.records, table.rows, strict=False)  # the floor row has no record
-    return pd.concat([record.to_frame().assign(model=row.label) for record, row in pairs], ignore_index=True)
+    frames = [record.to_frame().assign(model=row.label) for record, row in pairs]
+    if not table.published:
+        return pd.concat(frames, ignore_index=True)
+    names = {score.title: name for record in table.records for name, score in record.scores.items()}
+    published = [
+        {
+            **{"model": score.model, "dataset": score.dataset, "protocol": "published", "metric": names[score.metric]},
+            **{"value": score.value, "n_fake": score.clips, "comparable": False},
+            **{"reported_in": score.reported_in, "source_url": score.source_url, "confidence": score.confidence},
+        }
+        for score in table.published
+    ]
+    return pd.concat([*frames, pd.DataFrame(published)], ignore_index=True)
 
 
 def to_csv(table: Table) -> str:
@@ -111,7 +136,7 @@ def _markdown_grid(table: Grid) -> list[str]:
 def _markdown_label(row: Row) -> str:
     label, mark = escape.markdown(row.label), escape.markdown(row.mark)
     mark = mark.replace(NOT_COMPARABLE, f"**{NOT_COMPARABLE}**")
-    label = label if row.kind == "model" else f"*{label}*"
+    label = label if row.upright else f"*{label}*"
     return f"{label} {mark}".rstrip()
 
 
@@ -135,7 +160,7 @@ def _html_grid(grid: Grid) -> str:
 
 def _html_label(row: Row) -> str:
     label = escape.html(f"{row.label} {row.mark}".rstrip())
-    return f"<th>{label if row.kind == 'model' else f'<i>{label}</i>'}</th>"
+    return f"<th>{label if row.upright else f'<i>{label}</i>'}</th>"
 
 
 def _html_cell(cell: Cell) -> str:
@@ -181,9 +206,9 @@ def _rich_grid(table: Grid) -> RichTable:
     for i, text in enumerate(table.header):
         grid.add_column(Text(escape.printable(text)), justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
     for previous, row in zip((None, *table.rows), table.rows, strict=False):
-        if previous and previous.kind == "model" and row.kind != "model":
+        if row.begins_section(previous):
             grid.add_section()
-        label = Text(_terminal_label(row), style="" if row.kind == "model" else "italic")
+        label = Text(_terminal_label(row), style="" if row.upright else "italic")
         grid.add_row(label, *(Text(cell.text, style="bold" if cell.best else "") for cell in row.cells))
     return grid
 
@@ -208,7 +233,7 @@ def to_latex(table: Table) -> str:
 def _latex_grid(grid: Grid) -> list[str]:
     lines = [" & ".join(escape.latex(text) for text in grid.header) + r" \\", r"\midrule"]
     for previous, row in zip((None, *grid.rows), grid.rows, strict=False):
-        if previous and previous.kind == "model" and row.kind != "model":
+        if row.begins_section(previous):
             lines.append(r"\midrule")
         lines.append(" & ".join([_latex_label(row), *map(_latex_cell, row.cells)]) + r" \\")
     columns = "r" * (len(grid.header) - 1)
@@ -218,7 +243,7 @@ def _latex_grid(grid: Grid) -> list[str]:
 
 def _latex_label(row: Row) -> str:
     label = escape.latex(row.label)
-    label = label if row.kind == "model" else rf"\textit{{{label}}}"
+    label = label if row.upright else rf"\textit{{{label}}}"
     mark = escape.latex(row.mark).replace(NOT_COMPARABLE, rf"\textbf{{{NOT_COMPARABLE}}}")
     return f"{label} {mark}".rstrip()
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from vfbench.errors import UserError
 from vfbench.report import footnotes
 from vfbench.report.format import DASH, Cell, Column, column, rounded
+from vfbench.report.published import Published
+from vfbench.report.published_rows import published_rows
 from vfbench.report.render import Grid, Row, Table
 from vfbench.report.results import (
     ARROWS,
@@ -26,8 +28,8 @@ from vfbench.report.results import (
 from vfbench.utils import escape
 
 
-def build(results: Sequence[Result], *, allow_mixed: bool = False) -> Table:
-    """Put results side by side, one row each.
+def build(results: Sequence[Result], *, allow_mixed: bool = False, published: Published = "none") -> Table:
+    """Put results side by side, one row each, and below them what is `published` on their dataset.
 
     Raises `UserError` where there is no score, and where protocols differ or a run is a smoke run; with `allow_mixed`
     such rows are shown with a mark, and never as the best. So are results that were edited.
@@ -42,15 +44,18 @@ def build(results: Sequence[Result], *, allow_mixed: bool = False) -> Table:
     eligible = [not record.reference and not mark for record, mark in zip(records, marks, strict=True)]
     columns = [column(records, name, eligible) for name in whole]
     parts = {name: {part: each for part, each in metrics.items() if each.part_of == name} for name in whole}
+    others = published_rows(records, whole, main, published)
+    details = [
+        _details(name, scores, records, main, labels, marks, eligible) for name, scores in parts.items() if scores
+    ]
     return Table(
         header=_header("model", whole),
-        rows=(*_rows(records, labels, marks, columns), *_floor_rows(records, main, columns)),
+        rows=(*_rows(records, labels, marks, columns), *_floor_rows(records, main, columns), *others.rows),
         caption=footnotes.caption(records, main),
-        notes=footnotes.notes(records, labels, main),
+        notes=(*footnotes.notes(records, labels, main), *others.notes),
         records=tuple(records),
-        details=tuple(
-            _details(name, scores, records, main, labels, marks, eligible) for name, scores in parts.items() if scores
-        ),
+        details=(*details, *others.reproduced),
+        published=others.scores,
     )
 
 
