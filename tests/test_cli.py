@@ -65,7 +65,7 @@ def test_every_command_has_help(verb: str, vfbench: Command) -> None:
 def test_help_lists_commands_in_workflow_order(vfbench: Command) -> None:
     commands = vfbench("--help").out.partition("Commands:\n")[2]
     order = ["run", "generate", "score", "train", "table", "compare", "sensitivity", "gate"]
-    order += ["ls", "show", "diff-protocols", "data", "weights", "hub"]
+    order += ["ls", "show", "diff-protocols", "published", "explain", "data", "weights", "hub"]
     assert [line.split()[0] for line in commands.splitlines()] == order
 
 
@@ -276,11 +276,11 @@ def test_gate_exits_with_its_verdict(vfbench: Command) -> None:
     write_result(Path("worse"), 120.0)
     write_result(Path("other"), 100.0, id="bb")
     passed = vfbench("gate", "same", "--baseline", "old", "--rule", "fvd:+5%")
-    assert (passed.code, passed.out.count("pass"), passed.err) == (0, 1, "")
+    assert (passed.code, passed.out.count("PASS"), passed.err) == (0, 2, "")
     failed = vfbench("gate", "worse", "--baseline", "old/results.json", "--rule", "fvd:+5%")
     assert failed.code == 3
     assert "fvd" in failed.err
-    assert "FAIL" in failed.out
+    assert "REGRESSION" in failed.out
     assert not failed.err.startswith("error:")  # a failed gate is no error
     assert vfbench("gate", "worse", "--baseline", "old", "--rule", "fvd:+25%").code == 0
     assert vfbench("gate", "other", "--baseline", "old", "--rule", "fvd:+5%").code == 2

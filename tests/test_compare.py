@@ -209,14 +209,14 @@ def test_the_gate_pairs_run_folders_and_says_so(runs: Path, vfbench: Command) ->
     arguments = ("gate", runs / "strong", "--baseline", runs / "mild" / "results.json", "--rule", "fvd:+5%")
     failed = vfbench(*arguments, "--json")
     assert failed.code == 3
-    outcome = json.loads(failed.out)[0]
+    outcome = json.loads(failed.out)["rules"][0]
     assert (outcome["test"], outcome["unpaired_because"]) == ("paired", "")
     interval = [outcome[key] for key in ("difference", "low", "high")]
     assert interval == [test.comparison.difference, test.comparison.low, test.comparison.high]
     assert outcome["detectable"] == pytest.approx(0.05 * outcome["baseline"] + test.smallest_detectable)
-    assert "paired: FAIL" in vfbench(*arguments).out
+    assert "paired: REGRESSION" in vfbench(*arguments).out
     unpaired = vfbench("gate", runs / "noise", "--baseline", runs / "other-seed", "--rule", "fvd:+0%")
-    assert (unpaired.code, "unpaired: pass" in unpaired.out, "--seed" in unpaired.out) == (0, True, True)
+    assert (unpaired.code, "unpaired: WITHIN_NOISE" in unpaired.out, "--seed" in unpaired.out) == (0, True, True)
 
 
 def test_a_test_is_kept_until_features_change(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,22 @@
-"""Tests of `vfbench.report.gate`: rules, intervals, missing scores, and what is refused. Paired: test_compare.py."""
+"""Tests of the gate: rules, intervals, statuses, files for CI, baselines. Paired: test_compare.py."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+from conftest import Command
 from resultfiles import Record
 
 from vfbench.errors import GateFailed, UserError
 from vfbench.report import gate as gates
-from vfbench.report.gate import GateResult, parse, require
+from vfbench.report import gate_files
+from vfbench.report.gate import GateResult, Status, parse, require
 from vfbench.report.results import NOT_COMPARABLE, Result, load
 
 PROTOCOL: Record = {"id": "3f2a9c01be77", "name": "shapes", "comparable": True, "frames": 16}
@@ -99,16 +103,17 @@ def test_percentages_of_negative_and_zero_baselines() -> None:
     assert passes(fvd(-1.0), fvd(-2.0), "fvd:+5%") == [False]
     assert passes(fvd(-1.95, 0.001), fvd(-2.0, 0.001), "fvd:+5%") == [True]
     assert passes(fvd(-3.0), fvd(-2.0), "fvd:+5%") == [True]
-    assert ": FAIL" in str(gate(fvd(1.0), fvd(0.0), ["fvd:+5%"])[0])
+    assert ": REGRESSION" in str(gate(fvd(1.0), fvd(0.0), ["fvd:+5%"])[0])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None])
 def test_a_score_that_is_not_finite_fails_on_either_side(bad: float | None) -> None:
-    for new, old, side in ((fvd(bad), fvd(100.0), "the result"), (fvd(100.0), fvd(bad), "the baseline")):
+    sides = ((fvd(bad), fvd(100.0), "the result: INCOMPLETE"), (fvd(100.0), fvd(bad), "the baseline: BASELINE_MISSING"))
+    for new, old, ending in sides:
         outcome = gate(new, old, ["fvd:+1000%"])[0]
         assert not outcome.passed
         assert str(outcome).startswith("fvd ")
-        assert str(outcome).endswith(f"{side}: FAIL")
+        assert str(outcome).endswith(ending)
 
 
 def test_a_missing_score_fails_on_either_side() -> None:
@@ -127,10 +132,10 @@ def test_rules_may_be_repeated_or_separated_by_commas() -> None:
 @pytest.mark.parametrize(
     ("new", "rule", "line"),
     [
-        (52.0, "fvd:+5%", "+25.9 % [+18.7, +33.1], allowed +5 %, detectable +15.3 %, unpaired: FAIL"),
-        (40.0, "fvd:+5%", "-3.1 % [-10.3, +4.0], allowed +5 %, detectable +15.3 %, unpaired: pass"),
-        (41.3, "fvd:+0.5", "+0.0 [-3.0, +3.0], allowed +0.5, detectable +4.7, unpaired: pass"),
-        (52.0, "fvd:+0.5", "+10.7 [+7.7, +13.7], allowed +0.5, detectable +4.7, unpaired: FAIL"),
+        (52.0, "fvd:+5%", "+25.9 % [+18.7, +33.1], allowed +5 %, detectable +15.3 %, unpaired: REGRESSION"),
+        (40.0, "fvd:+5%", "-3.1 % [-10.3, +4.0], allowed +5 %, detectable +15.3 %, unpaired: PASS"),
+        (41.3, "fvd:+0.5", "+0.0 [-3.0, +3.0], allowed +0.5, detectable +4.7, unpaired: WITHIN_NOISE"),
+        (52.0, "fvd:+0.5", "+10.7 [+7.7, +13.7], allowed +0.5, detectable +4.7, unpaired: REGRESSION"),
     ],
 )
 def test_a_gate_result_prints_as_one_line(new: float, rule: str, line: str) -> None:
@@ -139,7 +144,7 @@ def test_a_gate_result_prints_as_one_line(new: float, rule: str, line: str) -> N
 
 def test_a_fall_is_shown_with_its_sign_where_higher_is_better() -> None:
     old, new = (result(**{"is": score(value, 0.3, "higher")}) for value in (10.0, 9.0))
-    line = "is 10.00 -> 9.00: -10.0 % [-14.2, -5.8], allowed -3 %, detectable -9.1 %, unpaired: FAIL"
+    line = "is 10.00 -> 9.00: -10.0 % [-14.2, -5.8], allowed -3 %, detectable -9.1 %, unpaired: REGRESSION"
     assert str(gate(new, old, ["is:-3%"])[0]) == line
 
 
@@ -160,7 +165,7 @@ def test_an_edited_result_is_refused_by_its_file(side: int, tmp_path: Path) -> N
 
 def test_results_of_smoke_runs_are_marked() -> None:
     smoke = result(PROTOCOL | {"comparable": False}, fvd=score(1.0))
-    assert str(gate(smoke, smoke, ["fvd:+5%"])[0]).endswith(f"({NOT_COMPARABLE}): pass")
+    assert str(gate(smoke, smoke, ["fvd:+5%"])[0]).endswith(f"({NOT_COMPARABLE}): PASS")
 
 
 def test_different_protocols_are_refused_with_their_difference() -> None:
@@ -210,6 +215,109 @@ def test_require_names_failed_metrics_only() -> None:
     assert str(caught.value).startswith("the gate failed on fvd:\n  fvd 100.0")
     assert "kvd" not in str(caught.value)
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("new", "half", "rules", "status", "code"),
+    [
+        ({"fvd": 102.0}, 1.0, ["fvd:+5%"], Status.PASS, 0),
+        ({"fvd": 90.0}, 1.0, ["fvd:+5%"], Status.IMPROVED, 0),
+        ({"fvd": 104.0}, 9.0, ["fvd:+5%"], Status.WITHIN_NOISE, 0),
+        ({"fvd": 110.0}, 80.0, ["fvd:+5%"], Status.UNDERPOWERED, 1),
+        ({"fvd": 120.0}, 1.0, ["fvd:+5%"], Status.REGRESSION, 3),
+        ({}, 1.0, ["fvd:+5%"], Status.INCOMPLETE, 1),
+        ({"fvd": 100.0, "kvd": 1.0}, 1.0, ["kvd:+5%"], Status.BASELINE_MISSING, 4),
+        ({"fvd": 120.0, "kvd": 1.0}, 1.0, ["kvd:+5%", "fvd:+5%"], Status.REGRESSION, 3),  # the most serious counts
+        ({"fvd": 90.0, "kvd": 1.0}, 1.0, ["fvd:+5%", "kvd:+5%"], Status.BASELINE_MISSING, 4),
+    ],
+)
+def test_each_status_has_its_exit_code(
+    new: dict[str, float], half: float, rules: list[str], status: Status, code: int
+) -> None:
+    outcomes = gate(result(**{name: score(value, half) for name, value in new.items()}), fvd(100.0, half), rules)
+    assert (gates.status_of(outcomes), status.exit_code) == (status, code)
+    if code == 0:
+        require(outcomes)
+    else:
+        with pytest.raises(UserError) as caught:
+            require(outcomes)
+        assert caught.value.exit_code == code
+
+
+def test_a_gate_may_be_asked_to_see_small_changes() -> None:
+    new, old = Result.model_validate(fvd(100.0, 5.0)), Result.model_validate(fvd(100.0, 5.0))
+    statuses = [gates.gate(new, old, ["fvd:+5%"], detectable=percent)[0].status for percent in (20.0, 10.0)]
+    assert statuses == [Status.WITHIN_NOISE, Status.UNDERPOWERED]
+
+
+# The command and its files.
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results `old`, `same`, `worse` and one of another protocol, outside any CI."""
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_EVENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    records = {"old": fvd(100.0), "same": fvd(100.0), "worse": fvd(120.0)}
+    records["other"] = result(PROTOCOL | {"id": "9a8b7c6d5e4f"}, fvd=score(100.0))
+    for name, content in records.items():
+        Result.model_validate(content).write(tmp_path / f"{name}.json")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "status", "code", "kind"),
+    [
+        ("same", "old", "PASS", 0, ""),
+        ("worse", "old", "REGRESSION", 3, "failure"),
+        ("other", "old", "PROTOCOL_MISMATCH", 2, "error"),
+        ("same", "none", "BASELINE_MISSING", 4, "error"),
+    ],
+)
+def test_ci_gets_the_status_in_every_form(
+    runs: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch, new: str, old: str, status: str, code: int, kind: str
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(runs / "summary.md"))
+    files = (runs / f"{new}.json", "--baseline", runs / f"{old}.json")
+    outcome = vfbench("gate", *files, "--rule", "fvd:+5%", "--junit", runs / "junit.xml", "--json")
+    assert outcome.code == code
+    assert json.loads(outcome.out)["status"] == status
+    assert ("::error " in outcome.err) == (code != 0)
+    assert status in (runs / "summary.md").read_text()
+    suite = ElementTree.parse(runs / "junit.xml").getroot()
+    assert (suite.get("failures"), suite.get("errors")) == (str(int(kind == "failure")), str(int(kind == "error")))
+    (case,) = suite
+    assert [each.get("type") for each in case if each.tag == kind] == ([status] if kind else [])
+
+
+def test_names_in_a_result_cannot_break_the_files_for_ci(runs: Path) -> None:
+    name = "f]]><|\x1b[31m\n::error::"
+    outcome = gates.GateResult(name, 1.0, 2.0, Status.REGRESSION, "x | y")
+    suite = ElementTree.fromstring(gate_files.junit([outcome], Status.REGRESSION))
+    assert suite[0].get("name") == "f]]><|\\x1b[31m\\n::error::"
+    assert gate_files.markdown([outcome], Status.REGRESSION).count("\n") == 5
+    assert "\\|" in gate_files.markdown([outcome], Status.REGRESSION)
+
+
+def test_a_baseline_is_replaced_with_a_reason(runs: Path, vfbench: Command) -> None:
+    update = ("gate", runs / "worse.json", "--baseline", runs / "old.json", "--update")
+    assert vfbench(*update).code == 2
+    outcome = vfbench(*update, "--reason", "a new sampler")
+    assert outcome.code == 0
+    assert load([runs / "old.json"])[0].scores["fvd"].value == 120.0
+    (line,) = (runs / "old.history.jsonl").read_text().splitlines()
+    assert json.loads(line)["reason"] == "a new sampler"
+    assert vfbench("gate", runs / "worse.json", "--baseline", runs / "old.json", "--rule", "fvd:+5%").code == 0
+
+
+def test_a_pull_request_cannot_replace_its_baseline(
+    runs: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "pull_request_target")
+    flags = ("--baseline", runs / "old.json", "--update", "--reason", "mine")
+    assert vfbench("gate", runs / "worse.json", *flags).code == 2
+    assert load([runs / "old.json"])[0].scores["fvd"].value == 100.0
 
 
 def test_require_is_silent_when_all_pass() -> None:

@@ -13,7 +13,7 @@ import vfbench
 from vfbench.cli import _options as flags
 from vfbench.cli import config
 from vfbench.cli._options import option, print_table
-from vfbench.errors import UserError
+from vfbench.errors import MissingData, UserError
 from vfbench.utils import console
 
 if TYPE_CHECKING:
@@ -98,24 +98,54 @@ def compare(
 def gate(
     result: Annotated[Path, typer.Argument(help="Run folder or results.json.")],
     baseline: Annotated[Path, option("--baseline", help="Result to compare with; a run folder, for a paired test.")],
-    rule: Annotated[list[str], option("--rule", help="Largest allowed worsening, e.g. fvd:+5% or is:-0.3.")],
+    rule: Annotated[
+        list[str] | None, option("--rule", help="Largest allowed worsening, e.g. fvd:+5% or is:-0.3.")
+    ] = None,
+    detectable: Annotated[
+        float, option("--detectable", help="Percent of the baseline; fail if smaller changes go unseen.")
+    ] = 100.0,
+    junit: Annotated[Path | None, option("--junit", help="JUnit XML file to write.")] = None,
+    update: Annotated[bool, option("--update", help="Make RESULT the baseline instead, with --reason.")] = False,
+    reason: Annotated[str, option("--reason", help="Why the new baseline is right; kept beside it.")] = "",
     as_json: flags.AsJson = False,
 ) -> None:
     """Exit 3 if a score is worse than its baseline by more than a rule allows, beyond its 95 % interval."""
     from vfbench.report import gate as gates
+    from vfbench.report import gate_files
     from vfbench.utils import files
 
-    ours, theirs = vfbench.load_results(result)[0], vfbench.load_results(baseline)[0]
-    outcomes = gates.gate(ours, theirs, rule)
+    (ours,) = vfbench.load_results(result)
+    if update:
+        history = gate_files.update(ours, baseline, reason)
+        console.info(f"{baseline} is now {ours.label}; the reason is in {history}")
+        return
+    outcomes: list[gates.GateResult] = []
+    failure: UserError | None = None
+    try:
+        (theirs,) = vfbench.load_results(baseline)
+        outcomes = gates.gate(ours, theirs, rule or [], detectable=detectable)
+        status = gates.status_of(outcomes)
+    except gates.ProtocolMismatch as error:
+        failure, status = error, gates.Status.PROTOCOL_MISMATCH
+    except MissingData as error:
+        failure, status = error, gates.Status.BASELINE_MISSING
+    message = str(failure or "")
+    if junit:
+        files.write_text(junit, gate_files.junit(outcomes, status, message))
+    gate_files.tell_github(outcomes, status, message)
     if as_json:
-        print(files.as_json([_finite(asdict(outcome)) for outcome in outcomes]), end="")
-    else:
+        rules = [_finite(asdict(outcome)) for outcome in outcomes]
+        print(files.as_json({"status": status.value, "message": message, "rules": rules}), end="")
+    elif failure is None:
         console.result("\n".join(map(str, outcomes)))
-        for reason in dict.fromkeys(each.unpaired_because for each in outcomes if each.unpaired_because):
-            console.result(f"unpaired, by the intervals of both: {reason}")
+        for text in dict.fromkeys(each.unpaired_because for each in outcomes if each.unpaired_because):
+            console.result(f"unpaired, by the intervals of both: {text}")
         for record in (ours, theirs):
             if record.integrity == "unsigned":
                 console.result(f"{record.source} is unsigned: an edit would not be noticed")
+        console.result(f"gate: {status.value}")
+    if failure:
+        raise failure
     gates.require(outcomes)
 
 
