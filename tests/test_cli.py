@@ -272,7 +272,7 @@ def write_result(folder: Path, fvd: float, **protocol: Any) -> None:
 
 def test_gate_exits_with_its_verdict(vfbench: Command) -> None:
     write_result(Path("old"), 100.0)
-    write_result(Path("same"), 104.0)
+    write_result(Path("same"), 103.0)
     write_result(Path("worse"), 120.0)
     write_result(Path("other"), 100.0, id="bb")
     passed = vfbench("gate", "same", "--baseline", "old", "--rule", "fvd:+5%")
