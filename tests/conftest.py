@@ -34,6 +34,18 @@ DATA = Path(os.environ.get("VFBENCH_TEST_DATA", ROOT / "../shared/data")).resolv
 TIMINGS = ("seconds_per_clip", "peak_memory_bytes")  # the only values that differ between two runs of one command
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out the slow tests
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow all cases but the first of the tests marked `one_case`."""
+    seen = set()
+    for item in items:
+        if item.get_closest_marker("one_case"):
+            test = item.nodeid.partition("[")[0]
+            if test in seen:
+                item.add_marker(pytest.mark.slow)
+            seen.add(test)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Hide the user's settings and cache from the tests, and the tests' from the user."""

@@ -115,6 +115,7 @@ FAST = [
 ]
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("command", FAST, ids=lambda command: " ".join(command.split()[:2]))
 def test_commands_that_need_no_tensor_do_not_import_torch(command: str) -> None:
     arguments = [sys.executable, "-X", "importtime", "-m", "vfbench", *command.split()]

@@ -51,6 +51,7 @@ def judged(judge: ShapesJudgeExtractor, clips: Tensor, requests: list[Request]) 
     return {name: metric.score(right, right).value for name, metric in metrics.items()}
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("wrong", attributes.ATTRIBUTES)
 def test_clips_that_are_wrong_in_one_attribute_lower_its_score(
     judge: ShapesJudgeExtractor, requests: list[Request], wrong: str
@@ -95,6 +96,7 @@ def test_the_interval_of_a_share_has_a_width_everywhere_and_stays_in_range(right
     assert score.chance == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_a_run_by_attributes_writes_the_mean_and_its_parts(vfbench: Command, tmp_path: pytest.TempPathFactory) -> None:
     arguments = ["--model", "real", "--dataset", "shapes", "-n", CLIPS, "--device", "cpu", "--metrics", "attributes"]
     outcome = vfbench("run", *arguments, "--num-real", 96, "--output", f"{tmp_path}/run")

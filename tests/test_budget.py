@@ -54,6 +54,7 @@ def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vfbench.training.match_flops.training_flops_or_none", lambda model: 10**12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_work")
 def test_a_run_without_a_checkpoint_names_the_training_command(vfbench: Command, tmp_path: Path) -> None:
     output = tmp_path / "run"
@@ -101,6 +102,7 @@ def test_a_smoke_run_needs_a_few_training_steps(uncounted: None) -> None:
     assert (flags["--steps"], flags["--batch-size"], flags["--preset"]) == ("20", "4", "small")
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("model", "dataset", "preset"),
     [
@@ -121,6 +123,7 @@ def test_without_a_fitting_preset_no_command_is_given() -> None:
     assert "vfbench train" not in message
 
 
+@pytest.mark.slow
 def test_sampling_options_are_not_in_the_training_command() -> None:
     assert train_flags(error_message("videofusion(steps=50, guidance=2.0)"))["--model"] == "videofusion"
 
@@ -143,6 +146,7 @@ def clips(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_training_dataset_has_the_clip_size_of_the_protocol(clips: Path) -> None:
     flags = train_flags(error_message("vdm", "folder(short='skip')", str(clips)))
     spec = plugins.parse(flags["--dataset"])
@@ -163,6 +167,7 @@ def test_a_missing_dataset_is_reported_before_the_checkpoint(vfbench: Command, t
     assert (flags["--data-root"], flags["--preset"]) == (str(tmp_path / "none"), "base-128")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_work")
 def test_videofusion_on_ucf101_names_data_and_training(vfbench: Command) -> None:
     outcome = vfbench("run", "--model", "videofusion", "--dataset", "ucf101")

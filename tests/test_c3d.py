@@ -100,6 +100,7 @@ def resize_linear(frames: np.ndarray, size: int, *, align_corners: bool) -> np.n
     return frames
 
 
+@pytest.mark.slow
 def test_tgan2_resizes_with_aligned_corners_in_bgr_order(network: C3D) -> None:
     clips = random_clips()
     frames = make_extractor(network).network_input(clips)[0].numpy()

@@ -81,6 +81,7 @@ def test_flags_without_a_command_are_a_usage_error(flags: list[str], vfbench: Co
     assert (outcome.code, outcome.out) == (2, "")
 
 
+@pytest.mark.slow
 def test_quiet_prints_the_result_alone(vfbench: Command) -> None:
     outcome = vfbench(*NOISE, "--quiet")
     assert (outcome.code, outcome.err) == (0, "")
@@ -230,6 +231,7 @@ def test_json_prints_results_json_only(vfbench: Command) -> None:
     assert "python -m vfbench table run" in outcome.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_real")
 def test_smoke_runs_are_marked_and_kept_out_of_tables(vfbench: Command) -> None:
     smoke = vfbench(*NOISE, "--output", "smoke")

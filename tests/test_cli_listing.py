@@ -38,6 +38,7 @@ def test_ls_lists_names_with_a_description(kind: str, built_in: set[str], vfbenc
     assert all(rows.values())
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(("kind", "name"), [("model", "vdm"), ("dataset", "ucf101"), ("metric", "is")])
 def test_show_prints_options_and_presets(kind: str, name: str, vfbench: Command) -> None:
     outcome = vfbench("show", kind, name)
@@ -69,6 +70,7 @@ def third_party(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
         del sys.modules[name]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("third_party")
 def test_a_third_party_model_is_shown_like_a_built_in_one(vfbench: Command) -> None:
     outcome, built_in = vfbench("show", "model", "theirs.like_vdm"), vfbench("show", "model", "vdm").out.splitlines()
@@ -81,6 +83,7 @@ def test_a_third_party_model_is_shown_like_a_built_in_one(vfbench: Command) -> N
     assert preset.out.splitlines()[1:] == vfbench("show", "model", "vdm", "--preset", "tiny").out.splitlines()[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("third_party")
 def test_a_model_without_presets_or_flops_is_shown(vfbench: Command) -> None:
     without = vfbench("show", "model", "theirs.no_sizes")

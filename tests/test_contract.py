@@ -70,6 +70,7 @@ def small_sampler(name: str, data: Dataset, folder: Path) -> Sampler:
     return sampler
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("name", plugins.names("dataset"))
 def test_dataset(name: str) -> None:
     check_dataset(small_dataset(name))
@@ -79,6 +80,7 @@ def test_dataset(name: str) -> None:
 EXTERNAL_CLIPS = {"diffusers", "folder"}  # need files; test_diffusers_baseline.py and test_model_folder.py check them
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("name", sorted(plugins.names("model").keys() - EXTERNAL_CLIPS))
 @pytest.mark.pitfall("one seed for a batch")
 def test_model(name: str, tmp_path: Path) -> None:

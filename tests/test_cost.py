@@ -63,6 +63,7 @@ def test_flops_equal_a_count_by_hand() -> None:
     assert (cost.evaluations, cost.calls) == (6, {"network": 6, "shared": 0})
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(("guidance", "times"), [(1.0, 1), (2.0, 2)])
 def test_guidance_doubles_the_evaluations(guidance: float, times: int, checkpoints: Path) -> None:
     folder = checkpoints / "videofusion"
@@ -75,6 +76,7 @@ def test_guidance_doubles_the_evaluations(guidance: float, times: int, checkpoin
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+@pytest.mark.slow
 def test_flops_grow_with_steps_not_with_the_batch_size(checkpoints: Path) -> None:
     options: dict[str, Any] = {"model": "vdm", "checkpoint": checkpoints / "vdm", "smoke": True, "device": "cpu"}
     costs = [plan(RunOptions(steps=steps, batch_size=size, **options)).cost for steps, size in [(1, 1), (3, 1), (3, 9)]]
@@ -175,18 +177,21 @@ def test_training_flops_equal_a_count_by_hand() -> None:
     assert training_flops(OneConvolution(config)) == 2 * 2 * 2 * (3 * 3 * 3) * (3 * 4 * 4)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_training_flops_equal_those_of_an_executed_step(name: str) -> None:
     model = plugins.module("model", name).create(tiny_dataset(side=16), "tiny")
     assert 2 * training_flops(model) == counted_flops(model)
 
 
+@pytest.mark.slow
 def test_a_frozen_base_generator_is_not_counted_backward() -> None:
     frozen, trained = tiny_videofusion(base_init="frozen", images=0), tiny_videofusion(images=0)
     assert 2 * training_flops(frozen) == counted_flops(frozen)
     assert training_flops(frozen) < 0.9 * training_flops(trained)
 
 
+@pytest.mark.slow
 def test_a_hub_base_generator_is_counted() -> None:
     pytest.importorskip("diffusers", reason="needs the extra: diffusers")
     sizes = {"sample_size": 8, "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
@@ -197,6 +202,7 @@ def test_a_hub_base_generator_is_counted() -> None:
     assert training_flops(model) != training_flops(tiny_videofusion())
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("clip", [False, True])
 def test_the_frame_embedding_and_its_prior_are_counted(clip: bool, tmp_path: Path) -> None:
     weights = save_clip_vision(tmp_path) / checkpoint_.TENSORS if clip else None

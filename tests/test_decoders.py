@@ -192,6 +192,7 @@ def first_decoded(path: Path, start: int) -> int:
         return 0
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("path", UCF101, ids=lambda path: path.stem)
 def test_seeking_returns_equal_frames(path: Path) -> None:
     frames = video.decode(path)

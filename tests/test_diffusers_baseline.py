@@ -88,6 +88,7 @@ def differ(a: Tensor, b: Tensor) -> bool:
 # Sampler contract.
 
 
+@pytest.mark.one_case
 @families(*FAMILIES)
 def test_a_family_keeps_the_sampler_contract(pipeline_folder: Folders, family: str) -> None:
     sampler = build_sampler(pipeline_folder, family)
@@ -96,6 +97,7 @@ def test_a_family_keeps_the_sampler_contract(pipeline_folder: Folders, family: s
     check_sampler(sampler, requests())
 
 
+@pytest.mark.one_case
 @families("modelscope", "ltx", "wan")
 def test_a_clip_depends_on_seed_and_prompt(pipeline_folder: Folders, family: str) -> None:
     sampler, (first, *_) = build_sampler(pipeline_folder, family), requests()
@@ -105,6 +107,7 @@ def test_a_clip_depends_on_seed_and_prompt(pipeline_folder: Folders, family: str
     assert differ(clip, sampler.sample([Request(0, first.seed, first.label, other)]))
 
 
+@pytest.mark.one_case
 @families("ltx_from_image", "cogvideox_from_image", "wan_from_image", "svd")
 def test_an_image_pipeline_gets_the_first_frame_of_the_real_clip(pipeline_folder: Folders, family: str) -> None:
     sampler, (first, second, _) = build_sampler(pipeline_folder, family), requests()
@@ -136,6 +139,7 @@ def test_one_folder_holds_text_and_image_pipelines(pipeline_folder: Folders) -> 
     assert torch.equal(image.sample(requests()), build_sampler(pipeline_folder, "ltx_from_image").sample(requests()))
 
 
+@pytest.mark.one_case
 @families("modelscope", "cogvideox", "ltx", "wan")
 def test_cost_counts_steps_and_guidance(pipeline_folder: Folders, family: str) -> None:
     """Count two network calls a step under guidance."""
@@ -223,6 +227,7 @@ def test_offload_leaves_networks_on_the_cpu(
     assert {p.device for network in sampler.networks.values() for p in network.parameters()} == {CPU}
 
 
+@pytest.mark.slow
 def test_a_motion_adapter_turns_an_image_pipeline_into_animatediff(tmp_path: Path) -> None:
     with torch.random.fork_rng():
         parts = {**image_parts(), "safety_checker": None, "feature_extractor": None}
@@ -237,6 +242,7 @@ def test_a_motion_adapter_turns_an_image_pipeline_into_animatediff(tmp_path: Pat
         diffusers.build(CONTEXT, **options)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("preset", diffusers.PRESETS)
 def test_a_preset_fits_its_pipeline(pipeline_folder: Folders, preset: str) -> None:
     """Build the tiny pipeline of the preset's family at a small size."""

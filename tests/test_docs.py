@@ -234,6 +234,7 @@ SNIPPETS = {
 }
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("name", SNIPPETS)
 def test_every_snippet_runs(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long jobs only check their options, and answer with a recorded result; the cost of a clip is not measured."""

@@ -90,6 +90,7 @@ def test_mp4_and_png_are_lossless(shape: tuple[int, ...], tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a:b.mp4", "frames"]
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("file_format", ["mp4", "npy", "png-folder"])
 def test_written_clips_are_the_sampled_clips(file_format: str, checkpoint: Path, vfbench: Command) -> None:
     arguments = generate_args(checkpoint, "-n", 3, "--output", "out", "--format", file_format, "--batch-size", 2)
@@ -168,6 +169,7 @@ def test_shared_base_noise_without_prompt_repeats_one_prompt(checkpoint: Path, v
     assert len({clip["asked"] for clip in record(Path("out"))["clips"]}) == 1
 
 
+@pytest.mark.slow
 def test_a_missing_checkpoint_names_the_training_command(vfbench: Command) -> None:
     outcome = vfbench("generate", "--model", "vdm", "--dataset", TINY, "--output", "out")
     assert outcome.code == 4

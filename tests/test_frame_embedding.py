@@ -245,6 +245,7 @@ def sampler(name: str, folder: Path, **options: Any) -> Sampler:
     return built
 
 
+@pytest.mark.one_case
 @every_model
 @pytest.mark.parametrize("options", [{}, {"guidance": 2.0}, {"condition": "none"}], ids=str)
 def test_a_clip_depends_on_its_request_only(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
@@ -257,6 +258,7 @@ def test_a_clip_depends_on_its_request_only(tmp_path: Path, name: str, options: 
     assert all(not torch.equal(together[0], clip) for clip in together[1:])
 
 
+@pytest.mark.one_case
 @every_model
 def test_cost_counts_the_prior_but_not_the_encoder(tmp_path: Path, name: str) -> None:
     model = embedding_model(name, steps=7)
@@ -312,6 +314,7 @@ ENCODERS: dict[str, Callable[[Path], dict[str, Any]]] = {
 CASES = [("videofusion", LEARNT), ("vdm", "clip")]
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(("name", "encoder"), CASES)
 def test_training_reduces_every_loss_term(quick_training: None, tmp_path: Path, name: str, encoder: str) -> None:
     model = MODELS[name](ENCODERS[encoder](tmp_path))
@@ -330,6 +333,7 @@ def one_clip_losses(model: DiffusionModel) -> dict[str, float]:
     return {term: float(loss) for term, loss in losses.items()}
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(("name", "encoder"), CASES)
 def test_a_resumed_training_is_bit_identical(quick_training: None, tmp_path: Path, name: str, encoder: str) -> None:
     options, stops = ENCODERS[encoder](tmp_path), iter([False, True])
@@ -342,6 +346,7 @@ def test_a_resumed_training_is_bit_identical(quick_training: None, tmp_path: Pat
     assert first == second
 
 
+@pytest.mark.slow
 def test_the_command_scores_a_checkpoint_with_the_embedding(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vfbench: Command
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_checkpoint_records_the_clip_hash_and_samples_without_clip(clip: Path,
     assert videofusion.build(build_context(tmp_path / "model"), steps=1).shape == model.config.shape
 
 
+@pytest.mark.slow
 def test_training_flops_include_clip(clip: Path, tmp_path: Path) -> None:
     deeper = save_clip_vision(tmp_path / "deeper", num_hidden_layers=3)
     small, large = (

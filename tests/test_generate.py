@@ -63,6 +63,7 @@ def chunks(folder: Path) -> list[dict[str, Tensor]]:
     return [read_tensors(folder / name)[0] for name in file_contents(folder) if name.startswith("chunks/")]
 
 
+@pytest.mark.slow
 def test_batches_are_halved_and_the_result_is_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,7 @@ def test_times_map_to_the_nearest_signal_to_noise_ratio(name: str, fields: dict[
 # Outputs.
 
 
+@pytest.mark.one_case
 @torch.no_grad()
 @pytest.mark.parametrize("pipeline", [True, False])
 def test_the_base_generator_equals_the_hub_model(tmp_path: Path, pipeline: bool) -> None:
@@ -286,6 +287,7 @@ def test_dropout_of_the_hub_model_is_disabled(tmp_path: Path) -> None:
 # Training and checkpoints.
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("init", ["finetune", "frozen"])
 def test_training_resumes_and_samples_without_the_hub_folder(tmp_path: Path, init: str) -> None:
     hub = save_hub_model(tmp_path / "hub")

@@ -122,6 +122,7 @@ def test_logits_match_the_published_networks(
     assert [case for case, golden in GOLDEN.items() if matches(logits, golden)] == [(resize, bn_eps)]
 
 
+@pytest.mark.slow
 def test_the_folded_network_equals_the_published_one(
     weights: Mapping[str, Tensor], folded_networks: Mapping[float, FoldedI3D], noise: Clips
 ) -> None:

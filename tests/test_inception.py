@@ -57,6 +57,7 @@ def features(extractor: InceptionExtractor, clips: Clips, requests: Sequence[Req
 # Network.
 
 
+@pytest.mark.slow
 def test_features_match_pytorch_fid(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_rng_state()
     extractor: InceptionExtractor = plugins.load("extractor", "inception(frames='middle', weights='random')", CPU)

@@ -175,6 +175,7 @@ QUICK = {
 }
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("name", QUICK)
 def test_the_interval_around_the_limit_covers_most_repeats(name: str) -> None:
     assert coverage(QUICK[name](), 25) >= 0.8  # fewer than 20 of 25 occur once in 3,000 such tests

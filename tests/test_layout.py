@@ -176,6 +176,7 @@ def strays(source: str) -> list[str]:
     return [name for name in imported(source, "here") if name.split(".")[0] in ("metrics", "baselines")]
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_no_file_imports_metrics_or_baselines_from_the_top_level(folder: str) -> None:
     paths = sources(ROOT / folder)

@@ -127,6 +127,7 @@ def test_the_overlap_needs_equal_lambdas_in_both_windows(prior: Decomposed, poss
 # Clips.
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_without_overlap_every_window_is_a_separate_short_clip(checkpoint: Path, solver: str) -> None:
     short, long = sampler(checkpoint, solver=solver), sampler(checkpoint, solver=solver, frames=10)
@@ -142,6 +143,7 @@ def test_without_overlap_every_window_is_a_separate_short_clip(checkpoint: Path,
     assert not torch.equal(clip[:, 4:8], clip[:, :4])
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("options", [{}, {"overlap": 1}, {"overlap": 1, "solver": "ddpm", "threshold": 0.9}], ids=str)
 def test_a_long_clip_depends_on_its_request_only(checkpoint: Path, options: dict[str, Any]) -> None:
     model, batch = sampler(checkpoint, frames=11, **options), requests(4, 5, 6)
@@ -160,6 +162,7 @@ def test_the_base_of_another_clip_is_used_in_every_window(checkpoint: Path) -> N
     assert not torch.equal(clips[0][:, 0], clips[1][:, 0])
 
 
+@pytest.mark.slow
 def test_a_clip_of_512_frames_has_no_repeated_windows(checkpoint: Path) -> None:
     clip = sampler(checkpoint, frames=512, steps=1).sample(requests(4))
     assert clip.shape == (1, 512, 3, 8, 8)

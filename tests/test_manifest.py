@@ -224,6 +224,7 @@ def test_the_crop_of_a_place_is_used(root: Path) -> None:
 COMMAND = ("run", "--model", "noise", "--smoke", "--device", "cpu", "--num-real", 5)
 
 
+@pytest.mark.slow
 @pytest.mark.pitfall("which real clips")
 def test_a_manifest_repeats_its_run(root: Path, tmp_path: Path, vfbench: Command) -> None:
     spec = "folder(frames=16,height=16,width=16,start='hashed')"
@@ -286,6 +287,7 @@ def test_skipped_short_videos_change_the_fingerprint(root: Path) -> None:
     assert "left out: 8 of 8" in empty.note
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("command", [("run", "--model", "noise"), ("train", "--model", "vdm", "--steps", 1)])
 def test_an_output_in_the_dataset_folder_is_refused(
     root: Path, tmp_path: Path, command: tuple[object, ...], vfbench: Command

@@ -51,6 +51,7 @@ def all_widths(options: Mapping[str, Any]) -> list[int]:
 # Counting.
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(("name", "preset"), [*((name, "tiny") for name in TRAINABLE), ("videofusion", "tiny-prior")])
 def test_described_cost_equals_the_measured_cost(
     name: str, preset: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -131,6 +132,7 @@ def _check_widths(options: Mapping[str, Any]) -> None:
             assert network["width"] // network["heads"] % 8 == 0
 
 
+@pytest.mark.slow
 def test_a_matched_model_can_be_saved_and_loaded(tmp_path: Path) -> None:
     matched = match("vdm", "small", DATA, describe("vdit", "tiny", DATA))
     model = create(matched, DATA)
@@ -149,6 +151,7 @@ def test_a_preset_of_equal_cost_is_unchanged() -> None:
     assert again.config.options == target.config.options
 
 
+@pytest.mark.slow
 def test_widths_keep_their_proportions_and_presets_are_not_modified() -> None:
     before = str(plugins.module("model", "vdm").PRESETS)
     size = describe("vdm", "tiny", DATA)
@@ -159,6 +162,7 @@ def test_widths_keep_their_proportions_and_presets_are_not_modified() -> None:
     assert str(plugins.module("model", "vdm").PRESETS) == before
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("factor", "tolerance", "nearest"), [(1e-4, 0.03, "the nearest is"), (1e6, 0.03, "the nearest is"), (1.5, 1e-9, "")]
 )
@@ -242,6 +246,7 @@ def test_a_wrong_model_option_is_refused(options: dict[str, Any], message: str) 
         describe(Spec("pyoco", options), "tiny", DATA)
 
 
+@pytest.mark.slow
 def test_training_flops_are_those_of_the_created_model() -> None:
     size = describe("vdm", "tiny", DATA)
     assert size.training_flops == cost.training_flops(create(size, DATA)) > size.flops_per_clip / 25
@@ -256,6 +261,7 @@ def test_a_loss_that_reads_values_cannot_be_counted(monkeypatch: pytest.MonkeyPa
         describe("vdm", "tiny", DATA).training_flops  # noqa: B018
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("text", "model", "preset", "options"),
     [

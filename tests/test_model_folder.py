@@ -202,6 +202,7 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
 # Scores.
 
 
+@pytest.mark.slow
 def test_saved_clips_score_as_their_model(vfbench: Command, tmp_path: Path) -> None:
     """Save clips of `noise` as videos and score them as a folder."""
     pytest.importorskip("av")

@@ -113,6 +113,7 @@ def test_with_v_frames_are_weighted_by_lambda_and_time(lam: float | list[float])
     assert torch.allclose(losses["residual"], (weights * (v - output[:, others]) ** 2).mean(), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_loss_of_the_paper_trains_and_samples(small_presets: None, quick_training: None, tmp_path: Path) -> None:
     model, data = training.prepare_training(
         "videofusion(parametrisation='eps', images=0, base_update='paper')",

@@ -33,6 +33,7 @@ def test_pytorch_fid(parity: Any) -> None:
     assert failed(parity, "pytorch-fid", 1) == []
 
 
+@pytest.mark.slow
 def test_torch_fidelity(parity: Any) -> None:
     assert failed(parity, "torch-fidelity", 14) == []
 
@@ -43,6 +44,7 @@ def test_cd_fvd(parity: Any) -> None:
     assert failed(parity, "cd-fvd", 8) == []
 
 
+@pytest.mark.slow
 def test_prdc(parity: Any) -> None:
     pytest.importorskip("prdc", reason="pip install prdc")
     assert failed(parity, "prdc", 8) == []

@@ -66,6 +66,7 @@ def test_a_checkpoint_for_a_model_without_weights_is_refused(tmp_path: Path) -> 
         plan(RunOptions(model="noise", smoke=True, device="cpu", checkpoint=tmp_path, output=tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_plan_notes_frames_that_are_not_scored() -> None:
     long, default = (
         plan(RunOptions(model=f"videofusion(steps=1{frames})", smoke=True)) for frames in (", frames=32", "")
@@ -74,6 +75,7 @@ def test_a_plan_notes_frames_that_are_not_scored() -> None:
     assert "frames of which" not in default.describe()
 
 
+@pytest.mark.slow
 def test_the_run_id_covers_the_configuration_of_the_weights(tmp_path: Path) -> None:
     tiny_videofusion().save(tmp_path)
     path = tmp_path / "model.safetensors"

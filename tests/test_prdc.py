@@ -112,6 +112,7 @@ def test_identical_clips_get_a_note() -> None:
     assert "all 20 generated clips have the same values" in score.note
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("module", [density, coverage])
 def test_standard_error_predicts_the_spread(module: object) -> None:
     metric: PairedMetric = module.build()  # type: ignore[attr-defined]

@@ -27,6 +27,7 @@ pytest.importorskip("av")  # reads and writes videos
 # Equal to the original files.
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     "options",
     [{}, {"frames": 7, "stride": 1}, {"stride": 2}, {"start": "zero", "drop_first": 2}, {"start": "every"}],
@@ -78,6 +79,7 @@ def test_file_names_with_special_characters_are_prepared(tmp_path: Path, name: s
     assert_same_dataset(load(tmp_path / "clips", spec), load(out, spec))
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("name", ["ucf101", "sky_timelapse", "taichi_hd"])
 def test_real_videos_are_prepared(real_data: Path, tmp_path: Path, name: str) -> None:
     spec, root = f"{name}(height=16, width=16)", real_data / name

@@ -50,6 +50,7 @@ def clip_place(clip: Tensor) -> tuple[int, int, int, bool]:
     return start, left, top, flipped
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("video", [0, 1])
 def test_every_start_crop_and_flip_occurs(root: Path, video: int) -> None:
     clips = load(root).draw("train", [video] * len(SEEDS), SEEDS)

@@ -282,6 +282,7 @@ def test_show_reads_protocols_of_datasets_and_results(vfbench: Command) -> None:
     assert recorded == json.loads(RECORD.read_text())["protocol"]
 
 
+@pytest.mark.slow
 def test_show_prints_plug_ins_as_json(vfbench: Command) -> None:
     printed = json.loads(vfbench("show", "model", "vdm", "--json").out)
     assert printed["options"] == plugins.options("model", "vdm")

@@ -33,6 +33,7 @@ def scores(vfbench: Command, folder: Path, *options: object) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_scores_moving_shapes(
     name: str, loaded_specs: list[str], tmp_path: Path, vfbench: Command

@@ -171,6 +171,7 @@ def test_the_image_loss_is_optional_for_pretrained_base_generators(images: Path)
         assert set(model.losses(clips_of(model), clips_of(model, seed=1), TIMES, embed(model))) == expected
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("init", PRETRAINED)
 def test_resuming_is_bit_exact(images: Path, tmp_path: Path, init: str) -> None:
     _check_resuming(images, tmp_path, init)
@@ -295,6 +296,7 @@ def test_an_image_model_of_another_size_is_refused(images: Path, side: tuple[str
         create_model(images)
 
 
+@pytest.mark.slow
 def test_an_image_model_of_another_size_can_initialise_one(tmp_path: Path) -> None:
     larger = training.prepare_training("vdm", "shapes(frames=1, height=16, width=16)", "tiny-image")
     train(*larger, TWO_STEPS, tmp_path / "large")
@@ -318,6 +320,7 @@ def _record_conditioning(folder: Path, conditions: dict[str, float]) -> None:
     _edit_config(folder, conditions=conditions, sha256=file_sha256(folder / "model.safetensors"))
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(("trained_conditions", "conditions", "message"), MISSING_CONDITIONING)
 def test_new_conditioning_is_refused_for_a_frozen_base_generator(
     images: Path,
@@ -340,6 +343,7 @@ def test_new_conditioning_is_refused_for_a_frozen_base_generator(
     train_and_get_weights(create_model(images), tmp_path / "finetuned", steps=1, conditions=conditions)
 
 
+@pytest.mark.slow
 def test_less_or_unrecorded_conditioning_is_allowed_when_frozen(images: Path, tmp_path: Path) -> None:
     train_and_get_weights(create_model(images, "frozen"), tmp_path / "whatever", steps=1)
     _record_conditioning(images, {"text": 0.8, "class": 0.1, "none": 0.1})
@@ -487,6 +491,7 @@ def test_a_frozen_base_generator_keeps_its_frame_embedding(embedding_preset: Non
     assert all(torch.equal(written[name], loaded[name]) for name in frozen)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("init", PRETRAINED)
 def test_resuming_with_a_frame_embedding_is_bit_exact(embedding_preset: None, tmp_path: Path, init: str) -> None:
     _check_resuming(save_perturbed(tiny_vdm(1, network=NO_TIME, **EMBEDDED), tmp_path / "images"), tmp_path, init)

@@ -137,6 +137,7 @@ def test_an_oracle_has_zero_loss_and_predicts_the_clip(monkeypatch: pytest.Monke
 # Refused options.
 
 
+@pytest.mark.slow
 def test_resuming_with_another_alpha_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
     options = TrainOptions(steps=1, batch_size=2)

@@ -74,6 +74,7 @@ def run_copy(finished: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finished, tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_a_run_with_fewer_metrics_keeps_the_other_scores(finished: Path, run_copy: Path) -> None:
     before = results(finished)
     repeated = run(run_copy, metrics=["fvd"])
@@ -207,6 +208,7 @@ def drop_last_clip(path: Path) -> None:
     write_tensors(path, {name: tensor[:-1] for name, tensor in tensors.items()}, **metadata)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -233,6 +235,7 @@ def test_a_damaged_chunk_is_sampled_again(
     assert chunks_without_seconds(run_copy) == chunks_without_seconds(finished)
 
 
+@pytest.mark.slow
 def test_keep_clips_on_a_finished_run_samples_them(run_copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = without_timings(results(run_copy))
     repeated = run(run_copy, keep_clips=True)
@@ -242,6 +245,7 @@ def test_keep_clips_on_a_finished_run_samples_them(run_copy: Path, capfd: pytest
 
 
 # Interrupted within the first chunk, within the second, and before the last is written.
+@pytest.mark.one_case
 @pytest.mark.parametrize("after", [16, 48, 70])
 def test_ctrl_c_prints_the_resume_command_which_gives_equal_results(
     after: int, finished: Path, tmp_path: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
@@ -292,6 +296,7 @@ def test_the_batch_size_does_not_change_clips(model: str, checkpoints: Path, tmp
         close_scores(results_by_size[size], results_by_size[1])
 
 
+@pytest.mark.slow
 def test_a_large_batch_size_enlarges_chunks_in_new_folders_only(tmp_path: Path) -> None:
     run(tmp_path / "small", num_samples=40)
     run(tmp_path / "small", num_samples=40, batch_size=40)
@@ -353,6 +358,7 @@ def extractions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[s
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.pitfall("stale features of real clips")
 def test_real_features_are_extracted_once(
     extractions: list[tuple[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -371,6 +377,7 @@ def test_real_features_are_extracted_once(
     assert len(extractions) == 6
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("damage", [flip_middle_byte, truncate, replace_by_another_run])
 def test_a_damaged_cache_is_extracted_again(
     damage: Callable[[Path], None],
@@ -392,6 +399,7 @@ def test_a_damaged_cache_is_extracted_again(
     assert len(extractions) == 3
 
 
+@pytest.mark.slow
 def test_an_unwritable_cache_is_a_warning(
     extractions: list[tuple[str, int]],
     tmp_path: Path,

@@ -66,6 +66,7 @@ def test_options_out_of_range_are_refused(
         sampler(checkpoint, **options)
 
 
+@pytest.mark.slow
 def test_guidance_without_conditioning_uses_the_frame_embedding(tmp_path: Path) -> None:
     embedding_model("videofusion").save(tmp_path)
     plain, guided = (sampler(tmp_path, condition="none", guidance=guidance) for guidance in (1.0, 3.0))
@@ -97,6 +98,7 @@ def test_options_in_a_spec_reach_the_sampler(checkpoint: Path) -> None:
     )
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_solvers_work_with_few_and_many_steps(checkpoint: Path, solver: str) -> None:
     clips = [sampler(checkpoint, solver=solver, steps=steps).sample(requests(4)) for steps in (1, 2, 5, 10, 25)]
@@ -133,6 +135,7 @@ def with_base(batch: Sequence[Request], base: int | None) -> list[Request]:
     return [replace(request, base=base) for request in batch]
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_equal_base_noise_gives_equal_base_frames_and_other_motion(checkpoint: Path, solver: str) -> None:
     model, first = sampler(checkpoint, solver=solver), requests(4)[0]
@@ -180,6 +183,7 @@ def test_random_conditioning_uses_the_base_seed(monkeypatch: pytest.MonkeyPatch,
     assert not torch.equal(draws[0][1], draws[0][0])
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     "prior",
     [Independent(), Progressive(), Mixed(0.0), Decomposed(4, 0.0)],

@@ -48,6 +48,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_clips_of_a_run_get_the_scores_and_protocol_of_the_run(exported: Path, vfbench: Command) -> None:
     flags = ["--fake", exported / "noise", "--prompts", exported / "prompts.tsv", "--num-real", 64, "--device", "cpu"]
     outcome = vfbench("score", "--real", "shapes", *flags, "--output", "mine", "--name", "ours")
@@ -68,6 +69,7 @@ def test_clips_of_a_run_get_the_scores_and_protocol_of_the_run(exported: Path, v
     assert Path("mine/tables/table.tex").is_file()
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("layout", ["npz", "frames", "two levels", "videos"])
 def test_every_layout_gives_the_same_scores(layout: str, tmp_path: Path) -> None:
     values = shapes_clips(8)
@@ -89,6 +91,7 @@ def test_every_layout_gives_the_same_scores(layout: str, tmp_path: Path) -> None
     assert actual["fake"]["count"] == 8
 
 
+@pytest.mark.slow
 def test_frames_follow_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = {**shapes.PROTOCOLS["shapes"], "fake_stride": 2, "drop_first": 1}
     monkeypatch.setattr(shapes, "PROTOCOLS", {**shapes.PROTOCOLS, "thin": protocol})
@@ -152,6 +155,7 @@ def test_a_number_of_clips_unlike_the_protocols_gets_a_note(tmp_path: Path, monk
     assert "fixed has 9" in result["note"]
 
 
+@pytest.mark.slow
 def test_repeats_need_enough_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = {**shapes.PROTOCOLS["shapes"], "n_fake": 8, "repeats": 2}
     monkeypatch.setattr(shapes, "PROTOCOLS", {"twice": protocol})
@@ -210,6 +214,7 @@ def test_a_folder_of_real_video_scores_itself(real_data: Path, tmp_path: Path) -
 # Copies.
 
 
+@pytest.mark.slow
 def test_copies_widen_the_error_of_every_metric_selection(tmp_path: Path) -> None:
     distinct = shapes_clips(64)
     options: dict[str, Any] = {"num_real": 64, "smoke": False}

@@ -38,6 +38,7 @@ def batch_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+@pytest.mark.slow
 def test_a_repeated_score_extracts_nothing(tmp_path: Path, batch_sizes: list[int]) -> None:
     fake = save_array(tmp_path / "fake.npy", shapes_clips(8))
     first = run_score(fake)
@@ -50,6 +51,7 @@ def test_a_repeated_score_extracts_nothing(tmp_path: Path, batch_sizes: list[int
     assert sum(batch_sizes) == 120 + 8
 
 
+@pytest.mark.slow
 def test_repairing_a_damaged_clip_keeps_other_features(
     tmp_path: Path, batch_sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

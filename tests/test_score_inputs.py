@@ -28,6 +28,7 @@ CAPTIONS = [f"a_small_{colour}_circle_moves_left_over_blue_stripes" for colour i
 # Prompts.
 
 
+@pytest.mark.slow
 def test_the_class_folder_is_the_prompt(tmp_path: Path) -> None:
     names = [f"{CAPTIONS[i % 3]}/{i}" for i in range(12)]
     for name, clip in zip(names, shapes_clips(12), strict=True):

@@ -33,6 +33,7 @@ def held_out_clips(count: int) -> tuple[Clips, list[Request]]:
     return data.clips("test", indices), [Request(i, 0, *row) for i, row in enumerate(rows)]
 
 
+@pytest.mark.slow
 def test_held_out_clips_are_classified_and_retrieved(judge: Extractor) -> None:
     clips, requests = held_out_clips(200)
     outputs = judge(clips, requests, ALL)

@@ -25,6 +25,7 @@ def two_presets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mapping[str,
     return presets
 
 
+@pytest.mark.slow
 def test_presets_are_printed_as_a_table(vfbench: Command) -> None:
     outcome = vfbench("show", "model", "vdm")
     table = outcome.out.splitlines()[-3:]
@@ -48,6 +49,7 @@ def test_costs_are_for_clips_of_the_dataset(vfbench: Command) -> None:
     assert fixed.split() == ["fixed", "do", "not", "fit"]
 
 
+@pytest.mark.slow
 def test_a_preset_is_printed_with_cost_and_options(vfbench: Command) -> None:
     outcome = vfbench("show", "model", "vdm", "--preset", "tiny")
     size = describe("vdm", "tiny", shapes.build())
@@ -64,6 +66,7 @@ def test_a_preset_is_printed_with_cost_and_options(vfbench: Command) -> None:
     assert "less than 0.1 GPU-hours at 100 TFLOP/s" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_preset_of_fixed_shape_is_counted_at_that_shape(vfbench: Command) -> None:
     printed = json.loads(vfbench("show", "model", "vdm", "--preset", "fixed", "--json").out)
     size = describe("vdm", "fixed", shapes.build(frames=8, height=16, width=16))

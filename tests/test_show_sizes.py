@@ -60,6 +60,7 @@ def test_the_paper_preset_has_the_parameters_of_the_paper() -> None:
     assert parameters["residual"] == pytest.approx(5e8, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_quarter_preset_costs_at_most_two_fifths_of_vdm() -> None:
     """Efficiency table of the paper: VDM with the widths of the base generator against VideoFusion."""
     parameters = network_parameters("small-quarter")
@@ -72,6 +73,7 @@ def test_the_quarter_preset_costs_at_most_two_fifths_of_vdm() -> None:
     assert videofusion_size.parameters == pytest.approx(vdm_size.parameters, rel=0.03)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("preset", LARGE)
 def test_a_preset_of_one_shape_is_refused_for_others_with_suggestions(model: str, preset: str) -> None:
@@ -88,6 +90,7 @@ def test_a_preset_of_one_shape_is_refused_for_others_with_suggestions(model: str
             assert isinstance(module.create(data(other), name), DiffusionModel)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("model", MODELS)
 def test_smaller_presets_take_clips_of_any_shape(model: str) -> None:
     presets = plugins.module("model", model).PRESETS

@@ -24,6 +24,7 @@ def shell(command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", line], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [

@@ -89,6 +89,7 @@ def test_a_caption_has_one_vector_whatever_stands_beside_it(tmp_path: Path, kind
     assert torch.pdist(together).min() > 1e-3
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("module", [vdm, pyoco, vdit, videofusion])
 def test_every_model_trains_saves_and_samples_with_a_frozen_encoder(tmp_path: Path, module: Any) -> None:
     name, data = save_encoder(tmp_path / "text"), tiny_dataset()
@@ -108,6 +109,7 @@ def test_every_model_trains_saves_and_samples_with_a_frozen_encoder(tmp_path: Pa
     assert len(sampler.sample(requests)) == len(requests)
 
 
+@pytest.mark.slow
 def test_training_moves_the_encoder_at_its_own_rate_and_keeps_it_in_the_checkpoint(
     quick_training: None, tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ def features() -> dict[str, dict[str, Tensor]]:
     }
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(("name", "output"), [("fvd", "features"), ("kvd", "features"), ("is", "logits")])
 @pytest.mark.pitfall("a mean over batches")
 def test_scores_in_batches_equal_those_of_the_library(
@@ -93,6 +94,7 @@ def test_clipsim_without_prompts_is_refused(real: bool) -> None:
         shapes_metrics()["clipsim"].update(FAKE, real=real)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("name", ["is", "clipsim"])
 def test_without_real_clips_there_is_no_floor(name: str) -> None:
     without_real, with_real = shapes_metrics()[name], shapes_metrics()[name]
@@ -115,6 +117,7 @@ def test_notes_of_generated_clips_are_kept_without_real_clips() -> None:
     assert "all 64 generated clips have the same values" in metric.score().note
 
 
+@pytest.mark.slow
 def test_merged_states_equal_a_single_one(monkeypatch: pytest.MonkeyPatch) -> None:
     single, first, second = (FrechetVideoDistance(**JUDGE) for _ in range(3))
     for metric, clips in ((single, FAKE), (first, FAKE[:20]), (second, FAKE[20:])):
@@ -126,6 +129,7 @@ def test_merged_states_equal_a_single_one(monkeypatch: pytest.MonkeyPatch) -> No
     assert value(first) == pytest.approx(value(single), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_collection_runs_a_shared_network_once() -> None:
     collection = MetricCollection({name: shapes_metrics()[name] for name in ("fvd", "kvd")})
     collection.update(REAL, real=True)
@@ -159,6 +163,7 @@ def simulate_two_processes(metric: VideoMetric, other: VideoMetric) -> list[str]
     return gathered
 
 
+@pytest.mark.slow
 def test_score_and_compute_use_all_processes() -> None:
     single, first, second = (FrechetVideoDistance(**JUDGE) for _ in range(3))
     for metric, fake, real in ((single, FAKE, REAL), (first, FAKE[:20], REAL[:50]), (second, FAKE[20:], REAL[50:])):
@@ -177,6 +182,7 @@ def test_score_and_compute_use_all_processes() -> None:
         assert first._is_synced
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("first_share", [(64, 96), (0, 0), (64, 0), (0, 96), (20, 96)])
 def test_a_process_without_clips_merges_exactly(first_share: tuple[int, int]) -> None:
     single, first, second = (FrechetVideoDistance(**JUDGE) for _ in range(3))
@@ -216,6 +222,7 @@ def test_after_too_few_clips_updates_continue() -> None:
     assert first.score().n_fake == 70
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("fakes", "reals", "message"),
     [

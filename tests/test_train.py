@@ -87,6 +87,7 @@ def assert_equal_states(first: Any, second: Any) -> None:
 # Files of a training.
 
 
+@pytest.mark.slow
 def test_the_loss_falls(trained: tuple[Path, VDM]) -> None:
     folder, raw = trained
     averaged = vdm.build(BuildContext(tiny_dataset(), CPU, checkpoint=folder)).model
@@ -155,6 +156,7 @@ def test_the_half_option_writes_float16_weights(quick_training: None, tmp_path: 
 # Reproducibility.
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("create", [tiny_videofusion, tiny_vdm])
 def test_resuming_is_bit_exact(
     quick_training: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, create: Callable[[], DiffusionModel]
@@ -232,12 +234,14 @@ def weights_after(dataset: Dataset, output: Path, **options: Any) -> bytes:
     return (train(tiny_vdm(), dataset, replace(OPTIONS, **options), output) / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_does_not_change_the_weights(quick_training: None, videos: Path, tmp_path: Path) -> None:
     weights = {weights_after(video_dataset(videos), tmp_path / str(workers), workers=workers) for workers in (0, 1, 3)}
     assert len(weights) == 1
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
+@pytest.mark.slow
 def test_crop_and_flip_change_the_weights(quick_training: None, videos: Path, tmp_path: Path) -> None:
     default = weights_after(video_dataset(videos), tmp_path / "default")
     explicit = weights_after(video_dataset(videos), tmp_path / "explicit", crop="random", flip=True)
@@ -247,6 +251,7 @@ def test_crop_and_flip_change_the_weights(quick_training: None, videos: Path, tm
     assert len({default, centre, unflipped}) == 3
 
 
+@pytest.mark.slow
 def test_resuming_on_videos_is_bit_exact(
     quick_training: None, monkeypatch: pytest.MonkeyPatch, videos: Path, tmp_path: Path
 ) -> None:
@@ -263,6 +268,7 @@ def test_resuming_on_videos_is_bit_exact(
     assert_equal_states(training_state(uninterrupted), training_state(resumed_run))
 
 
+@pytest.mark.slow
 def test_prepared_clips_train_like_centre_crops(quick_training: None, videos: Path, tmp_path: Path) -> None:
     out = preparing.prepare("folder(height=8, width=8)", tmp_path / "prepared", data_root=videos)
     centre = weights_after(video_dataset(videos), tmp_path / "centre", crop="centre")
@@ -275,6 +281,7 @@ def test_prepared_clips_train_like_centre_crops(quick_training: None, videos: Pa
         weights_after(video_dataset(out), tmp_path / "c", crop="random")
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("first", ["files", "prepared"])
 def test_resuming_may_switch_between_videos_and_prepared_clips(
     quick_training: None, monkeypatch: pytest.MonkeyPatch, videos: Path, tmp_path: Path, first: str
@@ -377,6 +384,7 @@ def test_resuming_with_another_option_is_refused(
         train(tiny_vdm(), OneClip(tiny_dataset().shape), options, trained[0], resume=True)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_more_steps_extend_a_training(schedule: str, tmp_path: Path) -> None:
     options = replace(OPTIONS, lr_schedule=schedule)
@@ -394,6 +402,7 @@ def test_more_steps_extend_a_training(schedule: str, tmp_path: Path) -> None:
     assert "extended" not in (tmp_path / "whole/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_an_extended_training_keeps_its_default_warm_up(tmp_path: Path) -> None:
     options = replace(OPTIONS, steps=10, warmup=None)
     train(tiny_vdm(), tiny_dataset(), options, tmp_path)
@@ -431,6 +440,7 @@ def test_bfloat16_learns_like_float32(quick_training: None, tmp_path: Path) -> N
     assert plain < 0.9 * loss_of(tiny_videofusion(perturbed=False))
 
 
+@pytest.mark.slow
 def test_compile_is_called_on_every_network(
     quick_training: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -148,6 +148,7 @@ def test_base_generator_flags_equal_model_options(vfbench: Command, tmp_path: Pa
 # Equal compute.
 
 
+@pytest.mark.slow
 def test_match_flops_prints_preset_matched_size_and_reference(capsys: pytest.CaptureFixture[str]) -> None:
     model, data = prepare_training("vdit", SMALL, "tiny", match_flops="pyoco", seed=1)
     (same_seed, _), (other_seed, _) = (
@@ -237,6 +238,7 @@ def test_a_video_model_that_starts_from_an_image_model_makes_each_frame_like_it(
         torch.testing.assert_close(model.network(x, t, condition), torch.cat(frames, dim=1))
 
 
+@pytest.mark.slow
 def test_the_hash_of_the_initial_weights_is_recorded(donor: Path, tmp_path: Path) -> None:
     options = replace(OPTIONS, init_from=str(donor))
     train(tiny_vdm(perturbed=False), tiny_dataset(), options, tmp_path / "run")
@@ -288,6 +290,7 @@ def test_initial_weights_of_another_model_or_shape_are_refused(donor: Path, tmp_
 # Settings of a resumed training.
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
@@ -449,6 +452,7 @@ class MixedNoise(OneUNet):
         return Mixed(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_a_model_built_from_more_than_its_config_is_trained(tmp_path: Path) -> None:
     train(MixedNoise(tiny_vdm().config), tiny_dataset(), OPTIONS, tmp_path)
@@ -470,6 +474,7 @@ def test_a_failing_model_card_leaves_a_training_that_resumes(tmp_path: Path, mon
     assert (tmp_path / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_logged_seconds_continue_after_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_settings = resume.Settings(tiny_vdm().config, "aa", OPTIONS)
     resume.save_state(tmp_path, {}, 5, 1000.0, run_settings)

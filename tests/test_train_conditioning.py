@@ -93,6 +93,7 @@ def test_batches_have_the_given_probabilities_and_the_same_clips() -> None:
     assert torch.equal(weighted.clips, default.clips)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("missing", [["words"], ["words", "classes"]])
 def test_a_dataset_without_captions_or_classes_is_trained_on(missing: list[str], tmp_path: Path) -> None:
     data = dataset_without(*missing)
@@ -108,6 +109,7 @@ def test_a_dataset_without_captions_or_classes_is_trained_on(missing: list[str],
     assert vdm.build(BuildContext(data, CPU, checkpoint=tmp_path)).conditioning == mode
 
 
+@pytest.mark.slow
 def test_conditions_are_recorded_and_a_change_refuses_resume(vfbench: Command, tmp_path: Path) -> None:
     command = [
         "train",
@@ -150,6 +152,7 @@ def trained_with(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(("conditioning", "mode"), [("class_none", "class"), ("text", "text"), ("none", "none")])
 def test_a_model_is_sampled_as_it_was_trained(conditioning: str, mode: str, trained_with: dict[str, Path]) -> None:
     assert vdm.build(BuildContext(tiny_dataset(), CPU, checkpoint=trained_with[conditioning])).conditioning == mode
@@ -172,6 +175,7 @@ def test_sampling_options_without_trained_conditioning_are_refused(
         vdm.build(BuildContext(tiny_dataset(), CPU, checkpoint=trained_with[conditioning]), **options)
 
 
+@pytest.mark.slow
 def test_guidance_is_refused_without_unconditional_training_clips(tmp_path: Path) -> None:
     """Unconditional embeddings of text and of frames stay untrained when every training clip has a class."""
     data, weights = tiny_dataset(), {"class": 1.0}

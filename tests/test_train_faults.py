@@ -72,6 +72,7 @@ def infinite_loss(weight: Tensor) -> Tensor:
     return weight.exp().sum() * float("inf")
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_infinite_gradient_stops_the_training_which_resumes(
     quick_training: None, tmp_path: Path, dtype: str
@@ -92,6 +93,7 @@ def test_a_nonfinite_step_leaves_the_weights_unchanged(quick_training: None, tmp
     assert all(torch.equal(tensor, previous[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("dtype", "remedy"),
     [
@@ -108,6 +110,7 @@ def test_an_infinite_loss_stops_the_training_and_is_not_saved(
     run(tmp_path, lr=1e-3)  # the remedy that the message names
 
 
+@pytest.mark.slow
 def test_a_diverged_training_restarts_from_its_last_save(quick_training: None, tmp_path: Path) -> None:
     remedy = rf"step 2 with --init-from {tmp_path}/run, another --output and a lower --lr;"
     with pytest.raises(UserError, match=f"step 3 .*{remedy} .* continue from that step with --resume$"):
@@ -168,6 +171,7 @@ class LimitedMemory:
         monkeypatch.setattr(DiffusionSampler, "sample", sample)
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_sample_sheets_use_smaller_batches_when_memory_is_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -183,6 +187,7 @@ def test_sample_sheets_use_smaller_batches_when_memory_is_short(
     assert capsys.readouterr().err.count(FULL.format("6 samples", 3)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_training_continues_without_a_sheet_when_no_clip_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -207,6 +212,7 @@ def model_beyond_half() -> VDM:
     return model
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("save_every", [1, 100])
 def test_a_weight_beyond_half_precision_is_refused_and_the_state_kept(
     quick_training: None, tmp_path: Path, save_every: int
@@ -219,6 +225,7 @@ def test_a_weight_beyond_half_precision_is_refused_and_the_state_kept(
     assert run(tmp_path / "half", resume=True) == run(tmp_path / "whole", model_beyond_half())
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("step", [2, 4])
 def test_an_interruption_between_weights_and_state_resumes(
     quick_training: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int

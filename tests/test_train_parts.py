@@ -149,6 +149,7 @@ def test_a_batch_that_does_not_split_into_equal_parts_is_refused() -> None:
 # Weights after split steps.
 
 
+@pytest.mark.one_case
 @MODELS
 def test_accumulated_steps_equal_full_batches(tmp_path: Path, create: Callable[[], DiffusionModel]) -> None:
     full, accumulated = (trained_weights(tmp_path / str(n), create, accumulate=n) for n in (1, 4))
@@ -173,6 +174,7 @@ class LimitedMemory:
 _BACKWARD = Trainer._backward
 
 
+@pytest.mark.slow
 def test_out_of_memory_splits_the_step_and_learns_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,6 +196,7 @@ def test_more_parts_at_least_doubles_the_number_of_equal_parts(parts: int, clips
     assert more_parts(parts, clips) == more
 
 
+@pytest.mark.slow
 def test_a_resumed_training_may_change_accumulate(tmp_path: Path) -> None:
     uninterrupted = trained_weights(tmp_path / "whole")
     train(tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path / "parts", stop=iter([False, True]).__next__)
@@ -203,6 +206,7 @@ def test_a_resumed_training_may_change_accumulate(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_resuming_with_accumulation_is_bit_exact(tmp_path: Path) -> None:
     options = replace(OPTIONS, accumulate=2)
     uninterrupted = trained_weights(tmp_path / "whole", accumulate=2)
@@ -252,6 +256,7 @@ def test_recomputing_stores_fewer_activations(create: Callable[[], DiffusionMode
     assert activation_bytes(model) < 0.5 * activation_bytes(plain)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @MODELS
 def test_recomputing_gives_equal_weights(tmp_path: Path, create: Callable[[], DiffusionModel], dtype: str) -> None:
@@ -266,6 +271,7 @@ def test_a_model_that_cannot_recompute_is_refused() -> None:
         recompute(nn.Linear(1, 1))
 
 
+@pytest.mark.slow
 def test_bfloat16_training_keeps_float32_weights_and_average(tmp_path: Path) -> None:
     trained_weights(tmp_path / "short", dtype="bfloat16")
     trained_weights(tmp_path / "plain")

@@ -107,6 +107,7 @@ def test_the_models_of_the_benchmark_are_found() -> None:
 # Training.
 
 
+@pytest.mark.one_case
 @every_file
 def test_the_loss_falls_by_a_quarter(quick_training: None, tmp_path: Path, case: Example) -> None:
     model = narrow_model(case, perturbed=False)
@@ -117,6 +118,7 @@ def test_the_loss_falls_by_a_quarter(quick_training: None, tmp_path: Path, case:
     assert loss_of(averaged) < MAX_LOSS_RATIO * before
 
 
+@pytest.mark.one_case
 @every_model
 def test_every_weight_gets_a_gradient_and_is_in_one_group(case: Example) -> None:
     model = narrow_model(case)
@@ -145,6 +147,7 @@ def leaves(tree: Any, path: str = "") -> dict[str, Any]:
     return {name: leaf for key, child in pairs for name, leaf in leaves(child, f"{path}.{key}").items()}
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("case", RESUMED, ids="-".join)
 def test_resuming_is_bit_exact(quick_training: None, tmp_path: Path, case: Example) -> None:
     options, stops = replace(OPTIONS, steps=6), iter([False, False, True])  # after each step: it stops at the third
@@ -172,6 +175,7 @@ def test_resuming_is_bit_exact(quick_training: None, tmp_path: Path, case: Examp
 # Sampling.
 
 
+@pytest.mark.one_case
 @every_model
 @pytest.mark.parametrize("options", [{}, {"solver": "ddpm", "guidance": 2.0}], ids=["default", "fresh noise"])
 def test_a_clip_depends_on_its_request_alone(tmp_path: Path, case: Example, options: dict[str, Any]) -> None:
@@ -185,6 +189,7 @@ def test_a_clip_depends_on_its_request_alone(tmp_path: Path, case: Example, opti
     assert int(other.abs().max()) > 20, "another seed gave the same clip"
 
 
+@pytest.mark.one_case
 @every_model
 def test_label_and_prompt_change_the_clip(tmp_path: Path, case: Example) -> None:
     narrow_model(case).save(tmp_path)
@@ -260,6 +265,7 @@ def test_the_compile_flag_keeps_gradients(tmp_path: Path, case: Example) -> None
 # Saving and loading.
 
 
+@pytest.mark.one_case
 @every_model
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
 def test_a_loaded_model_samples_the_same_clips(tmp_path: Path, case: Example, half: bool) -> None:
@@ -286,6 +292,7 @@ def test_the_checkpoint_of_another_model_is_refused(tmp_path: Path, case: Exampl
         case.module.build(build_context(tmp_path))
 
 
+@pytest.mark.one_case
 @every_file
 def test_every_preset_describes_a_model_and_an_unknown_one_is_refused(case: Example) -> None:
     for preset, options in case.module.PRESETS.items():
@@ -315,6 +322,7 @@ def third_party_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return copy
 
 
+@pytest.mark.one_case
 @every_file
 @pytest.mark.pitfall("numbers that cannot be made again")
 def test_run_scores_the_checkpoint_by_name_and_as_third_party(

@@ -66,6 +66,7 @@ def write_run(folder: Path, name: str) -> None:
     write_tensors(folder / "scored.safetensors", {"fake.groups": torch.zeros(2)}, run=result["run_id"])
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("name", NAMES)
 def test_no_command_imports_what_a_result_names(vfbench: Command, trap: Path, name: str) -> None:
     for run in "ab":

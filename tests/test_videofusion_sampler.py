@@ -21,6 +21,7 @@ def test_a_clip_depends_on_its_request_alone(checkpoint: Path, options: dict[str
     check_sampler(sampler(checkpoint, **options), requests(4, 5, 6))
 
 
+@pytest.mark.slow
 def test_sampling_options_change_the_clips(checkpoint: Path) -> None:
     batch = requests(4, 5)
     choices: list[dict[str, Any]] = [
