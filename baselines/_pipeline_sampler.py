@@ -14,6 +14,7 @@ from vfbench.baselines._pipelines import to_clips
 from vfbench.clips import transform
 from vfbench.errors import UserError
 from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Request
+from vfbench.utils.device import exact_float32
 
 Parameters: TypeAlias = Mapping[str, inspect.Parameter]  # of a pipeline's `__call__`
 
@@ -69,7 +70,8 @@ class PipelineSampler:
     def _sample_batch(self, batch: Sequence[Request]) -> Clips:
         name, device = type(self.pipe).__name__, self._context.device
         states = _random_states(device)
-        result = self.pipe(**self._arguments(batch))
+        with exact_float32(device):  # of the parts in that type
+            result = self.pipe(**self._arguments(batch))
         if any(not torch.equal(*pair) for pair in zip(states, _random_states(device), strict=True)):
             raise UserError(
                 f"{name} draws random numbers outside the generator of each clip, so the same command would give other "

@@ -29,7 +29,7 @@ from vfbench import video
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request
 from vfbench.utils import text
-from vfbench.utils.device import exact_float32
+from vfbench.utils.device import exact_float32, to_device
 from vfbench.weights.load import WeightInfo, load_weights
 
 FRAMES = 16
@@ -75,7 +75,7 @@ class C3DExtractor:
         parts = torch.split(clips[:, :FRAMES], BATCH_SIZE.get(self.device.type, DEFAULT_BATCH_SIZE))
         with exact_float32(self.device):
             results = [self.network(self.network_input(part)) for part in parts]
-        return {output: torch.cat([result[output].cpu() for result in results]) for output in outputs}
+        return {output: torch.cat([result[output] for result in results]).cpu() for output in outputs}
 
     def require_frames(self, frames: int, outputs: Sequence[str]) -> None:
         """Raise `UserError` for fewer than 16 frames; see `vfbench.interfaces.FrameLimits`."""
@@ -86,7 +86,7 @@ class C3DExtractor:
 
     def network_input(self, clips: Clips) -> Float[Tensor, "batch 3 16 112 112"]:
         """Preprocessed clips (B, 16, 3, H, W): resized, BGR, minus the mean clip."""
-        frames = clips.to(self.device).flatten(0, 1).flip(1).float()
+        frames = to_device(clips, self.device).flatten(0, 1).flip(1).float()
         frames = (resize_align_corners if self.preprocess == "tgan2" else resize_bicubic_crop)(frames)
         left = CROP_LEFT[self.preprocess]
         mean = self.network.mean[:, :, CROP_TOP : CROP_TOP + SIDE, left : left + SIDE]

@@ -22,7 +22,7 @@ from vfbench import video
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request
 from vfbench.metrics._clip_model import MODEL, LoadedCLIP, load, untrained
-from vfbench.utils.device import exact_float32
+from vfbench.utils.device import exact_float32, to_device
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BATCH_SIZE = 64  # frames or captions per forward pass
@@ -120,13 +120,13 @@ class CLIPExtractor:
         """Preprocessed frames: resized, and normalised by CLIP's mean and standard deviation."""
         squash = self.preprocess == "squash"
         resized = [resize_frame(image, self.side, squash=squash) for image in frames.permute(0, 2, 3, 1)]
-        pixels = torch.stack(resized).permute(0, 3, 1, 2).to(self.device)
-        mean, std = (torch.tensor(values, device=self.device)[:, None, None] for values in (MEAN, STD))
+        pixels = to_device(torch.stack(resized).permute(0, 3, 1, 2), self.device)
+        mean, std = (to_device(torch.tensor(values), self.device)[:, None, None] for values in (MEAN, STD))
         return (pixels.float() / 255 - mean) / std
 
     def _embed_captions(self, captions: Sequence[str]) -> Float[Tensor, "b d"]:
         """Embeddings of captions, unit vectors."""
-        parts = torch.split(torch.tensor(self._token_ids(captions), device=self.device), BATCH_SIZE)
+        parts = torch.split(to_device(torch.tensor(self._token_ids(captions)), self.device), BATCH_SIZE)
         vectors = [self.model.get_text_features(part).pooler_output for part in parts]
         return F.normalize(torch.cat(vectors), dim=1)
 

@@ -22,7 +22,7 @@ from vfbench.interfaces import Clips, Features, Request
 from vfbench.metrics._i3d_network import CHANNELS_LAST, I3D, FoldedI3D
 from vfbench.metrics._resize import bilinear, short_side_crop, tf1_bilinear
 from vfbench.utils import text
-from vfbench.utils.device import exact_float32
+from vfbench.utils.device import exact_float32, to_device
 from vfbench.utils.options import DTYPES
 from vfbench.weights.load import WeightInfo, load_weights
 
@@ -93,7 +93,7 @@ class I3DExtractor:
         parts = torch.split(clips, max(1, FRAMES_PER_PASS.get(self.device.type, DEFAULT_FRAMES_PER_PASS) // frames))
         with exact_float32(self.device):
             results = [self._run(self.network_input(part)) for part in parts]
-        return {output: torch.cat([result[output] for result in results]) for output in outputs}
+        return {output: torch.cat([result[output] for result in results]).cpu() for output in outputs}
 
     def require_frames(self, frames: int, outputs: Sequence[str]) -> None:
         """Raise `UserError` for fewer than 9 frames; see `vfbench.interfaces.FrameLimits`."""
@@ -104,7 +104,7 @@ class I3DExtractor:
 
     def network_input(self, clips: Clips) -> Float[Tensor, "batch 3 frames 224 224"]:
         """Preprocessed clips, in -1..1."""
-        frames = clips.to(self.device).flatten(0, 1).float()
+        frames = to_device(clips, self.device).flatten(0, 1).float()
         if self.resize == "crop":
             frames = short_side_crop(frames, SIDE)
         else:
@@ -114,4 +114,4 @@ class I3DExtractor:
     def _run(self, x: Float[Tensor, "batch 3 frames 224 224"]) -> dict[str, Features]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
             block = self.network.trunk(x.contiguous(memory_format=CHANNELS_LAST))
-        return {output: values.cpu() for output, values in self.network.heads(block.float()).items()}
+        return self.network.heads(block.float())

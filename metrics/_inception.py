@@ -20,7 +20,7 @@ from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request, derive_seed
 from vfbench.metrics._resize import bilinear, tf1_bilinear
 from vfbench.utils import text
-from vfbench.utils.device import exact_float32
+from vfbench.utils.device import exact_float32, to_device
 from vfbench.weights.load import WeightInfo, load_weights
 
 DIM = 2048
@@ -124,7 +124,7 @@ class InceptionExtractor:
 
     def network_input(self, frames: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 299 299"]:
         """Frames resized to 299 x 299: `half_pixel` scales 0..255 to -1..1, `tf1` to -1..0.992."""
-        pixels = frames.to(self.device).float()
+        pixels = to_device(frames, self.device).float()
         if self.resize == "tf1":
             return tf1_bilinear(pixels, SIDE, SIDE).sub(128).div(128)
         return bilinear(pixels, SIDE, SIDE).div(127.5).sub(1)

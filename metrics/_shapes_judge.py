@@ -20,7 +20,7 @@ from vfbench.interfaces import Clips, Features, Request, WeightStatus
 from vfbench.metrics._shapes_captions import CaptionVariants
 from vfbench.nets.embedding import CaptionEncoder
 from vfbench.utils import checkpoint, files, tensor_files
-from vfbench.utils.device import exact_float32
+from vfbench.utils.device import exact_float32, to_device
 
 DIM = 64
 CAPTION_BATCH = 512  # embedded at once, so that the working set stays small
@@ -111,7 +111,7 @@ class ShapesJudgeExtractor:
     @torch.inference_mode()
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
         """Requested outputs, float32 (B, D) on the CPU, always computed in float32."""
-        resized = resize(video.require_byte_range(clips), SIDE, SIDE).to(self.device)
+        resized = to_device(resize(video.require_byte_range(clips), SIDE, SIDE), self.device)
         with exact_float32(self.device):
             features = self.judge(resized.float().div(127.5).sub(1))
             return {output: self._compute(output, features, requests).cpu() for output in outputs}
@@ -134,7 +134,7 @@ class ShapesJudgeExtractor:
         rows = {caption: row for row, caption in enumerate(distinct)}
         parts = [distinct[start : start + CAPTION_BATCH] for start in range(0, len(distinct), CAPTION_BATCH)]
         embedded = torch.cat([self.judge.caption_embedding(part) for part in parts])
-        similarity = clips @ embedded.T
+        similarity = (clips @ embedded.T).cpu()  # one copy: the host would wait for each index
         best_others = [
             torch.stack([similarity[i, [rows[text] for text in texts]].max() for texts in each.values()])
             for i, each in enumerate(others)

@@ -27,7 +27,7 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Clips, Features, Request
 from vfbench.metrics._resize import bilinear
 from vfbench.utils import text
-from vfbench.utils.device import exact_float32
+from vfbench.utils.device import DeviceConstant, exact_float32, to_device
 from vfbench.weights.load import WeightInfo, load_weights
 
 BATCH_SIZE = 4  # clips per forward pass: 2048 tokens each, 50 MB in the widest layer
@@ -72,7 +72,7 @@ class VideoMAEExtractor:
 
     def network_input(self, clips: Clips) -> Float[Tensor, "batch 3 frames side side"]:
         """Preprocessed clips, in 0..1."""
-        frames = clips.to(self.device).flatten(0, 1).float()
+        frames = to_device(clips, self.device).flatten(0, 1).float()
         squashed = bilinear(frames, self.network.side, self.network.side)
         return squashed.div(255).reshape(*clips.shape[:3], *squashed.shape[2:]).transpose(1, 2)
 
@@ -106,11 +106,15 @@ class VideoMAE(nn.Module):
         self.fc_norm = nn.LayerNorm(dim, LAYER_NORM_EPS)
         self.head = nn.Linear(dim, classes)
         self.positions = sinusoidal_positions(math.prod(self.grid), dim)
+        self._tables: dict[int, DeviceConstant] = {}  # position embeddings by length in tokens
 
     def forward(self, x: Float[Tensor, "batch 3 t side side"]) -> Float[Tensor, "batch dim"]:
         """Features (B, dim); T must be a multiple of `tubelet`."""
         tokens = self.patch_embed["proj"](x)
-        tokens = tokens.flatten(2).transpose(1, 2) + self._positions(tokens.shape[2]).to(x.device)
+        length = tokens.shape[2]
+        if length not in self._tables:
+            self._tables[length] = DeviceConstant(self._positions(length).to)
+        tokens = tokens.flatten(2).transpose(1, 2) + self._tables[length].like(x)
         for block in self.blocks:
             tokens = block(tokens)
         features: Tensor = self.fc_norm(tokens.mean(1))

@@ -27,6 +27,7 @@ from vfbench.diffusion.solver_options import SOLVERS
 from vfbench.diffusion.solvers import Denoiser, guided, solve
 from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape
+from vfbench.utils.device import DeviceConstant
 
 SCHEDULES = ("cosine", "linear")
 DETERMINISTIC = ("ddim", "dpm++2m")
@@ -105,19 +106,19 @@ def test_at_broadcasts_in_the_dtype_of_its_argument() -> None:
     assert a.flatten().tolist() == pytest.approx(COSINE.alpha_bar[[0, 999]].tolist(), rel=1e-6)
 
 
-def test_at_caches_one_table_per_device() -> None:
+def test_at_copies_its_table_once_per_device_and_type() -> None:
     schedule, t, like = Schedule("linear"), torch.tensor([0, 7, 999]), torch.zeros(3, 2)
+    constants: list[torch.dtype] = []
+    schedule._table = DeviceConstant(lambda dtype: constants.append(dtype) or schedule.alpha_bar.to(dtype))  # type: ignore[func-returns-value]
     meta = t.to("meta"), like.to("meta")
-    assert [schedule.at(*pair).shape for pair in (meta, (t, like), meta)] == [(3, 1)] * 3
-    tables = {device.type: table for device, table in schedule._tables.items()}
-    assert tables["cpu"] is schedule.alpha_bar  # no copy on its own device
-    schedule.at(*meta)
-    assert all(table is tables[device.type] for device, table in schedule._tables.items())
+    assert [schedule.at(*pair).shape for pair in (meta, (t, like), meta, (t, like))] == [(3, 1)] * 4
+    schedule.at(t, like.double())
+    assert constants == [torch.float32, torch.float32, torch.float64]
     for each in (schedule, copy.deepcopy(schedule)):
         assert torch.equal(each.at(t, like), each.alpha_bar[t].float()[:, None])
     fresh = Schedule("linear")
     with torch.inference_mode():
-        fresh._tables[t.device] = fresh.alpha_bar.clone()  # a copy created while sampling, as on a GPU
+        fresh.at(t, like)
     weight = torch.ones(3, 2, requires_grad=True)
     # Training can use a table that sampling created.
     (gradient,) = torch.autograd.grad((fresh.at(t, like) * weight).sum(), weight)

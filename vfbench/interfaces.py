@@ -284,6 +284,16 @@ class SharesBase(Protocol):
 
 
 @runtime_checkable
+class DrawsNoise(Protocol):
+    """Optional interface of a `Sampler` that draws noise with one of several generators, whose numbers differ."""
+
+    @property
+    def noise_generator(self) -> str:
+        """Name of the generator: `mt19937`, that of a CPU, or another one, which is then part of the run's id."""
+        ...
+
+
+@runtime_checkable
 class Configured(Protocol):
     """Optional interface of a `Sampler` with a preset and a configuration for the result to record."""
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vfbench.datasets._shapes_scene import COLOURS, MOTIONS, SIZES, Scene
 from vfbench.interfaces import Clips, ClipShape
+from vfbench.utils.device import to_device
 
 MARK_GREY = 20.0  # grey level of the mark, 0..255
 
@@ -22,9 +23,9 @@ def render(scene: Scene, shape: ClipShape) -> Clips:
     device = scene.shape.device
     short = min(shape.height, shape.width)
     # Divide on the CPU: CUDA multiplies by the reciprocal of a scalar, which rounds differently.
-    y = ((torch.arange(shape.height) + 0.5) / short).to(device)
-    x = ((torch.arange(shape.width) + 0.5) / short).to(device)
-    palette = torch.tensor(list(COLOURS.values()), device=device, dtype=torch.float32)
+    y = to_device((torch.arange(shape.height) + 0.5) / short, device)
+    x = to_device((torch.arange(shape.width) + 0.5) / short, device)
+    palette = to_device(torch.tensor(list(COLOURS.values()), dtype=torch.float32), device)
     background = _background(scene, palette[scene.background], y, x)[:, None]  # (B, 1, 3, H, W), static
     body, mark = _masks(scene, shape, y, x)  # (B, T, H, W) in [0, 1]
     # Sum of three layers: background, shape, mark.
@@ -43,12 +44,23 @@ def _masks(scene: Scene, shape: ClipShape, y: Tensor, x: Tensor) -> tuple[Tensor
     u = (cos[..., None] * dx)[:, :, None, :] + (sin[..., None] * dy)[:, :, :, None]
     v = (cos[..., None] * dy)[:, :, :, None] - (sin[..., None] * dx)[:, :, None, :]
     radius_pixels = (radius * min(shape.height, shape.width))[..., None, None]
-    distance = torch.empty_like(u)
-    for kind, outline in enumerate((_circle, _square, _triangle)):
-        rows = (scene.shape == kind).nonzero()[:, 0]
-        distance[rows] = outline(u[rows], v[rows])
+    distance = _distance(scene, u, v)
     bar = torch.maximum(u.abs() - 0.18, (v + 0.35).abs() - 0.4)  # a bar from the centre upwards, like a clock hand
     return _coverage(distance, radius_pixels), _coverage(bar, radius_pixels)
+
+
+def _distance(scene: Scene, u: Tensor, v: Tensor) -> Tensor:
+    """Signed distance of each pixel from the outline of its clip's shape, (B, T, H, W)."""
+    outlines = (_circle, _square, _triangle)
+    if u.is_cuda:  # every outline for every clip: the host would wait for the number of rows of each
+        circle, square, triangle = (outline(u, v) for outline in outlines)
+        shape = scene.shape[:, None, None, None]
+        return torch.where(shape == 0, circle, torch.where(shape == 1, square, triangle))
+    distance = torch.empty_like(u)
+    for kind, outline in enumerate(outlines):
+        rows = (scene.shape == kind).nonzero()[:, 0]
+        distance[rows] = outline(u[rows], v[rows])
+    return distance
 
 
 def _coverage(distance: Tensor, radius_pixels: Tensor) -> Tensor:
@@ -72,7 +84,7 @@ def _trajectory(scene: Scene, shape: ClipShape) -> tuple[Tensor, Tensor, Tensor,
     """Centre x and y, radius, and cosine and sine of the rotation for every frame, each (B, T)."""
     device = scene.motion.device
     short = min(shape.height, shape.width)
-    time = (torch.arange(shape.frames) / max(shape.frames - 1, 1)).to(device)
+    time = to_device(torch.arange(shape.frames) / max(shape.frames - 1, 1), device)
     travel = time - 0.5  # -0.5 to 0.5 over the clip
     phase = (time * 2.0) % 1.0
     bounce = 0.22 - 1.76 * phase * (1.0 - phase)  # two arcs over the clip, from 0.22 below the middle to 0.22 above
@@ -88,13 +100,13 @@ def _trajectory(scene: Scene, shape: ClipShape) -> tuple[Tensor, Tensor, Tensor,
     }
     by_motion = torch.stack([torch.stack(changes.get(motion, (zero, zero, zero))) for motion in MOTIONS])
     change = by_motion[scene.motion]  # (B, 3, T)
-    offset = (torch.arange(256) / 255 - 0.5).to(device)[scene.jitter[:, :2]] * 0.2
+    offset = to_device(torch.arange(256) / 255 - 0.5, device)[scene.jitter[:, :2]] * 0.2
     centre_x = shape.width / short * 0.5 + offset[:, 0, None] + change[:, 0]
     centre_y = shape.height / short * 0.5 + offset[:, 1, None] + change[:, 1]
-    sizes = torch.tensor(list(SIZES.values()), device=device, dtype=torch.float32)
+    sizes = to_device(torch.tensor(list(SIZES.values()), dtype=torch.float32), device)
     radius = sizes[scene.size, None] * (1.0 + change[:, 2])
-    cos, sin = _rotation(shape.frames)
-    return centre_x, centre_y, radius, cos.to(device)[scene.motion], sin.to(device)[scene.motion]
+    cos, sin = (to_device(values, device)[scene.motion] for values in _rotation(shape.frames))
+    return centre_x, centre_y, radius, cos, sin
 
 
 def _rotation(frames: int) -> tuple[Tensor, Tensor]:
@@ -120,5 +132,7 @@ def _background(scene: Scene, colour: Tensor, y: Tensor, x: Tensor) -> Tensor:
     checks = (col_odd - row_odd).abs()
     dots = (dot_x * dot_x + dot_y * dot_y < 0.5).float()
     gradient = (y / y[-1])[None, :, None] + 0.0 * col_odd
-    pattern = torch.stack([stripes, checks, dots, gradient], dim=1)[torch.arange(len(colour)), scene.texture]
+    pattern = torch.stack([stripes, checks, dots, gradient], dim=1)[
+        torch.arange(len(colour), device=colour.device), scene.texture
+    ]
     return colour[:, :, None, None] * (0.3 + 0.3 * pattern)[:, None]

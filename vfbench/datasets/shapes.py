@@ -85,8 +85,10 @@ class Shapes:
         import torch
 
         from vfbench.datasets._shapes_render import render
+        from vfbench.utils.device import to_device
 
-        index = self._global_index(split, indices).to(device)
+        index = self._global_index(split, indices)
+        index = index if device is None else to_device(index, device)
         return torch.cat([render(make_scene(batch), self.shape) for batch in torch.split(index, RENDER_BATCH)])
 
     def labels(self, split: Split, indices: Sequence[int]) -> list[int]:

@@ -33,6 +33,7 @@ from vfbench.interfaces import ClipShape, Conditioning
 from vfbench.nets import frame_encoder
 from vfbench.nets.embedding_prior import EmbeddingPrior
 from vfbench.nets.frame_encoder import CLIPEncoder, FrameEncoder, normalise_vectors
+from vfbench.utils.device import to_device
 from vfbench.utils.records import STRICT, Hash, Layers, Size, Text
 
 LEARNT = "learnt"
@@ -158,5 +159,5 @@ def keep_embedding(conditioning: Sequence[Conditioning], chance: Tensor) -> Tens
 
     `chance` (B,) is uniform in [0, 1).
     """
-    conditional = torch.tensor([kind != "none" for kind in conditioning], device=chance.device)
+    conditional = to_device(torch.tensor([kind != "none" for kind in conditioning]), chance.device)
     return conditional | (chance >= DROP_PROBABILITY)

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vfbench.diffusion.priors import NoisePrior, SharedNoisePrior, normal_per_clip
+from vfbench.diffusion.priors import NoiseGenerator, NoisePrior, SharedNoisePrior, normal_per_clip
 from vfbench.diffusion.schedule import Prediction
 from vfbench.diffusion.solvers import Denoiser
 from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape, Request, derive_seed
+from vfbench.utils.device import DeviceConstant
 
 MAX_FRAMES = 10_000  # twenty times the paper's 512
 NO_SHARED_NOISE = (
@@ -73,7 +74,12 @@ class LongVideoPlan:
         return range(0, self.frames - self.overlap, step)
 
     def noise(
-        self, noise_prior: NoisePrior, shape: ClipShape, requests: Sequence[Request], device: torch.device
+        self,
+        noise_prior: NoisePrior,
+        shape: ClipShape,
+        requests: Sequence[Request],
+        device: torch.device,
+        generator: NoiseGenerator = "mt19937",
     ) -> Callable[[], Tensor]:
         """A function that draws the noise of all windows, (B, T', 3, H, W), afresh at each call.
 
@@ -81,14 +87,14 @@ class LongVideoPlan:
         the model share none.
         """
         window_normals = [
-            normal_per_clip([_window_seed(request, window) for request in requests], device)
+            normal_per_clip([_window_seed(request, window) for request in requests], device, generator)
             for window in range(len(self.window_starts))
         ]
         if len(window_normals) == 1 and all(request.base is None for request in requests):
             return lambda: noise_prior.noise(window_normals[0], shape)
         shared_prior = require_shared_noise(noise_prior, "the base noise of another clip")
         # Each seed draws both b and r, and one of them is used: it is then that of the short clip with the same seed.
-        base_normal = normal_per_clip([request.base_seed for request in requests], device)
+        base_normal = normal_per_clip([request.base_seed for request in requests], device, generator)
 
         def draw() -> Tensor:
             base, _ = shared_prior.draw_parts(base_normal, shape)
@@ -103,11 +109,12 @@ class LongVideoPlan:
         """A denoiser of the whole clip that runs the `denoise` of one window at a time, in the memory of a window."""
         if len(self.window_starts) == 1:
             return denoise
+        blends = {start: DeviceConstant(self.blend_weights(start).to) for start in self.window_starts}
 
         def predict(z: Tensor, t: int) -> Prediction:
             x0, eps = torch.zeros_like(z), torch.zeros_like(z)
             for start in self.window_starts:
-                frames, weights = slice(start, start + self.length), self.blend_weights(start).to(z)
+                frames, weights = slice(start, start + self.length), blends[start].like(z)
                 prediction = denoise(z[:, frames], t)
                 x0[:, frames] += weights * prediction.x0
                 eps[:, frames] += weights * prediction.eps

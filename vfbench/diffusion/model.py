@@ -20,7 +20,13 @@ from vfbench.interfaces import Conditioning
 from vfbench.nets.embedding import ConditioningEmbedding
 from vfbench.nets.text_encoder import PretrainedCaptionEncoder, TextEncoderConfig
 from vfbench.utils import checkpoint, files, tensor_files
+from vfbench.utils.device import to_device
 from vfbench.utils.files import file_sha256
+
+
+def select_frames(clips: Tensor, frames: Sequence[int]) -> Tensor:
+    """Frames of clips (B, T, ...) by index. Indexing with a list would copy it to a GPU, and the host would wait."""
+    return torch.stack([clips[:, frame] for frame in frames], dim=1)
 
 
 class DiffusionModel(nn.Module, ABC):
@@ -116,14 +122,14 @@ class DiffusionModel(nn.Module, ABC):
         cond: Tensor = self.condition([0] * count, [""] * count, ["none"] * count)
         return cond if self.frame_embedding is None else cond + self.frame_embedding.projection.unknown
 
-    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def draw(self, count: int, generator: torch.Generator, normal: Normal | None = None) -> dict[str, Tensor]:
         """Random tensors of a training step for `count` clips, by name, each (count, ...).
 
         They depend on the generator alone, not on weights, so they can be drawn ahead, and once for a batch that
-        several processes share.
+        several processes share. On a GPU, `normal` draws the `noise` instead, for the clips of this process alone.
         """
         t = self.schedule.training_times(count, generator)
-        noise = self.noise_prior.noise(normal_per_batch(count, generator), self.config.shape)
+        noise = self.noise_prior.noise(normal or normal_per_batch(count, generator), self.config.shape)
         return {"t": t, "noise": noise, **(self.frame_embedding.draw(count, generator) if self.frame_embedding else {})}
 
     def training_losses(
@@ -135,12 +141,12 @@ class DiffusionModel(nn.Module, ABC):
         draws: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """Loss terms of clips x (B, T, 3, H, W) in [-1, 1], with the random tensors of `draw`."""
-        draws = {name: value.to(x.device) for name, value in draws.items()}
+        draws = {name: to_device(value, x.device) for name, value in draws.items()}
         noise, t, cond = draws["noise"], draws["t"], self.condition(labels, captions, conditioning)
         if self.frame_embedding is None:
             return self.losses(x, noise, t, cond)
         known = keep_embedding(conditioning, draws["chance"])
-        frame_cond, embeddings = self.frame_embedding.encode_frames(x[:, self.embedding_frames()], known)
+        frame_cond, embeddings = self.frame_embedding.encode_frames(select_frames(x, self.embedding_frames()), known)
         terms = self.losses(x, noise, t, *(cond[:, None] + frame_cond).unbind(1))
         return {**terms, "prior": self.frame_embedding.loss(embeddings[:, 0], cond, draws)}
 

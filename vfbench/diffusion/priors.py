@@ -9,20 +9,35 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from vfbench.diffusion.philox import NormalStreams
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import ClipShape
+from vfbench.utils.device import DeviceConstant
 
 MAX_ALPHA = 1e6  # beyond it, float32 hardly resolves the residual noise of a frame
 Normal = Callable[[tuple[int, ...]], Tensor]  # shape without batch -> (B, *shape) of independent N(0, 1)
+# torch's Mersenne Twister runs on a CPU alone; Philox runs on the device of the clips. Their numbers differ.
+NoiseGenerator: TypeAlias = Literal["mt19937", "philox"]
 
 
-def normal_per_clip(seeds: Sequence[int], device: torch.device) -> Normal:
-    """Draw from one CPU generator per clip: a clip's noise is bit for bit the same in any batch and on any device."""
+def noise_generator(device: torch.device) -> NoiseGenerator:
+    """The generator of noise for clips on a device: a GPU draws its own."""
+    return "philox" if device.type == "cuda" else "mt19937"
+
+
+def normal_per_clip(seeds: Sequence[int], device: torch.device, generator: NoiseGenerator = "mt19937") -> Normal:
+    """Draw from one generator per clip: a clip's noise does not depend on its batch.
+
+    It is bit for bit the same on any device with `mt19937`. With `philox` the integers behind it are, and the noise but
+    for the last digit of a logarithm or cosine.
+    """
+    if generator == "philox":
+        return NormalStreams(seeds, device)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def normal(shape: tuple[int, ...]) -> Tensor:
@@ -144,6 +159,7 @@ class Decomposed(SharedNoisePrior):
     ) -> None:
         self.base = _base_frame(frames, base)
         self.lam = _lambdas(frames, lam, self.base, schedule)  # (T,) in float64
+        self._weights = DeviceConstant(self._amplitudes)
 
     @property
     def shares_noise(self) -> bool:
@@ -152,8 +168,13 @@ class Decomposed(SharedNoisePrior):
 
     def weights(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(lam_i) and sqrt(1 - lam_i), shaped (1, T, 1, 1, 1), in the dtype and device of `like`."""
-        lam = self.lam.to(like).view(1, -1, 1, 1, 1)
-        return lam.sqrt(), (1 - lam).sqrt()
+        base_weight, residual_weight = self._weights.like(like)
+        return base_weight, residual_weight
+
+    def _amplitudes(self, dtype: torch.dtype) -> Tensor:
+        """Weights of the base and of the residual noise, (2, 1, T, 1, 1, 1)."""
+        lam = self.lam.to(dtype).view(1, -1, 1, 1, 1)
+        return torch.stack([lam.sqrt(), (1 - lam).sqrt()])
 
     def combine(self, base: Tensor, residual: Tensor) -> Tensor:
         """The noise of all frames from b (B, 1, C, H, W) and r (B, T, C, H, W)."""

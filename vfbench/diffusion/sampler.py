@@ -17,12 +17,14 @@ from vfbench.diffusion import schedule, solver_options, solvers
 from vfbench.diffusion.long_video import LongVideoPlan
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.model_config import ModelConfig, require_unchanged
-from vfbench.diffusion.priors import SharedNoisePrior, normal_per_clip
+from vfbench.diffusion.priors import NoiseGenerator, SharedNoisePrior, noise_generator, normal_per_clip
 from vfbench.diffusion.schedule import Prediction
 from vfbench.errors import MissingCheckpoint, MissingData, UserError, unknown
 from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Dataset, Quantise, Request, derive_seed
 from vfbench.nets.embedding import CONDITIONINGS
+from vfbench.nets.unet import place
 from vfbench.utils import checkpoint, tensor_files
+from vfbench.utils.device import precision
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,10 @@ class SamplerOptions:
 
 @dataclass
 class DiffusionSampler:
-    """A `DiffusionModel` as a `Sampler`; raises `UserError` for options that the model does not support."""
+    """A `DiffusionModel` as a `Sampler`; raises `UserError` for options that the model does not support.
+
+    `noise` is the generator that draws the noise; None is that of the device (`vfbench.diffusion.priors`).
+    """
 
     model: DiffusionModel
     weights: str
@@ -64,6 +69,7 @@ class DiffusionSampler:
     dtype: torch.dtype = torch.float32
     sampling: SamplerOptions = SamplerOptions()
     quantise: Quantise = "round"
+    noise: NoiseGenerator | None = None
     window_plan: LongVideoPlan = field(init=False)  # windows of the training length
 
     def __post_init__(self) -> None:
@@ -103,6 +109,11 @@ class DiffusionSampler:
         return isinstance(self.model.noise_prior, SharedNoisePrior) and self.model.noise_prior.shares_noise
 
     @property
+    def noise_generator(self) -> NoiseGenerator:
+        """The generator that draws the noise of clips."""
+        return self.noise or noise_generator(self.device)
+
+    @property
     def conditioning(self) -> Conditioning:
         """The part of a request that the model reads besides the seed."""
         return self.sampling.condition or self.model.config.trained_conditioning[0]
@@ -125,8 +136,9 @@ class DiffusionSampler:
     @torch.inference_mode()
     def sample(self, requests: Sequence[Request]) -> Clips:
         """One clip per request, uint8 (B, T, 3, H, W) on the CPU."""
-        fresh_noise = self.window_plan.noise(self.model.noise_prior, self.model.config.shape, requests, self.device)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        noise_prior, shape, generator = self.model.noise_prior, self.model.config.shape, self.noise_generator
+        fresh_noise = self.window_plan.noise(noise_prior, shape, requests, self.device, generator)
+        with precision(self.device, self.dtype):
             x = solvers.solve(
                 self.window_plan.denoiser(self._denoiser(requests)),
                 fresh_noise(),
@@ -140,7 +152,8 @@ class DiffusionSampler:
 
     def _denoiser(self, requests: Sequence[Request]) -> Callable[[Tensor, int], Prediction]:
         labels, prompts = [r.label for r in requests], [r.prompt for r in requests]
-        normal = normal_per_clip([derive_seed(r.base_seed, 0, "condition") for r in requests], self.device)
+        seeds = [derive_seed(r.base_seed, 0, "condition") for r in requests]
+        normal = normal_per_clip(seeds, self.device, self.noise_generator)
         cond = self.model.conditioning_vectors(labels, prompts, [self.conditioning] * len(requests), normal)
         null_cond = self.model.null_conditioning(len(requests))
 
@@ -184,7 +197,7 @@ def builder(
     ) -> DiffusionSampler:
         sampling = SamplerOptions(steps, solver, guidance, condition, eta, threshold, frames, overlap)
         network, sha256 = _load_model(model, create, context, any_length=frames is not None)
-        network.to(context.device).eval()
+        place(network.eval(), context.device)
         return DiffusionSampler(network, sha256, context.device, context.dtype, sampling, context.quantise)
 
     return build

@@ -16,6 +16,7 @@ from vfbench.diffusion.priors import NoisePrior, motion_information
 from vfbench.diffusion.solver_options import DIFFUSION_STEPS
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import ClipShape
+from vfbench.utils.device import DeviceConstant
 
 Parametrisation = Literal["eps", "v"]
 # Option of `create` in several models; None is the preset's.
@@ -82,14 +83,11 @@ class Schedule:
             raise UserError(f"shifted_share {shifted_share}: choose a share from 0 to 1")
         self.name, self.steps, self.time_shift, self.shifted_share = name, steps, time_shift, shifted_share
         self.alpha_bar = torch.cumprod(1.0 - BETAS[name](steps), dim=0)
-        self._tables: dict[torch.device, Tensor] = {}  # a copy per device: `at` runs several times a step
+        self._table = DeviceConstant(self.alpha_bar.to)  # `at` runs several times a step
 
     def at(self, t: Tensor, like: Tensor) -> Tensor:
         """a_t for each time (B,), shaped (B, 1, 1, ...) to broadcast against `like`, in its dtype and device."""
-        if t.device not in self._tables:
-            self._tables[t.device] = self.alpha_bar.to(t.device)
-        a = self._tables[t.device][t].to(like)
-        return a.view(-1, *[1] * (like.ndim - 1))
+        return self._table.like(like)[t].view(-1, *[1] * (like.ndim - 1))
 
     def timesteps(self, count: int) -> list[int]:
         """`count` times, from the noisiest down to (but not including) clean data: evenly spaced, then shifted."""

@@ -45,7 +45,7 @@ import torch
 from torch import Tensor, nn
 
 from vfbench.diffusion.frame_embedding import EmbeddingOption
-from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.model import DiffusionModel, select_frames
 from vfbench.diffusion.model_config import ModelConfig
 from vfbench.diffusion.priors import BASE_FRAMES, LAMBDA_SCHEDULES, Decomposed
 from vfbench.diffusion.sampler import builder
@@ -347,7 +347,7 @@ class VideoFusion(DiffusionModel):
 
     def _image_loss(self, z: Tensor, noise: Tensor, t: Tensor, cond: Tensor, image_conds: Sequence[Tensor]) -> Tensor:
         """B's error on single frames, evenly spread over the clip: each is an image in standard normal noise."""
-        z, noise = (x[:, self._image_frames()].flatten(0, 1)[:, None] for x in (z, noise))
+        z, noise = (select_frames(x, self._image_frames()).flatten(0, 1)[:, None] for x in (z, noise))
         t, cond = (x.repeat_interleave(self.images, dim=0) for x in (t, cond))
         if image_conds:
             cond = torch.stack(list(image_conds), dim=1).flatten(0, 1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vfbench.errors import UserError
 from vfbench.interfaces import Conditioning
 from vfbench.nets.text_encoder import PretrainedCaptionEncoder, TextEncoderConfig
+from vfbench.utils.device import to_device
 
 CONDITIONINGS: tuple[Conditioning, ...] = ("none", "class", "text")
 MAX_WORDS = 24  # of a caption
@@ -53,7 +54,7 @@ class CaptionEncoder(nn.Module):
             if not 1 <= len(words) <= MAX_WORDS:
                 raise UserError(f"caption '{caption}' has {len(words)} words: give 1 to {MAX_WORDS}")
             rows.append([self.ids[w] for w in words] + [0] * (MAX_WORDS - len(words)))
-        return torch.tensor(rows, device=self.place.device)
+        return to_device(torch.tensor(rows), self.place.device)
 
     def encode(self, captions: Sequence[str]) -> Tensor:
         """Vectors (B, width); raises `UserError` as `tokens`."""
@@ -92,8 +93,8 @@ class ConditioningEmbedding(nn.Module):
         Raises `UserError` for an unknown class, and as the caption encoder.
         """
         device = self.null.device
-        kinds = torch.tensor([CONDITIONINGS.index(kind) for kind in conditioning], device=device)[:, None]
-        label_ids = torch.tensor(self._label_ids(labels, conditioning), device=device)
+        kinds = to_device(torch.tensor([CONDITIONINGS.index(kind) for kind in conditioning]), device)[:, None]
+        label_ids = to_device(torch.tensor(self._label_ids(labels, conditioning)), device)
         vectors = torch.where(kinds == 1, self.label(label_ids), self.null)
         if "text" not in conditioning:  # unused captions may hold unknown words
             return vectors

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.utils import files, hf_hub, memory
+from vfbench.utils.device import to_device
 from vfbench.utils.records import STRICT, Hash, Size, Text
 
 # Options of `create` in several models; None is the preset's.
@@ -112,7 +113,7 @@ class PretrainedCaptionEncoder(nn.Module):
                 network = _read_frozen(self.config.name, self.config.sha256, device)
                 found |= dict(zip(new, network(new, device).cpu(), strict=True))
         self._vectors |= {caption: found[caption] for caption in new[: CACHED_CAPTIONS - len(self._vectors)]}
-        return torch.stack([found[caption] for caption in captions]).to(device)
+        return to_device(torch.stack([found[caption] for caption in captions]), device)
 
 
 class _Encoder(nn.Module):
@@ -142,8 +143,9 @@ class _Encoder(nn.Module):
                 f"caption '{caption}' has {ids.shape[1]} tokens, {self.folder.name} reads at most {self.longest}: "
                 "shorten it"
             )
-        known_mask = None if device.type == "meta" else mask.to(device)  # transformers reads the values of a mask
-        output = self.network(input_ids=ids.to(device), attention_mask=known_mask)
+        ids, mask = to_device(ids, device), to_device(mask, device)
+        known_mask = None if device.type == "meta" else mask  # transformers reads the values of a mask
+        output = self.network(input_ids=ids, attention_mask=known_mask)
         if self.network.config.model_type in _CLIP_TYPES:
             end: Tensor = output.pooler_output
             return end

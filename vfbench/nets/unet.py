@@ -1,8 +1,7 @@
 """Factorised space-time U-Net of the built-in U-Net models (after VDM, arXiv 2204.03458).
 
 Every block convolves over pixels, then over neighbouring frames. At the coarse levels, blocks also attend over all
-frames, pixel by pixel. With `frames=1` the same blocks make an image U-Net. Frames are folded into the batch and laid
-out channels-last, which is about twice as fast on a CPU.
+frames, pixel by pixel. With `frames=1` the same blocks make an image U-Net. Frames are folded into the batch.
 """
 
 from __future__ import annotations
@@ -25,6 +24,16 @@ from vfbench.utils.records import STRICT, Layers, Size
 FRAME_CONDITIONS = (".frame_condition.",)
 FRAME_MIXERS = (".mix.", ".temporal.")  # an image model has none
 FRAME_EMBEDDING = "network.frame"  # an image model has one row
+
+# Memory layout by type of device. Channels last is about twice as fast on a CPU. On CUDA torch's group normalisation
+# gives its output channels first, so that each convolution would change the layout again.
+LAYOUTS = {"cuda": torch.contiguous_format}
+DEFAULT_LAYOUT = torch.channels_last
+
+
+def layout(device: torch.device) -> torch.memory_format:
+    """Memory layout of a U-Net on a device."""
+    return LAYOUTS.get(device.type, DEFAULT_LAYOUT)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -86,7 +95,7 @@ class UNet(Recomputing):
         self.head = nn.Conv2d(channels, 3 * pixels, 3, padding=1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=DEFAULT_LAYOUT)
 
     def _layer(self, inputs: int, outputs: int, level: int) -> Layer:
         coarsest = level == len(self.config.channels) - 1
@@ -109,7 +118,7 @@ class UNet(Recomputing):
         if self.frame_condition is not None:
             by_frame = by_frame + self.frame_condition(cond)
         embedding = F.silu(by_frame).flatten(0, 1)  # (B*T, embedding)
-        h = F.pixel_unshuffle(x.flatten(0, 1), self.config.patch).contiguous(memory_format=torch.channels_last)
+        h = F.pixel_unshuffle(x.flatten(0, 1), self.config.patch).contiguous(memory_format=layout(x.device))
         h = self.stem(h)
         skips, per_level = [h], self.config.blocks
         for i, layer in enumerate(self.down):
@@ -125,6 +134,14 @@ class UNet(Recomputing):
             h = self.block(layer, torch.cat([h, skips.pop()], dim=1), embedding)
         h = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
         return h.view(batch, frames, *h.shape[1:])
+
+
+def place(model: nn.Module, device: torch.device) -> None:
+    """Move a model to a device, its U-Nets in the layout of that device."""
+    model.to(device)
+    for network in model.modules():
+        if isinstance(network, UNet):
+            network.to(memory_format=layout(device))
 
 
 class FrameCondition(nn.Module):
@@ -169,7 +186,7 @@ class Layer(nn.Module):
         if self.spatial is None and self.temporal is None:
             return x
         n, c, h, w = x.shape
-        tokens = x.permute(0, 2, 3, 1).reshape(n, h * w, c)  # a view: the layout is channels-last
+        tokens = x.permute(0, 2, 3, 1).reshape(n, h * w, c)  # a view where channels are last
         if self.spatial is not None:
             tokens = self.spatial(tokens)
         if self.temporal is not None:
@@ -219,7 +236,7 @@ class FrameConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B*T, C, h, w) to (B*T, C, h, w)."""
         n, c, h, w = x.shape
-        # The layout is channels-last, so (B, C, T, h*w) is a view, and a plain 2D convolution runs along T.
+        # Where channels are last, (B, C, T, h*w) is a view. A plain 2D convolution runs along T.
         frames_by_pixels = x.permute(0, 2, 3, 1).reshape(-1, self.frames, h * w, c).permute(0, 3, 1, 2)
         mixed: Tensor = self.conv(frames_by_pixels)
         return x + mixed.permute(0, 2, 3, 1).reshape(n, h, w, c).permute(0, 3, 1, 2)

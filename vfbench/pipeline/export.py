@@ -46,7 +46,7 @@ from vfbench.interfaces import (
 from vfbench.pipeline import generate
 from vfbench.pipeline.options import ExportOptions
 from vfbench.pipeline.requests import make_requests
-from vfbench.pipeline.sample import is_control, require_sampler
+from vfbench.pipeline.sample import is_control, noise_generator, require_sampler
 from vfbench.plugins import Spec
 from vfbench.utils import device as devices
 from vfbench.utils import environment, files, memory
@@ -249,6 +249,7 @@ def _record(plan: ExportPlan) -> dict[str, Any]:
         "share_base_noise": options.share_base_noise,
         "format": options.format,
         "dtype": str(plan.dtype).removeprefix("torch."),
+        **noise_generator(sampler),
         "code": environment.code_version(),
         "environment": environment.environment(plan.device.type).model_dump(),
         "clips": [

@@ -19,7 +19,7 @@ from vfbench.pipeline.features import FeatureCollector
 from vfbench.pipeline.folder import RUNS, Specification
 from vfbench.pipeline.options import RunOptions
 from vfbench.pipeline.requests import make_requests
-from vfbench.pipeline.sample import is_control, require_sampler
+from vfbench.pipeline.sample import is_control, noise_generator, require_sampler
 from vfbench.plugins import Spec
 from vfbench.protocol import protocol as protocols
 from vfbench.utils import device as devices
@@ -110,6 +110,7 @@ def _plan(options: RunOptions) -> Plan:
             "protocol": protocol.to_json(),
             "seed": options.seed,
             "device": device.type,
+            **noise_generator(sampler),
             "dtype": str(dtype).removeprefix("torch."),
             "code": environment.code_version(),
         },

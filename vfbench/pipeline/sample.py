@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vfbench import video
 from vfbench.errors import UserError, unknown
-from vfbench.interfaces import Clips, ClipShape, Conditioning, ReferenceSampler, Request, Sampler
+from vfbench.interfaces import Clips, ClipShape, Conditioning, DrawsNoise, ReferenceSampler, Request, Sampler
 
 _PARTS: Mapping[str, Any] = {  # attributes of a sampler, and their types
     "sample": Callable,
@@ -43,6 +43,12 @@ def _no_sampler(name: str, why: str) -> UserError:
 def is_control(sampler: Sampler) -> bool:
     """True for a control, which reads real clips: a reference row in tables."""
     return isinstance(sampler, ReferenceSampler) and sampler.reference
+
+
+def noise_generator(sampler: Sampler) -> dict[str, str]:
+    """The generator of a sampler's noise, as an entry of a record; none for that of a CPU, whose records lack it."""
+    name = sampler.noise_generator if isinstance(sampler, DrawsNoise) else "mt19937"
+    return {} if name == "mt19937" else {"noise_generator": name}
 
 
 def sample(sampler: Sampler, batch: Sequence[Request]) -> Clips:

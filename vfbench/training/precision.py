@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vfbench.errors import UserError
 from vfbench.nets.recompute import Recomputing
+from vfbench.utils.device import exact_float32
 
 
 def autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
@@ -21,12 +22,16 @@ def autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
 
 @contextmanager
 def kernels(device: torch.device, dtype: str) -> Iterator[None]:
-    """Context manager: compute bfloat16 attention on a CPU by plain matrix products.
+    """Context manager: float32 in full on a GPU, and bfloat16 attention on a CPU by plain matrix products.
 
-    The fused kernel's backward pass is slow there: two fifths of a training step (torch 2.15, Xeon with AMX). It must
-    also enclose the backward pass, where recomputed activations must equal the first ones.
+    The fused kernel's backward pass is slow on a CPU: two fifths of a training step (torch 2.15, Xeon with AMX). This
+    must also enclose the backward pass, where recomputed activations must equal the first ones.
     """
-    if dtype != "bfloat16" or device.type != "cpu":
+    if device.type != "cpu":
+        with exact_float32(device) if dtype == "float32" else nullcontext():
+            yield
+        return
+    if dtype != "bfloat16":
         yield
         return
     # Despite its name, the setting governs the CPU too: without it the products are made in float32.

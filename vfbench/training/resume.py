@@ -6,15 +6,16 @@ import json
 import math
 import pickle  # for its exception alone
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
 from zipfile import BadZipFile, ZipFile
 
 import torch
 
 from vfbench.diffusion import hub
 from vfbench.diffusion.model_config import ModelConfig, conditions_flag
+from vfbench.diffusion.priors import NoiseGenerator
 from vfbench.errors import MissingData, UserError
 from vfbench.training.clip_sampling import CropOptions
 from vfbench.training.match_flops import MATCHED
@@ -52,13 +53,15 @@ class Settings:
     """Settings that determine the trained weights; a run resumes only with equal ones.
 
     `data` is the fingerprint of the training clips. `options` are resolved: warm-up as a number, crop and flip as the
-    dataset takes them, `init_from` as the hash of the initial weights.
+    dataset takes them, `init_from` as the hash of the initial weights. `noise` is the generator of the noise: that of
+    the device on which a run began, which a resumed run keeps on any device.
     """
 
     config: ModelConfig
     data: str
     options: TrainOptions
     default_warmup: bool = False  # the warm-up was not given, but follows from the steps
+    noise: NoiseGenerator = "mt19937"
 
     def to_json(self) -> dict[str, Any]:
         """Settings as JSON, without the options that do not change the weights."""
@@ -66,7 +69,8 @@ class Settings:
         excluded += [name for name in CropOptions._fields if getattr(self.options, name) is None]
         excluded += ["lr_schedule"] if self.options.lr_schedule == "cosine" else []  # states of old trainings lack it
         options = {name: value for name, value in asdict(self.options).items() if name not in excluded}
-        content = {"config": asdict(self.config), "data": self.data, "options": options}
+        noise = {} if self.noise == "mt19937" else {"noise": self.noise}
+        content = {"config": asdict(self.config), "data": self.data, "options": options, **noise}
         as_read: dict[str, Any] = json.loads(json.dumps(content))
         return as_read
 
@@ -83,12 +87,13 @@ class Extension(NamedTuple):
 
 
 class SavedRun(NamedTuple):
-    """Steps that a saved run has made, the seconds they took, its warm-up, and the extensions so far."""
+    """Steps that a saved run has made, the seconds they took, its warm-up, extensions and generator of noise."""
 
     step: int
     seconds: float
     warmup: int
     extensions: tuple[Extension, ...]
+    noise: NoiseGenerator
 
 
 def save_state(
@@ -129,7 +134,10 @@ def load_state(folder: Path, parts: Mapping[str, Stateful], settings: Settings) 
             raise ValueError(f"step {step} after {seconds} seconds")
         extensions = [Extension(*map(int, numbers)) for numbers in json.loads(state.get("extended", "[]"))]
         before, warmup = int(saved["options"]["steps"]), int(saved["options"]["warmup"])
-        current = settings.to_json()
+        noise = saved.pop("noise", "mt19937")
+        if noise not in get_args(NoiseGenerator):
+            raise ValueError(f"noise of {noise!r}")
+        current = replace(settings, noise="mt19937").to_json()
         if settings.options.steps > before:
             extensions.append(Extension(step, before, settings.options.steps))
             current["options"]["steps"] = before
@@ -151,7 +159,7 @@ def load_state(folder: Path, parts: Mapping[str, Stateful], settings: Settings) 
         except _READ_ERRORS as error:
             problem = f"{path}: its state of {name} is damaged ({error})"
             raise MissingData(f"{problem}: train again with another --output") from error
-    return SavedRun(step, seconds, warmup, tuple(extensions))
+    return SavedRun(step, seconds, warmup, tuple(extensions), noise)
 
 
 def exists(folder: Path) -> bool:

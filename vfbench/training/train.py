@@ -81,7 +81,7 @@ def train(
 
 
 def _advance(trainer: Trainer) -> dict[str, float]:
-    """Make one step; raises `BadEnvironment` where it does not fit into memory."""
+    """Make one step, as `Trainer.advance`; raises `BadEnvironment` where it does not fit into memory."""
     try:
         return trainer.advance()
     except memory.MEMORY_ERRORS as error:
@@ -109,7 +109,8 @@ def _train(trainer: Trainer, options: TrainOptions, stop: Callable[[], bool]) ->
             losses = _advance(trainer)
             if progress:
                 speed = f"{progress.rate * options.batch_size:.1f} clips/s"
-                progress.advance(1, f"loss {sum(losses.values()):.4f}, {speed}")
+                loss = f"loss {sum(losses.values()):.4f}, " if losses else ""
+                progress.advance(1, f"{loss}{speed}")
             signalled, stopped = trainer.processes.any_rank(interrupted(), stop())
             leave = signalled or stopped
             if trainer.step % options.save_every == 0 or trainer.step == options.steps or leave:

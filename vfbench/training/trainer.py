@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from vfbench.diffusion import flops
 from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.priors import noise_generator
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Dataset
+from vfbench.nets.unet import place
 from vfbench.training import preview
 from vfbench.training.batches import Batch, TrainingBatches
 from vfbench.training.build import load_initial_weights
@@ -27,6 +29,7 @@ from vfbench.training.clip_sampling import conditioning_probs, crop_options
 from vfbench.training.distributed import ProcessGroup
 from vfbench.training.options import TrainOptions
 from vfbench.training.precision import autocast, kernels, recompute
+from vfbench.training.readings import Readings
 from vfbench.training.resume import (
     Extension,
     Settings,
@@ -38,9 +41,11 @@ from vfbench.training.resume import (
     truncate_log,
 )
 from vfbench.utils import checkpoint, console, memory
+from vfbench.utils.device import to_device
 from vfbench.utils.files import file_sha256
 from vfbench.utils.prefetch import prefetch
 
+_NORM = "gradient norm"  # name of the reading beside those of the losses
 LOG_EVERY = 50  # steps of a line of the log, which has their mean loss
 
 
@@ -61,7 +66,8 @@ class Trainer:
         self.conditioning_probs = conditioning_probs(dataset, options)
         share, self.accumulate = processes.share(options.batch_size, options.accumulate), options.accumulate
         model.record_conditioning(self.conditioning_probs)
-        self.raw = model.to(processes.device)
+        place(model, processes.device)
+        self.raw = model
         self.meta_model = flops.meta_copy(self.raw)  # copied before recomputation and compilation are turned on
         init_sha256 = load_initial_weights(model, options.init_from) if options.init_from is not None else None
         self.ema = copy.deepcopy(self.raw).eval().requires_grad_(False)
@@ -70,21 +76,33 @@ class Trainer:
         if options.compile:
             for network in self.raw.networks().values():
                 network.compile(dynamic=False)  # one program per batch size: symbolic sizes take far longer
-        optimizer = torch.optim.AdamW(model.parameter_groups(options.lr), weight_decay=options.weight_decay)
+        fused = True if processes.device.type == "cuda" else None
+        groups = model.parameter_groups(options.lr)
+        optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=fused)
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.model, self.optimizer = processes.prepare(_Losses(self.raw), optimizer)
         crop, flip = self.crop_options or (None, None)
         resolved = replace(options, warmup=options.warmup_steps, crop=crop, flip=flip, init_from=init_sha256)
-        self.settings = Settings(model.config, dataset.fingerprint, resolved, default_warmup=options.warmup is None)
+        noise = noise_generator(processes.device)
+        self.settings = Settings(model.config, dataset.fingerprint, resolved, options.warmup is None, noise)
         self.extensions: tuple[Extension, ...] = ()  # of a resumed run to more steps
-        # Rendered clips on a CPU are computed without prefetching: threads would compete with the step for the cores.
-        workers = options.workers if self.crop_options or processes.device.type == "cuda" else 0
-        batches = TrainingBatches(
-            dataset, options, self.crop_options, self.conditioning_probs, model.draw, share, processes.device
-        )
-        self.batches = prefetch(batches, self._steps(), workers=workers, depth=max(2 * workers, 1))
+        self._share = share
+        self._readings = Readings(processes.device)
+        self._losses: dict[str, float] = {}  # loss terms of the last step that was read
         self._since_log: list[dict[str, float]] = []  # loss terms of the steps since the last line of the log
         self.started = time.monotonic()
+
+    @cached_property
+    def batches(self) -> Generator[Batch, None, None]:
+        """The batches of all steps to come, after `start`."""
+        options, device = self.options, self.processes.device
+        # Rendered clips on a CPU are computed without prefetching: threads would compete with the step for the cores.
+        workers = options.workers if self.crop_options or device.type == "cuda" else 0
+        draw, noise = self.raw.draw, self.settings.noise
+        batches = TrainingBatches(
+            self.dataset, options, self.crop_options, self.conditioning_probs, draw, self._share, device, noise
+        )
+        return prefetch(batches, self._steps(), workers=workers, depth=max(2 * workers, 1))
 
     def _steps(self) -> Iterator[int]:
         yield from range(self.step, self.options.steps)  # lazy: `start` may set the step of a resumed run first
@@ -111,7 +129,8 @@ class Trainer:
             self.step, self.extensions = saved.step, saved.extensions
             self.started, self.saved = self.started - saved.seconds, self.step
             self.options = replace(self.options, warmup=saved.warmup)
-            self.settings = replace(self.settings, options=replace(self.settings.options, warmup=saved.warmup))
+            resolved = replace(self.settings.options, warmup=saved.warmup)
+            self.settings = replace(self.settings, options=resolved, noise=saved.noise)
         else:
             require_new(self.output)
         if self.processes.is_main:
@@ -122,39 +141,45 @@ class Trainer:
                     append_log(self.output, extension._asdict())
 
     def advance(self) -> dict[str, float]:
-        """Make one optimiser step; returns the loss terms. Raises `UserError` before a step that is not finite."""
+        """Make one optimiser step; returns the loss terms of the last step that was read, none before the first.
+
+        Raises `UserError` for a step that is not finite: on a CPU before it, on a GPU one step later.
+        """
         with self.processes.collective():
             batch = next(self.batches)
         for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = lr * lr_factor(self.step, self.options)
         terms = self._accumulate_gradients(batch)
         norm = nn.utils.clip_grad_norm_(self.raw.parameters(), self.options.clip_norm)
-        losses = self._require_finite(terms, norm)
+        # One tensor, so one copy.
+        mean = self.processes.mean(torch.cat([terms, norm[None]]))
+        self._readings.add(self.step + 1, [*self._loss_names, _NORM], mean)
+        self._read_losses()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
         self._update_ema()
-        self._since_log.append(losses)
         if self.step % LOG_EVERY == 0:
+            self._read_losses(wait=True)
             if self.processes.is_main:
-                mean = {name: fmean(step[name] for step in self._since_log) for name in losses}
-                append_log(self.output, {"step": self.step, **mean, "seconds": round(self.seconds, 1)})
+                means = {name: fmean(step[name] for step in self._since_log) for name in self._losses}
+                append_log(self.output, {"step": self.step, **means, "seconds": round(self.seconds, 1)})
             self._since_log.clear()
-        return losses
+        return self._losses
 
-    def _require_finite(self, terms: Tensor, norm: Tensor) -> dict[str, float]:
-        """Loss terms averaged over all processes; raises `UserError` on all where a loss or the norm is not finite.
+    def _read_losses(self, *, wait: bool = False) -> None:
+        """Read the loss terms that are due, averaged over all processes; with `wait`, those of all steps made.
 
-        Must precede the optimiser step: a finite loss may have infinite gradients, which clipping turns into NaN, and
-        these would enter the EMA and the saved state.
+        Raises `UserError` on all processes where a loss or the gradient norm is not finite. Must precede the optimiser
+        step on a CPU, and any save or preview: a finite loss may have infinite gradients, which clipping turns into
+        NaN, and these would enter the EMA and the saved state.
         """
-        # One tensor, so one copy: each copy waits for the GPU.
-        *values, mean_norm = self.processes.mean(torch.cat([terms, norm[None]])).tolist()
-        losses = dict(zip(self._loss_names, values, strict=True))
-        if all(math.isfinite(value) for value in (*values, mean_norm)):
-            return losses
-        reason = f"loss {losses}, gradient norm {mean_norm}"
-        raise UserError(f"step {self.step + 1} is not finite, training stopped ({reason}): {self._divergence_advice()}")
+        for step, values in self._readings.read(wait=wait):
+            self._losses = {name: value for name, value in values.items() if name != _NORM}
+            if not all(map(math.isfinite, values.values())):
+                reason = f"loss {self._losses}, gradient norm {values[_NORM]}"
+                raise UserError(f"step {step} is not finite, training stopped ({reason}): {self._divergence_advice()}")
+            self._since_log.append(self._losses)
 
     def _divergence_advice(self) -> str:
         """Flags to try after divergence; --resume alone would repeat the same numbers."""
@@ -187,7 +212,7 @@ class Trainer:
 
     def _backward(self, part: Batch, count: int, *, last: bool) -> Tensor:
         """Add the gradients of one of `count` parts; returns its loss terms, detached."""
-        x = part.clips.to(self.processes.device).float().div(127.5).sub(1)
+        x = to_device(part.clips, self.processes.device).float().div(127.5).sub(1)
         device, dtype = self.processes.device, self.options.dtype
         with nullcontext() if last else self.processes.no_sync(self.model), kernels(device, dtype):
             with autocast(device, dtype):
@@ -205,8 +230,10 @@ class Trainer:
     def save(self) -> None:
         """Write the EMA model, the training state and the model card.
 
-        The state is written even where writing the model fails: a resumed run then writes the model.
+        The state is written even where writing the model fails: a resumed run then writes the model. Raises `UserError`
+        for a step that was not finite.
         """
+        self._read_losses(wait=True)
         with self.processes.collective():
             if self.processes.is_main:
                 try:
@@ -238,10 +265,11 @@ class Trainer:
         )
 
     def write_preview(self) -> None:
-        """Sample a few test clips into `samples/`."""
+        """Sample a few test clips into `samples/`; raises `UserError` for a step that was not finite."""
+        self._read_losses(wait=True)
         with self.processes.collective():
             if self.processes.is_main:
-                sampler = DiffusionSampler(self.ema, "none", self.processes.device)
+                sampler = DiffusionSampler(self.ema, "none", self.processes.device, noise=self.settings.noise)
                 path = self.output / "samples" / f"step_{self.step:06d}"
                 preview.write(path, sampler, self.dataset, self.preview_batches)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from vfbench.errors import BadEnvironment, UserError, unknown
 from vfbench.utils.options import DEVICES, DTYPES
@@ -53,6 +54,37 @@ def exact_float32(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolution, product
+
+
+def precision(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Context manager: compute in full float32, or in bfloat16 where autocast finds it safe."""
+    return exact_float32(device) if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on a device. The host does not wait for a copy to a GPU, which reads from pinned memory."""
+    if device.type != "cuda" or tensor.device.type == "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+class DeviceConstant:
+    """A constant in the dtype and on the device of other tensors; `compute` makes it on the CPU, once for each dtype.
+
+    Copies are kept: the host waits for the GPU at each copy.
+    """
+
+    def __init__(self, compute: Callable[[torch.dtype], Tensor]) -> None:
+        self._compute = compute
+        self._copies: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def like(self, other: Tensor) -> Tensor:
+        """The constant in the dtype and on the device of `other`."""
+        key = other.device, other.dtype
+        if key not in self._copies:
+            with torch.inference_mode(False):  # a later training could not use an inference tensor
+                self._copies[key] = to_device(self._compute(other.dtype), other.device)
+        return self._copies[key]
 
 
 def available_cores() -> int:
