@@ -57,7 +57,7 @@ NOISE = ("run", "--model", "noise", "--device", "cpu", "--smoke")
         (["show", "model", "my_package.absent"], "'my_package.absent' cannot be imported: No module"),
         (["generate", "--output", "x", "--format", "gif"], "--format.*'gif'.*'mp4', 'webp'"),
         (["table", "x", "--format", "markdwon"], "'markdwon'.*'markdown'"),
-        (["train", "--model", "noise"], "'noise' cannot be trained.*pyoco, vdit, vdm, videofusion"),
+        (["train", "--model", "noise"], "'noise' cannot be trained.*pyoco, super_resolution, vdit, vdm, videofusion"),
         (["train", "--preset", "tinny"], "preset.*'tinny'.*'tiny'"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

@@ -77,11 +77,12 @@ def test_dataset(name: str) -> None:
     check_fingerprint(lambda shape: small_dataset(name, shape), SMALL)
 
 
-EXTERNAL_CLIPS = {"diffusers", "folder"}  # need files; test_diffusers_baseline.py and test_model_folder.py check them
+# Need files; test_diffusers_baseline.py, test_model_folder.py and test_cascade.py check them.
+NEED_FILES = {"diffusers", "folder", "cascade"}
 
 
 @pytest.mark.one_case
-@pytest.mark.parametrize("name", sorted(plugins.names("model").keys() - EXTERNAL_CLIPS))
+@pytest.mark.parametrize("name", sorted(plugins.names("model").keys() - NEED_FILES))
 @pytest.mark.pitfall("one seed for a batch")
 def test_model(name: str, tmp_path: Path) -> None:
     data = small_dataset("shapes")

@@ -103,7 +103,7 @@ def test_presets_without_networks_are_printed_as_json(vfbench: Command) -> None:
     ("arguments", "message"),
     [
         (["model", "vdm", "--preset", "tinny"], "no vdm preset called 'tinny': did you mean 'tiny'"),
-        (["model", "noise", "--preset", "tiny"], "'noise' has no presets to count; these have: pyoco, vdit, vdm"),
+        (["model", "noise", "--preset", "tiny"], "'noise' has no presets to count; these have: pyoco, super_"),
         (["model", "diffusers", "--preset", "modelscope"], "'diffusers' has no presets to count"),
         (["model", "vdm", "--preset", "fixed", "--dataset", "shapes"], "is made for clips of 8x16x16"),
         (["model", "vdm", "--preset", "tiny", "--dataset", "shaps"], "did you mean 'shapes'"),

@@ -465,7 +465,7 @@ def test_a_dataset_without_clips_is_refused(tmp_path: Path) -> None:
 
 
 def test_models_without_training_are_refused() -> None:
-    with pytest.raises(UserError, match=r"'noise' cannot be trained.*pyoco, vdit, vdm, videofusion"):
+    with pytest.raises(UserError, match=r"'noise' cannot be trained.*pyoco, super_resolution, vdit, vdm, videofusion"):
         prepare_training("noise", "shapes", "tiny")
 
 

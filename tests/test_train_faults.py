@@ -53,8 +53,8 @@ def with_added_loss(model: VDM, step: int, term: Callable[[Tensor], Tensor]) -> 
     """The model, with a term of its weights added to its loss from `step` on."""
     original, calls = model.losses, count(1)
 
-    def losses(x: Tensor, noise: Tensor, t: Tensor, cond: Tensor) -> dict[str, Tensor]:
-        terms = original(x, noise, t, cond)
+    def losses(x: Tensor, noise: Tensor, t: Tensor, cond: Tensor, *inputs: Tensor) -> dict[str, Tensor]:
+        terms = original(x, noise, t, cond, *inputs)
         if next(calls) < step:
             return terms
         return {name: loss + term(model.network.head.weight) for name, loss in terms.items()}

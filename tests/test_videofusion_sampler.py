@@ -53,7 +53,8 @@ def test_predictions_are_clipped_to_the_pixel_range(checkpoint: Path) -> None:
     model = sampler(checkpoint, guidance=20.0)
     z, a = 3 * clips_of(model.model, batch=1), float(model.model.schedule.alpha_bar[500])
     with torch.inference_mode():
-        prediction = model._denoiser(requests(4))(z, 500)
+        cond = model._conditioning_vectors(requests(4))
+        prediction = model._denoiser(requests(4), cond)(z, 500)
     assert prediction.x0.abs().max() == 1
     assert torch.allclose(a**0.5 * prediction.x0 + (1 - a) ** 0.5 * prediction.eps, z, atol=1e-5)
 

@@ -294,6 +294,19 @@ class DrawsNoise(Protocol):
 
 
 @runtime_checkable
+class Staged(Protocol):
+    """Optional interface of a `Sampler` that is a chain of others: the clips of one are the input of the next.
+
+    Its network `base.network` is that of the stage `base`.
+    """
+
+    @property
+    def stages(self) -> Mapping[str, Sampler]:
+        """The samplers by name, in their order."""
+        ...
+
+
+@runtime_checkable
 class Configured(Protocol):
     """Optional interface of a `Sampler` with a preset and a configuration for the result to record."""
 

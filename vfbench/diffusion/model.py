@@ -87,6 +87,10 @@ class DiffusionModel(nn.Module, ABC):
     def networks(self) -> dict[str, nn.Module]:
         """The networks that a denoising step calls, by name; the cost ledger counts them."""
 
+    def sampling_prior(self, cond: Tensor) -> NoisePrior:
+        """The noise prior of sampling for conditioning vectors (B, width), by default that of training."""
+        return self.noise_prior
+
     @abstractmethod
     def predict(self, z: Tensor, t: Tensor, cond: Tensor) -> Prediction:
         """The prediction for z_t (B, T, 3, H, W) at times t (B,) with conditioning vectors (B, width)."""

@@ -19,6 +19,7 @@ from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.model_config import ModelConfig, require_unchanged
 from vfbench.diffusion.priors import NoiseGenerator, SharedNoisePrior, noise_generator, normal_per_clip
 from vfbench.diffusion.schedule import Prediction
+from vfbench.diffusion.super_resolution import EnlargesClips, SmallClips, real_small_clips
 from vfbench.errors import MissingCheckpoint, MissingData, UserError, unknown
 from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Dataset, Quantise, Request, derive_seed
 from vfbench.nets.embedding import CONDITIONINGS
@@ -61,6 +62,7 @@ class DiffusionSampler:
     """A `DiffusionModel` as a `Sampler`; raises `UserError` for options that the model does not support.
 
     `noise` is the generator that draws the noise; None is that of the device (`vfbench.diffusion.priors`).
+    `small_clips` are those that a model enlarges; other models need none.
     """
 
     model: DiffusionModel
@@ -70,6 +72,7 @@ class DiffusionSampler:
     sampling: SamplerOptions = SamplerOptions()
     quantise: Quantise = "round"
     noise: NoiseGenerator | None = None
+    small_clips: SmallClips | None = None
     window_plan: LongVideoPlan = field(init=False)  # windows of the training length
 
     def __post_init__(self) -> None:
@@ -114,6 +117,11 @@ class DiffusionSampler:
         return self.noise or noise_generator(self.device)
 
     @property
+    def reference(self) -> bool:
+        """True for a model that enlarges real clips."""
+        return self.small_clips is not None and self.small_clips.real
+
+    @property
     def conditioning(self) -> Conditioning:
         """The part of a request that the model reads besides the seed."""
         return self.sampling.condition or self.model.config.trained_conditioning[0]
@@ -136,11 +144,13 @@ class DiffusionSampler:
     @torch.inference_mode()
     def sample(self, requests: Sequence[Request]) -> Clips:
         """One clip per request, uint8 (B, T, 3, H, W) on the CPU."""
-        noise_prior, shape, generator = self.model.noise_prior, self.model.config.shape, self.noise_generator
-        fresh_noise = self.window_plan.noise(noise_prior, shape, requests, self.device, generator)
+        shape, generator = self.model.config.shape, self.noise_generator
         with precision(self.device, self.dtype):
+            cond = self._conditioning_vectors(requests)
+            prior = self.model.sampling_prior(cond)
+            fresh_noise = self.window_plan.noise(prior, shape, requests, self.device, generator)
             x = solvers.solve(
-                self.window_plan.denoiser(self._denoiser(requests)),
+                self.window_plan.denoiser(self._denoiser(requests, cond)),
                 fresh_noise(),
                 self.model.schedule,
                 steps=self.sampling.steps,
@@ -150,16 +160,21 @@ class DiffusionSampler:
             )
         return video.to_uint8(x[:, : self.shape.frames].float() / 2 + 0.5, self.quantise).cpu()
 
-    def _denoiser(self, requests: Sequence[Request]) -> Callable[[Tensor, int], Prediction]:
+    def _conditioning_vectors(self, requests: Sequence[Request]) -> Tensor:
         labels, prompts = [r.label for r in requests], [r.prompt for r in requests]
         seeds = [derive_seed(r.base_seed, 0, "condition") for r in requests]
         normal = normal_per_clip(seeds, self.device, self.noise_generator)
-        cond = self.model.conditioning_vectors(labels, prompts, [self.conditioning] * len(requests), normal)
-        null_cond = self.model.null_conditioning(len(requests))
+        return self.model.conditioning_vectors(labels, prompts, [self.conditioning] * len(requests), normal)
+
+    def _denoiser(self, requests: Sequence[Request], cond: Tensor) -> Callable[[Tensor, int], Prediction]:
+        null_cond = self.model.null_conditioning(len(cond))
+        predict: solvers.ConditionalDenoiser = self.model.predict
+        if self.small_clips is not None and isinstance(self.model, EnlargesClips):
+            predict = self.small_clips.denoiser(self.model, requests, self.device)
 
         def denoise(z: Tensor, t: int) -> Prediction:
             times = torch.full((len(z),), t, device=z.device)
-            prediction = solvers.guided(self.model.predict, z, times, cond, null_cond, self.sampling.guidance)
+            prediction = solvers.guided(predict, z, times, cond, null_cond, self.sampling.guidance)
             prediction = Prediction(prediction.x0.float(), prediction.eps.float())
             return schedule.clip_x0(prediction, z, self.model.schedule.at(times, z), self.sampling.threshold)
 
@@ -198,7 +213,9 @@ def builder(
         sampling = SamplerOptions(steps, solver, guidance, condition, eta, threshold, frames, overlap)
         network, sha256 = _load_model(model, create, context, any_length=frames is not None)
         place(network.eval(), context.device)
-        return DiffusionSampler(network, sha256, context.device, context.dtype, sampling, context.quantise)
+        small_clips = real_small_clips(network, context.dataset)
+        settings = (context.device, context.dtype, sampling, context.quantise)
+        return DiffusionSampler(network, sha256, *settings, small_clips=small_clips)
 
     return build
 

@@ -86,17 +86,17 @@ class OneNetwork(DiffusionModel):
         """Modules by name: the denoising network, and the modules of the frame embedding where the model has one."""
         return {"network": self.network, **self._embedding_networks()}
 
-    def predict(self, z: Tensor, t: Tensor, cond: Tensor) -> Prediction:
-        """The network's prediction for all frames."""
+    def predict(self, z: Tensor, t: Tensor, cond: Tensor, *inputs: Tensor) -> Prediction:
+        """The network's prediction for all frames; `inputs` are what the network of a subclass reads besides."""
         alpha_bar = self.schedule.at(t, z)
-        output = self.network(z, t, cond).to(z)
+        output = self.network(z, t, cond, *inputs).to(z)
         return to_prediction(output, z, alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), self.parametrisation)
 
-    def losses(self, x: Tensor, noise: Tensor, t: Tensor, cond: Tensor) -> dict[str, Tensor]:
-        """Mean squared error of eps or v."""
+    def losses(self, x: Tensor, noise: Tensor, t: Tensor, cond: Tensor, *inputs: Tensor) -> dict[str, Tensor]:
+        """Mean squared error of eps or v; `inputs` as in `predict`."""
         alpha_bar = self.schedule.at(t, x)
         z = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
-        output = self.network(z, t, cond).to(x)
+        output = self.network(z, t, cond, *inputs).to(x)
         target = noise if self.parametrisation == "eps" else v_target(x, noise, alpha_bar)
         return {"network": ((output - target) ** 2).mean()}
 

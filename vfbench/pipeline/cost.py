@@ -5,17 +5,18 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from vfbench.diffusion.flops import count_flops
-from vfbench.interfaces import Request, Sampler
+from vfbench.interfaces import Request, Sampler, Staged
 from vfbench.pipeline.sample import sample
 
 MAX_REPEAT_SECONDS = 10.0  # a clip that took less is sampled again, to time it without the counter's overhead
@@ -26,7 +27,8 @@ class ClipCost:
     """Compute of one clip: FLOPs (a multiply-add counts two) and calls of the denoising networks.
 
     `evaluations` is the largest number of times any one network saw the clip; guidance doubles it. `seconds` is what
-    one clip took alone, an upper bound for clips made in batches.
+    one clip took alone, an upper bound for clips made in batches. `stages` has the FLOPs of each stage of a sampler
+    that is a chain of others, and is empty for any other.
     """
 
     parameters: int
@@ -34,6 +36,7 @@ class ClipCost:
     evaluations: int
     calls: dict[str, int]
     seconds: float
+    stages: Mapping[str, int] = field(default_factory=dict)
 
 
 def measure(sampler: Sampler, request: Request) -> ClipCost:
@@ -44,12 +47,31 @@ def measure(sampler: Sampler, request: Request) -> ClipCost:
     def count(name: str, rows: int) -> None:
         calls[name] += rows
 
-    with on_network_call(sampler, count), count_flops() as counter:
+    with on_network_call(sampler, count), count_flops() as counter, _flops_by_stage(sampler, counter) as stages:
         seconds = _timed(sampler, request)
     if seconds < MAX_REPEAT_SECONDS:
         seconds = _timed(sampler, request)
-    evaluations = max((n for name, n in calls.items() if name != "condition"), default=0)
-    return ClipCost(sum(parameters.values()), counter.get_total_flops(), evaluations, calls, seconds)
+    evaluations = max((n for name, n in calls.items() if name.rpartition(".")[2] != "condition"), default=0)
+    return ClipCost(sum(parameters.values()), counter.get_total_flops(), evaluations, calls, seconds, stages)
+
+
+@contextmanager
+def _flops_by_stage(sampler: Sampler, counter: FlopCounterMode) -> Iterator[dict[str, int]]:
+    """Context manager: FLOPs of the networks of each stage, summed while the block runs."""
+    flops = dict.fromkeys(sampler.stages, 0) if isinstance(sampler, Staged) else {}
+    with ExitStack() as stack:
+        for name, network in sampler.networks.items() if flops else ():
+            stage = name.partition(".")[0]
+
+            def before(*_: Any, stage: str = stage) -> None:
+                flops[stage] -= counter.get_total_flops()
+
+            def after(*_: Any, stage: str = stage) -> None:
+                flops[stage] += counter.get_total_flops()
+
+            stack.callback(network.register_forward_pre_hook(before).remove)
+            stack.callback(network.register_forward_hook(after).remove)
+        yield flops
 
 
 def _timed(sampler: Sampler, request: Request) -> float:

@@ -41,6 +41,7 @@ from vfbench.interfaces import (
     Request,
     Sampler,
     SharesBase,
+    Staged,
     derive_seed,
 )
 from vfbench.pipeline import generate
@@ -238,9 +239,11 @@ def _record(plan: ExportPlan) -> dict[str, Any]:
     """Content of `generate.json`: what made the clips, and the request of each."""
     options, sampler = plan.options, plan.sampler
     clips = zip(plan.names, plan.requests, strict=True)
+    stages = sampler.stages if isinstance(sampler, Staged) else {}
     return {
         "model": str(plugins.with_defaults("model", plan.model)),
         "weights": sampler.weights,
+        **({"stages": {name: each.weights for name, each in stages.items()}} if stages else {}),
         "dataset": options.dataset,
         "dataset_fingerprint": plan.dataset.fingerprint,
         "shape": str(sampler.shape),

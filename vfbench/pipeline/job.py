@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vfbench.interfaces import Configured
+from vfbench.interfaces import Configured, Staged
 from vfbench.pipeline import dataset_card
 from vfbench.pipeline.cost import peak_memory
 from vfbench.pipeline.features import real_features
@@ -14,7 +14,7 @@ from vfbench.pipeline.plan import Plan
 from vfbench.pipeline.result import write_result, write_scored
 from vfbench.pipeline.sample import is_control
 from vfbench.pipeline.scores import scored_tensors, scores
-from vfbench.report.results import SCHEMA, Cost, ProtocolRecord, Result
+from vfbench.report.results import SCHEMA, Cost, ProtocolRecord, Result, StageRecord
 from vfbench.utils import console, memory
 
 
@@ -65,4 +65,11 @@ def _run(plan: Plan, folder: RunFolder) -> Result:
         environment=plan.specification.environment,
         note=setup.remarks(requests),
     )
+    if isinstance(sampler, Staged):
+        flops = plan.cost.stages
+        stages = {
+            name: StageRecord(weights=stage.weights, flops_per_clip=flops[name])
+            for name, stage in sampler.stages.items()
+        }
+        result = result.model_copy(update={"stages": stages})
     return write_result(folder, result)

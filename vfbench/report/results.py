@@ -125,6 +125,13 @@ class Cost(Record):
     peak_memory_bytes: Count = 0
 
 
+class StageRecord(Record):
+    """A stage of a chain of models, such as `cascade`: SHA-256 of its checkpoint, and FLOPs of one clip."""
+
+    weights: Text = ""
+    flops_per_clip: Number = _NAN
+
+
 class DataRecord(Record):
     """The real clips of a result: copy of the dataset, clips per split, and the SHA-256 of the manifest."""
 
@@ -175,6 +182,7 @@ class Result(Record):
     seed: Integer | None = None
     scores: Mapping[Text, ScoreRecord]
     cost: Cost | None = Cost()
+    stages: Mapping[Text, StageRecord] = {}  # of a chain of models; `weights` is then the hash of their hashes
     environment: Environment | None = None
     note: Text = ""
     fake: GivenRecord | None = None

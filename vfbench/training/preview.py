@@ -24,7 +24,7 @@ def write(path: Path, sampler: Sampler, dataset: Dataset, batches: AdaptiveBatch
     indices = range(min(NUM_CLIPS, dataset.size("test")))
     labels, captions = dataset.labels("test", indices), dataset.captions("test", indices)
     rows = zip(indices, labels, captions, strict=True)
-    requests = [Request(i, derive_seed(0, i), label, caption) for i, label, caption in rows]
+    requests = [Request(i, derive_seed(0, i), label, caption, source=i) for i, label, caption in rows]
     if not requests:
         return
     try:

@@ -19,6 +19,7 @@ from vfbench.diffusion import flops
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.priors import noise_generator
 from vfbench.diffusion.sampler import DiffusionSampler
+from vfbench.diffusion.super_resolution import real_small_clips
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Dataset
 from vfbench.nets.unet import place
@@ -269,7 +270,9 @@ class Trainer:
         self._read_losses(wait=True)
         with self.processes.collective():
             if self.processes.is_main:
-                sampler = DiffusionSampler(self.ema, "none", self.processes.device, noise=self.settings.noise)
+                small_clips, noise = real_small_clips(self.ema, self.dataset), self.settings.noise
+                device = self.processes.device
+                sampler = DiffusionSampler(self.ema, "none", device, noise=noise, small_clips=small_clips)
                 path = self.output / "samples" / f"step_{self.step:06d}"
                 preview.write(path, sampler, self.dataset, self.preview_batches)
 
