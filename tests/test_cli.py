@@ -15,7 +15,6 @@ import pytest
 from conftest import Command, file_contents, results
 
 from vfbench import cli
-from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.options import RunOptions
 from vfbench.pipeline.plan import plan
 
@@ -54,7 +53,7 @@ def test_heavy_imports_are_detected() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["run", "generate", "score", "train", "table", "compare", "sensitivity", "gate", "ls", "show"]
+    "verb", ["run", "generate", "score", "train", "table", "compare", "sensitivity", "gate", "ls", "show", "status"]
 )
 def test_every_command_has_help(verb: str, vfbench: Command) -> None:
     outcome = vfbench(verb, "--help")
@@ -64,7 +63,7 @@ def test_every_command_has_help(verb: str, vfbench: Command) -> None:
 
 def test_help_lists_commands_in_workflow_order(vfbench: Command) -> None:
     commands = vfbench("--help").out.partition("Commands:\n")[2]
-    order = ["run", "generate", "score", "train", "table", "compare", "sensitivity", "gate"]
+    order = ["run", "status", "generate", "score", "train", "table", "compare", "sensitivity", "gate"]
     order += ["ls", "show", "diff-protocols", "published", "explain", "data", "weights", "hub"]
     assert [line.split()[0] for line in commands.splitlines()] == order
 
@@ -301,15 +300,6 @@ def test_the_folder_of_another_run_is_refused(vfbench: Command) -> None:
     assert refused.code == 2
     assert "run holds another run (seed: 0" in refused.err
     assert file_contents(Path("run")) == before
-
-
-def test_a_folder_in_use_is_refused(vfbench: Command) -> None:
-    specification = plan(RunOptions(model="noise", smoke=True, device="cpu")).specification
-    with RunFolder.hold(Path("run"), specification):
-        refused = vfbench(*NOISE, "--output", "run")
-    assert refused.code == 5
-    assert "run is in use" in refused.err
-    assert vfbench(*NOISE, "--output", "run").code == 0
 
 
 def test_unknown_files_in_the_output_folder_stay(vfbench: Command) -> None:

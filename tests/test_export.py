@@ -6,12 +6,13 @@ import errno
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Command, file_contents, results
+from conftest import Command, file_contents, flip_byte, results, resume_arguments
 from helpers import CPU, tiny_dataset, tiny_vdm, tiny_videofusion
 from PIL import Image
 from torch import Tensor
@@ -262,14 +263,47 @@ def test_an_empty_output_folder_is_used(checkpoint: Path, vfbench: Command) -> N
     assert len(read_clips(Path("out"))) == 1
 
 
-def test_an_interrupt_leaves_no_output(checkpoint: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_command_keeps_its_clips_and_resumes(
+    checkpoint: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vfbench(*generate_args(checkpoint, "-n", 3, "--batch-size", 2, "--output", "whole")).code == 0
+    arguments = generate_args(checkpoint, "-n", 3, "--batch-size", 2, "--output", "out")
+
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vfbench.video.contact_sheet.write_sheet", interrupt)
-    outcome = vfbench(*generate_args(checkpoint, "-n", 1, "--output", "out"))
-    assert (outcome.code, "nothing was written to out" in outcome.err) == (130, True)
-    assert list(Path().iterdir()) == []
+    with monkeypatch.context() as patch:
+        patch.setattr("vfbench.video.contact_sheet.write_sheet", interrupt)  # all chunks are there
+        outcome = vfbench(*arguments)
+    assert (outcome.code, resume_arguments(outcome.err)) == (130, list(map(str, arguments)))
+    assert not Path("out").exists()
+    assert vfbench("status", "out").out.count("3 of 3 clips, 2 of 2 chunks") == 1
+    for damage in (
+        lambda chunk: shutil.rmtree(chunk),
+        lambda chunk: (chunk / "clips" / "000000.mp4").write_bytes(b"cut off"),
+        lambda chunk: flip_byte(chunk / "videos" / "000001.mp4", -9),
+        lambda chunk: (chunk / "chunk.json").write_text("{}"),
+        lambda chunk: shutil.copytree(chunk.with_name("000001"), chunk, dirs_exist_ok=True),
+    ):
+        damage(Path(".out.partial/chunks/000000"))
+        with monkeypatch.context() as patch:
+            patch.setattr("vfbench.video.contact_sheet.write_sheet", interrupt)
+            outcome = vfbench(*arguments)
+        assert "resumed: 1 of 3 clips" in outcome.err
+    assert vfbench(*arguments).code == 0
+    assert file_contents(Path("out")) == file_contents(Path("whole"))
+    assert sorted(path.name for path in Path().iterdir()) == ["out", "whole"]
+    assert "finished" in vfbench("status", "out").out
+
+
+def test_a_repeated_command_leaves_its_clips_and_another_is_refused(checkpoint: Path, vfbench: Command) -> None:
+    assert vfbench(*generate_args(checkpoint, "-n", 1, "--output", "out")).code == 0
+    before = Path("out/generate.json").stat().st_mtime_ns
+    repeated = vfbench(*generate_args(checkpoint, "-n", 1, "--output", "out"))
+    assert (repeated.code, "already" in repeated.err) == (0, True)
+    assert Path("out/generate.json").stat().st_mtime_ns == before
+    other = vfbench(*generate_args(checkpoint, "-n", 1, "--seed", 1, "--output", "out"))
+    assert (other.code, "out is there already" in other.err) == (2, True)
 
 
 def test_an_output_folder_below_a_file_is_refused(checkpoint: Path, vfbench: Command) -> None:
@@ -293,7 +327,7 @@ def test_write_errors_get_the_fitting_advice(
     outcome = vfbench(*generate_args(checkpoint, "-n", 1, "--output", "out"))
     assert outcome.code == 5
     assert f"cannot write out ({os.strerror(error_number)}): {remedy}" in outcome.err
-    assert list(Path().iterdir()) == []
+    assert [path.name for path in Path().iterdir()] == [".out.partial"]
 
 
 # Scores.

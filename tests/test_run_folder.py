@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +17,9 @@ import torch
 from conftest import file_contents, flip_byte
 
 from vfbench.errors import BadEnvironment, MissingData, UserError
+from vfbench.pipeline.chunk_layout import ChunkLayout
 from vfbench.pipeline.folder import RunFolder, Specification
-from vfbench.utils import files, tensor_files
+from vfbench.utils import files, process_id, tensor_files
 from vfbench.utils.environment import Environment
 from vfbench.utils.files import require_space, require_writable, write_text
 from vfbench.utils.tensor_files import read_tensors, write_tensors
@@ -30,7 +33,7 @@ def specification(n_fake: int = 64, chunk_size: int = 4, **options: Any) -> Spec
         determines={"model": "vdm", "seed": 0, "protocol": protocol, **options},
         options={},
         environment=Environment(),
-        chunk_size=chunk_size,
+        layout=ChunkLayout(requests=n_fake, chunk_size=chunk_size, batch_size=2, threads=1),
     )
 
 
@@ -51,6 +54,14 @@ def test_tensors_and_metadata_round_trip(tmp_path: Path) -> None:
     assert tensors.keys() == TENSORS.keys()
     assert all(torch.equal(tensors[name], tensor) for name, tensor in TENSORS.items())
     assert metadata == {"run": "r1", "seconds": "1.5"}
+
+
+def test_equal_content_is_equal_bytes(tmp_path: Path) -> None:
+    metadata = {f"key{number}": f"ü{number}" for number in range(9)}
+    for name in ("x", "y"):
+        write_tensors(tmp_path / name, TENSORS, **metadata)
+        assert read_tensors(tmp_path / name)[1] == metadata
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
 
 
 def test_any_changed_byte_is_detected(tmp_path: Path) -> None:
@@ -115,27 +126,43 @@ def test_json_is_canonical_without_nan() -> None:
 
 
 def test_a_run_resumes_in_its_folder(tmp_path: Path) -> None:
-    with RunFolder.hold(tmp_path / "a" / "run", RUN) as folder:
-        (folder.chunk_path(0)).write_bytes(b"chunk")
-    with RunFolder.hold(tmp_path / "a" / "run", specification(chunk_size=9)) as folder:
-        assert (folder.chunk_size, folder.run_id) == (4, RUN.id)
-        assert folder.chunk_path(0).read_bytes() == b"chunk"
+    RunFolder.join(tmp_path / "a" / "run", RUN)
+    folder = RunFolder.join(tmp_path / "a" / "run", specification(chunk_size=9))
+    assert (folder.layout, folder.run_id) == (RUN.layout, RUN.id)
 
 
-def test_a_folder_is_locked_by_one_process(tmp_path: Path) -> None:
-    with RunFolder.hold(tmp_path, RUN):
-        with pytest.raises(BadEnvironment, match="in use by another run") as caught, RunFolder.hold(tmp_path, RUN):
-            pytest.fail("held twice")
-        assert caught.value.exit_code == 5
-    with RunFolder.hold(tmp_path, RUN):
-        pass
+def test_of_two_runs_that_begin_at_once_one_has_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, exists = specification(256), Path.exists
+
+    def begun_meanwhile(path: Path) -> bool:
+        """False for a `run.json` that another process writes right after this look at it."""
+        if path.name == "run.json" and not exists(path):
+            path.write_text(files.as_json(other.to_json()))
+            return False
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", begun_meanwhile)
+    with pytest.raises(UserError, match="256 there, 64 asked for"):
+        RunFolder.join(tmp_path, RUN)
+    assert json.loads((tmp_path / "run.json").read_text())["id"] == other.id
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("layout", [{}, {"chunk_size": 0}, {"threads": "2"}, [1]])
+def test_a_damaged_layout_is_refused(tmp_path: Path, layout: Any) -> None:
+    folder = RunFolder.join(tmp_path, RUN)
+    content = RUN.to_json()
+    content["layout"] = {**content["layout"], **layout} if layout and isinstance(layout, dict) else layout
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(MissingData, match=r"run\.json: layout"):
+        _ = folder.layout
 
 
 @pytest.mark.parametrize("name", ["training.pt", "model.safetensors"])
 def test_a_checkpoint_folder_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()
     with pytest.raises(UserError, match=f"{name}.*--output"):
-        RunFolder.hold(tmp_path, RUN).__enter__()
+        RunFolder.join(tmp_path, RUN)
     assert set(file_contents(tmp_path)) - {".lock"} == {name}
 
 
@@ -149,42 +176,44 @@ def test_an_unused_new_folder_is_removed_and_an_existing_one_kept(tmp_path: Path
 
 
 def test_the_folder_of_another_run_is_refused_and_kept(tmp_path: Path) -> None:
-    with RunFolder.hold(tmp_path, RUN) as folder:
-        (folder.chunk_path(0)).write_bytes(b"chunk")
+    (RunFolder.join(tmp_path, RUN).chunks / "000000.safetensors").write_bytes(b"chunk")
     before = file_contents(tmp_path)
     with pytest.raises(UserError, match=r"another run \(protocol: n_fake: 64 there, 256 asked for\)") as caught:
-        RunFolder.hold(tmp_path, specification(256)).__enter__()
+        RunFolder.join(tmp_path, specification(256))
     assert caught.value.exit_code == 2
     assert file_contents(tmp_path) == before
-    with RunFolder.hold(tmp_path, RUN):  # the lock was released
-        pass
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", ""])
 def test_a_damaged_specification_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(MissingData, match=r"run\.json"):
-        RunFolder.hold(tmp_path, RUN).__enter__()
+        RunFolder.join(tmp_path, RUN)
     assert (tmp_path / "run.json").read_text() == content
 
 
 def test_a_foreign_run_json_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"id": 7}')
     with pytest.raises(UserError, match="another run"):
-        RunFolder.hold(tmp_path, RUN).__enter__()
+        RunFolder.join(tmp_path, RUN)
     assert json.loads((tmp_path / "run.json").read_text()) == {"id": 7}
 
 
 def test_temporary_files_of_runs_are_removed_and_others_kept(tmp_path: Path) -> None:
-    temporary = ["chunks/.000001.safetensors.12", ".results.json.345", ".run.json.6", "samples/.sheet.png.7.tmp"]
-    temporary += ["samples/.clips.webp.8.tmp", "tables/.table.tex.9"]
-    others = ["notes.txt", ".gitkeep", "chunks/.hidden", "chunks/000001.safetensors", "samples/.sheet.png"]
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    process = f"{process_id.machine_id()}.{ended.pid}"
+    temporary = [f"chunks/.000001.safetensors.{process}.tmp", f".results.json.{process}.tmp"]
+    temporary += [f"samples/.sheet.png.{process}.tmp", "tables/.table.tex.0123abcd.9.tmp"]
+    others = [f".data.md.{process_id.process_id()}.tmp", "tables/.table.md.0123abcd.9.tmp"]  # of those that work
+    others += ["notes.txt", ".gitkeep", "chunks/.hidden", "chunks/000001.safetensors", "samples/.sheet.png"]
     others += ["tables/.table.md.bak", "data/.000001.safetensors.12", ".env.1"]
     for name in temporary + others:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    with RunFolder.hold(tmp_path, RUN):
-        remaining = file_contents(tmp_path).keys() - {".lock", "run.json"}
+    os.utime(tmp_path / "tables/.table.tex.0123abcd.9.tmp", (0, 0))
+    RunFolder.join(tmp_path, RUN)
+    remaining = file_contents(tmp_path).keys() - {"run.json"}
     assert remaining == set(others)
 
 
@@ -197,7 +226,7 @@ def test_a_file_as_folder_is_refused(tmp_path: Path) -> None:
         with pytest.raises(BadEnvironment, match=r"cannot write to .*file is not a folder.*--output"):
             require_writable(path)
         with pytest.raises(BadEnvironment, match="cannot write to"):
-            RunFolder.hold(path, RUN).__enter__()
+            RunFolder.join(path, RUN)
 
 
 def test_a_folder_without_write_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,11 +38,19 @@ def run(options: RunOptions) -> Result:
     """Generate clips with a model, score them, and return the result, as `results.json` in the run folder holds it.
 
     The keyword arguments are the fields of `vfbench.pipeline.options.RunOptions`, and the flags of `vfbench run`. The
-    same call again resumes: finished chunks are kept. Raises `UserError` for options that do not fit together, and
+    same call again resumes: finished chunks are kept. `workers` processes share the work, and so do all that make the
+    same call, on any machine that sees the run folder. Raises `UserError` for options that do not fit together, and
     `MissingData` for missing files, with the command that gets them.
     """
-    from vfbench.pipeline.job import run as carry_out
+    from vfbench.pipeline import launch
+    from vfbench.pipeline.workers import Rank
     from vfbench.utils import console
+
+    Rank.from_environment()  # raises for variables that do not fit together
+    if options.workers > 1 and not launch.is_worker():
+        return load_results(launch.launch("vfbench:run", values_of(options), options.workers))[0]
+
+    from vfbench.pipeline.job import run as carry_out
 
     run_plan = plan(**values_of(options))
     console.info(run_plan.describe())

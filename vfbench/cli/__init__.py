@@ -82,6 +82,7 @@ def _main(
 # In the order of --help; groups come last.
 for command in (
     run.run,
+    run.status,
     generate.generate,
     score.score,
     train.train,

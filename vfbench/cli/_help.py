@@ -11,7 +11,7 @@ from vfbench.utils import console
 
 GROUPS = {
     "Model": ("model", "checkpoint", "preset", "match_flops", "base_init", "base_from", "init_from"),
-    "Data": ("dataset", "data_root", "real", "fake", "listing", "prompts", "crop", "flip", "conditions", "workers"),
+    "Data": ("dataset", "data_root", "real", "fake", "listing", "prompts", "crop", "flip", "conditions"),
     "Sampling": (
         *("num_samples", "seed", "steps", "solver", "guidance", "eta", "threshold", "frames", "overlap"),
         *("prompt", "label", "share_base_noise"),
@@ -42,7 +42,7 @@ GROUPS = {
         "rule",
         "baseline",
     ),
-    "Running": ("device", "dtype", "batch_size", "resume", "dry_run"),
+    "Running": ("workers", "device", "dtype", "batch_size", "resume", "dry_run"),
     "Output": ("output", "keep_clips", "name", "format", "form", "as_json"),
 }
 
@@ -51,6 +51,8 @@ def group_of(parameter: str, command: str = "") -> str:
     """Heading of a flag in the help of a command."""
     if command == "train" and parameter in ("steps", "seed"):
         return "Training"
+    if command in ("train", "prepare") and parameter == "workers":  # threads that read it
+        return "Data"
     return next((group for group, names in GROUPS.items() if parameter in names), "Options")
 
 

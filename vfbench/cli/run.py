@@ -1,9 +1,12 @@
-"""`run` and `sensitivity`: score a model, or real clips with known damage."""
+"""`run`, `status` and `sensitivity`: score a model, see how far that is, or score real clips with known damage."""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
+
+import typer
 
 import vfbench
 from vfbench.cli import _options as flags
@@ -24,6 +27,18 @@ def run(options: RunOptions, dry_run: flags.DryRun = False, as_json: flags.AsJso
     print_result(result, as_json)
     console.info(f"run: {result.run_dir}  look at: {result.run_dir}/samples/sheet.png")
     next_command("table", result.run_dir, "OTHER_RUN", *([] if result.protocol.comparable else ["--allow-mixed"]))
+
+
+def status(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of `generate`.")],
+    as_json: flags.AsJson = False,
+) -> None:
+    """Show how far a run is: chunks done, rate, time left, workers at work, and those that failed."""
+    from vfbench.pipeline.status import read
+    from vfbench.utils import files
+
+    state = read(run)
+    console.result(files.as_json(state.to_json()).rstrip() if as_json else state.describe())
 
 
 _SENSITIVITY_FLAGS = {field.name for field in (*dataclasses.fields(EvalOptions), *dataclasses.fields(MachineOptions))}

@@ -8,55 +8,47 @@
     generate.json    model, weights, dataset, and every request
     sheet.png        the first clips to look at, clips.webp the same moving
 
-The folder appears when it is whole. No existing file is overwritten.
+The folder appears when it is whole. Until then, chunks of clips lie in the hidden folder `.<name>.partial` beside it,
+and the same command resumes. No existing file is overwritten.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from vfbench import plugins, video
+from vfbench import plugins
 from vfbench.clips.inventory import require_outside_dataset
 from vfbench.clips.scan import GENERATED
 from vfbench.diffusion import hub
 from vfbench.diffusion.long_video import NO_SHARED_NOISE
 from vfbench.diffusion.model_config import checkpoint_conditioning
 from vfbench.diffusion.sampler import describe_conditioning
-from vfbench.errors import Interrupted, UserError, unknown
+from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import (
     BuildContext,
     Conditioning,
+    Configured,
     Dataset,
-    FrameRated,
     Request,
     Sampler,
     SharesBase,
-    Staged,
     derive_seed,
 )
-from vfbench.pipeline import generate
+from vfbench.pipeline.chunk_layout import ChunkLayout
+from vfbench.pipeline.folder import Specification
 from vfbench.pipeline.options import ExportOptions
 from vfbench.pipeline.requests import make_requests
-from vfbench.pipeline.sample import is_control, noise_generator, require_sampler
+from vfbench.pipeline.sample import is_control, require_sampler
 from vfbench.plugins import Spec
 from vfbench.utils import device as devices
 from vfbench.utils import environment, files, memory
 from vfbench.utils.checkpoint import shipped
 from vfbench.utils.files import require_writable
-from vfbench.utils.progress import Progress
-from vfbench.video.encode import FORMATS, Format, write_playable
-
-DEFAULT_RATE = 8.0  # frames per second, where the dataset has none
+from vfbench.video.encode import FORMATS, Format
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,12 @@ class ExportPlan:
     requests: Sequence[Request]
     device: torch.device
     dtype: torch.dtype
-    batch_size: int
+    specification: Specification
+
+    @property
+    def partial_folder(self) -> Path:
+        """Folder of the clips that are made, until all are."""
+        return partial_folder(self.options.output)
 
     @property
     def format(self) -> Format:
@@ -108,6 +105,7 @@ def plan(options: ExportOptions) -> ExportPlan:
 def _plan(options: ExportOptions) -> ExportPlan:
     _check(options)
     device = devices.choose_device(options.device)
+    devices.choose_local_gpu(device)
     dtype = devices.choose_dtype(options.dtype, device)
     devices.choose_batch_size(options.batch_size, device)  # refused before anything is loaded
     root = str(options.data_root) if options.data_root else None
@@ -121,7 +119,48 @@ def _plan(options: ExportOptions) -> ExportPlan:
     require_sampler(model.name, sampler)
     _require_abilities(options, model, sampler)
     batch_size = devices.choose_batch_size(options.batch_size, device, sampler.shape.frames)
-    return ExportPlan(options, model, dataset, sampler, requests, device, dtype, batch_size)
+    configuration = sampler.configuration if isinstance(sampler, Configured) else None
+    determines = {
+        "model": str(plugins.with_defaults("model", model)),
+        "weights": sampler.weights,
+        "configuration": configuration,
+        "dataset": options.dataset,
+        "dataset_fingerprint": dataset.fingerprint,
+        "requests": files.json_digest([asdict(request) for request in requests]),
+        "format": options.format,
+        "device": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "code": environment.code_version(),
+    }
+    specification = Specification(
+        determines=determines,
+        options=environment.options_record(options, {}),
+        environment=environment.environment(device.type),
+        layout=ChunkLayout(
+            requests=len(requests), chunk_size=batch_size, batch_size=batch_size, threads=torch.get_num_threads()
+        ),
+    )
+    export_plan = ExportPlan(options, model, dataset, sampler, requests, device, dtype, specification)
+    if not _is_free(options.output) and not is_written(options.output, specification.id):
+        raise UserError(f"{options.output} is there already: choose another --output, or remove it")
+    return export_plan
+
+
+def partial_folder(output: Path) -> Path:
+    """Folder of the clips that are made, until all are."""
+    return output.with_name(f".{output.name}.partial")
+
+
+def is_written(output: Path, identity: str) -> bool:
+    """True where the clips of this id are there, all of them."""
+    try:
+        return bool(files.read_json(output / GENERATED).get("id") == identity)
+    except MissingData:
+        return False
+
+
+def _is_free(output: Path) -> bool:
+    return not output.exists() or (output.is_dir() and not any(output.iterdir()))
 
 
 def _check(options: ExportOptions) -> None:
@@ -129,7 +168,7 @@ def _check(options: ExportOptions) -> None:
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
     require_writable(options.output.parent)
-    if options.output.exists() and not (options.output.is_dir() and not any(options.output.iterdir())):
+    if not _is_free(options.output) and not (options.output / GENERATED).exists():
         raise UserError(f"{options.output} is there already: choose another --output, or remove it")
 
 
@@ -201,78 +240,3 @@ def _require_abilities(options: ExportOptions, model: Spec, sampler: Sampler) ->
     if (threshold := model.options.get("threshold")) is not None:
         reason = "it scales each frame by all frames of its clip, so that clips would differ in the base frame, too"
         raise UserError(f"--share-base-noise with threshold {threshold}: {reason}; leave the threshold out")
-
-
-def export(plan: ExportPlan) -> Path:
-    """Make all clips and write the folder; returns it. Raises `Interrupted` when stopped, leaving nothing."""
-    options, requests = plan.options, plan.requests
-    preview: list[Tensor] = []
-    with _appearing(options.output) as folder, Progress("generate", len(requests), "clips") as progress:
-        (folder / "clips").mkdir()
-        (folder / "videos").mkdir()
-        rate = _clip_rate(plan.dataset)
-        make = partial(generate.sample_timed, plan.sampler, progress, None)
-        batches = memory.AdaptiveBatches(plan.batch_size)
-        for batch, (clips, _) in batches.each(requests, make, lambda batch: f"{len(batch)} clips"):
-            for request, clip in zip(batch, clips, strict=True):
-                name = plan.format.name_template.format(request.index).partition("[")[0]
-                plan.format.write(folder / "clips" / name, clip)
-                write_playable(folder / "videos" / f"{request.index:06}.mp4", clip, rate)
-            preview += clips[: generate.NUM_PREVIEW - len(preview)]
-            progress.advance(len(batch))
-        captions = [plan.caption(request) for request in requests[: len(preview)]]
-        video.write_preview(folder, torch.stack(preview), captions)
-        for file, values in plan.tables().items():
-            lines = zip(plan.names, values, strict=True)
-            files.write_text(folder / file, "".join(f"{name}\t{value}\n" for name, value in lines))
-        files.write_json(folder / GENERATED, _record(plan))
-    return options.output
-
-
-def _clip_rate(dataset: Dataset) -> float:
-    """Frames per second of the videos to watch: that of the dataset's clips, where its files say."""
-    rate = dataset.clip_rate() if isinstance(dataset, FrameRated) else None
-    return rate or DEFAULT_RATE
-
-
-def _record(plan: ExportPlan) -> dict[str, Any]:
-    """Content of `generate.json`: what made the clips, and the request of each."""
-    options, sampler = plan.options, plan.sampler
-    clips = zip(plan.names, plan.requests, strict=True)
-    stages = sampler.stages if isinstance(sampler, Staged) else {}
-    return {
-        "model": str(plugins.with_defaults("model", plan.model)),
-        "weights": sampler.weights,
-        **({"stages": {name: each.weights for name, each in stages.items()}} if stages else {}),
-        "dataset": options.dataset,
-        "dataset_fingerprint": plan.dataset.fingerprint,
-        "shape": str(sampler.shape),
-        "conditioning": sampler.conditioning,
-        "seed": options.seed,
-        "share_base_noise": options.share_base_noise,
-        "format": options.format,
-        "dtype": str(plan.dtype).removeprefix("torch."),
-        **noise_generator(sampler),
-        "code": environment.code_version(),
-        "environment": environment.environment(plan.device.type).model_dump(),
-        "clips": [
-            {"name": name, "asked": plan.caption(request), "seed": request.seed, "base": request.base}
-            for name, request in clips
-        ],
-    }
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """Context manager: a temporary folder that becomes `target` when the block ends without an error."""
-    folder = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-        folder.replace(target)
-    except OSError as error:
-        raise files.write_error(target, error) from error
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; nothing was written to {target}, give the same command again") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

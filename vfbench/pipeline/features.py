@@ -22,6 +22,7 @@ from vfbench.interfaces import (
     Split,
 )
 from vfbench.pipeline.real_clips import by_split, located, videos
+from vfbench.pipeline.workers import Worker
 from vfbench.protocol.protocol import Protocol, RealSplit
 from vfbench.utils import console
 from vfbench.utils.environment import code_version
@@ -49,11 +50,20 @@ class RealFeatures:
 
 
 def real_features(
-    dataset: Dataset, protocol: Protocol, collector: FeatureCollector, device: torch.device, manifest: Manifest
+    dataset: Dataset,
+    protocol: Protocol,
+    collector: FeatureCollector,
+    device: torch.device,
+    manifest: Manifest,
+    worker: Worker | None = None,
 ) -> list[RealFeatures]:
-    """Features of the real and the holdout clips of a manifest, for each draw."""
+    """Features of the real and the holdout clips of a manifest, for each draw.
+
+    `worker` shares the work with the other workers of a run.
+    """
     return [
-        _features_of_draw(dataset, protocol, collector, device, manifest, number) for number in range(protocol.repeats)
+        _features_of_draw(dataset, protocol, collector, device, manifest, number, worker)
+        for number in range(protocol.repeats)
     ]
 
 
@@ -64,10 +74,11 @@ def _features_of_draw(
     device: torch.device,
     manifest: Manifest,
     number: int,
+    worker: Worker | None,
 ) -> RealFeatures:
     def compute(places: Sequence[Place], title: str) -> tuple[dict[str, Tensor], Int[np.ndarray, " clips"]]:
         placed, chosen = located(dataset, protocol.split, places)
-        values = features(placed, protocol.split, collector, device, chosen, title=title, keys=places)
+        values = features(placed, protocol.split, collector, device, chosen, title=title, keys=places, worker=worker)
         return values, group_numbers(videos(placed, protocol.split, chosen))
 
     clips, groups = compute(manifest.places(number, "real"), "real clips")
@@ -91,11 +102,13 @@ def features(
     *,
     title: str = "real clips",
     keys: Sequence[object] | None = None,
+    worker: Worker | None = None,
 ) -> dict[str, Tensor]:
     """Features of the chosen clips of a dataset, read from the cache where a file is there and its hash is right.
 
     `chosen` indexes the splits laid end to end. Features are cached in chunks, so that an interruption loses little.
-    `keys` identify each clip in the dataset, by default its index. `title` names the clips in the progress.
+    `keys` identify each clip in the dataset, by default its index. `title` names the clips in the progress. `worker`
+    shares the chunks with the other workers of a run.
     """
     networks = {name: extractor.fingerprint for name, extractor in collector.extractors.items()}
     made_by = [dataset.fingerprint, networks, device.type, code_version(), split, sorted(collector.names)]
@@ -106,12 +119,22 @@ def features(
     ]
     files = [cache_folder() / "real" / f"{dataset.name}-{identity[:16]}.safetensors" for identity in ids]
     parts = [_read_cache(path, identity) for path, identity in zip(files, ids, strict=True)]
-    missing = sum(len(chunk) for chunk, part in zip(chunks, parts, strict=True) if not part)
-    with Progress(title, missing, "clips") as progress:
-        for number, chunk in enumerate(chunks):
-            if not parts[number]:
-                parts[number] = _compute_chunk(dataset, split, collector, device, chunk, progress)
-                _write_cache(files[number], ids[number], parts[number], title)
+    missing = {path.stem: number for number, path in enumerate(files) if not parts[number]}
+    damaged = {path.stem for path in files if path.exists()} & missing.keys()
+
+    def is_cached(name: str) -> bool:
+        """True where another worker has written the chunk by now."""
+        number = missing[name]
+        if name not in damaged and files[number].exists():
+            parts[number] = _read_cache(files[number], ids[number])
+        return bool(parts[number])
+
+    beat = worker.beat if worker else None
+    with Progress(title, sum(len(chunks[number]) for number in missing.values()), "clips", on_move=beat) as progress:
+        for name in worker.share(list(missing), is_cached) if worker else missing:
+            number = missing[name]
+            parts[number] = _compute_chunk(dataset, split, collector, device, chunks[number], progress)
+            _write_cache(files[number], ids[number], parts[number], title)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -2,6 +2,8 @@
 
     run.json       options and machine; its `id` hashes everything that determines the numbers
     chunks/        one safetensors file per chunk of requests: features, and the clips when asked for
+    timings/       seconds and peak memory of each chunk
+    workers/       one file per process that works on the run, see `vfbench.pipeline.workers`; empty when it is done
     samples/       a few generated clips to look at, and in real/ a few real ones
     data.md        the real clips: copy of the dataset, counts, hashes
     manifest.csv   the real clips, one a line
@@ -9,27 +11,32 @@
     tables/        the table of this run
 
 Every file is written under a temporary name and renamed. A chunk records its run, its requests and a hash of its
-content, so that a run killed at any moment resumes from the finished chunks.
+content, so that a run killed at any moment resumes from the finished chunks. Any number of processes work on a run at
+once; the one that begins it fixes its chunks, their batches and their threads, so that a chunk is the same bytes
+whoever makes it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from vfbench.errors import MissingData, UserError
+from vfbench.errors import BadEnvironment, UserError
+from vfbench.pipeline.chunk_layout import ChunkLayout
 from vfbench.utils import checkpoint
 from vfbench.utils.environment import Environment
-from vfbench.utils.files import json_digest, locked_folder, read_json, write_error, write_json
+from vfbench.utils.files import as_json, json_digest, read_json, write_error, write_first
+from vfbench.utils.process_id import has_ended
 
-# Unfinished files of a killed process: `.<name>.<process>`, with `.tmp` for pictures.
-_NAMES = r"\d{6}\.safetensors|(run|results)\.json|sheet\.png|clips\.webp|table\.\w+|manifest\.csv|data\.md"
-_UNFINISHED = re.compile(rf"\.({_NAMES})\.\d+(\.tmp)?")
+_UNFINISHED = re.compile(r"\..+\.([0-9a-f]{8}\.\d+)\.tmp")  # see `vfbench.utils.files.temporary_path`
+_UNFINISHED_SECONDS = 86_400.0  # age of an unfinished file of another machine that is taken for left behind
 _TRAINING_FILES = ("training.pt", checkpoint.TENSORS)
 RUNS = Path("runs")  # default parent folder of runs
 
@@ -41,7 +48,7 @@ class Specification:
     determines: Mapping[str, object]
     options: Mapping[str, Mapping[str, str]]
     environment: Environment
-    chunk_size: int | None = None  # requests per chunk; None for a score, which has no chunks
+    layout: ChunkLayout | None = None  # None for a score, which has no chunks
 
     @cached_property
     def id(self) -> str:
@@ -50,40 +57,42 @@ class Specification:
 
     def to_json(self) -> dict[str, Any]:
         """The specification as JSON values."""
-        chunks = {} if self.chunk_size is None else {"chunk_size": self.chunk_size}
+        layout = {} if self.layout is None else {"layout": asdict(self.layout)}
         rest = {"options": self.options, "environment": self.environment.model_dump()}
-        return {"id": self.id, "determines": self.determines, **chunks, **rest}
+        return {"id": self.id, "determines": self.determines, **layout, **rest}
 
 
 class RunFolder:
-    """The folder of one run, locked by one process at a time."""
+    """The folder of one run, which any number of processes share."""
 
     def __init__(self, path: Path, run_id: str) -> None:
         self.path, self.run_id = path, run_id
-        self.chunks, self.samples, self.tables = path / "chunks", path / "samples", path / "tables"
+        self.chunks, self.timings, self.workers = path / "chunks", path / "timings", path / "workers"
+        self.samples, self.tables = path / "samples", path / "tables"
         self.results, self.manifest, self.card = path / "results.json", path / "manifest.csv", path / "data.md"
 
     @classmethod
-    @contextlib.contextmanager
-    def hold(cls, path: Path, specification: Specification) -> Iterator[Self]:
-        """Context manager: make or reopen the folder and lock it until the process ends, however it ends.
+    def join(cls, path: Path, specification: Specification) -> Self:
+        """Make the folder of a run, or join those that work in it.
 
-        Raises `BadEnvironment` where it cannot be written or another process holds it, and `UserError` where it holds
-        another run. Files that are not the run's are left alone.
+        Raises `BadEnvironment` where it cannot be written, and `UserError` where it holds another run. Files that are
+        not the run's are left alone.
         """
         folder = cls(path, specification.id)
-        with locked_folder(path):
-            folder._claim(specification)
-            folder._tidy()
-            yield folder
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadEnvironment(f"cannot write to {path} ({error.strerror}): choose another --output") from error
+        folder._claim(specification)
+        folder._tidy()
+        return folder
 
     def _claim(self, specification: Specification) -> None:
         file = self.path / "run.json"
         if not file.exists():
             if other := next((name for name in _TRAINING_FILES if (self.path / name).exists()), None):
                 raise UserError(f"{self.path} holds a {other}, so it is a checkpoint: choose another --output")
-            write_json(file, specification.to_json())
-            return
+            write_first(file, as_json(specification.to_json()))
         present = read_json(file)
         if present.get("id") != specification.id:
             changed = _difference(present.get("determines", {}), specification.determines)
@@ -91,26 +100,35 @@ class RunFolder:
 
     def _tidy(self) -> None:
         """Make the subfolders, and remove unfinished files of killed processes."""
-        for part in (self.path, self.chunks, self.samples, self.samples / "real", self.tables):
+        parts = (self.chunks, self.timings, self.workers, self.samples, self.samples / "real", self.tables)
+        for part in (self.path, *parts):
             try:
                 part.mkdir(exist_ok=True)
                 for file in part.glob(".*"):
-                    if _UNFINISHED.fullmatch(file.name):
-                        file.unlink()
+                    if (unfinished := _UNFINISHED.fullmatch(file.name)) and _left_behind(file, unfinished[1]):
+                        _remove(file)
             except OSError as error:
                 raise write_error(part, error) from error
 
-    @property
-    def chunk_size(self) -> int:
-        """Requests per chunk, as `run.json` has it."""
-        size = read_json(self.path / "run.json").get("chunk_size")
-        if type(size) is not int or size < 1:
-            raise MissingData(f"{self.path / 'run.json'}: chunk_size is {size!r}: choose another --output")
-        return size
+    @cached_property
+    def layout(self) -> ChunkLayout:
+        """Chunks, batches and threads, as the process that began the run has fixed them."""
+        return ChunkLayout.read(self.path / "run.json")
 
-    def chunk_path(self, index: int) -> Path:
-        """Path of chunk `index`."""
-        return self.chunks / f"{index:06d}.safetensors"
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, which another process may remove at the same time."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _left_behind(file: Path, process: str) -> bool:
+    """True for an unfinished file whose process has ended, or of another machine and a day old."""
+    with contextlib.suppress(FileNotFoundError):  # finished just now
+        return has_ended(process) or time.time() - file.stat().st_mtime > _UNFINISHED_SECONDS
+    return False
 
 
 def _difference(present: object, asked: object) -> str:

@@ -1,92 +1,164 @@
-"""Sampler + requests -> clips -> features, chunk by chunk, resumable and timed.
+"""Sampler + requests -> clips, chunk by chunk, resumable, timed, and shared by any number of workers.
 
-Clips are scored in memory and written to disk, lossless, only where asked for. Where memory is short, fewer clips are
-made or scored at once. That changes a clip by rounding alone: at another batch size a network adds its numbers in
-another order, so rare values differ by one level of 255, and more of them in bfloat16.
+A chunk holds the features of its clips (`feature_chunks`) or the clips as files (`clip_chunks`). Where memory is short,
+fewer clips are made or scored at once. That changes a clip by rounding alone: at another batch size a network adds its
+numbers in another order, so rare values differ by one level of 255, and more of them in bfloat16.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from vfbench import video
+from vfbench.errors import MissingData
 from vfbench.interfaces import Clips, Request, Sampler
-from vfbench.pipeline.cost import on_network_call
-from vfbench.pipeline.features import FeatureCollector
+from vfbench.pipeline.cost import on_network_call, peak_memory
 from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.sample import clip_numbers, sample
-from vfbench.utils import console
+from vfbench.pipeline.workers import Worker
+from vfbench.utils import console, files
 from vfbench.utils.memory import AdaptiveBatches
+from vfbench.utils.process_id import process_id
 from vfbench.utils.progress import Progress
-from vfbench.utils.tensor_files import read_tensors, write_tensors
 
-NUM_PREVIEW = 8  # clips in samples/
+NUM_PREVIEW = 8  # clips to look at
 
 
-def generate(
-    folder: RunFolder,
-    sampler: Sampler,
-    requests: Sequence[Request],
-    collector: FeatureCollector,
-    batch_size: int,
-    calls_per_clip: int,
-) -> float:
-    """Make every chunk that is not complete on disk; returns the seconds that all chunks took, also earlier ones.
+@dataclass(frozen=True)
+class ChunkMaker(ABC):
+    """All that makes the chunks of a run: its folder and requests, the sampler, and this process.
 
-    `calls_per_clip` counts the network calls of a clip: the progress moves with each.
+    `calls_per_clip` counts the network calls of a clip: the progress moves with each. None where it is not known.
     """
-    chunks = _chunks(folder, requests)
-    seconds = {i: _finished(folder, i, part, collector) for i, part in chunks.items()}
-    missing = [i for i, spent in seconds.items() if spent is None]
-    done = sum(len(chunks[i]) for i in chunks if i not in missing)
+
+    folder: RunFolder
+    sampler: Sampler
+    requests: Sequence[Request]
+    device: torch.device
+    calls_per_clip: int | None
+    worker: Worker
+    _damaged: dict[str, int] = field(default_factory=dict, init=False)  # when each damaged chunk was written
+
+    @cached_property
+    def chunks(self) -> dict[str, Sequence[Request]]:
+        """Requests of each chunk by its name."""
+        size = self.folder.layout.chunk_size
+        starts = range(0, len(self.requests), size)
+        return {f"{number:06d}": self.requests[start : start + size] for number, start in enumerate(starts)}
+
+    @cached_property
+    def own(self) -> set[str]:
+        """Names of the chunks in this process's part of the list."""
+        names = list(self.chunks)
+        return {names[number] for number in self.worker.rank.block(len(names))}
+
+    @cached_property
+    def batches(self) -> AdaptiveBatches:
+        """Batches of the run; smaller ones where memory is short."""
+        return AdaptiveBatches(self.folder.layout.batch_size)
+
+    @abstractmethod
+    def path(self, name: str) -> Path:
+        """Path of a chunk."""
+
+    @abstractmethod
+    def check(self, name: str, *, content: bool) -> None:
+        """Raise ValueError where a chunk is not the whole one of its requests; `content` also hashes what it holds."""
+
+    @abstractmethod
+    def make(self, name: str, progress: Progress) -> None:
+        """Make a chunk and write it, unless another worker was faster: its chunk is the same."""
+
+    def is_complete(self, name: str) -> bool:
+        """True where the chunk is there: its content hashed in this process's part of the list, else its size checked.
+
+        Prints a warning for a damaged chunk, which is then made again.
+        """
+        path = self.path(name)
+        try:
+            written = path.stat().st_mtime_ns
+        except OSError:
+            return False
+        if self._damaged.get(name) == written:
+            return False
+        try:
+            self.check(name, content=name in self.own)
+        except ValueError as error:
+            self._damaged[name] = written
+            console.warn(f"{path} cannot be used: {error}; making it again")
+            return False
+        return True
+
+    def mend(self, name: str) -> None:
+        """Make a chunk again whose content has changed since it was checked."""
+        self.own.add(name)  # so that its content is hashed
+        if not self.is_complete(name):
+            with Progress("generate", len(self.chunks[name]), "clips") as progress:
+                self.make(name, progress)
+
+    def sampled(self, name: str, progress: Progress) -> Iterator[tuple[Sequence[Request], Clips, float]]:
+        """Batches of a chunk: requests, clips, and the seconds that they took."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        timed = partial(sample_timed, self.sampler, progress, self.calls_per_clip)
+        for batch, (clips, seconds) in self.batches.each(self.chunks[name], timed, clip_numbers):
+            yield batch, clips, seconds
+            progress.advance(len(batch))
+
+    def identity(self, name: str) -> dict[str, str]:
+        """Metadata that identify a chunk among all chunks of all runs."""
+        part = self.chunks[name]
+        return {"run": self.folder.run_id, "requests": f"{part[0].index}-{part[-1].index}"}
+
+    def write_record(self, path: Path, name: str, seconds: float, more: Mapping[str, Any]) -> None:
+        """Write the record of a chunk: its seconds, the most memory that its process held by then, and `more`."""
+        timing = {"seconds": round(seconds, 3), "peak_memory_bytes": peak_memory(self.device), "worker": process_id()}
+        record = {**self.identity(name), **timing, **more}
+        files.write_json(path, {**record, "sha256": files.json_digest(record)})
+
+    def read_record(self, path: Path, name: str) -> dict[str, Any]:
+        """The record of a chunk; raises ValueError where it is missing, damaged or of another chunk."""
+        try:
+            record = files.read_json(path)
+        except MissingData as error:
+            raise ValueError(f"its record is lost ({error})") from error
+        if record.pop("sha256", None) != files.json_digest(record):
+            raise ValueError(f"{path} does not match its hash")
+        for key, value in self.identity(name).items():
+            if record.get(key) != value:
+                raise ValueError(f"{path} belongs to {key} {record.get(key)}, not {value}")
+        return record
+
+
+def generate(maker: ChunkMaker) -> None:
+    """Make the chunks that are not complete on disk, with the other workers of the run; returns when all are there."""
+    chunks, worker, others, started = maker.chunks, maker.worker, 0, time.monotonic()
+    missing = [name for name in chunks if not maker.is_complete(name)]
+    done = len(maker.requests) - sum(len(chunks[name]) for name in missing)
     if done:
-        console.info(f"resumed: {done} of {len(requests)} clips are already there")
-    batches = AdaptiveBatches(batch_size)
-    with Progress("generate", len(requests), "clips", done=done) as progress:
-        timed = partial(sample_timed, sampler, progress, calls_per_clip)
-        for i in missing:
-            seconds[i] = _make(folder, i, timed, chunks[i], collector, batches, progress)
-    return sum(spent or 0.0 for spent in seconds.values())
+        console.info(f"resumed: {done} of {len(maker.requests)} clips are already there")
 
+    def beat() -> None:
+        worker.beat(progress.done - done - others + progress.partial, time.monotonic() - started)
 
-def _chunks(folder: RunFolder, requests: Sequence[Request]) -> dict[int, Sequence[Request]]:
-    size = folder.chunk_size
-    return {i: requests[start : start + size] for i, start in enumerate(range(0, len(requests), size))}
+    def is_done(name: str) -> bool:
+        nonlocal others
+        if not maker.is_complete(name):
+            return False
+        others += len(chunks[name])
+        progress.advance(len(chunks[name]))
+        return True
 
-
-def _finished(folder: RunFolder, index: int, part: Sequence[Request], collector: FeatureCollector) -> float | None:
-    """Seconds that a finished chunk took, None where it must be made; prints a warning for a damaged one."""
-    path = folder.chunk_path(index)
-    if not path.exists():
-        return None
-    try:
-        _, metadata = _read(folder, index, part, collector)
-    except ValueError as error:
-        console.warn(f"{path} cannot be used: {error}; making it again")
-        return None
-    return float(metadata["seconds"])
-
-
-def _read(
-    folder: RunFolder, index: int, part: Sequence[Request], collector: FeatureCollector
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a chunk; raises ValueError where it is not the complete chunk of these requests."""
-    tensors, metadata = read_tensors(folder.chunk_path(index), **_identity(folder, part))
-    if missing := sorted(collector.names - tensors.keys()):
-        raise ValueError(f"it lacks {', '.join(missing)}")
-    if any(len(tensor) != len(part) for tensor in tensors.values()):
-        raise ValueError(f"it does not hold {len(part)} clips")
-    return tensors, metadata
-
-
-def _identity(folder: RunFolder, part: Sequence[Request]) -> dict[str, str]:
-    """Metadata that identify a chunk among all chunks of all runs."""
-    return {"run": folder.run_id, "requests": f"{part[0].index}-{part[-1].index}"}
+    with Progress("generate", len(maker.requests), "clips", done=done, on_move=beat) as progress:
+        for name in worker.share(missing, is_done):
+            maker.make(name, progress)
 
 
 def sample_timed(
@@ -110,34 +182,3 @@ def sample_timed(
     with on_network_call(sampler, show_call):
         clips = sample(sampler, batch)
     return clips, time.monotonic() - began
-
-
-def _make(
-    folder: RunFolder,
-    index: int,
-    timed: Callable[[Sequence[Request]], tuple[Clips, float]],
-    part: Sequence[Request],
-    collector: FeatureCollector,
-    batches: AdaptiveBatches,
-    progress: Progress,
-) -> float:
-    rows: list[dict[str, Tensor]] = []
-    seconds = 0.0
-
-    for batch, (clips, spent) in batches.each(part, timed, clip_numbers):
-        seconds += spent
-        rows.append({**collector.features(clips[:, collector.frames], batch), "clips": clips})
-        progress.advance(len(batch))
-    tensors = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-    if index == 0:  # before the chunk itself: a chunk on disk means that its samples are there
-        captions = [request.prompt for request in part[:NUM_PREVIEW]]
-        video.write_preview(folder.samples, tensors["clips"][:NUM_PREVIEW], captions)
-    kept = {name: tensor for name, tensor in tensors.items() if name in collector.names}
-    write_tensors(folder.chunk_path(index), kept, **_identity(folder, part), seconds=f"{seconds:.3f}")
-    return seconds
-
-
-def load(folder: RunFolder, requests: Sequence[Request], collector: FeatureCollector) -> dict[str, Tensor]:
-    """All features of a finished run, in the order of its requests."""
-    parts = [_read(folder, i, part, collector)[0] for i, part in _chunks(folder, requests).items()]
-    return {name: torch.cat([part[name] for part in parts]) for name in collector.names - {"clips"}}

@@ -2,44 +2,85 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
 from vfbench.interfaces import Configured, Staged
 from vfbench.pipeline import dataset_card
-from vfbench.pipeline.cost import peak_memory
-from vfbench.pipeline.features import real_features
+from vfbench.pipeline.feature_chunks import FeatureChunks
+from vfbench.pipeline.features import RealFeatures, real_features
 from vfbench.pipeline.folder import RunFolder
-from vfbench.pipeline.generate import generate, load
+from vfbench.pipeline.generate import generate
+from vfbench.pipeline.launch import announce
 from vfbench.pipeline.plan import Plan
 from vfbench.pipeline.result import write_result, write_scored
 from vfbench.pipeline.sample import is_control
 from vfbench.pipeline.scores import scored_tensors, scores
-from vfbench.report.results import SCHEMA, Cost, ProtocolRecord, Result, StageRecord
-from vfbench.utils import console, memory
+from vfbench.pipeline.workers import Rank, Worker
+from vfbench.report import results
+from vfbench.report.results import SCHEMA, Cost, DataRecord, ProtocolRecord, Result, StageRecord
+from vfbench.utils import console, environment, memory
+from vfbench.utils import device as devices
+
+SCORES = "scores"  # what one worker computes when all chunks are there
 
 
 def run(plan: Plan) -> Result:
     """Carry out a plan and return the result, as `results.json` in the run folder holds it.
 
-    The same plan again resumes: whatever ends the process, finished chunks are kept.
+    The same plan again resumes: whatever ends the process, finished chunks are kept. The same plan in several processes
+    shares the work, and one of them writes the result.
     """
     subject = f"this run ({plan.folder} keeps what is done)"
-    with RunFolder.hold(plan.folder, plan.specification) as folder, memory.require_memory(subject):
-        return _run(plan, folder)
+    folder = RunFolder.join(plan.folder, plan.specification)
+    announce(folder.path, plan.describe())
+    worker = Worker(folder.path, Rank.from_environment(), plan.patience)
+    with devices.threads(folder.layout.threads), worker.working(), memory.require_memory(subject):
+        return _run(plan, folder, worker)
 
 
-def _run(plan: Plan, folder: RunFolder) -> Result:
-    if plan.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(plan.device)
-    setup, requests, sampler = plan.setup, plan.requests, plan.sampler
+def _run(plan: Plan, folder: RunFolder, worker: Worker) -> Result:
+    setup, calls, before = plan.setup, sum(plan.cost.calls.values()), _stamp(folder)
+    if folder.layout.batch_size != plan.batch_size:
+        console.info(f"batches of {folder.layout.batch_size}, as this run began; another --output takes other batches")
     data = dataset_card.write(folder, setup)
-    reals = real_features(setup.dataset, setup.protocol, plan.collector, plan.device, setup.manifest)
-    seconds = generate(folder, sampler, requests, plan.collector, plan.batch_size, sum(plan.cost.calls.values()))
+    reals = real_features(setup.dataset, setup.protocol, plan.collector, plan.device, setup.manifest, worker)
+    maker = FeatureChunks(folder, plan.sampler, plan.requests, plan.device, calls, worker, collector=plan.collector)
+    generate(maker)
+    result: Result | None = None
+
+    def is_scored(_: str) -> bool:
+        """True where another worker has written the result since this one began."""
+        nonlocal result
+        if _stamp(folder) != before:
+            (written,) = results.load([folder.results])
+            result = written if setup.metrics.keys() <= written.scores.keys() else None
+        return result is not None
+
+    for _ in worker.share([SCORES], is_scored):
+        result = _score(plan, maker, data, reals)
+        worker.clear()
+    assert result is not None
+    return result
+
+
+def _stamp(folder: RunFolder) -> tuple[int, int] | None:
+    """State of the result's file, another after each writing; None where there is none."""
+    try:
+        status = folder.results.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino
+
+
+def _score(plan: Plan, maker: FeatureChunks, data: DataRecord, reals: Sequence[RealFeatures]) -> Result:
+    """Score the chunks and write the result; several workers that do so at once write the same."""
+    setup, folder, requests, sampler = plan.setup, maker.folder, plan.requests, plan.sampler
     console.info("score: value, interval and floor of each metric")
     sources = [(request.split, request.source) for request in requests]
-    fake = load(folder, requests, plan.collector)
+    fake = maker.load()
     records = scores(setup.protocol, setup.metrics, fake, reals, sources)
     write_scored(folder, scored_tensors(fake, reals, sources))
+    timings = [maker.timing(name) for name in maker.chunks]
     result = Result(
         schema=SCHEMA,
         run_id=folder.run_id,
@@ -59,10 +100,10 @@ def _run(plan: Plan, folder: RunFolder) -> Result:
             flops_per_clip=plan.cost.flops_per_clip,
             evaluations=plan.cost.evaluations,
             calls=plan.cost.calls,
-            seconds_per_clip=round(seconds / len(requests), 6),
-            peak_memory_bytes=peak_memory(plan.device),
+            seconds_per_clip=round(sum(each.seconds for each in timings) / len(requests), 6),
+            peak_memory_bytes=max(each.peak_memory_bytes for each in timings),
         ),
-        environment=plan.specification.environment,
+        environment=environment.environment(plan.device.type),
         note=setup.remarks(requests),
     )
     if isinstance(sampler, Staged):

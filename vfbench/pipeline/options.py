@@ -27,6 +27,7 @@ SAMPLING = ("steps", "solver", "guidance", "eta", "threshold")
 MIN_REAL = 4  # real clips, two halves of two: fewer have no floor
 MIN_SMOKE = 2  # clips of either side in a smoke run
 MAX_CLIPS = 10_000_000  # of a run: a hundred times what any protocol asks for, and what a process can hold
+MAX_WORKERS = 256  # processes of one machine
 
 
 class CheckedOptions:
@@ -105,6 +106,7 @@ class SamplingOptions(CheckedOptions):
     batch_size: int | Literal["auto"] = flag("auto", "Clips per network call; a clip changes by rounding at most.")
     dtype: str = flag("auto", "auto, float32 or bfloat16 (auto on a GPU).")
     checkpoint: Path | str | None = flag(None, "Folder that `train` wrote, or hub:owner/name[@revision].")
+    workers: int = flag(1, "Processes on this machine: one for each GPU, or several that share the cores.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -126,6 +128,8 @@ class SamplingOptions(CheckedOptions):
             raise UserError(f"--seed {self.seed}: choose a number of less than 64 bits")
         if self.batch_size != "auto" and self.batch_size < 1:
             raise UserError(f"--batch-size {self.batch_size}: must be at least 1, or auto")
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise UserError(f"--workers {self.workers}: choose 1 to {MAX_WORKERS} processes")
         if self.dtype not in ("auto", *DTYPES):
             raise unknown("--dtype", self.dtype, ["auto", *DTYPES])
 

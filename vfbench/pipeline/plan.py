@@ -13,6 +13,7 @@ from vfbench.clips.inventory import require_outside_dataset
 from vfbench.diffusion import hub
 from vfbench.errors import UserError
 from vfbench.interfaces import BuildContext, ClipShape, Configured, Dataset, Request, Sampler
+from vfbench.pipeline.chunk_layout import ChunkLayout
 from vfbench.pipeline.cost import ClipCost, measure
 from vfbench.pipeline.eval_setup import EvalSetup, prepare
 from vfbench.pipeline.features import FeatureCollector
@@ -20,6 +21,7 @@ from vfbench.pipeline.folder import RUNS, Specification
 from vfbench.pipeline.options import RunOptions
 from vfbench.pipeline.requests import make_requests
 from vfbench.pipeline.sample import is_control, noise_generator, require_sampler
+from vfbench.pipeline.workers import PATIENCE
 from vfbench.plugins import Spec
 from vfbench.protocol import protocol as protocols
 from vfbench.utils import device as devices
@@ -43,16 +45,22 @@ class Plan:
     device: torch.device
     dtype: torch.dtype
     batch_size: int
-    chunk_size: int
     folder: Path
     disk: int  # bytes
     specification: Specification
     cost: ClipCost
 
+    @property
+    def patience(self) -> float:
+        """Seconds without a sign of life before another worker makes a chunk: three times a network call's."""
+        call = self.cost.seconds * self.batch_size / max(self.cost.evaluations, 1)
+        return max(PATIENCE, 3 * call)
+
     def describe(self) -> str:
         """The plan as lines to read."""
         clips, duration = len(self.requests), format_duration(self.cost.seconds * len(self.requests))
-        chunks = count(-(-clips // self.chunk_size), "chunk")
+        layout = self.specification.layout
+        chunks = count(len(layout.sizes) if layout else 1, "chunk")
         evaluations = count(self.cost.evaluations, "evaluation")
         dataset, protocol, note = self.setup.dataset, self.setup.protocol, self.setup.note
         lines = {
@@ -82,6 +90,7 @@ def plan(options: RunOptions) -> Plan:
 
 def _plan(options: RunOptions) -> Plan:
     device = devices.choose_device(options.device)
+    devices.choose_local_gpu(device)
     dtype = devices.choose_dtype(options.dtype, device)
     batch_size = devices.choose_batch_size(options.batch_size, device)
     chunk_size = max(devices.AUTO_BATCH[device.type], batch_size)
@@ -116,7 +125,9 @@ def _plan(options: RunOptions) -> Plan:
         },
         options=environment.options_record(options, options.origins),
         environment=environment.environment(device.type),
-        chunk_size=chunk_size,
+        layout=ChunkLayout(
+            requests=len(requests), chunk_size=chunk_size, batch_size=batch_size, threads=torch.get_num_threads()
+        ),
     )
     folder = Path(options.output or RUNS / f"{model.name}-{setup.dataset.name}-{specification.id[:8]}")
     require_outside_dataset(folder, setup.dataset)
@@ -132,7 +143,6 @@ def _plan(options: RunOptions) -> Plan:
         device=device,
         dtype=dtype,
         batch_size=batch_size,
-        chunk_size=chunk_size,
         folder=folder,
         disk=disk,
         specification=specification,

@@ -18,10 +18,11 @@ from vfbench.utils.tensor_files import read_tensors, write_tensors
 def write_scored(folder: RunFolder, tensors: Mapping[str, Tensor]) -> None:
     """Write the tensors that scores were computed from, beside those of an earlier command of the same run."""
     path, earlier = folder.path / SCORED_FILE, dict[str, Tensor]()
-    if path.exists():
-        with contextlib.suppress(ValueError):  # damaged, or of another run: written anew
-            earlier = read_tensors(path, run=folder.run_id)[0]
-    write_tensors(path, {**earlier, **tensors}, run=folder.run_id)
+    with files.one_at_a_time(folder.path):
+        if path.exists():
+            with contextlib.suppress(ValueError):  # damaged, or of another run: written anew
+                earlier = read_tensors(path, run=folder.run_id)[0]
+        write_tensors(path, {**earlier, **tensors}, run=folder.run_id)
 
 
 def write_result(folder: RunFolder, result: Result) -> Result:
@@ -29,15 +30,16 @@ def write_result(folder: RunFolder, result: Result) -> Result:
 
     Scores of an earlier command that were edited since are left out, with a warning.
     """
-    if folder.results.exists():
-        with contextlib.suppress(MissingData):  # damaged: written anew
-            (earlier,) = results.load([folder.results])
-            if earlier.integrity == "edited":
-                console.warn(f"{folder.results} was edited: its earlier scores are left out; repeat their commands")
-            elif earlier.run_id == result.run_id:
-                result = _merged(earlier, result)
-    result = result.signed()
-    result.write(folder.results)
+    with files.one_at_a_time(folder.path):
+        if folder.results.exists():
+            with contextlib.suppress(MissingData):  # damaged: written anew
+                (earlier,) = results.load([folder.results])
+                if earlier.integrity == "edited":
+                    console.warn(f"{folder.results} was edited: its earlier scores are left out; repeat their commands")
+                elif earlier.run_id == result.run_id:
+                    result = _merged(earlier, result)
+        result = result.signed()
+        result.write(folder.results)
     row = table.build([result], allow_mixed=True)
     for suffix, render_as in {"md": render.to_markdown, "csv": render.to_csv, "tex": render.to_latex}.items():
         files.write_text(folder.tables / f"table.{suffix}", render_as(row))
@@ -45,20 +47,12 @@ def write_result(folder: RunFolder, result: Result) -> Result:
 
 
 def _merged(earlier: Result, result: Result) -> Result:
-    """The result with the scores and notes of an earlier one of the same run, and the larger peak memory of the two.
-
-    A command that finds all clips there has generated none, and so used less memory.
-    """
+    """The result with the scores and notes of an earlier one of the same run."""
     scores = {**earlier.scores, **result.scores}
     notes = [note for each in (earlier, result) for note in each.note.split("; ")]
-    cost = result.cost
-    if cost and earlier.cost:
-        peak = max(cost.peak_memory_bytes, earlier.cost.peak_memory_bytes)
-        cost = cost.model_copy(update={"peak_memory_bytes": peak})
     return result.model_copy(
         update={
             "scores": {name: scores[name] for name in result.protocol.measures if name in scores},
             "note": "; ".join(filter(None, dict.fromkeys(notes))),
-            "cost": cost,
         }
     )

@@ -88,24 +88,24 @@ def score(plan: ScorePlan) -> Result:
     Cached features are not computed again. Raises `MissingData` naming the first clip that cannot be read: the others
     alone are not scored.
     """
-    with RunFolder.hold(plan.folder, plan.specification) as folder:
-        result = Result(
-            schema=SCHEMA,
-            run_id=folder.run_id,
-            run_dir=str(folder.path),
-            model=plan.name,
-            model_spec=plan.fake.folder,
-            reference=False,
-            weights="unknown",  # of the model that made the clips, and so are its seed and cost
-            dataset=plan.dataset,
-            protocol=plan.protocol,
-            seed=None,
-            scores=plan.compute(folder),
-            cost=None,
-            environment=plan.specification.environment,
-            note=plan.note,
-            fake=plan.fake,
-        )
-        if plan.data is not None:
-            result = result.model_copy(update={"data": plan.data})
-        return write_result(folder, result)
+    folder = RunFolder.join(plan.folder, plan.specification)
+    result = Result(
+        schema=SCHEMA,
+        run_id=folder.run_id,
+        run_dir=str(folder.path),
+        model=plan.name,
+        model_spec=plan.fake.folder,
+        reference=False,
+        weights="unknown",  # of the model that made the clips, and so are its seed and cost
+        dataset=plan.dataset,
+        protocol=plan.protocol,
+        seed=None,
+        scores=plan.compute(folder),
+        cost=None,
+        environment=plan.specification.environment,
+        note=plan.note,
+        fake=plan.fake,
+    )
+    if plan.data is not None:
+        result = result.model_copy(update={"data": plan.data})
+    return write_result(folder, result)

@@ -87,6 +87,24 @@ class DeviceConstant:
         return self._copies[key]
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Context manager: torch computes with `count` threads on the CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def choose_local_gpu(device: torch.device) -> None:
+    """Let this process compute on the GPU of its number on this machine, where `LOCAL_RANK` says it."""
+    local = os.environ.get("LOCAL_RANK", "")
+    if device.type == "cuda" and local.isdecimal():
+        torch.cuda.set_device(int(local) % torch.cuda.device_count())
+
+
 def available_cores() -> int:
     """Number of CPU cores that this process may use; a scheduler may allow fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

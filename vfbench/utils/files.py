@@ -20,9 +20,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vfbench.errors import BadEnvironment, MissingData
-from vfbench.utils import console, strict_json
+from vfbench.utils import console, process_id, strict_json
 
 _UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+LOCK_SECONDS = 20.0  # to wait for another process that writes a result
 LARGEST_TEXT, LARGEST_JSON = 2**28, 2**27  # bytes of a file that is read whole
 
 
@@ -59,12 +60,12 @@ def _temporary_cache() -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Context manager: a temporary path `.<name>.<pid>.tmp` beside `path`, renamed to it when the block succeeds.
+    """Context manager: a temporary path beside `path`, renamed to it when the block succeeds; see `temporary_path`.
 
     Raises `BadEnvironment` where the file cannot be written.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(target)
     try:
         yield temporary
         temporary.replace(target)
@@ -73,6 +74,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Path `.<name>.<machine>.<process>.tmp` beside `path`, of this process alone among all that share the folder."""
+    return path.with_name(f".{path.name}.{process_id.process_id()}.tmp")
 
 
 def write_error(path: Path, error: Exception) -> BadEnvironment:
@@ -94,6 +100,25 @@ def write_text(path: Path, text: str) -> None:
     """Write text atomically."""
     with atomic_path(path) as file:
         file.write_text(text, encoding="utf-8")
+
+
+def write_first(path: Path, text: str) -> None:
+    """Write text to a new file, atomically; where another process has written it first, its file stays."""
+    temporary = temporary_path(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        try:
+            os.link(temporary, path)  # unlike a rename, it fails where the file exists
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            if not path.exists():
+                temporary.replace(path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object) -> None:
@@ -226,6 +251,21 @@ def locked_folder(folder: Path, holder: str = "run", advice: str = "choose anoth
                 (folder / ".lock").unlink()
                 if is_new:
                     folder.rmdir()
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Context manager: a short section that only one process enters, as it reads a file of `folder` and writes it anew.
+
+    Where another process stays in the section, or the file system has no locks, the block runs after `LOCK_SECONDS`.
+    """
+    lock = FileLock(folder / ".lock", timeout=LOCK_SECONDS)
+    with contextlib.suppress(Timeout, OSError, NotImplementedError):  # the files are whole in any case
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def require_writable(path: Path) -> None:

@@ -6,6 +6,7 @@ A terminal shows a bar that moves; a log gets a plain line every minute, and one
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,16 @@ LOG_SECONDS = 60.0  # between two lines of a log
 
 
 class Progress:
-    """Context manager: progress counter. `done` starts above 0 for resumed work; the rate counts only new work."""
+    """Context manager: progress counter. `done` starts above 0 for resumed work; the rate counts only new work.
 
-    def __init__(self, title: str, total: int, unit: str, *, done: int = 0) -> None:
-        self.title, self.total, self.unit, self.done = title, total, unit, done
-        self._partial = 0.0
+    `partial` counts the units under way, and `on_move` is called with each change.
+    """
+
+    def __init__(
+        self, title: str, total: int, unit: str, *, done: int = 0, on_move: Callable[[], None] | None = None
+    ) -> None:
+        self.title, self.total, self.unit, self.done, self._on_move = title, total, unit, done, on_move
+        self.partial = 0.0
         self._first, self._start = self.done, time.monotonic()
         self._printed = self._start
         self._bar: RichProgress | None = None
@@ -51,20 +57,22 @@ class Progress:
 
     def advance(self, amount: int, note: str = "") -> None:
         """Count `amount` more finished units."""
-        self.done, self._partial = self.done + amount, 0.0
+        self.done, self.partial = self.done + amount, 0.0
         self._show(note, ends=self.done >= self.total > self.done - amount)
 
     def partly(self, amount: float, note: str = "") -> None:
         """Show that units to come, `amount` of them in all, are made: whole ones or parts of them."""
-        self._partial = amount
+        self.partial = amount
         self._show(note, ends=False)
 
     def _show(self, note: str, *, ends: bool) -> None:
+        if self._on_move:
+            self._on_move()
         now = time.monotonic()
         if self._bar is None and self.total and console.is_terminal() and not console.is_quiet():
             self._bar = self._start_bar()
         if self._bar is not None:
-            completed = self.done + self._partial
+            completed = self.done + self.partial
             self._bar.update(self._bar.task_ids[0], completed=completed, state=self._state(note))
         elif (ends or now - self._printed >= LOG_SECONDS) and not console.is_quiet():
             self._printed = now
@@ -73,10 +81,10 @@ class Progress:
     @property
     def rate(self) -> float:
         """Units per second since the start."""
-        return (self.done + self._partial - self._first) / max(time.monotonic() - self._start, 1e-9)
+        return (self.done + self.partial - self._first) / max(time.monotonic() - self._start, 1e-9)
 
     def _state(self, note: str) -> str:
-        seconds_left = max(self.total - self.done - self._partial, 0) / max(self.rate, 1e-9)
+        seconds_left = max(self.total - self.done - self.partial, 0) / max(self.rate, 1e-9)
         count = f"{self.done}/{self.total} {self.unit}" if self.total else f"{self.done} {self.unit}"
         left = f"{format_duration(seconds_left)} left" if self.rate else ""
         return ", ".join(filter(None, [count, f"{format_rate(self.rate)} {self.unit}/s", left, note]))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,19 +38,40 @@ def read_tensors(path: Path, **expected: str) -> tuple[dict[str, Tensor], dict[s
 
     Raises ValueError where a byte has changed, or the metadata differ from `expected`.
     """
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        metadata = dict(file.metadata() or {})
+    if metadata.pop("sha256", None) != tensor_digest(tensors, metadata):
+        raise ValueError("its content does not match its hash")
+    _require_metadata(metadata, expected)
+    return tensors, metadata
+
+
+def read_shapes(path: Path, **expected: str) -> dict[str, list[int]]:
+    """Shapes of the tensors of a file that `write_tensors` wrote, without reading or hashing their content.
+
+    Raises ValueError where the file is damaged or not whole, or the metadata differ from `expected`.
+    """
+    with _opened(path) as file:
+        _require_metadata(dict(file.metadata() or {}), expected)
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  # not a dict
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Context manager: a safetensors file; raises ValueError where it cannot be read."""
     try:
         require_file(path)
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-            metadata = dict(file.metadata() or {})
+            yield file
     except (OSError, MissingData, SafetensorError) as error:
         raise ValueError(f"unreadable ({error})") from error
-    if metadata.pop("sha256", None) != tensor_digest(tensors, metadata):
-        raise ValueError("its content does not match its hash")
+
+
+def _require_metadata(metadata: Mapping[str, str], expected: Mapping[str, str]) -> None:
     for key, value in expected.items():
         if metadata.get(key) != value:
             raise ValueError(f"it belongs to {key} {metadata.get(key)}, not {value}")
-    return tensors, metadata
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -73,8 +97,19 @@ def read_metadata(path: Path) -> dict[str, str]:
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file atomically; raises `BadEnvironment` where it cannot be written."""
     on_cpu = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    with atomic_path(path) as file:
-        file.write_bytes(save(on_cpu, dict(metadata or {})))  # save_file would deny other users read access
+    with atomic_path(path) as file:  # save_file would deny other users read access
+        file.write_bytes(_in_order(save(on_cpu, dict(metadata or {})), metadata or {}))
+
+
+def _in_order(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file with its metadata sorted: the library writes them in another order each time."""
+    if len(metadata) < 2:
+        return content
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = {**json.loads(content[8:end]), "__metadata__": dict(sorted(metadata.items()))}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(content)[end:]])
 
 
 def load_into(

@@ -1,0 +1,219 @@
+"""Processes that share the work of a run folder, and the file by which each tells the others what it makes.
+
+A worker begins at its own place in the list of chunks, skips chunks that are there and those that another worker makes,
+and goes on until all are there. Workers know of each other by one file in `workers/`:
+
+    000003.3f2a90c1.4711.json     process 4711 of machine 3f2a90c1 makes chunk 3; written anew as the work moves on
+
+A file that does not change for `patience` seconds, or whose process has ended, counts no more: its chunk is made by
+another. Nothing depends on these files but how much is made twice: a chunk that two workers made is the same chunk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vfbench.errors import BadEnvironment, UserError
+from vfbench.utils import console, process_id
+from vfbench.utils.files import atomic_path
+
+BEAT_SECONDS = 5.0  # between two writings of a worker's file
+POLL_SECONDS = 1.0  # between two looks at what others make
+PATIENCE = 60.0  # seconds without a sign of life, at least, before another makes a worker's chunk
+IDLE, FAILED = "idle", "failed"  # in place of a chunk
+FILE = re.compile(r"(?P<item>[\w-]+)\.(?P<process>[0-9a-f]{8}\.\d+)\.json")
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Number of this process among those started together, from 0, and how many they are: its place in the list."""
+
+    number: int = 0
+    count: int = 1
+
+    @classmethod
+    def from_environment(cls, variables: Mapping[str, str] | None = None) -> Rank:
+        """Rank by `RANK` and `WORLD_SIZE`, as torchrun sets them, and by the variables of a Slurm array.
+
+        With both, each task of the array stands for `WORLD_SIZE` processes. Raises `UserError` for values that do not
+        fit together.
+        """
+        found = os.environ if variables is None else variables
+        number, count = 0, 1
+        for name, of, first, step in (
+            ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"),
+            ("RANK", "WORLD_SIZE", "", ""),
+        ):
+            if name not in found and of not in found:
+                continue
+            size, start, stride = _number(found, of, 1, of=name), 0, 1
+            if first in found:
+                start, stride = _number(found, first, 0), _number(found, step, 1) if step in found else 1
+            own = (_number(found, name, start, of=of) - start) // stride
+            if own >= size and not first:
+                raise UserError(f"{name}={own} and {of}={size}: ranks count from 0, so the last is {size - 1}")
+            number, count = number * size + own % size, count * size
+        return cls(number, count)
+
+    def block(self, length: int) -> range:
+        """Indices of this process's part of a list."""
+        return range(self.number * length // self.count, (self.number + 1) * length // self.count)
+
+
+def _number(variables: Mapping[str, str], name: str, least: int, of: str = "") -> int:
+    """Value of an environment variable; raises `UserError` where it is missing or no whole number from `least` on."""
+    text = variables.get(name)
+    if text is None:
+        raise UserError(f"{of} is set and {name} is not: set both, as torchrun and Slurm do, or unset {of}")
+    if not re.fullmatch(r"\d{1,9}", text) or int(text) < least:
+        raise UserError(f"environment variable {name}={text}: must be a whole number from {least} on")
+    return int(text)
+
+
+class Worker:
+    """This process as one of those that share the work of a run folder."""
+
+    def __init__(self, folder: Path, rank: Rank, patience: float = PATIENCE) -> None:
+        self.folder, self.rank, self.patience = folder / "workers", rank, patience
+        self._item, self._clips, self._seconds = IDLE, 0.0, 0.0  # clips made, and the seconds that they took
+        self._clips_before = 0.0  # this chunk
+        self._written = -BEAT_SECONDS
+        self._seen: dict[tuple[str, int], float] = {}  # when each state of another's file was first seen
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Context manager: tell the others that this process works; an error stays in its file, to be reported."""
+        self._write()
+        try:
+            yield
+        except Exception as error:
+            self._rename(FAILED)
+            self._write(error=str(error).splitlines()[0][:500] if str(error) else type(error).__name__)
+            raise
+        except BaseException:  # Ctrl-C
+            self._path(self._item).unlink(missing_ok=True)
+            raise
+        self._path(self._item).unlink(missing_ok=True)
+
+    def share(self, items: Sequence[str], is_done: Callable[[str], bool]) -> Iterator[str]:
+        """Iterate over the items to make here: neither done nor being made by another; ends when all are done.
+
+        `items` are names of letters, digits, `_` and `-`. Waits for those that others make, and takes over those of a
+        worker that ended or shows no sign of life.
+        """
+        start = self.rank.block(len(items)).start
+        missing = [*items[start:], *items[:start]]
+        for file, _, process in entries(self.folder):
+            self._lives(file, process)  # from now on its silence counts
+        while missing:
+            left: list[str] = []
+            for item in missing:
+                if is_done(item):
+                    continue
+                if self._is_taken(item):
+                    left.append(item)
+                    continue
+                self._rename(item)
+                yield item
+                self._rename(IDLE)
+            missing = left
+            if missing:
+                self.beat()
+                time.sleep(POLL_SECONDS)
+
+    def beat(self, clips: float = 0.0, seconds: float = 0.0) -> None:
+        """Show a sign of life, with the clips made here so far and the seconds that they took; 0 keeps the last."""
+        self._clips, self._seconds = clips or self._clips, seconds or self._seconds
+        if time.monotonic() - self._written >= BEAT_SECONDS:
+            self._write()
+
+    def clear(self) -> None:
+        """Remove the files of workers that failed, ended or show no sign of life: the run is done without them."""
+        for file, item, process in entries(self.folder):
+            if process != process_id.process_id() and (item == FAILED or not self._lives(file, process)):
+                file.unlink(missing_ok=True)
+
+    def _is_taken(self, item: str) -> bool:
+        """True where another worker makes the item and shows signs of life."""
+        taken = [(file, process) for file, name, process in entries(self.folder) if name == item]
+        for file, process in taken:
+            if process == process_id.process_id():
+                continue
+            if self._lives(file, process):
+                return True
+            self._replace(file, item, process)
+        return False
+
+    def _replace(self, file: Path, item: str, process: str) -> None:
+        """Make the item of another worker here, and keep a record of what became of that one."""
+        ended = process_id.has_ended(process)
+        error = "ended without a word" if ended else f"showed no sign of life for {self.patience:.0f} s"
+        content = read_entry(file)
+        console.warn(f"worker {content.get('rank', '?')} ({process}) {error}: making its {item} here")
+        with contextlib.suppress(BadEnvironment, OSError):
+            with atomic_path(self.folder / f"{FAILED}.{process}.json") as failed:
+                failed.write_text(json.dumps({**content, "error": f"{error}, at {item}"}), encoding="utf-8")
+            file.unlink(missing_ok=True)
+
+    def _lives(self, file: Path, process: str) -> bool:
+        """True where the process is not known to have ended, and its file has changed within this one's patience.
+
+        Time is measured here, from when this process first saw a state of the file: clocks of machines differ.
+        """
+        if process_id.has_ended(process):
+            return False
+        try:
+            state = (file.name, file.stat().st_mtime_ns)
+        except OSError:  # renamed: it makes something else by now
+            return False
+        now = time.monotonic()
+        return now - self._seen.setdefault(state, now) < self.patience
+
+    def _path(self, item: str) -> Path:
+        return self.folder / f"{item}.{process_id.process_id()}.json"
+
+    def _rename(self, item: str) -> None:
+        with contextlib.suppress(OSError):  # others may make the item as well
+            self._path(self._item).replace(self._path(item))
+        self._item, self._clips_before = item, self._clips
+        self._write()
+
+    def _write(self, **more: str) -> None:
+        """Write this worker's file; work goes on where it cannot be written, as on a full disk."""
+        self._written = time.monotonic()
+        content = {
+            **{"rank": self.rank.number, "of": self.rank.count, "host": platform.node(), "process": os.getpid()},
+            **{"clips": round(self._clips, 2), "under_way": round(self._clips - self._clips_before, 2)},
+            **{"seconds": round(self._seconds, 2), **more},
+        }
+        with contextlib.suppress(BadEnvironment), atomic_path(self._path(self._item)) as file:
+            file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def entries(folder: Path) -> Iterable[tuple[Path, str, str]]:
+    """Path, item and process of each worker's file."""
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208  # names alone
+    except OSError:
+        return
+    for name in names:
+        if parts := FILE.fullmatch(name):
+            yield folder / name, parts["item"], parts["process"]
+
+
+def read_entry(file: Path) -> dict[str, Any]:
+    """Content of a worker's file; empty where it is gone or damaged."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
