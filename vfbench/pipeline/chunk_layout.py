@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from vfbench.errors import MissingData
 from vfbench.utils.files import read_json
@@ -26,7 +25,7 @@ class ChunkLayout:
         return [min(self.chunk_size, self.requests - start) for start in starts]
 
     @classmethod
-    def read(cls, file: Path) -> Self:
+    def read(cls, file: Path) -> ChunkLayout:
         """The layout in a `run.json`; raises `MissingData` where it is not one."""
         content = read_json(file).get("layout")
         numbers = content if isinstance(content, dict) else {}

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from vfbench.errors import BadEnvironment, UserError
 from vfbench.pipeline.chunk_layout import ChunkLayout
@@ -72,7 +72,7 @@ class RunFolder:
         self.results, self.manifest, self.card = path / "results.json", path / "manifest.csv", path / "data.md"
 
     @classmethod
-    def join(cls, path: Path, specification: Specification) -> Self:
+    def join(cls, path: Path, specification: Specification) -> RunFolder:
         """Make the folder of a run, or join those that work in it.
 
         Raises `BadEnvironment` where it cannot be written, and `UserError` where it holds another run. Files that are
