@@ -113,7 +113,7 @@ class _Process:
 
     @property
     def end(self) -> str:
-        """How it ended: `worker 1 was killed by signal 9`."""
+        """Text on the end of the process, such as `worker 1 was killed by signal 9`."""
         code = self.code or 0
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return f"worker {self.number} {how}"
