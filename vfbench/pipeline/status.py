@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from vfbench.utils.progress import format_duration, format_rate
 from vfbench.utils.text import count
 
 SEEN_SECONDS = 60.0  # a worker whose file is older counts as gone
+LARGEST = 1e15  # of a number in a worker's file; a larger one is damage
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class RunStatus:
     def describe(self) -> str:
         """The state as lines to read."""
         left = f", {format_duration(self.seconds_left)} left" if self.seconds_left else ""
-        rate = f"{format_rate(self.clips_per_second)} clips/s{left}" if self.clips_per_second else ""
+        rate = f", {format_rate(self.clips_per_second)} clips/s{left}" if self.clips_per_second else ""
         seen = f"{count(len(self.workers), 'worker')} seen in the last minute"
         lines = [
             ("run", f"{self.folder} ({self.state})"),
@@ -102,7 +102,7 @@ def read(folder: Path) -> RunStatus:
     done = [number for number in _chunks_there(folder) if number < len(sizes)]
     living, failures = _workers(folder)
     clips_done = sum(sizes[number] for number in done)
-    rate = sum(each.clips / each.seconds for each in living if each.seconds > 0)
+    rate = sum((each.clips / each.seconds for each in living if each.seconds > 0), 0.0)
     left = layout.requests - clips_done
     finished = not left and (folder / "results.json").exists()
     return RunStatus(
@@ -111,7 +111,7 @@ def read(folder: Path) -> RunStatus:
         state="finished" if finished else "running" if living else "stopped",
         clips=layout.requests,
         clips_done=clips_done,
-        clips_under_way=sum(each.under_way for each in living),
+        clips_under_way=sum((each.under_way for each in living), 0.0),
         chunks=len(sizes),
         chunks_done=len(done),
         clips_per_second=round(rate, 6),
@@ -166,7 +166,7 @@ def _worker(content: Mapping[str, Any], item: str, age: float) -> WorkerState:
 
     def number(name: str) -> float:
         value = content.get(name)
-        return value if isinstance(value, int | float) and math.isfinite(value) else 0
+        return float(value) if isinstance(value, int | float) and abs(value) < LARGEST else 0.0
 
     return WorkerState(
         rank=int(number("rank")),
