@@ -58,6 +58,7 @@ def test_the_command_lists_what_was_asked_for(vfbench: Command) -> None:
     [
         (["published", "--dataset", "ucf10"], "UCF101"),
         (["published", "--metric", "FVDD"], "FVD"),
+        (["published", "--dataset", "taichi_hd", "--metric", "KVD"], "known: FVD"),  # KVD is known elsewhere
         (["published", "--model", "lattte"], "Latte"),
         (["published", "--model", "--"], "--model"),
         (["explain", "vidofusion"], "VideoFusion"),

@@ -71,11 +71,11 @@ def select(
     that no score has.
     """
     scores = list(load())
-    for field, name in (("dataset", dataset), ("metric", metric), ("task", task)):
-        if name:
-            scores = [score for score in scores if key(getattr(score, field)) == key(name)]
+    for field, name in (("dataset", dataset), ("task", task), ("metric", metric)):
+        known = {str(getattr(score, field)) for score in scores}
+        scores = [score for score in scores if not name or key(getattr(score, field)) == key(name)]
         if not scores:
-            raise unknown(f"published {field}", name, {str(getattr(score, field)) for score in load()})
+            raise unknown(f"published {field}", name, known)
     found = [score for score in scores if key(model) in key(score.model)]
     if model and (not found or not key(model)):
         hint = nearest(model, {score.model for score in scores})
