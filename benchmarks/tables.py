@@ -6,18 +6,14 @@ A test checks that the pages are up to date.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
 
-from scipy import stats
-
-from vfbench.report import render, results, table
-from vfbench.report.format import DASH, rounded
+from vfbench.report import render, results, seeds, table
+from vfbench.report.format import DASH
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -49,26 +45,18 @@ def runs(folder: Path, *, notes: int | None = None) -> str:
 
 def study() -> str:
     """Table of metrics by model: one row per training seed, and one for their mean."""
-    tables = {folder.name.removeprefix("seed-"): _table(folder) for folder in sorted(STUDY.iterdir())}
-    first = next(iter(tables.values()))
-    scores: dict[str, list[list[float]]] = {}  # model -> (seeds, metrics)
+    records = {folder.name.removeprefix("seed-"): results.load(_records(folder)) for folder in sorted(STUDY.iterdir())}
     lines = []
-    for seed, seed_table in tables.items():
-        for row, record in zip(seed_table.rows, seed_table.records, strict=False):  # the floor has a row and no record
-            lines.append([row.label, seed, *(cell.text for cell in row.cells)])
-            scores.setdefault(row.label, []).append([score.value for score in record.scores.values()])
-    for label, values in scores.items():
-        if len(values) > 1:
-            lines.append([label, f"mean of {len(values)}", *map(mean_over_seeds, zip(*values, strict=True))])
-    floors = [[f"*{row.label}*", "", *(cell.text for cell in row.cells)] for row in first.rows if row.kind == "floor"]
-    head = [["model", "training seed", *first.header[1:]], [":--", "--:", *["--:"] * (len(first.header) - 1)]]
-    return _lines([*head, *sorted(lines), *floors]) + f"\n{first.caption} Means ± half of Student's 95 % interval.\n"
-
-
-def mean_over_seeds(values: Sequence[float]) -> str:
-    """Mean over independent trainings ± half the width of its 95 % interval, from Student's t."""
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    return " ± ".join(rounded([fmean(values), half], half))
+    for seed, trained in records.items():
+        seed_table = table.build(trained)
+        rows = [row for row in seed_table.rows if row.kind == "model"]
+        lines += [[row.label, seed, *(cell.text for cell in row.cells)] for row in rows]
+    means = table.build(seeds.averaged([record for trained in records.values() for record in trained]))
+    count = f"mean of {len(records)}"
+    lines += [[row.label, count, *(cell.text for cell in row.cells)] for row in means.rows if row.kind == "model"]
+    floors = [[f"*{row.label}*", "", *(cell.text for cell in row.cells)] for row in means.rows if row.kind == "floor"]
+    head = [["model", "training seed", *means.header[1:]], [":--", "--:", *["--:"] * (len(means.header) - 1)]]
+    return _lines([*head, *sorted(lines), *floors]) + f"\n{means.caption} Means ± half of Student's 95 % interval.\n"
 
 
 def few_steps() -> str:
@@ -88,10 +76,14 @@ def few_steps() -> str:
 
 
 def _table(folder: Path) -> render.Table:
+    return table.build(results.load(_records(folder)))
+
+
+def _records(folder: Path) -> list[Path]:
     records = sorted(folder.glob("*.json"))
     if not records:
         raise SystemExit(f"no records in {folder}: copy the results.json of each run there")
-    return table.build(results.load(records))
+    return records
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> str:

@@ -124,6 +124,7 @@ def test_a_module_that_only_a_checkpoint_names_is_not_imported(
         build(stages, base=str(tmp_path / "base"))
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("options", "flags", "code", "message"),
     [

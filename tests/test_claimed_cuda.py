@@ -90,6 +90,7 @@ def noted_per_step(model: DiffusionModel, **options: Any) -> list[str]:
     return list(more - few)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_sampling_waits_for_the_gpu_at_its_end_alone(name: str, options: dict[str, Any]) -> None:
     model = MODELS[name]().eval()
@@ -140,6 +141,7 @@ FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 }
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_wait_is_noted_with_its_place(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     function, kind = FAULTS[fault]

@@ -60,6 +60,7 @@ def test_every_extractor_is_listed() -> None:
     assert {name.split()[0] for name in EXTRACTORS} == set(plugins.names("extractor"))
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_an_extractor_waits_for_its_outputs_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, size in ((_i3d, "FRAMES_PER_PASS"), (_c3d, "BATCH_SIZE")):

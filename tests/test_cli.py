@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import csv
+import io
 import json
 import re
 import subprocess
@@ -251,15 +253,33 @@ def test_smoke_runs_are_marked_and_kept_out_of_tables(vfbench: Command) -> None:
 
 def test_a_table_is_written_in_the_format_of_its_suffix(vfbench: Command) -> None:
     assert vfbench(*NOISE, "--output", "run").code == 0
-    first_lines = {"t.csv": "model,dataset", "t.tex": "\\begin{table}", "t.md": "| model"}
+    first_lines = {"t.csv": "model,dataset", "t.tex": "% needs", "t.md": "| model", "t.html": "<table>", "t.json": "["}
     for name, first_line in first_lines.items():
         outcome = vfbench("table", "run", "--allow-mixed", "--output", name)
         assert (outcome.code, outcome.out, outcome.err) == (0, "", f"wrote {name}\n")
         assert Path(name).read_text().startswith(first_line)
     assert vfbench("table", "run", "--allow-mixed", "--format", "csv").out == Path("t.csv").read_text()
     assert vfbench("table", "run", "--allow-mixed", "--output", "t.pdf").code == 2
+    assert vfbench("table", "run", "--allow-mixed", "--output", "t.csv", "--format", "latex").code == 2
     assert vfbench("table", "run", "--allow-mixed", "--output", "no/t.md").code == 5
     assert vfbench("table", "none").code == 4
+
+
+def test_several_seeds_make_several_runs_and_their_mean(vfbench: Command) -> None:
+    outcome = vfbench(*NOISE, "--seed", "1,2", "--output", "runs")
+    assert outcome.code == 0
+    assert "mean of 2 runs (seeds 1, 2)" in " ".join(outcome.out.split())
+    alone = [
+        json.loads(Path(f"runs/seed-{seed}/results.json").read_text())["scores"]["fvd"]["value"] for seed in (1, 2)
+    ]
+    (row,) = csv.DictReader(
+        io.StringIO(
+            vfbench("table", "runs/seed-1", "runs/seed-2", "--allow-mixed", "--mean", "--format", "csv-wide").out
+        )
+    )
+    assert float(row["fvd"]) == pytest.approx(sum(alone) / 2)
+    for bad in ("1,1", "", "1,x"):
+        assert vfbench(*NOISE, "--seed", bad).code == 2
 
 
 def write_result(folder: Path, fvd: float, **protocol: Any) -> None:

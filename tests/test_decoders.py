@@ -110,6 +110,7 @@ def is_used(name: str, path: Path) -> bool:
     return False
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("path", READABLE)
 def test_a_decoder_is_correct_or_not_used(path: Path, name: str) -> None:

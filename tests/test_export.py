@@ -203,6 +203,7 @@ def test_the_real_control_writes_real_clips(vfbench: Command) -> None:
 # Refused commands.
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -14,7 +14,8 @@ from resultfiles import Record, best, record, score
 from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.result import write_result
 from vfbench.report import table
-from vfbench.report.render import to_latex, to_markdown
+from vfbench.report.latex import to_latex
+from vfbench.report.render import to_markdown
 from vfbench.report.results import Result, load
 
 EXACT = {"fvd": score(0.1 + 0.2, 1e-17, error=5e-324, limit=None), "kvd": score(float("nan"), 1 / 3, title="KVD")}

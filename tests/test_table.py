@@ -8,7 +8,8 @@ import pytest
 from resultfiles import OTHER, SMOKE_RUN, best, build, labels, record
 
 from vfbench.errors import UserError
-from vfbench.report.render import to_latex, to_markdown
+from vfbench.report.latex import to_latex
+from vfbench.report.render import to_markdown
 from vfbench.report.results import NOT_COMPARABLE
 
 

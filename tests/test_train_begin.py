@@ -84,6 +84,7 @@ def test_wrong_model_options_exit_with_2_before_any_clip_is_read(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -59,6 +59,7 @@ def saved_state(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -130,6 +130,7 @@ def test_every_weight_gets_a_gradient_and_is_in_one_group(case: Example) -> None
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
 
 
+@pytest.mark.one_case
 @every_model
 def test_training_draws_from_its_generator(case: Example) -> None:
     model, state = narrow_model(case), torch.get_rng_state()

@@ -285,6 +285,7 @@ def test_choices_equal_those_of_the_protocol() -> None:
 TRANSFORM_FIELDS = ("start", "geometry", "filter", "antialias", "stride", "drop_first", "frames", "height", "width")
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("dataset", ["ucf101", "folder"])
 @pytest.mark.parametrize("name", presets.available())
 def test_a_dataset_follows_a_preset_and_the_protocol_records_it(

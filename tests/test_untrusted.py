@@ -167,6 +167,7 @@ def good_result() -> dict[str, Any]:
     return {**result, "data": data, "fake": {"folder": "x", "notes": ["a"]}, "environment": {"torch": "2"}, "seed": 0}
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 @pytest.mark.parametrize(("name", "use"), [("results.json", use_result), ("config.json", use_checkpoint)])
 def test_a_wrong_value_is_refused_naming_the_file(

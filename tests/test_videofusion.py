@@ -104,6 +104,7 @@ def test_the_base_noise_is_removed_in_proportion_to_lambda(split: dict[str, Any]
     assert torch.allclose(inputs[0][:, :, 3:], x[:, model.noise_prior.base, None].expand_as(x), atol=1e-5)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("split", "zero"),
@@ -215,6 +216,7 @@ def refuse_fresh_noise() -> Tensor:
     raise AssertionError("a deterministic solver asked for fresh noise")
 
 
+@pytest.mark.one_case
 @torch.no_grad()
 @every_split
 @pytest.mark.parametrize("solver", ["ddim", "dpm++2m"])

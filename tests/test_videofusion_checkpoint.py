@@ -59,6 +59,7 @@ def _with_options(**options: Any) -> Damage:
     return lambda folder: _edit_config(folder, lambda config: config["options"].update(options))
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

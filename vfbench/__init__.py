@@ -110,20 +110,29 @@ def load_results(*paths: str | Path) -> list[Result]:
     return load(paths)
 
 
-def table(results: Sequence[Result | str | Path], *, allow_mixed: bool = False, published: Published = "none") -> Table:
+def table(
+    results: Sequence[Result | str | Path],
+    *,
+    allow_mixed: bool = False,
+    published: Published = "none",
+    mean: bool = False,
+) -> Table:
     """Results side by side, one row each; a result may be given as its folder.
 
+    `mean` puts the runs of a model that differ only in seed or training on one row, with Student's interval over them.
     `published` adds the scores that papers print for the dataset, of `high` confidence, of `medium` or more, or `all`.
     Raises `UserError` where protocols differ; `allow_mixed` shows such rows with a mark instead.
     """
     from vfbench.report.results import load
+    from vfbench.report.seeds import averaged
     from vfbench.report.table import build
 
     if isinstance(results, str | Path):
         raise UserError(f"table takes a list of results: write table([{str(results)!r}])")
     loaded = [result for each in results for result in (load([each]) if isinstance(each, str | Path) else [each])]
     unique = {id(result) if not result.run_id else (result.run_id, result.run_dir): result for result in loaded}
-    return build(list(unique.values()), allow_mixed=allow_mixed, published=published)
+    rows = averaged(list(unique.values())) if mean else list(unique.values())
+    return build(rows, allow_mixed=allow_mixed, published=published)
 
 
 def compare(a: str | Path, b: str | Path, metrics: Sequence[str] = ()) -> list[ComparisonResult]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,16 +18,29 @@ from vfbench.errors import MissingData, UserError
 from vfbench.utils import console
 
 if TYPE_CHECKING:
+    from vfbench.report.render import Table
     from vfbench.report.results import Result
+
+
+Form = Literal["markdown", "csv", "csv-wide", "latex", "bibtex", "html", "json"]
+SUFFIXES: Mapping[Form, str] = {
+    **{"markdown": ".md", "csv": ".csv", "csv-wide": ".csv", "latex": ".tex", "bibtex": ".bib", "html": ".html"},
+    "json": ".json",
+}
 
 
 def table(
     results: Annotated[list[Path], typer.Argument(help="Run folders or results.json files.")],
     form: Annotated[
-        Literal["markdown", "csv", "latex"], option("--format", help="What to print on stdout.")
-    ] = "markdown",
-    output: Annotated[Path | None, option("--output", help="File to write instead; .md, .csv or .tex.")] = None,
+        Form | None, option("--format", help="What to write; markdown by default, or what fits --output.")
+    ] = None,
+    output: Annotated[
+        Path | None, option("--output", help="File to write instead; .md, .csv, .tex, .bib, .html or .json.")
+    ] = None,
     allow_mixed: Annotated[bool, option("--allow-mixed", help="Allow several protocols in one table, marked.")] = False,
+    mean: Annotated[
+        bool, option("--mean", help="Put runs that differ in seed or training on one row, as their mean.")
+    ] = False,
     published: Annotated[
         Literal["none", "high", "medium", "all"],
         option("--published", help="Add what papers print for the dataset, from this confidence on."),
@@ -36,25 +50,48 @@ def table(
     """Put results side by side."""
     from vfbench.utils import files
 
-    suffixes = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
-    if output is not None and output.suffix not in suffixes:
-        raise UserError(f"--output {output} has no known suffix: end the name in {', '.join(suffixes)}")
-    if as_json and output is not None:
-        raise UserError(f"--json prints to stdout: leave out --output {output}, or leave out --json")
-    content = vfbench.table(results, allow_mixed=allow_mixed, published=published)
-    if as_json:
-        print(files.as_json([record.to_json() for record in content.records]), end="")
-        return
-    file_format = suffixes[output.suffix] if output else form
-    if output is None and file_format == "markdown":
+    chosen = _form("json" if as_json else form, output)
+    content = vfbench.table(results, allow_mixed=allow_mixed, published=published, mean=mean)
+    if output is None and chosen == "markdown":
         print_table(content)
         return
-    text = {"markdown": content.to_markdown, "csv": content.to_csv, "latex": content.to_latex}[file_format]()
+    text = _formatted(content, chosen)
     if output is None:
         console.result(text, end="")
         return
     files.write_text(output, text)
     console.info(f"wrote {output}")
+    if chosen == "latex" and content.published:
+        sources = output.with_suffix(".bib")
+        files.write_text(sources, content.to_bibtex())
+        console.info(f"wrote {sources}, which it cites")
+
+
+def _form(form: Form | None, output: Path | None) -> Form:
+    """Form of a table: the one asked for, else the first that has the suffix of the file."""
+    if output is None:
+        return form or "markdown"
+    fitting = [name for name, suffix in SUFFIXES.items() if suffix == output.suffix]
+    if not fitting:
+        raise UserError(
+            f"--output {output} has no known suffix: end it in {', '.join(dict.fromkeys(SUFFIXES.values()))}"
+        )
+    if form and form not in fitting:
+        raise UserError(
+            f"--output {output} is no {form} file: end it in {SUFFIXES[form]}, or leave out --format {form}"
+        )
+    return form or fitting[0]
+
+
+def _formatted(table: Table, form: Form) -> str:
+    if form == "json":
+        from vfbench.utils import files
+
+        return files.as_json([record.to_json() for record in table.records])
+    if form in ("csv", "csv-wide"):
+        return table.to_csv(wide=form == "csv-wide")
+    forms = {"latex": table.to_latex, "bibtex": table.to_bibtex, "html": table.to_html, "markdown": table.to_markdown}
+    return forms[form]()
 
 
 def compare(

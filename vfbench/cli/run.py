@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,20 +14,63 @@ from vfbench.cli import _options as flags
 from vfbench.cli import config
 from vfbench.cli._options import flags_from, next_command, option, print_plan, print_result, print_table
 from vfbench.pipeline.options import EvalOptions, MachineOptions, RunOptions
-from vfbench.utils import console
+from vfbench.utils import console, files
+from vfbench.utils.options import flags as flag_fields
 from vfbench.utils.options import values_of
 
 
-@flags_from(RunOptions)
-def run(options: RunOptions, dry_run: flags.DryRun = False, as_json: flags.AsJson = False) -> None:
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Comma-separated seeds, each once."""
+    try:
+        seeds = tuple(int(number) for number in config.split_list(text))
+    except ValueError as error:
+        raise typer.BadParameter(f"'{text[:40]}' is no whole number; write 0, or 1,2,3 for several runs") from error
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise typer.BadParameter(f"'{text[:40]}': give one seed, or several different ones, as in 1,2,3")
+    return seeds
+
+
+@flags_from(RunOptions, only={field.name for field in flag_fields(RunOptions)} - {"seed"})
+def run(
+    options: RunOptions,
+    seed: Annotated[
+        Any,
+        option(
+            "--seed",
+            help="Seed of all clips; several, as in 1,2,3, make as many runs and their mean.",
+            parser=parse_seeds,
+            metavar="<int,...>",
+        ),
+    ] = "0",
+    dry_run: flags.DryRun = False,
+    as_json: flags.AsJson = False,
+) -> None:
     """Generate clips with a model, score them and print the table; the same command resumes."""
+    runs = _one_per_seed(options, seed)
     if dry_run:
-        print_plan(vfbench.plan(**values_of(options)), as_json)
+        for each in runs:
+            print_plan(vfbench.plan(**values_of(each)), as_json)
         return
-    result = vfbench.run(**values_of(options))
-    print_result(result, as_json)
-    console.info(f"run: {result.run_dir}  look at: {result.run_dir}/samples/sheet.png")
-    next_command("table", result.run_dir, "OTHER_RUN", *([] if result.protocol.comparable else ["--allow-mixed"]))
+    results = [vfbench.run(**values_of(each)) for each in runs]
+    if len(results) == 1:
+        print_result(results[0], as_json)
+    elif as_json:
+        print(files.as_json([result.to_json() for result in results]), end="")
+    else:
+        print_table(vfbench.table(results, allow_mixed=True, mean=True))
+    for result in results:
+        console.info(f"run: {result.run_dir}  look at: {result.run_dir}/samples/sheet.png")
+    mixed = [] if results[0].protocol.comparable else ["--allow-mixed"]
+    mean = ["--mean"] if len(results) > 1 else []
+    next_command("table", *(result.run_dir for result in results), "OTHER_RUN", *mean, *mixed)
+
+
+def _one_per_seed(options: RunOptions, seeds: Sequence[int]) -> list[RunOptions]:
+    """Options of one run for each seed; of several runs, each has the folder `seed-N` of `--output`."""
+    if len(seeds) == 1 or options.output is None:
+        return [dataclasses.replace(options, seed=seed) for seed in seeds]
+    folder = Path(options.output)
+    return [dataclasses.replace(options, seed=seed, output=folder / f"seed-{seed}") for seed in seeds]
 
 
 def status(
@@ -35,7 +79,6 @@ def status(
 ) -> None:
     """Show how far a run is: chunks done, rate, time left, workers at work, and those that failed."""
     from vfbench.pipeline.status import read
-    from vfbench.utils import files
 
     state = read(run)
     console.result(files.as_json(state.to_json()).rstrip() if as_json else state.describe())
@@ -53,7 +96,6 @@ def sensitivity(
 ) -> None:
     """Score real clips with known damage, to see how much each metric changes."""
     from vfbench.pipeline.sensitivity import sensitivity as measure
-    from vfbench.utils import files
 
     results = measure(options, config.split_list(kinds))
     if as_json:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vfbench.errors import MissingData
 from vfbench.pipeline.folder import RunFolder
-from vfbench.report import render, results, table
+from vfbench.report import latex, render, results, table
 from vfbench.report.results import SCORED_FILE, Result
 from vfbench.utils import console, files
 from vfbench.utils.tensor_files import read_tensors, write_tensors
@@ -41,7 +41,7 @@ def write_result(folder: RunFolder, result: Result) -> Result:
         result = result.signed()
         result.write(folder.results)
     row = table.build([result], allow_mixed=True)
-    for suffix, render_as in {"md": render.to_markdown, "csv": render.to_csv, "tex": render.to_latex}.items():
+    for suffix, render_as in {"md": render.to_markdown, "csv": render.to_csv, "tex": latex.to_latex}.items():
         files.write_text(folder.tables / f"table.{suffix}", render_as(row))
     return result
 

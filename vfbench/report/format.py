@@ -14,10 +14,11 @@ DASH = "—"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Text of one cell; `best` is typeset bold."""
+    """Text of one cell; `best` is typeset bold, `second` underlined where the format can."""
 
     text: str
     best: bool = False
+    second: bool = False
 
 
 class Column(NamedTuple):
@@ -30,18 +31,19 @@ class Column(NamedTuple):
 def column(records: Sequence[Result], name: str, eligible: Sequence[bool], *, intervals: bool = True) -> Column:
     """Cells of metric `name`; only `eligible` rows may be the best, and they determine the number of digits.
 
-    The best is bold where it differs from every other eligible row beyond chance. A cell shows its own floor where the
-    rows of its protocol differ in floor or number of clips.
+    The best is bold where it differs from every other eligible row beyond chance; then the second best is underlined
+    where it differs from all but the best. A cell shows its own floor where the rows of its protocol differ in floor or
+    number of clips.
     """
     finest = _finest(records, name, eligible)
     floors = _floors(records, name, finest)
     scores = [record.scores.get(name) for record in records]
-    best = _best(records, name, eligible)
+    best, second = _best_two(records, name, eligible)
     cells = []
     for record, score in zip(records, scores, strict=True):
         text = (_format_score(score, finest) if intervals else _format_value(score, finest)) if score else DASH
         own_floor = f" (floor {_format_floor(score, finest)})" if score and not floors[record.protocol.id] else ""
-        cells.append(Cell(text + own_floor, record is best))
+        cells.append(Cell(text + own_floor, record is best, record is second))
     return Column(cells, floors)
 
 
@@ -88,10 +90,16 @@ def _format_floor(score: ScoreRecord, finest: float) -> str:
     return rounded([score.floor], finest)[0] if math.isfinite(score.floor) else DASH
 
 
-def _best(records: Sequence[Result], name: str, eligible: Sequence[bool]) -> Result | None:
-    """Eligible row that is better than every other beyond chance; None where there is none."""
+def _best_two(records: Sequence[Result], name: str, eligible: Sequence[bool]) -> tuple[Result | None, Result | None]:
+    """Best and second best of the eligible rows, each better than all below it beyond chance; else None."""
     rivals = [record for record, can_win in zip(records, eligible, strict=True) if can_win and name in record.scores]
     rivals = [record for record in rivals if math.isfinite(record.scores[name].value)]
+    best = _best(rivals, name)
+    return best, _best([record for record in rivals if record is not best], name) if best else None
+
+
+def _best(rivals: Sequence[Result], name: str) -> Result | None:
+    """Rival that is better than every other beyond chance; None where there is none."""
     if len(rivals) < 2:
         return None
     sign = -1 if rivals[0].scores[name].better == "higher" else 1

@@ -1,8 +1,7 @@
-"""Tables of results, and how they are shown: as Markdown, HTML, LaTeX, CSV, a pandas frame, or for a terminal."""
+"""Tables of results, and how they are shown: as Markdown, HTML, CSV, a pandas frame, or for a terminal."""
 
 from __future__ import annotations
 
-import re
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -20,12 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A run, a reference row, the floor, chance or a published score; `mark` says why its numbers do not compare."""
+    """A run, a reference row, the floor, chance or a published score.
+
+    `mark` says why its numbers do not compare, and `source` where a published score was reported.
+    """
 
     label: str
     kind: Literal["model", "reference", "floor", "chance", "published"]
     cells: tuple[Cell, ...]
     mark: str = ""
+    source: str = ""
 
     @property
     def upright(self) -> bool:
@@ -69,12 +72,27 @@ class Table(Grid):
         return to_markdown(self, width)
 
     def to_latex(self) -> str:
-        """LaTeX table with caption and notes, for the package booktabs."""
+        """LaTeX table with caption and notes, for the packages booktabs and siunitx."""
+        from vfbench.report.latex import to_latex
+
         return to_latex(self)
 
-    def to_csv(self) -> str:
-        """`to_frame` as CSV with a header; reading it restores the same numbers to the last bit."""
-        return to_csv(self)
+    def to_bibtex(self) -> str:
+        """BibTeX entries of the published scores, which `to_latex` cites; empty where the table shows none."""
+        from vfbench.report.latex import to_bibtex
+
+        return to_bibtex(self)
+
+    def to_csv(self, *, wide: bool = False) -> str:
+        """`to_frame` as CSV with a header; reading it restores the same numbers to the last bit.
+
+        `wide` puts each model on one row, with the columns `<metric>`, `<metric>_low` and `<metric>_high`.
+        """
+        return to_csv(self, wide=wide)
+
+    def to_html(self) -> str:
+        """HTML table, with caption and notes."""
+        return to_html(self)
 
     def _repr_html_(self) -> str:
         """HTML table, as a notebook shows it."""
@@ -101,12 +119,25 @@ def to_frame(table: Table) -> pd.DataFrame:
     return pd.concat([*frames, pd.DataFrame(published)], ignore_index=True)
 
 
-def to_csv(table: Table) -> str:
+def to_csv(table: Table, *, wide: bool = False) -> str:
     """`to_frame` as CSV with a header; reading it restores the same numbers to the last bit."""
-    frame = to_frame(table)
+    frame = _wide(to_frame(table)) if wide else to_frame(table)
     texts = frame.select_dtypes(["object", "string"]).columns
     frame[texts] = frame[texts].map(lambda cell: escape.csv(cell) if isinstance(cell, str) else cell)
     return frame.to_csv(index=False, na_rep="nan", lineterminator="\n")
+
+
+def _wide(frame: pd.DataFrame) -> pd.DataFrame:
+    """Frame with one row per model: its scores with their intervals, in the order of the metrics."""
+    keys = [name for name in ("model", "dataset", "protocol", "reported_in", "run_dir") if name in frame]
+    frame = frame.fillna(dict.fromkeys(keys, ""))
+    frame["repeat"] = frame.groupby([*keys, "metric"]).cumcount()  # one source may print a metric twice
+    keys.append("repeat")
+    scores = frame.pivot(index=keys, columns="metric", values=["value", "low", "high"])
+    columns = [(bound, name) for name in frame.metric.unique() for bound in ("value", "low", "high")]
+    scores = scores[columns]
+    scores.columns = [name if bound == "value" else f"{name}_{bound}" for bound, name in columns]
+    return frame[keys].drop_duplicates().merge(scores.reset_index(), on=keys).drop(columns="repeat")
 
 
 def to_markdown(table: Table, width: int = 100) -> str:
@@ -165,7 +196,7 @@ def _html_label(row: Row) -> str:
 
 def _html_cell(cell: Cell) -> str:
     text = escape.html(cell.text)
-    return f"<td>{f'<b>{text}</b>' if cell.best else text}</td>"
+    return f"<td>{f'<b>{text}</b>' if cell.best else f'<u>{text}</u>' if cell.second else text}</td>"
 
 
 def grid_width(table: Table) -> int:
@@ -211,44 +242,3 @@ def _rich_grid(table: Grid) -> RichTable:
         label = Text(_terminal_label(row), style="" if row.upright else "italic")
         grid.add_row(label, *(Text(cell.text, style="bold" if cell.best else "") for cell in row.cells))
     return grid
-
-
-def to_latex(table: Table) -> str:
-    """Complete `table` environment for `booktabs`; reference rows and the floor stand below a rule."""
-    grids = [line for detail in table.details for line in (r"\par\medskip", *_latex_grid(detail))]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering\small\setlength{\tabcolsep}{4pt}",
-            rf"\caption{{{escape.latex(table.caption)}}}",
-            *_latex_grid(table),
-            *grids,
-            *(rf"\par{{\footnotesize {escape.latex(note)}\par}}" for note in table.notes),
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _latex_grid(grid: Grid) -> list[str]:
-    lines = [" & ".join(escape.latex(text) for text in grid.header) + r" \\", r"\midrule"]
-    for previous, row in zip((None, *grid.rows), grid.rows, strict=False):
-        if row.begins_section(previous):
-            lines.append(r"\midrule")
-        lines.append(" & ".join([_latex_label(row), *map(_latex_cell, row.cells)]) + r" \\")
-    columns = "r" * (len(grid.header) - 1)
-    begin = rf"\begin{{tabular}}{{@{{}}l{columns}@{{}}}}"
-    return [begin, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"]
-
-
-def _latex_label(row: Row) -> str:
-    label = escape.latex(row.label)
-    label = label if row.upright else rf"\textit{{{label}}}"
-    mark = escape.latex(row.mark).replace(NOT_COMPARABLE, rf"\textbf{{{NOT_COMPARABLE}}}")
-    return f"{label} {mark}".rstrip()
-
-
-def _latex_cell(cell: Cell) -> str:
-    text = re.sub(r"(?<=[\d)])e(-?\d+)", r"$\\times 10^{\1}$", escape.latex(cell.text))
-    text = re.sub(r"(?<![-{\w])-(?=\d)", "$-$", text)  # a minus sign, not a hyphen
-    return rf"\textbf{{{text}}}" if cell.best else text
