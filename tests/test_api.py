@@ -27,6 +27,7 @@ def example(folder: Path) -> str:
     theirs = vfbench.score(real="shapes", fake=folder / "clips", protocol="strict")
     checkpoint: Path = vfbench.train(model="pyoco(alpha=2)", steps=10, lr=1e-3, conditions={"class": 1.0})
     better = [line.title for line in vfbench.compare(folder, checkpoint, ["fvd"]) if line.winner == "A"]
+    better += [rule.metric for rule in vfbench.gate(result, folder, ["fvd:+5%"], history=[folder]) if rule.passed]
     table = vfbench.table([result, theirs, *vfbench.load_results(folder)], allow_mixed=True)
     value: float = result.scores["fvd"].value
     return f"{vfbench.__version__} {plan.describe()} {better} {value} {table.to_markdown()}"

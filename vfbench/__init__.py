@@ -25,12 +25,13 @@ from vfbench.utils.options import keywords, values_of
 if TYPE_CHECKING:
     from vfbench.pipeline.plan import Plan
     from vfbench.report.compare import ComparisonResult
+    from vfbench.report.gate import GateResult
     from vfbench.report.published import Published
     from vfbench.report.render import Table
     from vfbench.report.results import Result
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "load_results", "plan", "run", "score", "table", "train"]
+__all__ = ["__version__", "compare", "gate", "load_results", "plan", "run", "score", "table", "train"]
 
 
 @keywords(RunOptions)
@@ -145,3 +146,25 @@ def compare(a: str | Path, b: str | Path, metrics: Sequence[str] = ()) -> list[C
     from vfbench.report.compare import compare as compare_results
 
     return compare_results(Path(a), Path(b), metrics)
+
+
+def gate(
+    result: Result | str | Path,
+    baseline: Result | str | Path,
+    rules: Sequence[str],
+    *,
+    history: Sequence[str | Path] = (),
+    detectable: float = 100.0,
+) -> list[GateResult]:
+    """Outcomes of the rules of a regression gate, such as `fvd:+5%` or `seconds:+10%+0.05`; each has a `status`.
+
+    A rule on a score compares with the baseline: paired where both run folders have the same seed. A rule on a cost
+    compares with the median of the runs in `history` on the same hardware. `detectable` is the largest change, in
+    percent of the baseline, that may go unseen. Raises `UserError` for a rule that cannot be read, different protocols
+    and an edited result, and `MissingData` for a missing file.
+    """
+    from vfbench.report import cost_gate
+
+    loaded = [load_results(each)[0] if isinstance(each, str | Path) else each for each in (result, baseline)]
+    runs = cost_gate.load_history([Path(path) for path in history])
+    return cost_gate.gate(loaded[0], loaded[1], rules, runs, detectable=detectable)

@@ -141,7 +141,14 @@ def gate(
     detectable: Annotated[
         float, option("--detectable", help="Percent of the baseline; fail if smaller changes go unseen.")
     ] = 100.0,
+    history: Annotated[
+        list[Path] | None,
+        option("--history", help="Earlier runs, or a folder of them, for rules such as seconds:+10%+0.05."),
+    ] = None,
     junit: Annotated[Path | None, option("--junit", help="JUnit XML file to write.")] = None,
+    benchmark: Annotated[
+        Path | None, option("--benchmark", help="Folder for the JSON files that github-action-benchmark draws.")
+    ] = None,
     update: Annotated[bool, option("--update", help="Make RESULT the baseline instead, with --reason.")] = False,
     reason: Annotated[str, option("--reason", help="Why the new baseline is right; kept beside it.")] = "",
     as_json: flags.AsJson = False,
@@ -153,14 +160,14 @@ def gate(
 
     (ours,) = vfbench.load_results(result)
     if update:
-        history = gate_files.update(ours, baseline, reason)
-        console.info(f"{baseline} is now {ours.label}; the reason is in {history}")
+        reasons = gate_files.update(ours, baseline, reason)
+        console.info(f"{baseline} is now {ours.label}; the reason is in {reasons}")
         return
     outcomes: list[gates.GateResult] = []
     failure: UserError | None = None
     try:
         (theirs,) = vfbench.load_results(baseline)
-        outcomes = gates.gate(ours, theirs, rule or [], detectable=detectable)
+        outcomes = vfbench.gate(ours, theirs, rule or [], history=history or [], detectable=detectable)
         status = gates.status_of(outcomes)
     except gates.ProtocolMismatch as error:
         failure, status = error, gates.Status.PROTOCOL_MISMATCH
@@ -169,6 +176,8 @@ def gate(
     message = str(failure or "")
     if junit:
         files.write_text(junit, gate_files.junit(outcomes, status, message))
+    if benchmark:
+        gate_files.write_benchmark(benchmark, ours)
     gate_files.tell_github(outcomes, status, message)
     if as_json:
         rules = [_finite(asdict(outcome)) for outcome in outcomes]

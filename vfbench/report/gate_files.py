@@ -1,8 +1,9 @@
-"""Files of the gate: JUnit XML, GitHub's annotations and job summary, and a new baseline with its reason."""
+"""Files of the gate: JUnit XML, GitHub's annotations and job summary, charts over commits, and a new baseline."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,29 @@ def tell_github(outcomes: Sequence[GateResult], status: Status, message: str = "
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(markdown(outcomes, status, message))
+
+
+def write_benchmark(folder: Path, result: Result) -> None:
+    """Write scores and costs for github-action-benchmark, which draws them over commits.
+
+    Its tool `customSmallerIsBetter` reads `smaller-is-better.json`, and `customBiggerIsBetter` the other file.
+    """
+    entries: dict[str, list[dict[str, object]]] = {"smaller": [], "bigger": []}
+    for score in (score for score in result.scores.values() if math.isfinite(score.value)):
+        half = (score.high - score.low) / 2
+        spread = {"range": f"± {half:.3g}"} if math.isfinite(half) else {}
+        entry = {"name": f"{result.model}: {score.title}", "unit": "", "value": score.value, **spread}
+        entries["smaller" if score.better == "lower" else "bigger"].append(entry)
+    if result.cost:
+        costs = {"seconds per clip": ("s", result.cost.seconds_per_clip)}
+        costs["peak memory"] = ("MB", result.cost.peak_memory_bytes / 1e6)
+        for name, (unit, value) in costs.items():
+            if math.isfinite(value) and value > 0:
+                entries["smaller"].append({"name": f"{result.model}: {name}", "unit": unit, "value": value})
+    folder.mkdir(parents=True, exist_ok=True)
+    for direction, content in entries.items():
+        text = json.dumps(content, indent=1, ensure_ascii=True)
+        files.write_text(folder / f"{direction}-is-better.json", f"{text}\n")
 
 
 def _github(text: str) -> str:
