@@ -89,11 +89,21 @@ def test_the_command_reads_the_history_and_writes_charts(runs: Path, vfbench: Co
 def test_the_example_of_the_pytest_plug_in_runs(runs: Path, new: str, passed: int) -> None:
     page = (ROOT / "docs" / "gate.md").read_text()
     (example,) = re.findall(r"```python\n(.*?def test_quality.*?)```", page, re.DOTALL)
-    for old, path in (("runs/mine", runs / f"{new}.json"), ("baselines/mine.json", runs / "old.json")):
+    for old, path in (("runs/mine", runs / f"{new}.json"), ("baseline.json", runs / "old.json")):
         assert old in example
         example = example.replace(old, str(path))
     (runs / "test_example.py").write_text(example)
-    plugin = ("-p", "vfbench.report.pytest_plugin", "-p", "no:cacheprovider", "--rootdir", str(runs))
+    # by its module, so that the test does not depend on how vfbench is installed
+    plugin = (
+        "-p",
+        "no:vfbench",
+        "-p",
+        "vfbench.report.pytest_plugin",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(runs),
+    )
     command = [sys.executable, "-m", "pytest", *plugin, str(runs / "test_example.py")]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False, cwd=runs)
     assert outcome.returncode == (0 if passed else 1), outcome.stdout

@@ -1,7 +1,7 @@
 """Fixture `vfbench_gate` for pytest: a test of a training repository that fails when quality drops.
 
     def test_quality(vfbench_gate):
-        vfbench_gate("runs/mine", baseline="baselines/mine.json", rules=["fvd:+5%"])
+        vfbench_gate("runs/mine", baseline="baseline.json", rules=["fvd:+5%"])
 
 pytest finds it once vfbench is installed.
 """
