@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -68,34 +69,65 @@ def stored_clips(folder: Path) -> torch.Tensor:
     return torch.cat([read_tensors(path)[0]["clips"] for path in sorted((folder / "chunks").iterdir())])
 
 
-def test_real_video_from_training_to_the_table(
-    real_data: Path, vfbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def training_root(dataset: str, real_data: Path, folder: Path) -> Path:
+    """Folder of a dataset with clips for training; the only clips of Sky Time-lapse and TaiChi-HD are test clips."""
+    test_clips = {"sky_timelapse": ("sky_timelapse/sky_test", "sky_train"), "taichi_hd": ("taichi_hd", "train")}
+    if dataset not in test_clips:
+        return real_data / dataset
+    source, name = test_clips[dataset]
+    shutil.copytree(real_data / source, folder / "data" / name, ignore=shutil.ignore_patterns("*.csv"))
+    return folder / "data"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "note", "scores", "split", "size"),
+    [
+        ("ucf101", "2 of 9,537", ["fvd", "kvd", "is"], "both", 5),
+        ("sky_timelapse", "6 of 225", ["fvd", "kvd"], None, None),
+        ("taichi_hd", "2 of 285", ["fvd", "kvd"], None, None),
+    ],
+)
+def test_real_video_from_training_to_the_report(
+    dataset: str,
+    note: str,
+    scores: list[str],
+    split: str | None,
+    size: int | None,
+    real_data: Path,
+    vfbench: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     small = {**videofusion.PRESETS["tiny"], "base": {**NO_TIME, "patch": 4}, "residual": {**UNET, "patch": 4}}
     assert isinstance(videofusion.PRESETS, dict)
     monkeypatch.setitem(videofusion.PRESETS, "minute", small)
-    data = ["--dataset", "ucf101", "--data-root", real_data / "ucf101", "--device", "cpu"]
-    trained = vfbench(
-        "train", *data, "--preset", "minute", "--steps", 2, "--batch-size", 1, "--output", tmp_path / "model"
-    )
+    monkeypatch.chdir(tmp_path)
+    data = ["--dataset", dataset, "--data-root", real_data / dataset, "--device", "cpu"]
+    training = ["--preset", "minute", "--steps", 2, "--batch-size", 1, "--output", "model"]
+    trained = vfbench("train", *data[:3], training_root(dataset, real_data, tmp_path), *data[4:], *training)
     assert trained.code == 0, trained.err
-    assert (tmp_path / "model" / "samples" / "step_000002.png").is_file()
-    run = ["run", *data, "--checkpoint", tmp_path / "model", "--steps", 2, "--output", tmp_path / "run"]
+    assert Path("model/samples/step_000002.png").is_file() == (dataset == "ucf101")  # the others have no test clips
+    run = ["run", *data, "--checkpoint", "model", "--steps", 2, "--output", "run"]
     assert vfbench(*run).code == 4  # without --smoke: too few real clips
-    assert not (tmp_path / "run").exists()
+    assert not Path("run").exists()
     outcome = vfbench(*run, "--smoke")
     assert outcome.code == 0, outcome.err
     assert "not comparable" in outcome.out
-    assert "2 of 9,537" in outcome.err
-    result = results(tmp_path / "run")
-    assert list(result["scores"]) == ["fvd", "kvd", "is"]
-    protocol = [result["protocol"][key] for key in ("frames", "height", "width", "split", "comparable")]
-    assert protocol == [16, 64, 64, "both", False]
-    assert {score["n_real"] for score in result["scores"].values()} == {5}
-    assert "present" in result["note"]
-    assert (tmp_path / "run" / "samples" / "sheet.png").is_file()
-    assert vfbench("table", tmp_path / "run").code == 2
-    assert vfbench("table", tmp_path / "run", "--allow-mixed").code == 0
+    result = results(Path("run"))
+    assert note in f"{outcome.err}{result['note']}"
+    assert [name for name in result["scores"] if name in scores] == scores
+    assert [result["protocol"][key] for key in ("frames", "height", "width", "comparable")] == [16, 64, 64, False]
+    if size:
+        assert result["protocol"]["split"] == split
+        assert {score["n_real"] for score in result["scores"].values()} == {size}
+    assert Path("run/samples/sheet.png").is_file()
+    assert vfbench("table", "run").code == 2
+    for form, first_line in (("csv", "model,dataset"), ("latex", "% needs")):
+        assert vfbench("table", "run", "--allow-mixed", "--format", form).out.startswith(first_line)
+    passed = vfbench("gate", "run", "--baseline", "run", "--rule", "fvd:+5%", "--detectable", "1e9")
+    assert passed.code == 0, passed.err
+    assert vfbench("report", "run", "--allow-mixed", "--output", "page").code == 0
+    assert dataset in Path("page/index.html").read_text()
 
 
 def test_frozen_repeats_the_first_frame_of_the_real_clips(real_data: Path, vfbench: Command, tmp_path: Path) -> None:
