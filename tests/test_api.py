@@ -26,11 +26,14 @@ def example(folder: Path) -> str:
     result = vfbench.run(model="vdm", dataset="shapes", num_samples=8, seed=1, checkpoint=None, output=folder)
     theirs = vfbench.score(real="shapes", fake=folder / "clips", protocol="strict")
     checkpoint: Path = vfbench.train(model="pyoco(alpha=2)", steps=10, lr=1e-3, conditions={"class": 1.0})
+    again = vfbench.replay(folder, model="my_package.mine", metrics=["fvd"]).largest
+    cost = vfbench.drift(folder, "b", device="cpu").to_markdown()
+    other = vfbench.import_results("theirs.json", "cd-fvd", name="theirs")
     better = [line.title for line in vfbench.compare(folder, checkpoint, ["fvd"]) if line.winner == "A"]
     better += [rule.metric for rule in vfbench.gate(result, folder, ["fvd:+5%"], history=[folder]) if rule.passed]
-    table = vfbench.table([result, theirs, *vfbench.load_results(folder)], allow_mixed=True)
+    table = vfbench.table([result, theirs, other, *vfbench.load_results(folder)], allow_mixed=True)
     value: float = result.scores["fvd"].value
-    return f"{vfbench.__version__} {plan.describe()} {better} {value} {table.to_markdown()}"
+    return f"{vfbench.__version__} {plan.describe()} {better} {value} {table.to_markdown()} {again} {cost}"
 
 
 def test_public_names_are_documented() -> None:
@@ -112,6 +115,7 @@ FAST = [
     "data status",
     "weights status",
     f"table {RECORDS[0]}",
+    "import nowhere --format vbench",
     f"gate {RECORDS[0]} --baseline {RECORDS[0]} --rule fvd:+5%",
 ]
 

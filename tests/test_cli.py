@@ -55,7 +55,22 @@ def test_heavy_imports_are_detected() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["run", "generate", "score", "train", "table", "compare", "sensitivity", "gate", "ls", "show", "status"]
+    "verb",
+    [
+        "run",
+        "generate",
+        "score",
+        "train",
+        "table",
+        "compare",
+        "drift",
+        "gate",
+        "ls",
+        "show",
+        "status",
+        "replay",
+        "import",
+    ],
 )
 def test_every_command_has_help(verb: str, vfbench: Command) -> None:
     outcome = vfbench(verb, "--help")
@@ -65,7 +80,8 @@ def test_every_command_has_help(verb: str, vfbench: Command) -> None:
 
 def test_help_lists_commands_in_workflow_order(vfbench: Command) -> None:
     commands = vfbench("--help").out.partition("Commands:\n")[2]
-    order = ["run", "status", "generate", "score", "train", "table", "compare", "sensitivity", "gate"]
+    order = ["run", "status", "replay", "generate", "score", "train", "import", "table", "compare", "drift"]
+    order += ["sensitivity", "gate"]
     order += ["ls", "show", "diff-protocols", "published", "explain", "data", "weights", "hub"]
     assert [line.split()[0] for line in commands.splitlines()] == order
 

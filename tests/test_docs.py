@@ -27,9 +27,12 @@ from vfbench.interfaces import Clips, Comparison, Features, Request, WeightStatu
 from vfbench.pipeline.cost import ClipCost
 from vfbench.pipeline.eval_setup import CLIPS
 from vfbench.pipeline.options import RunOptions
+from vfbench.pipeline.replay import Replay
 from vfbench.plugins import Kind
 from vfbench.protocol import presets
 from vfbench.report.compare import ComparisonResult
+from vfbench.report.drift_table import Drift, DriftRow
+from vfbench.report.similarity import PairScores
 from vfbench.scoring.options import ScoreOptions
 from vfbench.training.options import TrainJob
 
@@ -250,6 +253,11 @@ def test_every_snippet_runs(name: str, workplace: Path, monkeypatch: pytest.Monk
         ("train", TrainJob, Path("runs/mine")),
     ):
         monkeypatch.setattr(vfbench, function, answer(options, result))
+    measures = {"psnr": PairScores("PSNR", "higher", (30.0, 31.0))}
+    row = DriftRow("b", Path("b"), ("1", "2"), 0, measures, None, None, ())
+    monkeypatch.setattr(vfbench, "drift", lambda a, *others: Drift("a", (row,)))
+    monkeypatch.setattr(vfbench, "replay", lambda run, **given: Replay(record, record, ()))
+    monkeypatch.setattr(vfbench, "import_results", lambda file, format, **given: record)
     cost = ClipCost(parameters=1, flops_per_clip=1, evaluations=1, calls={}, seconds=1.0)
     monkeypatch.setattr("vfbench.pipeline.plan.measure", lambda sampler, request: cost)
     monkeypatch.setattr(vfbench, "compare", lambda a, b, metrics=(): [pair for _ in metrics])

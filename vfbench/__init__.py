@@ -24,14 +24,29 @@ from vfbench.utils.options import keywords, values_of
 
 if TYPE_CHECKING:
     from vfbench.pipeline.plan import Plan
+    from vfbench.pipeline.replay import Replay
     from vfbench.report.compare import ComparisonResult
+    from vfbench.report.drift_table import Drift
     from vfbench.report.gate import GateResult
     from vfbench.report.published import Published
     from vfbench.report.render import Table
     from vfbench.report.results import Result
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "gate", "load_results", "plan", "run", "score", "table", "train"]
+__all__ = [
+    "__version__",
+    "compare",
+    "drift",
+    "gate",
+    "import_results",
+    "load_results",
+    "plan",
+    "replay",
+    "run",
+    "score",
+    "table",
+    "train",
+]
 
 
 @keywords(RunOptions)
@@ -45,17 +60,21 @@ def run(options: RunOptions) -> Result:
     """
     from vfbench.pipeline import launch
     from vfbench.pipeline.workers import Rank
-    from vfbench.utils import console
+    from vfbench.utils import console, trackers
 
-    Rank.from_environment()  # raises for variables that do not fit together
+    rank = Rank.from_environment()  # raises for variables that do not fit together
     if options.workers > 1 and not launch.is_worker():
-        return load_results(launch.launch("vfbench:run", values_of(options), options.workers))[0]
+        (result,) = load_results(launch.launch("vfbench:run", values_of(options), options.workers))
+    else:
+        from vfbench.pipeline.job import run as carry_out
 
-    from vfbench.pipeline.job import run as carry_out
-
-    run_plan = plan(**values_of(options))
-    console.info(run_plan.describe())
-    return carry_out(run_plan)
+        run_plan = plan(**values_of(options))
+        console.info(run_plan.describe())
+        result = carry_out(run_plan)
+    if options.log_to and rank.number == 0 and not launch.is_worker():
+        with trackers.tracker(options.log_to, Path(result.run_dir)) as log:
+            log(0, {name: score.value for name, score in result.scores.items()})
+    return result
 
 
 @keywords(RunOptions)
@@ -146,6 +165,65 @@ def compare(a: str | Path, b: str | Path, metrics: Sequence[str] = ()) -> list[C
     from vfbench.report.compare import compare as compare_results
 
     return compare_results(Path(a), Path(b), metrics)
+
+
+def drift(a: str | Path, *others: str | Path, device: str = "auto") -> Drift:
+    """Closeness of the clips of other recipes to those of `a`, clip by clip, beside FVD and speed-up.
+
+    Each is the folder of a run made with `keep_clips`, of `vfbench generate`, or of clips. Raises `UserError` where no
+    request is common, prompts or shapes of clips differ, and `MissingData` where clips are missing or damaged.
+    """
+    from vfbench.clips.kept import kept_clips, pairs
+    from vfbench.report.drift import drift as measure
+
+    if not others:
+        raise UserError("drift compares a reference with at least one other recipe: write drift(a, b)")
+    reference, *rest = (kept_clips(Path(each)) for each in (a, *others))
+    return measure(reference, [(each, pairs(reference, each)) for each in rest], device)
+
+
+def replay(
+    record: str | Path,
+    *,
+    output: str | Path | None = None,
+    device: str | None = None,
+    data_root: str | Path | None = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    metrics: Sequence[str] = (),
+    extractors: Sequence[str] = (),
+) -> Replay:
+    """Make a run again from its record, a run folder or a `results.json`, and return both results and what differs.
+
+    The new run goes to `output`, by default `runs/replay-<id>`. A module of a third party that the record names is
+    imported only where `model`, `dataset`, `metrics` or `extractors` repeats it. Raises `UserError` where it does not,
+    `MissingData` for a damaged record, and the errors of `run`.
+    """
+    from vfbench.pipeline import replay as replays
+    from vfbench.utils import console
+
+    repeated = replays.Repeated(model, dataset, metrics, extractors)
+    changed = {"output": output, "device": device, "data_root": data_root}
+    options = replays.replay_options(Path(record), repeated, changed)
+    (recorded,) = load_results(record)
+    if recorded.integrity == "edited":
+        console.warn(recorded.edited_message)
+    result = run(**values_of(options))
+    return replays.Replay(recorded, result, replays.changes(recorded, result))
+
+
+def import_results(
+    file: str | Path, format: str, *, output: str | Path | None = None, name: str = "", dataset: str = ""
+) -> Result:
+    """Result with the scores that another tool wrote to a file, marked unverified and written to the folder `output`.
+
+    `format` is `cd-fvd`, `stylegan-v`, `vbench` or `torch-fidelity`. Raises `UserError` for another one and where
+    `output`, by default `runs/import-<file>`, holds another result, and `MissingData` for a file that is damaged, of
+    another tool, or with a number that is not finite.
+    """
+    from vfbench.report.imported import import_results as take
+
+    return take(Path(file), format, output=Path(output) if output else None, name=name, dataset=dataset)
 
 
 def gate(

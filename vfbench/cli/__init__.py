@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 import vfbench
-from vfbench.cli import data, generate, hub, published, report, run, score, show, train, weights
+from vfbench.cli import data, generate, hub, imported, published, report, run, score, show, train, weights
 from vfbench.cli._help import Command, Group
 from vfbench.cli._options import Context, option
 from vfbench.cli.config import load_defaults, normalise_arguments, require_known_variables, value_source
@@ -83,11 +83,14 @@ def _main(
 for command in (
     run.run,
     run.status,
+    run.replay,
     generate.generate,
     score.score,
     train.train,
+    imported.import_,
     report.table,
     report.compare,
+    report.drift,
     run.sensitivity,
     report.gate,
     show.ls,
@@ -96,7 +99,7 @@ for command in (
     published.published,
     published.explain,
 ):
-    app.command(cls=Command)(command)
+    app.command(command.__name__.rstrip("_").replace("_", "-"), cls=Command)(command)
 app.add_typer(data.data, name="data")
 app.add_typer(weights.weights, name="weights")
 app.add_typer(hub.hub, name="hub")

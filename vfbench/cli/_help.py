@@ -38,12 +38,13 @@ GROUPS = {
         "weights",
         "extractors",
         "smoke",
+        "paired",
         "kinds",
         "rule",
         "baseline",
     ),
     "Running": ("workers", "device", "dtype", "batch_size", "resume", "dry_run"),
-    "Output": ("output", "keep_clips", "name", "format", "form", "as_json"),
+    "Output": ("output", "keep_clips", "name", "format", "form", "log_to", "plot", "as_json"),
 }
 
 

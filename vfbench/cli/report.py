@@ -132,6 +132,31 @@ def compare(
         console.result(f"{each}{detectable}")
 
 
+def drift(
+    a: Annotated[Path, typer.Argument(help="Reference: a run with --keep-clips, `generate`, or a folder of clips.")],
+    b: Annotated[list[Path], typer.Argument(help="The same of other recipes, with the same seed.")],
+    output: Annotated[Path | None, option("--csv", help="File for the values clip by clip.")] = None,
+    plot: Annotated[Path | None, option("--plot", help="Picture to write; .png, .svg or .pdf.")] = None,
+    device: Annotated[str, option("--device", help="auto, cpu or cuda.")] = "auto",
+    as_json: flags.AsJson = False,
+) -> None:
+    """Measure what an acceleration costs: closeness to a reference clip by clip, beside the speed-up."""
+    from vfbench.utils import files
+
+    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--plot {plot} has no known suffix: end the name in .png, .svg or .pdf")
+    result = vfbench.drift(a, *b, device=device)
+    if as_json:
+        print(files.as_json(result.to_json()), end="")
+    else:
+        print_table(result.table)
+    if output is not None:
+        files.write_text(output, result.to_csv())
+        console.info(f"wrote {output}")
+    if plot is not None:
+        console.info(f"wrote {result.plot(plot)}")
+
+
 def gate(
     result: Annotated[Path, typer.Argument(help="Run folder or results.json.")],
     baseline: Annotated[Path, option("--baseline", help="Result to compare with; a run folder, for a paired test.")],

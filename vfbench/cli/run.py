@@ -84,6 +84,44 @@ def status(
     console.result(files.as_json(state.to_json()).rstrip() if as_json else state.describe())
 
 
+def replay(
+    run: Annotated[Path, typer.Argument(help="Run folder or results.json.")],
+    output: Annotated[
+        Path | None, option("--output", help="Folder of the new run; runs/replay-<id> by default.")
+    ] = None,
+    tolerance: Annotated[
+        float, option("--tolerance", help="Exit 3 above this share of a score, or of half its interval if wider.")
+    ] = 1e-3,
+    device: Annotated[str | None, option("--device", help="auto, cpu or cuda; the record's by default.")] = None,
+    data_root: Annotated[
+        Path | None, option("--data-root", help="Folder of the dataset's files; the record's.")
+    ] = None,
+    model: Annotated[str | None, option("--model", help="Model of your own that the record names.")] = None,
+    dataset: Annotated[str | None, option("--dataset", help="Dataset of your own that the record names.")] = None,
+    metrics: Annotated[str, option("--metrics", help="Metrics of your own that the record names.")] = "",
+    extractors: Annotated[
+        list[str] | None, option("--extractor", help="LABEL=SPEC of your own that the record names; repeatable.")
+    ] = None,
+    as_json: flags.AsJson = False,
+) -> None:
+    """Make a run again from its record, on this machine, and say what differs."""
+    from vfbench.utils import files
+
+    outcome = vfbench.replay(
+        run,
+        output=output,
+        device=device,
+        data_root=data_root,
+        model=model,
+        dataset=dataset,
+        metrics=config.split_list(metrics),
+        extractors=config.rejoin(extractors or []),
+    )
+    console.result(files.as_json(outcome.to_json()).rstrip() if as_json else outcome.describe())
+    console.info(f"run: {outcome.result.run_dir}")
+    outcome.require(tolerance)
+
+
 _SENSITIVITY_FLAGS = {field.name for field in (*dataclasses.fields(EvalOptions), *dataclasses.fields(MachineOptions))}
 _SENSITIVITY_FLAGS |= {"dataset", "num_samples", "seed", "output"}
 

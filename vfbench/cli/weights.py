@@ -15,7 +15,7 @@ from vfbench.utils import console
 weights = typer.Typer(
     cls=Group, no_args_is_help=True, rich_markup_mode=None, help="Get and verify published feature networks."
 )
-NETWORK = "i3d, c3d, inception or videomae; see `vfbench weights status`."
+NETWORK = "i3d, c3d, inception, videomae or alexnet; see `vfbench weights status`."
 
 
 @weights.command("fetch", cls=Command)

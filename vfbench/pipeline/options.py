@@ -18,7 +18,7 @@ from typing import Any, Literal
 from vfbench import plugins
 from vfbench.diffusion import solver_options
 from vfbench.errors import UserError, unknown
-from vfbench.utils import checkpoint, hf_hub
+from vfbench.utils import checkpoint, hf_hub, trackers
 from vfbench.utils.options import DEVICES, DTYPES, REQUIRED, flag
 
 # Sampling options that are passed on to the model, which may have other defaults for each.
@@ -151,12 +151,14 @@ class RunOptions(MachineOptions, EvalOptions, SamplingOptions):
     )
     output: Path | str | None = flag(None, "Run folder; runs/<model>-<dataset>-<id of the run> by default.")
     keep_clips: bool = flag(False, "Keep every generated clip, lossless, in the run folder.")
+    log_to: str | None = flag(None, "Also pass the scores to wandb, mlflow, trackio or tensorboard.")
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_samples is not None:
             _check_count("--num-samples", self.num_samples, 2)
+        trackers.require(self.log_to)
 
 
 @dataclass(frozen=True, kw_only=True)

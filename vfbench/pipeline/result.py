@@ -52,7 +52,7 @@ def _merged(earlier: Result, result: Result) -> Result:
     notes = [note for each in (earlier, result) for note in each.note.split("; ")]
     return result.model_copy(
         update={
-            "scores": {name: scores[name] for name in result.protocol.measures if name in scores},
+            "scores": {name: scores[name] for name in (*result.protocol.measures, *scores) if name in scores},
             "note": "; ".join(filter(None, dict.fromkeys(notes))),
         }
     )

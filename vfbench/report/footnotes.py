@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from vfbench.report.format import rounded
 from vfbench.report.results import ProtocolRecord, Result, describe_differences
 
-EDITED_MARK = "‡"
+EDITED_MARK, UNVERIFIED_MARK = "‡", "§"
 NETWORK_NOTES = {
     "shapes_judge": "features by the judge, a small network trained on Moving Shapes in place of I3D, C3D and CLIP: "
     "these numbers compare with no published ones",
@@ -37,6 +37,7 @@ def notes(records: Sequence[Result], labels: Sequence[str], main: ProtocolRecord
     return (
         *_protocol_notes(records, labels, main),
         *_integrity_notes(records, labels),
+        *_import_notes(records, labels),
         *_network_notes(main),
         *_limit_notes(records, labels),
         *(text for name, text in METRIC_NOTES.items() if any(name in record.scores for record in records)),
@@ -72,8 +73,22 @@ def _protocol_notes(records: Sequence[Result], labels: Sequence[str], main: Prot
         f"† {label}: protocol {record.protocol.id} ({record.protocol.name}), {_sample_sizes([record])}; "
         f"differs from {main.id} in {describe_differences(record.protocol, main)}"
         for record, label in zip(records, labels, strict=True)
-        if record.protocol.id != main.id
+        if record.protocol.id != main.id and not record.imported
     ]
+
+
+def _import_notes(records: Sequence[Result], labels: Sequence[str]) -> list[str]:
+    """Rows with scores of other tools: the tool, the file, and numbers of clips where the file has them."""
+    notes = []
+    for record, label in zip(records, labels, strict=True):
+        if record.imported:
+            sizes = {name: score.n_fake for name, score in record.scores.items() if score.n_fake}
+            clips = (
+                ", ".join(f"{name} of {size:,} clips" for name, size in sizes.items()) or "number of clips not known"
+            )
+            origin = f"{record.imported.tool} in {record.imported.file}"
+            notes.append(f"{UNVERIFIED_MARK} {label}: unverified, as computed by {origin}: {clips}")
+    return notes
 
 
 def _integrity_notes(records: Sequence[Result], labels: Sequence[str]) -> list[str]:

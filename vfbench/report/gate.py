@@ -135,8 +135,8 @@ def gate(result: Result, baseline: Result, rules: Sequence[str], *, detectable: 
     """
     parsed = parse(rules)
     for record in (result, baseline):
-        if record.integrity == "edited":
-            raise UserError(record.edited_message)
+        if record.integrity == "edited" or record.imported:
+            raise UserError(record.imported_message or record.edited_message)
     require_same_protocol(result, baseline)
     scores = {**baseline.scores, **result.scores}
     for rule in parsed:

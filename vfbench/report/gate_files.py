@@ -102,8 +102,8 @@ def update(result: Result, baseline: Path, reason: str) -> Path:
         raise UserError("--update needs --reason: say why the new result is right")
     if baseline.suffix != ".json":
         raise UserError(f"--baseline {baseline}: --update writes a file, end its name in .json")
-    if result.integrity == "edited":
-        raise UserError(result.edited_message)
+    if result.integrity == "edited" or result.imported:
+        raise UserError(result.imported_message or result.edited_message)
     history = baseline.with_suffix(".history.jsonl")
     line = {
         **{"date": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason.strip()},

@@ -27,7 +27,7 @@ from vfbench.protocol import presets
 from vfbench.report import comparison_cache, signature
 from vfbench.utils import escape, files, records
 from vfbench.utils.environment import Environment
-from vfbench.utils.records import Count, Flag, Id, Integer, Size, Text
+from vfbench.utils.records import Count, Flag, Hash, Id, Integer, Size, Text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,6 +162,14 @@ class GivenRecord(Record):
     captions: Text | None = None  # SHA-256 of all captions in order
 
 
+class ImportRecord(Record):
+    """File of another tool that scores were read from: the tool, the name of the file and its SHA-256."""
+
+    tool: Text
+    file: Text
+    sha256: Hash
+
+
 class Result(Record):
     """The scores of a run and everything needed to trust and repeat them: one `results.json`.
 
@@ -186,6 +194,7 @@ class Result(Record):
     environment: Environment | None = None
     note: Text = ""
     fake: GivenRecord | None = None
+    imported: ImportRecord | None = None  # the scores are of another tool, and not verified
     signature: Text = ""  # hash of all other fields but `run_dir`; see `vfbench.report.signature`
     _file: Path | None = PrivateAttr(None)  # that it was read from: a run may have been moved
 
@@ -216,6 +225,16 @@ class Result(Record):
             "file, or repeat the command that made it"
         )
 
+    @property
+    def imported_message(self) -> str:
+        """Message about scores of another tool, where only those of vfbench will do; empty for these."""
+        if not self.imported:
+            return ""
+        return (
+            f"{self.source} holds scores that {self.imported.tool} computed, which vfbench has not verified: make the "
+            "clips and score them with `vfbench score`"
+        )
+
     def signed(self) -> Result:
         """The result with the signature of its content."""
         return self.model_copy(update={"signature": signature.of(self.to_json())})
@@ -243,7 +262,7 @@ class Result(Record):
                 **{"value": score.value, "low": score.low, "high": score.high, "floor": score.floor},
                 **{"n_real": score.n_real, "n_fake": score.n_fake, "better": score.better},
                 "comparable": self.protocol.comparable,
-                "integrity": self.integrity,
+                "integrity": "unverified" if self.imported else self.integrity,
                 "run_dir": self.run_dir,
             }
             for name, score in self.scores.items()

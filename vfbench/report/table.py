@@ -124,6 +124,8 @@ def _mark(record: Result, main: ProtocolRecord) -> str:
 
 def _protocol_mark(record: Result, main: ProtocolRecord) -> str:
     """Mark of a record that does not compare with those of the main protocol; empty where it does."""
+    if record.imported:
+        return f"{footnotes.UNVERIFIED_MARK} unverified"
     if not record.protocol.comparable:
         return f"† {NOT_COMPARABLE}"
     return f"† {record.protocol.id}" if record.protocol.id != main.id else ""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vfbench import plugins, video
-from vfbench.clips import ClipFolder, decoder_versions, detect, frame_warnings, mismatches
+from vfbench.clips import ClipFolder, content_hash, decoder_versions, detect, frame_warnings, mismatches
 from vfbench.clips.inventory import require_outside_dataset
 from vfbench.clips.manifest import Manifest
 from vfbench.errors import MissingData, UserError
@@ -31,9 +31,11 @@ from vfbench.plugins import Spec
 from vfbench.protocol.protocol import SPLITS, Measure, RealSplit
 from vfbench.protocol.resolve import Rules, resolve_rules
 from vfbench.report.results import ProtocolRecord, ScoreRecord
+from vfbench.scoring import paired as paired_clips
 from vfbench.scoring.given_clips import HASH, Bytes, GivenClips, clip_captions, require_fit
 from vfbench.scoring.job import ScorePlan, default_name, folder_and_specification, given_record
 from vfbench.scoring.options import ScoreOptions
+from vfbench.scoring.paired import PairedClips
 from vfbench.utils import device as devices
 from vfbench.utils import files
 
@@ -61,11 +63,14 @@ def plan(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
     setup, order, draws_note = _setup(spec, device, replace(options, metrics=metrics), original, len(fake))
     require_fit(fake, setup.protocol, spec)
     clips = GivenClips(fake, setup.protocol, captions or [""] * len(fake))
+    paired = paired_clips.pair(fake, real, setup.protocol, device) if options.paired else None
     one_prompt = ["all clips are of one prompt: no interval says anything of others"] if len(set(captions)) == 1 else []
     warnings = [*left_out, *draws_note, *one_prompt, *_warnings(fake, real, original, setup)]
+    warnings += paired.missing if paired else []
     # Clips of one prompt are no independent samples of all prompts; those of one class may be.
     sources = captions if options.prompts and len(set(captions)) > 1 else tuple(map(str, range(len(fake))))
     determines = {"fake": clips.fingerprint, "protocol": setup.protocol.to_json()}
+    determines |= {"paired": content_hash(paired.real)} if paired else {}
     folder, specification = folder_and_specification(options, fake, device, determines)
     require_outside_dataset(folder, setup.dataset)
     caption_hash = files.json_digest(captions) if captions else None
@@ -79,7 +84,7 @@ def plan(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
         fake=given_record(fake, clips.content_hash, options, decoder_versions(fake), caption_hash),
         note="; ".join(filter(None, [ELSEWHERE, setup.remarks(clips.requests()), *warnings])),
         lines=tuple(_lines(fake, real, setup, warnings)),
-        compute=partial(_compute, clips, setup, order, sources, device),
+        compute=partial(_compute, clips, setup, order, sources, device, paired),
     )
 
 
@@ -192,6 +197,7 @@ def _compute(
     order: Sequence[int],
     sources: Sequence[str],
     device: torch.device,
+    paired: PairedClips | None,
     folder: RunFolder,
 ) -> dict[str, ScoreRecord]:
     protocol = setup.protocol
@@ -210,7 +216,10 @@ def _compute(
     ordered_sources = [sources[index] for index in order]
     write_scored(folder, scored_tensors(ordered, reals, ordered_sources))
     records = scores(protocol, setup.metrics, ordered, reals, ordered_sources)
-    return _with_copies(records, len(copies) - int(copies.max()) - 1)
+    return {
+        **_with_copies(records, len(copies) - int(copies.max()) - 1),
+        **(paired.scores() if paired else {}),
+    }
 
 
 def _with_copies(records: Mapping[str, ScoreRecord], copies: int) -> dict[str, ScoreRecord]:

@@ -75,6 +75,7 @@ def _real(options: ScoreOptions, fake: ClipFolder) -> ClipFolder:
     """The real features; raises `UserError` where `--real` holds clips, and for flags that features do not take."""
     unused = {
         "--prompts": options.prompts,
+        "--paired": options.paired or None,
         "--num-real": options.num_real,
         "--data-root": options.data_root,
         "--extractor": options.extractors or None,

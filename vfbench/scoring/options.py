@@ -20,6 +20,7 @@ class ScoreOptions(MachineOptions, EvalOptions):
     prompts: Path | str | None = flag(
         None, "Prompt of each clip, for CLIPSIM: file of path, tab, prompt; or CSV, JSON."
     )
+    paired: bool = flag(False, "Add PSNR, SSIM and LPIPS against the real clips of the same names.")
     output: Path | str | None = flag(None, "Folder of the result; runs/score-<name>-<id of the score> by default.")
     name: str | None = flag(None, "Row in tables; the folder's name by default.")
     origins: Mapping[str, str] = field(default_factory=dict)

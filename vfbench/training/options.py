@@ -10,6 +10,7 @@ from pathlib import Path
 from vfbench import plugins
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Conditioning
+from vfbench.utils import trackers
 from vfbench.utils.options import DEVICES, DTYPES, flag
 
 CONDITIONS: tuple[Conditioning, ...] = ("text", "class", "none")
@@ -86,6 +87,7 @@ class TrainOptions:
     workers: int = flag(2, "Threads that prefetch clips and noise, on a GPU or from real videos.")
     accumulate: int = flag(1, "Gradient accumulation: parts of a batch, for the same step in less memory.")
     checkpoint_activations: bool = flag(False, "Recompute activations in the backward pass: slower, in less memory.")
+    log_to: str | None = flag(None, "Also pass the losses to wandb, mlflow, trackio or tensorboard.")
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMUM.items():
@@ -103,6 +105,7 @@ class TrainOptions:
             raise UserError(f"--ema {self.ema}: must be at least 0 and less than 1, such as 0.999")
         if self.lr_schedule not in LR_SCHEDULES:
             raise unknown("--lr-schedule", self.lr_schedule, LR_SCHEDULES)
+        trackers.require(self.log_to)
         if self.device not in DEVICES:
             raise unknown("--device", self.device, DEVICES)
         if self.dtype not in ("auto", *DTYPES):

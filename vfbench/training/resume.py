@@ -44,6 +44,7 @@ class Stateful(Protocol):
 
 _WEIGHT_NEUTRAL = (  # training options that do not change the weights
     *("device", "save_every", "sample_every", "half", "compile", "workers"),
+    "log_to",
     *("accumulate", "checkpoint_activations"),  # up to the rounding of sums
 )
 

@@ -25,7 +25,7 @@ from vfbench.training.distributed import ProcessGroup
 from vfbench.training.options import TrainJob, TrainOptions
 from vfbench.training.resume import exists as has_training
 from vfbench.training.trainer import Trainer, more_parts
-from vfbench.utils import files, memory
+from vfbench.utils import files, memory, trackers
 from vfbench.utils.progress import Progress
 
 __all__ = ["TrainOptions", "prepare_training", "train", "train_job"]
@@ -73,6 +73,8 @@ def train(
         with processes.collective():
             trainer = Trainer(model, dataset, options, output, processes)
             trainer.start(resume)
+            if processes.is_main:
+                trainer.log = stack.enter_context(trackers.tracker(options.log_to, output))
         with closing(trainer.batches):
             if resume and trainer.step == options.steps:
                 trainer.save_model()  # the model may be missing, or now be wanted with --half

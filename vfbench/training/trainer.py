@@ -45,6 +45,7 @@ from vfbench.utils import checkpoint, console, memory
 from vfbench.utils.device import to_device
 from vfbench.utils.files import file_sha256
 from vfbench.utils.prefetch import prefetch
+from vfbench.utils.trackers import Log
 
 _NORM = "gradient norm"  # name of the reading beside those of the losses
 LOG_EVERY = 50  # steps of a line of the log, which has their mean loss
@@ -92,6 +93,7 @@ class Trainer:
         self._losses: dict[str, float] = {}  # loss terms of the last step that was read
         self._since_log: list[dict[str, float]] = []  # loss terms of the steps since the last line of the log
         self.started = time.monotonic()
+        self.log: Log = lambda step, numbers: None  # passes mean losses to a tracker
 
     @cached_property
     def batches(self) -> Generator[Batch, None, None]:
@@ -165,6 +167,7 @@ class Trainer:
             if self.processes.is_main:
                 means = {name: fmean(step[name] for step in self._since_log) for name in self._losses}
                 append_log(self.output, {"step": self.step, **means, "seconds": round(self.seconds, 1)})
+                self.log(self.step, means)
             self._since_log.clear()
         return self._losses
 

@@ -9,7 +9,15 @@ LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", '"': "''"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "]": "{]}"}
-    | {"±": r"$\pm$", "†": r"\dag{}", "‡": r"\ddag{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "—": "---"}
+    | {
+        "±": r"$\pm$",
+        "†": r"\dag{}",
+        "‡": r"\ddag{}",
+        "§": r"\S{}",
+        "↓": r"$\downarrow$",
+        "↑": r"$\uparrow$",
+        "—": "---",
+    }
     | {"\N{MULTIPLICATION SIGN}": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\to$", "`": r"\textasciigrave{}"}
 )
 _MARKDOWN = re.compile(

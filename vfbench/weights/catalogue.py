@@ -208,7 +208,26 @@ _VIDEOMAE = Network(
     ),
 )
 
-NETWORKS = {network.name: network for network in (_I3D, _C3D, _INCEPTION, _VIDEOMAE)}
+_ALEXNET = Network(
+    "alexnet",
+    "AlexNet of torchvision, trained on ImageNet: the network below LPIPS",
+    "file",
+    (
+        Source(
+            (
+                Download(
+                    "alexnet-owt-7be5be79.pth",
+                    ("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",),
+                    "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+                    244_408_911,
+                ),
+            ),
+            "BSD-3-Clause",
+        ),
+    ),
+)
+
+NETWORKS = {network.name: network for network in (_I3D, _C3D, _INCEPTION, _VIDEOMAE, _ALEXNET)}
 HUB_MODELS = {  # transformers downloads, checks and caches these itself
     "clip": HubDownload("openai/clip-vit-base-patch32", "b33cedfd0df4e43b8238760678fcc89e1a0d38b3"),
 }
