@@ -32,8 +32,9 @@ def example(folder: Path) -> str:
     better = [line.title for line in vfbench.compare(folder, checkpoint, ["fvd"]) if line.winner == "A"]
     better += [rule.metric for rule in vfbench.gate(result, folder, ["fvd:+5%"], history=[folder]) if rule.passed]
     table = vfbench.table([result, theirs, other, *vfbench.load_results(folder)], allow_mixed=True)
+    page: Path = vfbench.write_report([folder], folder / "report", allow_mixed=True, published="high", num_clips=8)
     value: float = result.scores["fvd"].value
-    return f"{vfbench.__version__} {plan.describe()} {better} {value} {table.to_markdown()} {again} {cost}"
+    return f"{vfbench.__version__} {page} {plan.describe()} {better} {value} {table.to_markdown()} {again} {cost}"
 
 
 def test_public_names_are_documented() -> None:

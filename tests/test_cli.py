@@ -62,6 +62,7 @@ def test_heavy_imports_are_detected() -> None:
         "score",
         "train",
         "table",
+        "report",
         "compare",
         "drift",
         "gate",
@@ -80,8 +81,8 @@ def test_every_command_has_help(verb: str, vfbench: Command) -> None:
 
 def test_help_lists_commands_in_workflow_order(vfbench: Command) -> None:
     commands = vfbench("--help").out.partition("Commands:\n")[2]
-    order = ["run", "status", "replay", "generate", "score", "train", "import", "table", "compare", "drift"]
-    order += ["sensitivity", "gate"]
+    order = ["run", "status", "replay", "generate", "score", "train", "import", "table", "report"]
+    order += ["compare", "drift", "sensitivity", "gate"]
     order += ["ls", "show", "diff-protocols", "published", "explain", "data", "weights", "hub"]
     assert [line.split()[0] for line in commands.splitlines()] == order
 

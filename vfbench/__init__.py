@@ -24,6 +24,7 @@ from vfbench.utils.options import keywords, values_of
 
 if TYPE_CHECKING:
     from vfbench.pipeline.plan import Plan
+    from vfbench.pipeline.recall import Recalled
     from vfbench.pipeline.replay import Replay
     from vfbench.report.compare import ComparisonResult
     from vfbench.report.drift_table import Drift
@@ -46,6 +47,7 @@ __all__ = [
     "score",
     "table",
     "train",
+    "write_report",
 ]
 
 
@@ -246,3 +248,40 @@ def gate(
     loaded = [load_results(each)[0] if isinstance(each, str | Path) else each for each in (result, baseline)]
     runs = cost_gate.load_history([Path(path) for path in history])
     return cost_gate.gate(loaded[0], loaded[1], rules, runs, detectable=detectable)
+
+
+def write_report(
+    results: Sequence[str | Path],
+    output: str | Path,
+    *,
+    allow_mixed: bool = False,
+    published: Published = "none",
+    num_clips: int = 64,
+) -> Path:
+    """Write a report of results to the folder `output`, and return its `index.html`, which opens without a server.
+
+    `results` are folders of runs or scores, or `results.json` files. Clips are shown of runs with `keep_clips`, the
+    first `num_clips` of each, beside the real ones. An older report in the folder is replaced. Raises `UserError` where
+    protocols differ (`allow_mixed` marks them instead) or the folder holds something else, `MissingData` for a result
+    that cannot be read, and, when the report is written, `Incomplete` naming the clips that are missing in it.
+    """
+    from vfbench.report.html import write
+
+    if isinstance(results, str | Path):
+        raise UserError(f"write_report takes a list of results: write write_report([{str(results)!r}], ...)")
+
+    def recall(folder: Path) -> Recalled:
+        from vfbench.pipeline.recall import recall as load  # imports torch
+
+        return load(folder)
+
+    loaded = load_results(*results)
+    return write(
+        loaded,
+        Path(output),
+        recall,
+        allow_mixed=allow_mixed,
+        published=published,
+        num_clips=num_clips,
+        version=__version__,
+    )

@@ -89,6 +89,7 @@ for command in (
     train.train,
     imported.import_,
     report.table,
+    report.report,
     report.compare,
     report.drift,
     run.sensitivity,

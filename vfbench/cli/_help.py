@@ -44,7 +44,7 @@ GROUPS = {
         "baseline",
     ),
     "Running": ("workers", "device", "dtype", "batch_size", "resume", "dry_run"),
-    "Output": ("output", "keep_clips", "name", "format", "form", "log_to", "plot", "as_json"),
+    "Output": ("output", "num_clips", "keep_clips", "name", "format", "form", "log_to", "plot", "as_json"),
 }
 
 

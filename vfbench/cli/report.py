@@ -1,4 +1,4 @@
-"""`table`, `compare` and `gate`: tables of results, paired tests, and the regression gate."""
+"""`table`, `report`, `compare` and `gate`: results side by side, paired tests, and the regression gate."""
 
 from __future__ import annotations
 
@@ -27,24 +27,27 @@ SUFFIXES: Mapping[Form, str] = {
     **{"markdown": ".md", "csv": ".csv", "csv-wide": ".csv", "latex": ".tex", "bibtex": ".bib", "html": ".html"},
     "json": ".json",
 }
+Results = Annotated[list[Path], typer.Argument(help="Run folders or results.json files.")]
+AllowMixed = Annotated[bool, option("--allow-mixed", help="Allow several protocols in one table, marked.")]
+Published = Annotated[
+    Literal["none", "high", "medium", "all"],
+    option("--published", help="Add what papers print for the dataset, from this confidence on."),
+]
 
 
 def table(
-    results: Annotated[list[Path], typer.Argument(help="Run folders or results.json files.")],
+    results: Results,
     form: Annotated[
         Form | None, option("--format", help="What to write; markdown by default, or what fits --output.")
     ] = None,
     output: Annotated[
         Path | None, option("--output", help="File to write instead; .md, .csv, .tex, .bib, .html or .json.")
     ] = None,
-    allow_mixed: Annotated[bool, option("--allow-mixed", help="Allow several protocols in one table, marked.")] = False,
+    allow_mixed: AllowMixed = False,
     mean: Annotated[
         bool, option("--mean", help="Put runs that differ in seed or training on one row, as their mean.")
     ] = False,
-    published: Annotated[
-        Literal["none", "high", "medium", "all"],
-        option("--published", help="Add what papers print for the dataset, from this confidence on."),
-    ] = "none",
+    published: Published = "none",
     as_json: flags.AsJson = False,
 ) -> None:
     """Put results side by side."""
@@ -92,6 +95,18 @@ def _formatted(table: Table, form: Form) -> str:
         return table.to_csv(wide=form == "csv-wide")
     forms = {"latex": table.to_latex, "bibtex": table.to_bibtex, "html": table.to_html, "markdown": table.to_markdown}
     return forms[form]()
+
+
+def report(
+    results: Results,
+    output: Annotated[Path, option("-o", "--output", help="Folder of the report; an older report is replaced.")],
+    num_clips: Annotated[int, option("--num-clips", help="Clips to show of each run made with --keep-clips.")] = 64,
+    allow_mixed: AllowMixed = False,
+    published: Published = "none",
+) -> None:
+    """Write a page with table, plots and clips side by side, which opens without a server."""
+    page = vfbench.write_report(results, output, num_clips=num_clips, allow_mixed=allow_mixed, published=published)
+    console.result(str(page))
 
 
 def compare(

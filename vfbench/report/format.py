@@ -14,11 +14,15 @@ DASH = "—"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Text of one cell; `best` is typeset bold, `second` underlined where the format can."""
+    """Text of one cell; `best` is typeset bold, `second` underlined where the format can.
+
+    `value` is the number behind the text, NaN where there is none.
+    """
 
     text: str
     best: bool = False
     second: bool = False
+    value: float = math.nan
 
 
 class Column(NamedTuple):
@@ -43,7 +47,8 @@ def column(records: Sequence[Result], name: str, eligible: Sequence[bool], *, in
     for record, score in zip(records, scores, strict=True):
         text = (_format_score(score, finest) if intervals else _format_value(score, finest)) if score else DASH
         own_floor = f" (floor {_format_floor(score, finest)})" if score and not floors[record.protocol.id] else ""
-        cells.append(Cell(text + own_floor, record is best, record is second))
+        value = score.value if score else math.nan
+        cells.append(Cell(text + own_floor, record is best, record is second, value))
     return Column(cells, floors)
 
 

@@ -44,8 +44,8 @@ def published_rows(
     rows = []
     for group in _by_source(scores):
         number = numbers.setdefault(_note(group, main), len(numbers) + 1)
-        texts = {score.metric: score.text for score in group}
-        cells = tuple(Cell(texts.get(title, DASH)) for title in titles)
+        printed = {score.metric: Cell(score.text, value=score.value) for score in group}
+        cells = tuple(printed.get(title, Cell(DASH)) for title in titles)
         rows.append(Row(f"{group[0].model} ({group[0].task})", "published", cells, f"†{number}", group[0].reported_in))
     notes = tuple(f"†{number} published: {note}" for note, number in numbers.items())
     return PublishedRows(tuple(rows), notes, _reproduced(records, scores), tuple(scores))

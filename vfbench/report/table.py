@@ -7,6 +7,7 @@ Results of different protocols, or of smoke runs, share a table only with `allow
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -76,7 +77,7 @@ def _details(
     columns = [column(records, part, eligible, intervals=False) for part in scores]
     chances = [DASH if score.chance is None else rounded([score.chance], 0.1)[0] for score in scores.values()]
     rows = (*_rows(records, labels, marks, columns), *_floor_rows(records, main, columns))
-    return Grid(_header(name, scores), (*rows, Row("chance", "chance", tuple(map(Cell, chances)))))
+    return Grid(_header(name, scores), (*rows, Row("chance", "chance", tuple(map(_number_cell, chances)))))
 
 
 def _metrics(results: Sequence[Result]) -> Mapping[str, ScoreRecord]:
@@ -104,8 +105,13 @@ def _floor_rows(records: Sequence[Result], main: ProtocolRecord, columns: Sequen
     for protocol, mark in {record.protocol.id: _protocol_mark(record, main) for record in records}.items():
         floors = [column.floors.get(protocol) or DASH for column in columns]
         if any(text != DASH for text in floors):
-            rows.append(Row("floor", "floor", tuple(map(Cell, floors)), mark))
+            rows.append(Row("floor", "floor", tuple(map(_number_cell, floors)), mark))
     return rows
+
+
+def _number_cell(text: str) -> Cell:
+    """Cell of a number that is known by its text."""
+    return Cell(text, value=math.nan if text == DASH else float(text))
 
 
 def _main_protocol(results: Sequence[Result]) -> ProtocolRecord:
