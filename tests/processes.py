@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conftest import python
+from conftest import file_contents, python, results, without_timings
 
 # `python -m vfbench` that reacts to SIGINT: children of a background shell ignore it by default.
 START = """
@@ -46,3 +46,19 @@ def run_of_three_chunks(checkpoints: Path, folder: Path) -> list[str]:
     """Arguments of a run of 96 clips in 3 chunks."""
     model = ("--model", "videofusion", "--checkpoint", checkpoints / "videofusion", "--device", "cpu", "--smoke")
     return [*map(str, ("run", *model, "-n", 96, "--steps", 4, "--batch-size", 8, "--output", folder))]
+
+
+def run_alone(checkpoints: Path, folder: Path) -> Path:
+    """Make that run in one process, and return its folder."""
+    outcome = run_command(run_of_three_chunks(checkpoints, folder))
+    assert outcome.returncode == 0, outcome.stderr
+    return folder
+
+
+def require_same(folder: Path, alone: Path) -> None:
+    """Fail unless scores are equal to the last digit, and all chunks and samples to the last byte."""
+    assert without_timings(results(folder)) == without_timings(results(alone))
+    for part in ("chunks", "samples"):
+        assert file_contents(folder / part) == file_contents(alone / part)
+    assert not list((folder / "workers").iterdir())
+    assert {path.name for path in folder.rglob(".*")} <= {".lock"}  # no half-written files

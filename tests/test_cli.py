@@ -239,7 +239,23 @@ def test_dry_run_prints_the_plan_and_writes_nothing(vfbench: Command) -> None:
     assert re.search("^clips +70 in 3 chunks, against 64 real ones$", outcome.out, re.MULTILINE)
     assert re.search("^protocol .*not comparable$", outcome.out, re.MULTILINE)
     assert re.search("^run +runs/noise-shapes-[0-9a-f]{8}$", outcome.out, re.MULTILINE)
+    assert re.search("^measured +.* clips/s by one worker, over [1-9]", outcome.out, re.MULTILINE)
     assert list(Path().iterdir()) == []
+
+
+def test_dry_run_estimates_time_and_price_for_all_workers(vfbench: Command) -> None:
+    outcome = vfbench(*NOISE, "-n", 70, "--dry-run", "--workers", 4, "--price-per-hour", 7200, "--json")
+    estimate = json.loads(outcome.out)["estimate"]
+    assert (outcome.code, estimate["workers"], estimate["clips_measured"]) == (0, 4, 38)
+    assert estimate["seconds"] == estimate["seconds_with_workers"]  # the cores are shared
+    assert estimate["price"] == pytest.approx(2 * estimate["seconds"])
+    assert estimate["clips_per_second"] == pytest.approx(70 / estimate["seconds"])
+
+
+@pytest.mark.parametrize("flags", [["--price-per-hour", 3], ["--dry-run", "--price-per-hour", 0]])
+def test_a_price_without_dry_run_or_of_nothing_is_refused(vfbench: Command, flags: list[object]) -> None:
+    outcome = vfbench(*NOISE, *flags)
+    assert (outcome.code, f"--price-per-hour {flags[-1]}" in outcome.err) == (2, True)
 
 
 def test_json_prints_results_json_only(vfbench: Command) -> None:

@@ -112,7 +112,8 @@ def test_a_run_folder_has_the_documented_files(finished: Path) -> None:
     samples = [f"samples/{name}" for name in ("sheet.png", "clips.webp", "real/sheet.png", "real/clips.webp")]
     chunks += [f"timings/{i:06d}.json" for i in range(3)]
     expected = {*chunks, *tables, *samples, "run.json", "results.json", "scored.safetensors", "data.md", "manifest.csv"}
-    assert file_contents(finished).keys() - {".lock"} == expected
+    (events,) = (finished / "events").iterdir()
+    assert file_contents(finished).keys() - {".lock"} == {*expected, f"events/{events.name}"}
     assert "not comparable" in (finished / "tables" / "table.md").read_text()
 
 

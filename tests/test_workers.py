@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -274,11 +275,38 @@ def test_a_worker_waits_for_the_result_of_another(
 
 def test_two_that_score_at_once_write_the_same_files(run_copy: Path) -> None:
     package.run(output=run_copy, **RUN)
+    shutil.rmtree(run_copy / "events")
     first = file_contents(run_copy)
     (run_copy / "results.json").unlink()
     (run_copy / "scored.safetensors").unlink()
     package.run(output=run_copy, **RUN)
+    shutil.rmtree(run_copy / "events")
     assert file_contents(run_copy) == first
+
+
+# Events and traces.
+
+
+def test_events_tell_what_each_process_made_and_found(run_copy: Path) -> None:
+    (file,) = (run_copy / "events").iterdir()
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    made = [each["item"] for each in lines if each["event"] == "made"]
+    assert (lines[0]["event"], lines[-1]["event"]) == ("begin", "end")
+    assert made[-4:] == ["000000", "000001", "000002", "scores"]
+    assert all(each["seconds"] >= 0 for each in lines if each["event"] == "made")
+    flip_byte(run_copy / "chunks" / "000001.safetensors", -5)
+    package.run(output=run_copy, **RUN)
+    lines = [json.loads(line) for line in file.read_text().splitlines()][len(lines) :]
+    assert [each["item"] for each in lines if each["event"] == "damaged"] == ["000001"]
+    assert "000001" in [each["item"] for each in lines if each["event"] == "made"]
+
+
+def test_profile_writes_a_trace_of_one_batch(tmp_path: Path) -> None:
+    package.run(output=tmp_path / "run", profile=True, **RUN)
+    (trace,) = (tmp_path / "run" / "profile").iterdir()
+    assert trace.name == f"{process_id.process_id()}.json.gz"
+    names = {each.get("name") for each in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]}
+    assert {"aten::empty", "aten::random_"} <= names, names
 
 
 # Status.

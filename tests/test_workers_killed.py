@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import file_contents, python, results, resume_arguments, without_timings
 from pages import DOCS, ROOT, code
-from processes import START, run_of_three_chunks, start_command, wait_for
+from processes import START, require_same, run_alone, run_of_three_chunks, start_command, wait_for
 
 from vfbench.pipeline import status
 
@@ -28,19 +30,7 @@ HASTY = f"from vfbench.pipeline import plan; plan.PATIENCE = 3.0\n{START}"  # ha
 @pytest.fixture(scope="module")
 def alone(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run that one process made."""
-    folder = tmp_path_factory.mktemp("alone") / "run"
-    outcome = subprocess.run(python("-m", "vfbench", *run_of_three_chunks(checkpoints, folder)), check=False)
-    assert outcome.returncode == 0
-    return folder
-
-
-def require_same(folder: Path, alone: Path) -> None:
-    """Fail unless scores are equal to the last digit, and all chunks and samples to the last byte."""
-    assert without_timings(results(folder)) == without_timings(results(alone))
-    for part in ("chunks", "samples"):
-        assert file_contents(folder / part) == file_contents(alone / part)
-    assert not list((folder / "workers").iterdir())
-    assert {path.name for path in folder.rglob(".*")} <= {".lock"}  # no half-written files
+    return run_alone(checkpoints, tmp_path_factory.mktemp("alone") / "run")
 
 
 @contextmanager
@@ -105,6 +95,16 @@ def test_workers_killed_at_random_and_replaced_in_other_numbers(alone: Path, che
     outcome = subprocess.run(python("-m", "vfbench", *arguments), check=False)
     assert outcome.returncode == 0
     require_same(tmp_path / "run", alone)
+
+
+def test_two_that_score_a_moved_folder_at_once_give_one_result(alone: Path, checkpoints: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(alone, tmp_path / "moved")
+    for name in ("results.json", "scored.safetensors"):
+        (folder / name).unlink()
+    arguments = run_of_three_chunks(checkpoints, folder)
+    processes = [subprocess.Popen(python("-m", "vfbench", *arguments), env={**os.environ, **r}) for r in ranks(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    require_same(folder, alone)
 
 
 def test_a_killed_worker_is_named_and_the_other_ends_the_run(alone: Path, checkpoints: Path, tmp_path: Path) -> None:
@@ -176,12 +176,13 @@ def test_an_error_is_told_once_as_without_workers(arguments: list[str]) -> None:
 
 
 def test_the_commands_of_the_page_make_one_run(tmp_path: Path) -> None:
-    """As written, in a smaller run: a machine with two workers, torchrun with two, and two tasks of the array."""
+    """As written, in a smaller run: two workers of a machine, of torchrun, of Ray, and of a Slurm array."""
     small = {"VFBENCH_SMOKE": "1", "VFBENCH_STEPS": "1", "VFBENCH_METRICS": "fvd", "VFBENCH_DEVICE": "cpu"}
     page = DOCS["docs/scale"]
-    launched, under_torchrun, state = (block.replace(" 8", " 2") for block in code(page, "sh"))
+    launched, under_torchrun, by_ray, state = (block.replace(" 8", " 2") for block in code(page, "sh"))
     (script,) = code(page, "bash")
-    scripts = [(launched, {}), (under_torchrun, {}), *((script, each) for each in tasks(2)), (state, {})]
+    ray: list[tuple[str, dict[str, str]]] = [(by_ray, {})] if find_spec("ray") else []
+    scripts = [(launched, {}), (under_torchrun, {}), *ray, *((script, each) for each in tasks(2)), (state, {})]
     found = {}
     for number, (text, variables) in enumerate(scripts):
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **small, **variables}

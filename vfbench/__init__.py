@@ -60,20 +60,19 @@ def run(options: RunOptions) -> Result:
     same call, on any machine that sees the run folder. Raises `UserError` for options that do not fit together, and
     `MissingData` for missing files, with the command that gets them.
     """
-    from vfbench.pipeline import launch
+    from vfbench.pipeline import executor, worker_job
     from vfbench.pipeline.workers import Rank
     from vfbench.utils import console, trackers
 
-    rank = Rank.from_environment()  # raises for variables that do not fit together
-    if options.workers > 1 and not launch.is_worker():
-        (result,) = load_results(launch.launch("vfbench:run", values_of(options), options.workers))
+    if (folder := executor.share("vfbench:run", options)) is not None:
+        (result,) = load_results(folder)
     else:
         from vfbench.pipeline.job import run as carry_out
 
         run_plan = plan(**values_of(options))
         console.info(run_plan.describe())
         result = carry_out(run_plan)
-    if options.log_to and rank.number == 0 and not launch.is_worker():
+    if options.log_to and Rank.from_environment().number == 0 and not worker_job.is_worker():
         with trackers.tracker(options.log_to, Path(result.run_dir)) as log:
             log(0, {name: score.value for name, score in result.scores.items()})
     return result

@@ -284,6 +284,15 @@ class SharesBase(Protocol):
 
 
 @runtime_checkable
+class ChoosesPrecision(Protocol):
+    """Optional interface of a `Sampler` that may compute in half precision, and can do so in full."""
+
+    def in_float32(self) -> Sampler:
+        """The sampler that makes the clips of the same requests in float32."""
+        ...
+
+
+@runtime_checkable
 class DrawsNoise(Protocol):
     """Optional interface of a `Sampler` that draws noise with one of several generators, whose numbers differ."""
 

@@ -43,8 +43,19 @@ GROUPS = {
         "rule",
         "baseline",
     ),
-    "Running": ("workers", "device", "dtype", "batch_size", "resume", "dry_run"),
-    "Output": ("output", "num_clips", "keep_clips", "name", "format", "form", "log_to", "plot", "as_json"),
+    "Running": (
+        "workers",
+        "executor",
+        "ray_address",
+        "device",
+        "dtype",
+        "compile",
+        "batch_size",
+        "resume",
+        "dry_run",
+        "price_per_hour",
+    ),
+    "Output": ("output", "num_clips", "keep_clips", "profile", "name", "format", "form", "log_to", "plot", "as_json"),
 }
 
 
@@ -52,6 +63,8 @@ def group_of(parameter: str, command: str = "") -> str:
     """Heading of a flag in the help of a command."""
     if command == "train" and parameter in ("steps", "seed"):
         return "Training"
+    if command != "train" and parameter == "compile":
+        return "Running"
     if command in ("train", "prepare") and parameter == "workers":  # threads that read it
         return "Data"
     return next((group for group, names in GROUPS.items() if parameter in names), "Options")

@@ -120,11 +120,15 @@ def parse_batch_size(text: str) -> int | Literal["auto"]:
         raise UserError(f"--batch-size {text} is invalid: give a whole number or auto") from error
 
 
-def print_plan(plan: Any, as_json: bool) -> None:
-    """Print the plan of `run` or `score`."""
+def print_plan(plan: Any, as_json: bool, estimate: Any = None) -> None:
+    """Print the plan of `run` or `score`, with the estimate of its time where there is one."""
     from vfbench.utils import files
 
-    console.result(files.as_json(plan.specification.to_json()) if as_json else plan.describe())
+    if as_json:
+        measured = {} if estimate is None else {"estimate": estimate.to_json()}
+        console.result(files.as_json({**plan.specification.to_json(), **measured}))
+    else:
+        console.result("\n".join(each.describe() for each in (plan, estimate) if each is not None))
 
 
 def print_result(result: Result, as_json: bool) -> None:

@@ -14,13 +14,9 @@ from vfbench.utils.options import values_of
 @flags_from(ExportOptions)
 def generate(options: ExportOptions) -> None:
     """Generate clips with a model and write them to a folder, with the request of each; the same command resumes."""
-    from vfbench.pipeline import launch
-    from vfbench.pipeline.workers import Rank
+    from vfbench.pipeline import executor
 
-    Rank.from_environment()  # raises for variables that do not fit together
-    if options.workers > 1:
-        launch.launch("vfbench.cli.generate:write_clips", values_of(options), options.workers)
-    else:
+    if executor.share("vfbench.cli.generate:write_clips", options) is None:
         write_clips(**values_of(options))
 
     from vfbench.pipeline.eval_setup import CLIPS

@@ -13,7 +13,7 @@ import vfbench
 from vfbench.cli import _options as flags
 from vfbench.cli import config
 from vfbench.cli._options import flags_from, next_command, option, print_plan, print_result, print_table
-from vfbench.pipeline.options import EvalOptions, MachineOptions, RunOptions
+from vfbench.pipeline.options import EvalOptions, MachineOptions, RunOptions, require_price
 from vfbench.utils import console, files
 from vfbench.utils.options import flags as flag_fields
 from vfbench.utils.options import values_of
@@ -42,14 +42,21 @@ def run(
             metavar="<int,...>",
         ),
     ] = "0",
-    dry_run: flags.DryRun = False,
+    dry_run: Annotated[bool, option("--dry-run", help="Print the plan, time a few batches, and stop.")] = False,
+    price_per_hour: Annotated[
+        float | None, option("--price-per-hour", help="Price of a GPU, or of a machine without: what the run costs.")
+    ] = None,
     as_json: flags.AsJson = False,
 ) -> None:
     """Generate clips with a model, score them and print the table; the same command resumes."""
+    require_price(price_per_hour, dry_run=dry_run)
     runs = _one_per_seed(options, seed)
     if dry_run:
+        from vfbench.pipeline.estimate import estimate
+
         for each in runs:
-            print_plan(vfbench.plan(**values_of(each)), as_json)
+            plan = vfbench.plan(**values_of(each))
+            print_plan(plan, as_json, estimate(plan, price_per_hour))
         return
     results = [vfbench.run(**values_of(each)) for each in runs]
     if len(results) == 1:

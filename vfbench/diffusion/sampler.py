@@ -141,6 +141,10 @@ class DiffusionSampler:
         """The model's networks by name, for the cost ledger."""
         return {"condition": self.model.condition, **self.model.networks()}
 
+    def in_float32(self) -> DiffusionSampler:
+        """The sampler that makes the clips of the same requests in float32."""
+        return replace(self, dtype=torch.float32)
+
     @torch.inference_mode()
     def sample(self, requests: Sequence[Request]) -> Clips:
         """One clip per request, uint8 (B, T, 3, H, W) on the CPU."""

@@ -22,12 +22,13 @@ from vfbench import plugins, video
 from vfbench.clips.scan import GENERATED
 from vfbench.errors import UserError
 from vfbench.interfaces import Dataset, FrameRated, Staged
+from vfbench.pipeline import compiling
 from vfbench.pipeline.export import ExportPlan, is_written
 from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.generate import NUM_PREVIEW, ChunkMaker, generate
-from vfbench.pipeline.launch import announce
-from vfbench.pipeline.sample import noise_generator
-from vfbench.pipeline.workers import FAILED, Rank, Worker, entries
+from vfbench.pipeline.sample import NotFinite, noise_generator
+from vfbench.pipeline.worker_job import announce
+from vfbench.pipeline.workers import FAILED, PATIENCE, Rank, Worker, entries
 from vfbench.utils import console, environment, files, memory
 from vfbench.utils import device as devices
 from vfbench.utils.progress import Progress
@@ -71,6 +72,8 @@ class ClipChunks(ChunkMaker):
                 (folder / part).mkdir()
             for batch, clips, spent in self.sampled(name, progress):
                 seconds += spent
+                for reason in self.failed.values():
+                    raise NotFinite(reason)
                 for request, clip in zip(batch, clips, strict=True):
                     file = self.plan.format.name_template.format(request.index).partition("[")[0]
                     self.plan.format.write(folder / "clips" / file, clip)
@@ -118,7 +121,8 @@ def export(plan: ExportPlan) -> Path:
         return output
     folder = RunFolder.join(plan.partial_folder, plan.specification)
     announce(folder.path, "")
-    worker = Worker(folder.path, Rank.from_environment())
+    patience = compiling.PATIENCE if plan.options.compile else PATIENCE
+    worker = Worker(folder.path, Rank.from_environment(), patience)
     maker = ClipChunks(folder, plan.sampler, plan.requests, plan.device, None, worker, plan=plan)
     try:
         with devices.threads(folder.layout.threads), worker.working(), memory.require_memory(plan.options.model):
@@ -199,6 +203,7 @@ def _record(plan: ExportPlan) -> dict[str, Any]:
         "share_base_noise": options.share_base_noise,
         "format": options.format,
         "dtype": str(plan.dtype).removeprefix("torch."),
+        **({"compile": True} if options.compile else {}),
         **noise_generator(sampler),
         "code": environment.code_version(),
         "environment": environment.environment(plan.device.type).model_dump(),

@@ -38,6 +38,7 @@ from vfbench.interfaces import (
     SharesBase,
     derive_seed,
 )
+from vfbench.pipeline import compiling
 from vfbench.pipeline.chunk_layout import ChunkLayout
 from vfbench.pipeline.folder import Specification
 from vfbench.pipeline.options import ExportOptions
@@ -130,6 +131,7 @@ def _plan(options: ExportOptions) -> ExportPlan:
         "format": options.format,
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
+        **({"compile": True} if options.compile else {}),
         "code": environment.code_version(),
     }
     specification = Specification(
@@ -143,6 +145,8 @@ def _plan(options: ExportOptions) -> ExportPlan:
     export_plan = ExportPlan(options, model, dataset, sampler, requests, device, dtype, specification)
     if not _is_free(options.output) and not is_written(options.output, specification.id):
         raise UserError(f"{options.output} is there already: choose another --output, or remove it")
+    if options.compile:
+        compiling.compile_blocks(model.name, sampler, device)
     return export_plan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from vfbench import video
+from vfbench.errors import Incomplete
+from vfbench.interfaces import Clips, Request
 from vfbench.pipeline.features import FeatureCollector
 from vfbench.pipeline.generate import NUM_PREVIEW, ChunkMaker
 from vfbench.utils.progress import Progress
@@ -59,16 +62,40 @@ class FeatureChunks(ChunkMaker):
         part, rows, seconds = self.chunks[name], list[dict[str, Tensor]](), 0.0
         for batch, clips, spent in self.sampled(name, progress):
             seconds += spent
-            rows.append({**self.collector.features(clips[:, self.collector.frames], batch), "clips": clips})
+            rows.append({**self._features(batch, clips), "clips": clips})
         tensors = {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
         if self.is_complete(name):
             return
         if part[0].index == 0:  # before the chunk itself: a chunk on disk means that its samples are there
             captions = [request.prompt for request in part[:NUM_PREVIEW]]
             video.write_preview(self.folder.samples, tensors["clips"][:NUM_PREVIEW], captions)
-        self.write_record(self._record_path(name), name, seconds, {})
+        failed = {str(index): reason for index, reason in self.failed.items()}
+        self.write_record(self._record_path(name), name, seconds, {"failed": failed} if failed else {})
         kept = {key: tensor for key, tensor in tensors.items() if key in self.collector.names}
         write_tensors(self.path(name), kept, **self.identity(name))
+
+    def _features(self, batch: Sequence[Request], clips: Clips) -> dict[str, Tensor]:
+        """Features of a batch by name; NaN for the clips that failed."""
+        good = [row for row, request in enumerate(batch) if request.index not in self.failed]
+        if len(good) == len(batch):
+            return self.collector.features(clips[:, self.collector.frames], batch)
+        values = {name: torch.full((len(batch), width), math.nan) for name, width in self.collector.widths.items()}
+        if good:
+            made = self.collector.features(clips[good][:, self.collector.frames], [batch[row] for row in good])
+            for name, value in made.items():
+                values[name][good] = value.to(values[name])
+        return values
+
+    def require_no_failure(self) -> None:
+        """Raise `Incomplete` naming the clips that failed: a score of the others alone would flatter the model."""
+        records = [self.read_record(self._record_path(name), name) for name in self.chunks]
+        failed = {int(index): reason for record in records for index, reason in record.get("failed", {}).items()}
+        if failed:
+            numbers = ", ".join(map(str, sorted(failed)[:20])) + ", ..." * (len(failed) > 20)
+            raise Incomplete(
+                f"{len(failed)} of {len(self.requests)} clips failed, so that there is no score: {numbers} "
+                f"({failed[min(failed)]}); try --dtype float32 or another checkpoint, with another --output"
+            )
 
     def load(self) -> dict[str, Tensor]:
         """All features, in the order of the requests; a chunk that was damaged since is made again."""

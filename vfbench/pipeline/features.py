@@ -230,6 +230,11 @@ class FeatureCollector:
         return {output: torch.cat([part[output] for part in parts]) for output in parts[0]}
 
     @property
+    def widths(self) -> dict[str, int]:
+        """Length of each feature by name, `extractor.output`."""
+        return {f"{n}.{o}": self.extractors[n].outputs[o] for n, outputs in self.outputs.items() for o in outputs}
+
+    @property
     def names(self) -> set[str]:
         """Names of the tensors that a chunk must hold."""
         features = {f"{name}.{output}" for name, outputs in self.outputs.items() for output in outputs}

@@ -4,6 +4,8 @@
     chunks/        one safetensors file per chunk of requests: features, and the clips when asked for
     timings/       seconds and peak memory of each chunk
     workers/       one file per process that works on the run, see `vfbench.pipeline.workers`; empty when it is done
+    events/        one file per process: a line of JSON for each chunk made, each fault, each beginning and end
+    profile/       with `--profile`, a trace of one batch of each process
     samples/       a few generated clips to look at, and in real/ a few real ones
     data.md        the real clips: copy of the dataset, counts, hashes
     manifest.csv   the real clips, one a line

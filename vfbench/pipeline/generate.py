@@ -7,9 +7,11 @@ numbers in another order, so rare values differ by one level of 255, and more of
 
 from __future__ import annotations
 
+import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,10 +20,11 @@ from typing import Any
 import torch
 
 from vfbench.errors import MissingData
-from vfbench.interfaces import Clips, Request, Sampler
+from vfbench.interfaces import ChoosesPrecision, Clips, Request, Sampler
 from vfbench.pipeline.cost import on_network_call, peak_memory
 from vfbench.pipeline.folder import RunFolder
-from vfbench.pipeline.sample import clip_numbers, sample
+from vfbench.pipeline.profiling import traced
+from vfbench.pipeline.sample import NotFinite, clip_numbers, sample
 from vfbench.pipeline.workers import Worker
 from vfbench.utils import console, files
 from vfbench.utils.memory import AdaptiveBatches
@@ -44,7 +47,10 @@ class ChunkMaker(ABC):
     device: torch.device
     calls_per_clip: int | None
     worker: Worker
+    profiled_batch: int | None = None  # number of the batch of this process, from 0, of which a trace is written
     _damaged: dict[str, int] = field(default_factory=dict, init=False)  # when each damaged chunk was written
+    _batch_numbers: Iterator[int] = field(default_factory=itertools.count, init=False)
+    failed: dict[int, str] = field(default_factory=dict, init=False)  # clips of the chunk being made, with the reason
 
     @cached_property
     def chunks(self) -> dict[str, Sequence[Request]]:
@@ -93,6 +99,7 @@ class ChunkMaker(ABC):
         except ValueError as error:
             self._damaged[name] = written
             console.warn(f"{path} cannot be used: {error}; making it again")
+            self.worker.record("damaged", item=name, error=str(error))
             return False
         return True
 
@@ -104,13 +111,43 @@ class ChunkMaker(ABC):
                 self.make(name, progress)
 
     def sampled(self, name: str, progress: Progress) -> Iterator[tuple[Sequence[Request], Clips, float]]:
-        """Batches of a chunk: requests, clips, and the seconds that they took."""
+        """Batches of a chunk: requests, clips, and the seconds that they took.
+
+        The clips that are NaN in float32 as well are black, and named in `failed`.
+        """
+        self.failed.clear()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        timed = partial(sample_timed, self.sampler, progress, self.calls_per_clip)
+        timed = partial(self._sample_timed, progress)
         for batch, (clips, seconds) in self.batches.each(self.chunks[name], timed, clip_numbers):
             yield batch, clips, seconds
             progress.advance(len(batch))
+
+    def _sample_timed(self, progress: Progress, batch: Sequence[Request]) -> tuple[Clips, float]:
+        """Clips of a batch and the seconds they took; writes a trace where this batch is to be profiled."""
+        path = self.folder.path / "profile" / f"{process_id()}.json.gz"
+        is_profiled = next(self._batch_numbers) == self.profiled_batch
+        try:
+            with traced(path, self.device) if is_profiled else nullcontext():
+                return sample_timed(self.sampler, progress, self.calls_per_clip, batch)
+        except NotFinite as error:
+            console.warn(f"{error}; making each of them again in float32")
+            self.worker.record("not finite", error=str(error))
+            return self._sample_again(batch)
+
+    def _sample_again(self, batch: Sequence[Request]) -> tuple[Clips, float]:
+        """Clips of a batch, each made alone in float32, and the seconds they took; fills `failed`."""
+        sampler = self.sampler.in_float32() if isinstance(self.sampler, ChoosesPrecision) else self.sampler
+        shape, clips, began = self.sampler.shape, list[Clips](), time.monotonic()
+        for request in batch:
+            try:
+                clips.append(sample(sampler, [request]))
+            except NotFinite as error:
+                console.warn(f"{error}, in float32 as well: it counts as failed")
+                self.worker.record("clip failed", clip=request.index, error=str(error))
+                self.failed[request.index] = str(error)
+                clips.append(torch.zeros(1, shape.frames, 3, shape.height, shape.width, dtype=torch.uint8))
+        return torch.cat(clips), time.monotonic() - began
 
     def identity(self, name: str) -> dict[str, str]:
         """Metadata that identify a chunk among all chunks of all runs."""

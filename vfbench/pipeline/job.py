@@ -10,11 +10,11 @@ from vfbench.pipeline.feature_chunks import FeatureChunks
 from vfbench.pipeline.features import RealFeatures, real_features
 from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.generate import generate
-from vfbench.pipeline.launch import announce
 from vfbench.pipeline.plan import Plan
 from vfbench.pipeline.result import write_result, write_scored
 from vfbench.pipeline.sample import is_control
 from vfbench.pipeline.scores import scored_tensors, scores
+from vfbench.pipeline.worker_job import announce
 from vfbench.pipeline.workers import Rank, Worker
 from vfbench.report import results
 from vfbench.report.results import SCHEMA, Cost, DataRecord, ProtocolRecord, Result, StageRecord
@@ -44,8 +44,10 @@ def _run(plan: Plan, folder: RunFolder, worker: Worker) -> Result:
         console.info(f"batches of {folder.layout.batch_size}, as this run began; another --output takes other batches")
     data = dataset_card.write(folder, setup)
     reals = real_features(setup.dataset, setup.protocol, plan.collector, plan.device, setup.manifest, worker)
-    maker = FeatureChunks(folder, plan.sampler, plan.requests, plan.device, calls, worker, collector=plan.collector)
+    rest = (plan.sampler, plan.requests, plan.device, calls, worker, plan.profiled_batch)
+    maker = FeatureChunks(folder, *rest, collector=plan.collector)
     generate(maker)
+    maker.require_no_failure()
     result: Result | None = None
 
     def is_scored(_: str) -> bool:

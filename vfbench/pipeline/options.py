@@ -10,6 +10,7 @@ ExportOptions    generate
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +24,12 @@ from vfbench.utils.options import DEVICES, DTYPES, REQUIRED, flag
 
 # Sampling options that are passed on to the model, which may have other defaults for each.
 WEIGHTS = ("default", "random")
+EXECUTORS = ("processes", "ray")
 SAMPLING = ("steps", "solver", "guidance", "eta", "threshold")
 MIN_REAL = 4  # real clips, two halves of two: fewer have no floor
 MIN_SMOKE = 2  # clips of either side in a smoke run
 MAX_CLIPS = 10_000_000  # of a run: a hundred times what any protocol asks for, and what a process can hold
-MAX_WORKERS = 256  # processes of one machine
+MAX_WORKERS = 256
 
 
 class CheckedOptions:
@@ -105,8 +107,11 @@ class SamplingOptions(CheckedOptions):
     threshold: float | None = flag(None, "Dynamic thresholding: a quantile of each clip, e.g. 0.995.")
     batch_size: int | Literal["auto"] = flag("auto", "Clips per network call; a clip changes by rounding at most.")
     dtype: str = flag("auto", "auto, float32 or bfloat16 (auto on a GPU).")
+    compile: bool = flag(False, "Compile the networks: a slower start, faster clips; part of the run's id.")
     checkpoint: Path | str | None = flag(None, "Folder that `train` wrote, or hub:owner/name[@revision].")
-    workers: int = flag(1, "Processes on this machine: one for each GPU, or several that share the cores.")
+    workers: int = flag(1, "Processes that share the work: one for each GPU, or several that share the cores.")
+    executor: Literal["processes", "ray"] = flag("processes", "Workers: processes of this machine, or ray actors.")
+    ray_address: str | None = flag(None, "Ray cluster, e.g. auto or host:6379; by default one is started here.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,8 +133,12 @@ class SamplingOptions(CheckedOptions):
             raise UserError(f"--seed {self.seed}: choose a number of less than 64 bits")
         if self.batch_size != "auto" and self.batch_size < 1:
             raise UserError(f"--batch-size {self.batch_size}: must be at least 1, or auto")
+        if self.executor not in EXECUTORS:
+            raise unknown("--executor", self.executor, EXECUTORS)
+        if self.ray_address is not None and self.executor != "ray":
+            raise UserError(f"--ray-address {self.ray_address}: add --executor ray, or leave it out")
         if not 1 <= self.workers <= MAX_WORKERS:
-            raise UserError(f"--workers {self.workers}: choose 1 to {MAX_WORKERS} processes")
+            raise UserError(f"--workers {self.workers}: choose 1 to {MAX_WORKERS}")
         if self.dtype not in ("auto", *DTYPES):
             raise unknown("--dtype", self.dtype, ["auto", *DTYPES])
 
@@ -152,6 +161,7 @@ class RunOptions(MachineOptions, EvalOptions, SamplingOptions):
     output: Path | str | None = flag(None, "Run folder; runs/<model>-<dataset>-<id of the run> by default.")
     keep_clips: bool = flag(False, "Keep every generated clip, lossless, in the run folder.")
     log_to: str | None = flag(None, "Also pass the scores to wandb, mlflow, trackio or tensorboard.")
+    profile: bool = flag(False, "Write a trace of one batch of each worker by torch's profiler, to see what is slow.")
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -195,6 +205,16 @@ class ExportOptions(MachineOptions, SamplingOptions):
     def sampling(self) -> dict[str, Any]:
         """The options that are passed on to the model, by name; None means not given."""
         return {"frames": self.frames, "overlap": self.overlap, **super().sampling}
+
+
+def require_price(price_per_hour: float | None, *, dry_run: bool) -> None:
+    """Raise `UserError` for a price that is no number above 0, and for one that nothing is computed from."""
+    if price_per_hour is None:
+        return
+    if not dry_run:
+        raise UserError(f"--price-per-hour {price_per_hour:g}: add --dry-run, which prints what the run would cost")
+    if not (price_per_hour > 0 and math.isfinite(price_per_hour)):
+        raise UserError(f"--price-per-hour {price_per_hour:g}: give a number above 0")
 
 
 def _check_count(name: str, count: int, minimum: int) -> None:

@@ -13,6 +13,7 @@ from vfbench.clips.inventory import require_outside_dataset
 from vfbench.diffusion import hub
 from vfbench.errors import UserError
 from vfbench.interfaces import BuildContext, ClipShape, Configured, Dataset, Request, Sampler
+from vfbench.pipeline import compiling
 from vfbench.pipeline.chunk_layout import ChunkLayout
 from vfbench.pipeline.cost import ClipCost, measure
 from vfbench.pipeline.eval_setup import EvalSetup, prepare
@@ -54,7 +55,12 @@ class Plan:
     def patience(self) -> float:
         """Seconds without a sign of life before another worker makes a chunk: three times a network call's."""
         call = self.cost.seconds * self.batch_size / max(self.cost.evaluations, 1)
-        return max(PATIENCE, 3 * call)
+        return max(compiling.PATIENCE if self.options.compile else PATIENCE, 3 * call)
+
+    @property
+    def profiled_batch(self) -> int | None:
+        """Number of the batch that is profiled: the first, or after one that compiles the second; None for none."""
+        return int(self.options.compile) if self.options.profile else None
 
     def describe(self) -> str:
         """The plan as lines to read."""
@@ -121,6 +127,7 @@ def _plan(options: RunOptions) -> Plan:
             "device": device.type,
             **noise_generator(sampler),
             "dtype": str(dtype).removeprefix("torch."),
+            **({"compile": True} if options.compile else {}),
             "code": environment.code_version(),
         },
         options=environment.options_record(options, options.origins),
@@ -133,6 +140,9 @@ def _plan(options: RunOptions) -> Plan:
     require_outside_dataset(folder, setup.dataset)
     disk = _disk(collector, sampler.shape, len(requests))
     files.require_space(folder, disk)
+    cost = measure(sampler, requests[0])  # before compilation, which hides FLOPs and would compile a batch of one
+    if options.compile:
+        compiling.compile_blocks(model.name, sampler, device)
     return Plan(
         options=options,
         model=model,
@@ -146,7 +156,7 @@ def _plan(options: RunOptions) -> Plan:
         folder=folder,
         disk=disk,
         specification=specification,
-        cost=measure(sampler, requests[0]),
+        cost=cost,
     )
 
 

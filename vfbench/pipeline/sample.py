@@ -21,6 +21,10 @@ _PARTS: Mapping[str, Any] = {  # attributes of a sampler, and their types
 }
 
 
+class NotFinite(UserError):
+    """Clips that a model has made are NaN or infinite, or no bytes otherwise."""
+
+
 def require_sampler(name: str, sampler: object) -> None:
     """Raise `UserError` naming the first part that the object built by model `name` lacks to be a `Sampler`."""
     for part, kind in _PARTS.items():
@@ -59,7 +63,7 @@ def sample(sampler: Sampler, batch: Sequence[Request]) -> Clips:
         _require_bytes(numbers, output)
         clips = video.require_byte_range(output)
     except ValueError as error:  # NaN, most often
-        raise UserError(f"{numbers} cannot be scored: {error}") from error
+        raise NotFinite(f"{numbers} cannot be scored: {error}") from error
     count, frames, _, height, width = clips.shape
     if (count, shape := ClipShape(frames, height, width)) != (len(batch), sampler.shape):
         raise UserError(

@@ -19,6 +19,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ BEAT_SECONDS = 5.0  # between two writings of a worker's file
 POLL_SECONDS = 1.0  # between two looks at what others make
 PATIENCE = 60.0  # seconds without a sign of life, at least, before another makes a worker's chunk
 IDLE, FAILED = "idle", "failed"  # in place of a chunk
+SLURM_ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP")
 FILE = re.compile(r"(?P<item>[\w-]+)\.(?P<process>[0-9a-f]{8}\.\d+)\.json")
 
 
@@ -50,7 +52,7 @@ class Rank:
         found = os.environ if variables is None else variables
         number, count = 0, 1
         for name, of, first, step in (
-            ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"),
+            SLURM_ARRAY,
             ("RANK", "WORLD_SIZE", "", ""),
         ):
             if name not in found and of not in found:
@@ -63,6 +65,11 @@ class Rank:
                 raise UserError(f"{name}={own} and {of}={size}: ranks count from 0, so the last is {size - 1}")
             number, count = number * size + own % size, count * size
         return cls(number, count)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment variables that give this rank to a process."""
+        return {"RANK": str(self.number), "WORLD_SIZE": str(self.count)}
 
     def block(self, length: int) -> range:
         """Indices of this process's part of a list."""
@@ -93,16 +100,31 @@ class Worker:
     def working(self) -> Iterator[None]:
         """Context manager: tell the others that this process works; an error stays in its file, to be reported."""
         self._write()
+        self.record("begin")
         try:
             yield
         except Exception as error:
             self._rename(FAILED)
-            self._write(error=str(error).splitlines()[0][:500] if str(error) else type(error).__name__)
+            line = str(error).splitlines()[0][:500] if str(error) else type(error).__name__
+            self._write(error=line)
+            self.record("failed", error=line)
             raise
         except BaseException:  # Ctrl-C
+            self.record("stopped")
             self._path(self._item).unlink(missing_ok=True)
             raise
+        self.record("end")
         self._path(self._item).unlink(missing_ok=True)
+
+    def record(self, event: str, **fields: object) -> None:
+        """Append an event to this process's file in `events/`, one JSON object a line; dropped on a full disk."""
+        folder = self.folder.with_name("events")
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        entry = {"time": moment, "event": event, "rank": self.rank.number, "of": self.rank.count, **fields}
+        with contextlib.suppress(OSError):
+            folder.mkdir(exist_ok=True)
+            with (folder / f"{process_id.process_id()}.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**entry, "host": platform.node()}) + "\n")
 
     def share(self, items: Sequence[str], is_done: Callable[[str], bool]) -> Iterator[str]:
         """Iterate over the items to make here: neither done nor being made by another; ends when all are done.
@@ -110,8 +132,8 @@ class Worker:
         `items` are names of letters, digits, `_` and `-`. Waits for those that others make, and takes over those of a
         worker that ended or shows no sign of life.
         """
-        start = self.rank.block(len(items)).start
-        missing = [*items[start:], *items[:start]]
+        first = self.rank.block(len(items)).start
+        missing = [*items[first:], *items[:first]]
         for file, _, process in entries(self.folder):
             self._lives(file, process)  # from now on its silence counts
         while missing:
@@ -123,7 +145,9 @@ class Worker:
                     left.append(item)
                     continue
                 self._rename(item)
+                start = time.monotonic()
                 yield item
+                self.record("made", item=item, seconds=round(time.monotonic() - start, 3))
                 self._rename(IDLE)
             missing = left
             if missing:
@@ -157,12 +181,10 @@ class Worker:
         """Make the item of another worker here, and keep a record of what became of that one."""
         ended = process_id.has_ended(process)
         error = "ended without a word" if ended else f"showed no sign of life for {self.patience:.0f} s"
-        content = read_entry(file)
-        console.warn(f"worker {content.get('rank', '?')} ({process}) {error}: making its {item} here")
-        with contextlib.suppress(BadEnvironment, OSError):
-            with atomic_path(self.folder / f"{FAILED}.{process}.json") as failed:
-                failed.write_text(json.dumps({**content, "error": f"{error}, at {item}"}), encoding="utf-8")
-            file.unlink(missing_ok=True)
+        rank = read_entry(file).get("rank", "?")
+        console.warn(f"worker {rank} ({process}) {error}: making its {item} here")
+        self.record("takes over", item=item, from_process=process, error=error)
+        set_free(file, f"{error}, at {item}")
 
     def _lives(self, file: Path, process: str) -> bool:
         """True where the process is not known to have ended, and its file has changed within this one's patience.
@@ -208,6 +230,15 @@ def entries(folder: Path) -> Iterable[tuple[Path, str, str]]:
     for name in names:
         if parts := FILE.fullmatch(name):
             yield folder / name, parts["item"], parts["process"]
+
+
+def set_free(file: Path, error: str) -> None:
+    """Let others make the item of a worker that is lost, by its file; keep a record of what became of it."""
+    process = file.name.split(".", 1)[1]
+    with contextlib.suppress(BadEnvironment, OSError):
+        with atomic_path(file.with_name(f"{FAILED}.{process}")) as failed:
+            failed.write_text(json.dumps({**read_entry(file), "error": error}), encoding="utf-8")
+        file.unlink(missing_ok=True)
 
 
 def read_entry(file: Path) -> dict[str, Any]:
