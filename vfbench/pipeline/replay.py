@@ -26,7 +26,8 @@ from vfbench.utils.files import read_json
 
 TOLERANCE = 1e-3  # of a score, or of half the width of its interval where that is larger
 RUN_FILE = "run.json"
-_NOT_REPLAYED = ("output", "workers", "log_to", "origins")  # they do not change a number, and belong to the machine
+# They change no number, and belong to the machine.
+_NOT_REPLAYED = ("output", "workers", "executor", "ray_address", "profile", "log_to", "origins")
 _TEXTS = ("model", "dataset", "data_root", "device", "dtype", "protocol", "manifest", "weights", "solver", "checkpoint")
 
 
