@@ -44,11 +44,13 @@ def _write_h264(
     import av
 
     height, width = clip.shape[-2:]
-    faststart = {"movflags": "+faststart"}  # the index comes first: a browser plays while it loads
+    # The index comes first: a browser plays while it loads. One thread, no date: the same clip gives the same file.
+    faststart = {"movflags": "+faststart", "fflags": "+bitexact"}
     # As a URL of a file: a name with a colon would be taken for another protocol.
     with atomic_path(path) as file, av.open(f"file:{file}", "w", format="mp4", options=faststart) as container:
         stream = cast(av.VideoStream, container.add_stream(codec, rate=rate, options=options))
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
+        stream.codec_context.thread_count = 1
         for image in clip.permute(0, 2, 3, 1).contiguous().numpy():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
