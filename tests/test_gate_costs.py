@@ -105,7 +105,8 @@ def test_the_example_of_the_pytest_plug_in_runs(runs: Path, new: str, passed: in
         str(runs),
     )
     command = [sys.executable, "-m", "pytest", *plugin, str(runs / "test_example.py")]
-    outcome = subprocess.run(command, capture_output=True, text=True, check=False, cwd=runs)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False, cwd=runs, env=environment)
     assert outcome.returncode == (0 if passed else 1), outcome.stdout
     assert ("REGRESSION" in outcome.stdout) != bool(passed)
 

@@ -30,7 +30,7 @@ class ClipNumbers:
     rows: Int[Tensor, "clips neighbours"]
     distances: Float[Tensor, "clips neighbours"]
     between_real: Float[Tensor, " real"]
-    fit: Float[Tensor, " clips"]
+    fit: Float[Tensor, " clips_with_a_caption"]
 
     def of(self, index: int) -> dict[str, float]:
         """Numbers about one clip, by title; none for a clip of a later draw."""
