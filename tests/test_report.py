@@ -79,7 +79,7 @@ def written(folder: Path, *records: Record) -> list[Path]:
 
 
 def data_of(page: Path) -> dict[str, Any]:
-    """What the page's script reads."""
+    """Data for the script of the page."""
     match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
     assert match
     data: dict[str, Any] = json.loads(match[1])

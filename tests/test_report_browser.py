@@ -189,7 +189,9 @@ def test_a_clip_whose_file_is_gone_has_a_placeholder_that_names_it(
     opened = browser.new_page()
     opened.goto((copy / "index.html").as_uri())
     opened.locator("#clip-0").scroll_into_view_if_needed()
-    opened.get_by_text("clips/0-000000.webp cannot be read").wait_for()
+    placeholder = opened.get_by_text("clips/0-000000.webp cannot be read")
+    placeholder.wait_for()
+    assert placeholder.count() == 1
     opened.close()
 
 

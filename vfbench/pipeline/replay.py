@@ -253,7 +253,7 @@ def changes(recorded: Result, result: Result) -> tuple[str, ...]:
 
 
 def _entries(result: Result) -> dict[str, Any]:
-    """What a run's numbers follow from, by its results and, where it is there, its `run.json`; and its machine."""
+    """Choices and machine that determine the numbers of a run, from its result and, if present, its `run.json`."""
     record = result.to_json()
     environment = record.get("environment") or {}
     entries = {name: record.get(name) for name in ("model_spec", "weights", "stages", "protocol", "seed")}

@@ -24,7 +24,7 @@ class ProtocolFacts:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What there is to know of a run besides its scores, by name; every run has the same names."""
+    """Facts of a run besides its scores, by name; every run has the same names."""
 
     label: str
     facts: Mapping[str, str]

@@ -101,7 +101,7 @@ def _write_files(page: Page, folder: Path) -> None:
 
 
 def _data(page: Page) -> dict[str, Any]:
-    """What the page's script reads: the clips and the examples."""
+    """Data for the script of the page: the clips and the examples."""
     columns = [{"label": escape.printable(each.label), "kind": each.kind} for each in page.gallery.columns]
     requests = [
         {

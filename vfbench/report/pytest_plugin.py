@@ -8,30 +8,14 @@ pytest finds it once vfbench is installed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 
-class VfbenchGate(Protocol):
-    """Type of the fixture, for annotations."""
-
-    def __call__(
-        self,
-        result: str | Path,
-        *,
-        baseline: str | Path,
-        rules: Sequence[str],
-        history: Sequence[str | Path] = (),
-        detectable: float = 100.0,
-    ) -> None:
-        """Fail the test unless every rule passes; the arguments are those of `vfbench.gate`."""
-
-
 @pytest.fixture(name="vfbench_gate", scope="session")
-def _vfbench_gate() -> VfbenchGate:
+def _vfbench_gate() -> Callable[..., None]:
     """Function that fails a test where `vfbench gate` would exit with another code than 0."""
     return check
 
