@@ -149,8 +149,12 @@ def test_the_output_depends_on_time_condition_and_frame_index() -> None:
     assert not torch.isclose(run(network, x, condition=randn(2, 16)), out).all()
 
 
-@pytest.mark.parametrize("rows", [MAX_ROWS, 2], ids=["in one", "in parts"])
-def test_attention_equals_the_formula(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "dtype"),
+    [(MAX_ROWS, torch.float32), (2, torch.float32), (MAX_ROWS, torch.bfloat16)],
+    ids=["in one", "in parts", "bfloat16"],
+)
+def test_attention_equals_the_formula(monkeypatch: pytest.MonkeyPatch, rows: int, dtype: torch.dtype) -> None:
     monkeypatch.setattr("vfbench.nets.attention.MAX_ROWS", rows)
     layer = Attention(64)
     perturb(layer)
@@ -159,7 +163,8 @@ def test_attention_equals_the_formula(monkeypatch: pytest.MonkeyPatch, rows: int
     q, k, v = (part.unflatten(-1, (2, 32)).transpose(1, 2) for part in layer.qkv(layer.norm(x)).chunk(3, dim=-1))
     weights = torch.softmax(q @ k.transpose(-1, -2) / 32**0.5, dim=-1)
     expected = x + layer.out((weights @ v).transpose(1, 2).flatten(2))
-    assert torch.allclose(layer(x), expected, atol=1e-5)
+    out = layer.to(dtype)(x.to(dtype)).float()
+    assert torch.allclose(out, expected, atol=1e-5 if dtype == torch.float32 else 0.05)
 
 
 @pytest.mark.parametrize(("channels", "heads"), [(8, 1), (40, 1), (80, 2), (96, 3), (112, 2)])
