@@ -208,7 +208,7 @@ def test_saved_clips_score_as_their_model(vfbench: Command, tmp_path: Path) -> N
     pytest.importorskip("av")
     options = ["--dataset", "shapes", "--num-samples", 16, "--num-real", 16, "--smoke", "--metrics", "fvd"]
     noise_plan = plan(RunOptions(model="noise", device="cpu", num_samples=16, num_real=16, smoke=True))
-    requests = generate.make_requests(shapes.build(), "test", 16, 0)
+    requests = list(generate.make_requests(shapes.build(), "test", 16, 0))
     assert list(noise_plan.requests) == requests
     for request, clip in zip(requests, noise_plan.sampler.sample(requests), strict=True):
         write_video(tmp_path / "clips" / f"{request.index}.avi", clip.permute(0, 2, 3, 1).numpy())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -112,9 +112,14 @@ def derive_seed(run_seed: int, index: int, purpose: str = "") -> int:
 
     Without a `purpose` it seeds the clip's noise; each `purpose` gives an independent seed for other random choices.
     """
-    parts = ["vfbench", *([purpose] if purpose else []), str(run_seed), str(index)]
-    digest = hashlib.sha256("/".join(parts).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
+    return derive_seeds(run_seed, [index], purpose)[0]
+
+
+def derive_seeds(run_seed: int, indices: Iterable[int], purpose: str = "") -> list[int]:
+    """Seeds of several clips, as `derive_seed` gives them one by one."""
+    start = f"vfbench/{purpose}/{run_seed}/" if purpose else f"vfbench/{run_seed}/"
+    digests = (hashlib.sha256(f"{start}{index}".encode()).digest() for index in indices)
+    return [int.from_bytes(digest[:8], "little") >> 1 for digest in digests]
 
 
 @runtime_checkable

@@ -92,7 +92,7 @@ def _measure(plan: Plan, size: int) -> list[tuple[int, float]]:
         return time.monotonic() - start
 
     measured, begun = list[tuple[int, float]](), time.monotonic()
-    for batch, seconds in AdaptiveBatches(size).each(plan.requests[: BATCHES * size], timed, clip_numbers):
+    for batch, seconds in AdaptiveBatches(size).each(list(plan.requests[: BATCHES * size]), timed, clip_numbers):
         measured.append((len(batch), seconds))
         if time.monotonic() - begun > LONGEST:
             break

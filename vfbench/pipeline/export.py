@@ -176,10 +176,10 @@ def _check(options: ExportOptions) -> None:
         raise UserError(f"{options.output} is there already: choose another --output, or remove it")
 
 
-def _requests(options: ExportOptions, dataset: Dataset) -> list[Request]:
+def _requests(options: ExportOptions, dataset: Dataset) -> Sequence[Request]:
     """One request per clip; raises `UserError` with the nearest name for an unknown class."""
     if options.prompt is None and options.label is None:
-        requests = make_requests(dataset, "test", options.num_samples, options.seed)
+        requests: Sequence[Request] = make_requests(dataset, "test", options.num_samples, options.seed)
     else:
         label = _label(dataset, options.label) if options.label is not None else 0
         seeds = [derive_seed(options.seed, index) for index in range(options.num_samples)]

@@ -119,7 +119,7 @@ class ChunkMaker(ABC):
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         timed = partial(self._sample_timed, progress)
-        for batch, (clips, seconds) in self.batches.each(self.chunks[name], timed, clip_numbers):
+        for batch, (clips, seconds) in self.batches.each(list(self.chunks[name]), timed, clip_numbers):
             yield batch, clips, seconds
             progress.advance(len(batch))
 

@@ -77,7 +77,7 @@ class Plan:
             "metrics": ", ".join(self.setup.metrics),
             "clips": f"{clips:,} in {chunks}{self._unscored_frames()}, against {protocol.n_real:,} real ones",
             "cost": f"{self.cost.flops_per_clip / 1e9:,.1f} GFLOP and {evaluations} a clip",
-            "time": f"at most {duration} on {self.device}, batches of {self.batch_size}",
+            "time": f"at most {duration} to generate them on {self.device}, batches of {self.batch_size}",
             "disk": f"about {self.disk / 1e6:,.0f} MB",
         }
         return "\n".join(f"{name:<9} {line}" for name, line in lines.items())

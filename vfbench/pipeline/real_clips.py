@@ -12,8 +12,20 @@ from torch import Tensor
 
 from vfbench.clips.manifest import Manifest, ManifestRow, Role
 from vfbench.errors import MissingData
-from vfbench.interfaces import Clips, Dataset, GroupedClips, NamedClips, Place, PlacedClips, Split, derive_seed
+from vfbench.interfaces import (
+    Clips,
+    Dataset,
+    GroupedClips,
+    NamedClips,
+    Place,
+    PlacedClips,
+    Split,
+    derive_seed,
+    derive_seeds,
+)
 from vfbench.protocol.protocol import SPLITS, Protocol, RealSplit
+
+DRAWS = 4096  # hashes at once
 
 
 def draw(dataset: Dataset, protocol: Protocol) -> Manifest:
@@ -122,7 +134,8 @@ def _every_tenth(order: Sequence[int], count: int) -> list[int]:
     tenths = order[: len(order) // 10 * 10 : 10]
     rows = range(min(count, len(tenths)))
     spaced = [tenths[round(row / max(len(rows) - 1, 1) * (len(tenths) - 1))] for row in rows]
-    return [*spaced, *(index for index in order if index not in set(spaced))]
+    taken = set(spaced)
+    return [*spaced, *(index for index in order if index not in taken)]
 
 
 def _keys(dataset: Dataset, protocol: Protocol, seed: int) -> UInt64[np.ndarray, " clips"] | None:
@@ -155,10 +168,11 @@ def choose(size: int, count: int, seed: int) -> list[int]:
     if count >= size:
         return list(range(size))
     chosen: dict[int, None] = {}
-    for draw in range(100 * count):
-        chosen[derive_seed(seed, draw, "choice") % size] = None
-        if len(chosen) == count:
-            return list(chosen)
+    for start in range(0, 100 * count, DRAWS):
+        draws = derive_seeds(seed, range(start, start + DRAWS), "choice")
+        chosen |= dict.fromkeys(draw % size for draw in draws)
+        if len(chosen) >= count:
+            return list(chosen)[:count]
     return sorted(range(size), key=lambda index: derive_seed(seed, index, "choice"))[:count]  # count is close to size
 
 

@@ -2,21 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
 from vfbench.errors import UserError
-from vfbench.interfaces import Dataset, Request, Split, derive_seed
+from vfbench.interfaces import Dataset, Request, Split, derive_seeds
+
+AT_ONCE = 1024  # requests made together while they are read in order
 
 
-def make_requests(dataset: Dataset, split: Split, count: int, seed: int) -> list[Request]:
-    """`count` requests with labels and captions of real clips of `split`, drawn by the run's seed.
+@dataclass(frozen=True)
+class Requests(Sequence[Request]):
+    """Requests with labels and captions of real clips of `split`, drawn by the run's seed.
+
+    `numbers` are the indices of the requests. Each request is made when it is read, so that a run of a million clips
+    is planned in seconds, and a process of many holds those of its own chunks alone.
+    """
+
+    dataset: Dataset
+    split: Split
+    numbers: range
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Request: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Requests: ...
+
+    def __getitem__(self, index: int | slice) -> Request | Requests:
+        if isinstance(index, slice):
+            return Requests(self.dataset, self.split, self.numbers[index], self.seed)
+        return self._make([self.numbers[index]])[0]
+
+    def __iter__(self) -> Iterator[Request]:
+        for start in range(0, len(self), AT_ONCE):
+            yield from self._make(self.numbers[start : start + AT_ONCE])
+
+    def _make(self, numbers: Sequence[int]) -> list[Request]:
+        size = self.dataset.size(self.split)
+        sources = [seed % size for seed in derive_seeds(self.seed, numbers, "prompt")]
+        labels, captions = self.dataset.labels(self.split, sources), self.dataset.captions(self.split, sources)
+        seeds = derive_seeds(self.seed, numbers)
+        rows = zip(numbers, seeds, labels, captions, sources, strict=True)
+        return [Request(*row, self.split) for row in rows]
+
+
+def make_requests(dataset: Dataset, split: Split, count: int, seed: int) -> Requests:
+    """The first `count` requests of a run with this seed.
 
     Raises `UserError` for a split without clips.
     """
-    size = dataset.size(split)
-    if size == 0:
+    if dataset.size(split) == 0:
         raise UserError(
             f"{dataset.name} has no {split} clips to take labels and captions from: give it some (a folder has splits "
             "in its children train and test), or choose a protocol with other prompts (python -m vfbench ls protocols)"
         )
-    indices = [derive_seed(seed, index, "prompt") % size for index in range(count)]
-    rows = zip(dataset.labels(split, indices), dataset.captions(split, indices), indices, strict=True)
-    return [Request(i, derive_seed(seed, i), *row, split) for i, row in enumerate(rows)]
+    return Requests(dataset, split, range(count), seed)
