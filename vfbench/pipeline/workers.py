@@ -168,9 +168,8 @@ class Worker:
 
     def _is_taken(self, item: str) -> bool:
         """True where another worker makes the item and shows signs of life."""
-        taken = [(file, process) for file, name, process in entries(self.folder) if name == item]
-        for file, process in taken:
-            if process == process_id.process_id():
+        for file, name, process in entries(self.folder, item):
+            if name != item or process == process_id.process_id():
                 continue
             if self._lives(file, process):
                 return True
@@ -221,14 +220,14 @@ class Worker:
             file.write_text(json.dumps(content), encoding="utf-8")
 
 
-def entries(folder: Path) -> Iterable[tuple[Path, str, str]]:
-    """Path, item and process of each worker's file."""
+def entries(folder: Path, item: str = "") -> Iterable[tuple[Path, str, str]]:
+    """Path, item and process of each worker's file, or of those that make one item."""
     try:
         names = sorted(os.listdir(folder))  # noqa: PTH208  # names alone
     except OSError:
         return
     for name in names:
-        if parts := FILE.fullmatch(name):
+        if name.startswith(item) and (parts := FILE.fullmatch(name)):
             yield folder / name, parts["item"], parts["process"]
 
 
