@@ -34,15 +34,15 @@ DATA = Path(os.environ.get("VFBENCH_TEST_DATA", ROOT / "../shared/data")).resolv
 TIMINGS = ("seconds_per_clip", "peak_memory_bytes")  # the only values that differ between two runs of one command
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest leaves out the slow tests
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out the thorough tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow all cases but the first of the tests marked `one_case`."""
+    """Mark as thorough all cases but the first of the tests marked `one_case`."""
     seen = set()
     for item in items:
         if item.get_closest_marker("one_case"):
             test = item.nodeid.partition("[")[0]
             if test in seen:
-                item.add_marker(pytest.mark.slow)
+                item.add_marker(pytest.mark.thorough)
             seen.add(test)
 
 
