@@ -21,7 +21,7 @@ from pages import CHANGELOG, CONTRIBUTING, DOCS, PAGES, README, ROOT, code, exam
 
 import vfbench
 from vfbench import errors, plugins
-from vfbench.cli import app, config
+from vfbench.cli import command_line, config
 from vfbench.datasets import _shapes_scene
 from vfbench.interfaces import Clips, Comparison, Features, Request, WeightStatus
 from vfbench.pipeline.cost import ClipCost
@@ -122,7 +122,7 @@ def documented_commands(text: str) -> Iterator[list[str]]:
 def parse(arguments: list[str]) -> None:
     """Parse a command line without running it; raises the user's errors."""
     words = config.normalise_arguments(arguments)
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has commands
+    commands = command_line().commands
     verb, *rest = words if words[:1] != ["--config"] else words[2:]
     if verb != "--help" and "--help" not in rest:
         _parse(commands[verb], verb, rest)
@@ -196,7 +196,7 @@ def _commands(group: Any) -> list[Any]:
 
 
 def _flags() -> set[str]:
-    group = typer.main.get_command(app)
+    group = command_line()
     return {flag for command in (group, *_commands(group)) for option in command.params for flag in option.opts}
 
 
@@ -304,7 +304,7 @@ def test_every_flag_of_every_command_has_a_page(generated: dict[str, str]) -> No
         options = [option for option in command.params if option.param_type_name == "option"]
         assert [o.opts for o in options if not any(f"{flag}" in section for flag in o.opts)] == [], path
 
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in command_line().commands.items():
         check(command, (name,))
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from clipfiles import grey_clip, write_video
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,7 +22,7 @@ from PIL import Image
 from resultfiles import record
 
 from vfbench import clips, plugins
-from vfbench.cli import app
+from vfbench.cli import command_line
 from vfbench.cli.config import load_defaults, normalise_arguments
 from vfbench.clips.caption_file import read_captions
 from vfbench.clips.manifest import COLUMNS, read_manifest
@@ -114,7 +113,7 @@ def read_texts(path: Path) -> None:
     if path.name.endswith("manifest.csv"):
         read_manifest(path)
     elif path.suffix == ".toml":
-        load_defaults(path, typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # a group has commands
+        load_defaults(path, command_line().commands)
     else:
         read_captions(path, "prompt", ["0000.mp4", "0001.mp4"])
 

@@ -14,10 +14,9 @@ import torch
 from conftest import Command, file_contents
 from helpers import UNET, clips_of, embed, tiny_dataset, tiny_vdm, tiny_videofusion
 from torch import Tensor
-from typer.main import get_command
 
 from vfbench.baselines import pyoco
-from vfbench.cli import app
+from vfbench.cli import command_line
 from vfbench.datasets.shapes import Shapes
 from vfbench.diffusion import flops as cost
 from vfbench.diffusion.model import DiffusionModel
@@ -392,7 +391,7 @@ def test_a_changed_base_generator_is_listed_as_flags() -> None:
 
 
 def test_every_weight_option_is_listed_by_an_existing_flag() -> None:
-    flags = {flag for option in get_command(app).commands["train"].params for flag in option.opts}  # type: ignore[attr-defined]
+    flags = {flag for option in command_line().commands["train"].params for flag in option.opts}
     changes = [
         resume.changed_settings({"options": {}}, {"options": {name: 1}}) for name in settings(OPTIONS)["options"]
     ]

@@ -6,6 +6,7 @@ mistyped flag answer at once.
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import sys
@@ -75,8 +76,7 @@ def _main(
         require_known_variables(context.command, os.environ)
     console.set_verbosity("quiet" if quiet else "verbose" if verbose else "normal")
     if config is not None:
-        commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has commands
-        context.default_map = load_defaults(config, commands)
+        context.default_map = load_defaults(config, command_line().commands)
 
 
 # In the order of --help; groups come last.
@@ -106,6 +106,14 @@ app.add_typer(weights.weights, name="weights")
 app.add_typer(hub.hub, name="hub")
 
 
+@functools.cache
+def command_line() -> Group:
+    """All commands and their flags, built once."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, Group)
+    return group
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code (see `vfbench.errors`); a usage error exits with 2."""
     warnings.showwarning = _warn  # type: ignore[assignment]  # only the message is printed
@@ -115,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             try:
                 arguments = normalise_arguments(sys.argv[1:] if arguments is None else arguments)
-                app(arguments, prog_name="vfbench", obj=arguments)
+                command_line()(arguments, prog_name="vfbench", obj=arguments)
             finally:
                 sys.stdout.flush()
         except UserError as error:
