@@ -317,8 +317,8 @@ def test_options_are_described_for_json(described: str) -> None:
 
 def register_entry_points(monkeypatch: pytest.MonkeyPatch, **targets: str) -> None:
     """Register models as installed packages do."""
-    registered = EntryPoints(EntryPoint(name, target, "vfbench.models") for name, target in targets.items())
-    monkeypatch.setattr(plugins, "entry_points", registered.select)
+    entries = EntryPoints(EntryPoint(name, target, "vfbench.models") for name, target in targets.items())
+    monkeypatch.setattr(plugins, "_installed", lambda kind, _: entries.select(group=f"vfbench.{kind}s"))
 
 
 def test_entry_points_add_names(monkeypatch: pytest.MonkeyPatch, third_party: str) -> None:
