@@ -112,6 +112,7 @@ def test_with_joint_the_residual_generator_reads_and_predicts_the_noisy_base_fra
     assert not torch.isclose(model.losses(x, changed, TIMES, embed(model))["residual"], before)
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("base_update", ["paper", "joint"])
 def test_base_update_is_saved_and_its_model_trains_and_samples(

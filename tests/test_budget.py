@@ -80,6 +80,7 @@ def test_the_training_command_builds_a_model_of_the_clip_size(uncounted: None) -
     assert (model.config.preset, str(data.shape)) == ("small", "16x64x64")
 
 
+@pytest.mark.slow
 def test_the_message_gives_gpu_hours_and_flops() -> None:
     message, size = error_message(), describe("vdm", "small", plugins.load("dataset", LARGER))
     hours = size.training_flops * 100_000 * 64 / 100e12 / 3600

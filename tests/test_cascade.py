@@ -78,6 +78,7 @@ def test_options_are_for_both_stages_unless_a_stage_has_its_own(stages: Path) ->
     assert three.sample(requests(4)).shape == (1, 4, 3, 32, 32)
 
 
+@pytest.mark.slow
 def test_a_run_records_the_flops_and_checkpoints_of_both_stages(
     stages: Path, checkpoints: Path, tmp_path: Path, vfbench: Command
 ) -> None:

@@ -107,6 +107,7 @@ def test_sampling_waits_for_the_gpu_at_its_end_alone(name: str, options: dict[st
     assert (clips.int() - on_cpu.sample(requests(4, 5)).int()).abs().max() <= 1
 
 
+@pytest.mark.slow
 def test_sampling_in_bfloat16_mixes_no_devices() -> None:
     assert noted_per_step(tiny_videofusion(), dtype=torch.bfloat16, guidance=2.0) == []
 

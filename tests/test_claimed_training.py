@@ -49,6 +49,7 @@ def weights(trainer: Trainer) -> list[Tensor]:
     return [getattr(parameter, "numbers", parameter).detach() for parameter in trainer.ema.parameters()]
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("name", MODELS)
 def test_a_training_step_never_waits_for_the_gpu(name: str, tmp_path: Path) -> None:
     data = tiny_dataset()
@@ -80,6 +81,7 @@ def infinite(model: DiffusionModel, step: int) -> DiffusionModel:
     return model
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_is_found_a_step_later_or_at_the_save(tmp_path: Path) -> None:
     with claimed_cuda():
         trainer = Trainer(infinite(tiny_vdm(), 2), tiny_dataset(), OPTIONS, tmp_path, ClaimedProcess())
@@ -97,6 +99,7 @@ def test_a_step_that_is_not_finite_is_found_a_step_later_or_at_the_save(tmp_path
             trainer.advance()
 
 
+@pytest.mark.slow
 def test_a_resumed_training_keeps_its_generator_of_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = replace(OPTIONS, steps=4, save_every=2, sample_every=100)
     data = tiny_dataset()

@@ -154,6 +154,7 @@ def test_the_configuration_file_may_be_named_after_the_command_or_in_the_environ
     assert recorded_options(vfbench, *arguments)["seed"]["value"] == "7"
 
 
+@pytest.mark.slow
 def test_environment_variables_set_extractors_and_the_weights_folder(
     vfbench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ def test_ls_lists_names_with_a_description(kind: str, built_in: set[str], vfbenc
     assert all(rows.values())
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize(("kind", "name"), [("model", "vdm"), ("dataset", "ucf101"), ("metric", "is")])
 def test_show_prints_options_and_presets(kind: str, name: str, vfbench: Command) -> None:

@@ -202,6 +202,7 @@ def test_a_hub_base_generator_is_counted() -> None:
     assert training_flops(model) != training_flops(tiny_videofusion())
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("clip", [False, True])
 def test_the_frame_embedding_and_its_prior_are_counted(clip: bool, tmp_path: Path) -> None:

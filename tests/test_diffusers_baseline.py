@@ -88,6 +88,7 @@ def differ(a: Tensor, b: Tensor) -> bool:
 # Sampler contract.
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @families(*FAMILIES)
 def test_a_family_keeps_the_sampler_contract(pipeline_folder: Folders, family: str) -> None:
@@ -139,6 +140,7 @@ def test_one_folder_holds_text_and_image_pipelines(pipeline_folder: Folders) -> 
     assert torch.equal(image.sample(requests()), build_sampler(pipeline_folder, "ltx_from_image").sample(requests()))
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @families("modelscope", "cogvideox", "ltx", "wan")
 def test_cost_counts_steps_and_guidance(pipeline_folder: Folders, family: str) -> None:
@@ -164,6 +166,7 @@ def test_parameters_of_a_motion_adapter_count_once(pipeline_folder: Folders) -> 
 # Options.
 
 
+@pytest.mark.slow
 def test_guidance_and_negative_prompt_change_the_clip(pipeline_folder: Folders) -> None:
     clips = [
         build_sampler(pipeline_folder, **options).sample(requests(2))
@@ -401,6 +404,7 @@ def test_a_folder_without_a_pipeline_is_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path / "missing" / "folder", "no such folder")
 
 
+@pytest.mark.slow
 def test_the_weight_hash_covers_every_file(pipeline_folder: Folders, folder_copy: Path) -> None:
     first = build_sampler(pipeline_folder).weights
     assert diffusers.build(CONTEXT, id=str(folder_copy), frames=4).weights == first

@@ -281,6 +281,7 @@ class PixelRows:
         return dict.fromkeys(outputs, clips.flatten(1)[:, :30].float())
 
 
+@pytest.mark.slow
 def test_the_training_loop_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = (block for text in PAGES.values() for block in code(text, "python") if "torchmetrics" in block)
     load = plugins.load

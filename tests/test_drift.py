@@ -269,6 +269,7 @@ def write_generated(folder: Path, content: Tensor, *, seed: int = 0, asked: str 
     return folder
 
 
+@pytest.mark.slow
 def test_clips_of_folders_are_paired_by_name_and_of_generate_by_seed(tmp_path: Path) -> None:
     first, second, order = clips(), clips(1), [3, 1, 0, 2, 5, 4]
     names = [f"clip{index}" for index in range(6)]

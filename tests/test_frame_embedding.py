@@ -314,6 +314,7 @@ ENCODERS: dict[str, Callable[[Path], dict[str, Any]]] = {
 CASES = [("videofusion", LEARNT), ("vdm", "clip")]
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize(("name", "encoder"), CASES)
 def test_training_reduces_every_loss_term(quick_training: None, tmp_path: Path, name: str, encoder: str) -> None:
@@ -333,6 +334,7 @@ def one_clip_losses(model: DiffusionModel) -> dict[str, float]:
     return {term: float(loss) for term, loss in losses.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize(("name", "encoder"), CASES)
 def test_a_resumed_training_is_bit_identical(quick_training: None, tmp_path: Path, name: str, encoder: str) -> None:

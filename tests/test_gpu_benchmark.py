@@ -30,6 +30,7 @@ def main(gpu: Any, patch: pytest.MonkeyPatch, *arguments: str) -> None:
     gpu.main()
 
 
+@pytest.mark.slow
 def test_measurements_are_made_once_and_reported(gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scale = gpu.Scale.of(smoke=True)
     cases = {**gpu.sampling_cases(scale), **gpu.layout_cases(scale)}

@@ -115,6 +115,7 @@ def sample(model: str, folder: Path) -> Clips:
 # Push and pull.
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("model", TRAINABLE)
 def test_a_pulled_model_samples_equal_clips(model: str, fake_hub: FakeHub, tmp_path: Path) -> None:

@@ -287,6 +287,7 @@ def test_dropout_of_the_hub_model_is_disabled(tmp_path: Path) -> None:
 # Training and checkpoints.
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("init", ["finetune", "frozen"])
 def test_training_resumes_and_samples_without_the_hub_folder(tmp_path: Path, init: str) -> None:

@@ -105,6 +105,7 @@ def test_a_preset_that_cannot_be_counted_is_refused(model: str, preset: str, sid
 # Matching.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "reference", "preset"),
     [
@@ -162,6 +163,7 @@ def test_widths_keep_their_proportions_and_presets_are_not_modified() -> None:
     assert str(plugins.module("model", "vdm").PRESETS) == before
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize(
     ("factor", "tolerance", "nearest"), [(1e-4, 0.03, "the nearest is"), (1e6, 0.03, "the nearest is"), (1.5, 1e-9, "")]

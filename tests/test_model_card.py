@@ -135,6 +135,7 @@ def test_weights_of_a_downloaded_dataset_have_its_licence(dataset: str, tmp_path
     assert "--data-root DATA" in (tmp_path / hub.CARD_FILE).read_text()
 
 
+@pytest.mark.slow
 def test_weights_from_other_weights_or_code_have_their_licence(tmp_path: Path) -> None:
     options = {**tiny_videofusion().config.options, "base_sha256": "cd" * 32}
     licence, text = write_licence(tmp_path, vdm_config(options=options))

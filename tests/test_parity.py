@@ -29,6 +29,7 @@ def failed(parity: Any, package: str, count: int) -> list[Any]:
     return [(check.what, check.difference) for check in checks if not check.passed]
 
 
+@pytest.mark.slow
 def test_pytorch_fid(parity: Any) -> None:
     assert failed(parity, "pytorch-fid", 1) == []
 

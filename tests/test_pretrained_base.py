@@ -171,6 +171,7 @@ def test_the_image_loss_is_optional_for_pretrained_base_generators(images: Path)
         assert set(model.losses(clips_of(model), clips_of(model, seed=1), TIMES, embed(model))) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("init", PRETRAINED)
 def test_resuming_is_bit_exact(images: Path, tmp_path: Path, init: str) -> None:
@@ -491,6 +492,7 @@ def test_a_frozen_base_generator_keeps_its_frame_embedding(embedding_preset: Non
     assert all(torch.equal(written[name], loaded[name]) for name in frozen)
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("init", PRETRAINED)
 def test_resuming_with_a_frame_embedding_is_bit_exact(embedding_preset: None, tmp_path: Path, init: str) -> None:

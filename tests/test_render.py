@@ -109,6 +109,7 @@ def test_latex_underlines_the_second_best() -> None:
     assert r"\underline" not in unclear
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shown", [table_with_special_cases, table_with_published_scores])
 def test_latex_compiles(shown: Callable[[], Table], tmp_path: Path) -> None:
     if not (shutil.which("pdflatex") and shutil.which("bibtex")):

@@ -148,6 +148,7 @@ def test_a_sheet_holds_every_frame(side: int, exact: bool, tmp_path: Path) -> No
     assert (sprite.frames, sprite.width, sprite.height) == (5, side, side)
 
 
+@pytest.mark.slow
 def test_a_run_without_clips_or_features_is_shown_with_the_flag_that_keeps_them(
     vfbench: Command, tmp_path: Path
 ) -> None:

@@ -362,6 +362,7 @@ def test_real_features_are_extracted_once(
     assert len(extractions) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("damage", [flip_middle_byte, truncate, replace_by_another_run])
 def test_a_damaged_cache_is_extracted_again(

@@ -24,6 +24,7 @@ def sides(folder: Path, names: list[str] | None = None) -> dict[str, Any]:
     return {"real": str(folder / "real"), "fake": folder / "fake", "metrics": ["is"], "output": folder / "out"}
 
 
+@pytest.mark.slow
 def test_pairs_are_scored_beside_the_other_metrics(tmp_path: Path) -> None:
     options = sides(tmp_path)
     first = run_score(**options, paired=True)

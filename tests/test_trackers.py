@@ -47,6 +47,7 @@ def read_mlflow(folder: Path) -> dict[str, dict[int, float]]:
 READERS = {"tensorboard": read_tensorboard, "mlflow": read_mlflow}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the trackers' own libraries
 @pytest.mark.parametrize("name", READERS)
 def test_numbers_are_read_back(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,6 +196,7 @@ def test_resuming_a_completed_training_changes_nothing(trained: tuple[Path, VDM]
     assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
 
 
+@pytest.mark.slow
 def test_the_seed_chooses_the_batches(quick_training: None, tmp_path: Path) -> None:
     for name, seed in {"a": 0, "b": 0, "c": 1}.items():
         torch.manual_seed(ord(name))  # the global state must not matter
@@ -281,6 +282,7 @@ def test_prepared_clips_train_like_centre_crops(quick_training: None, videos: Pa
         weights_after(video_dataset(out), tmp_path / "c", crop="random")
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("first", ["files", "prepared"])
 def test_resuming_may_switch_between_videos_and_prepared_clips(
@@ -384,6 +386,7 @@ def test_resuming_with_another_option_is_refused(
         train(tiny_vdm(), OneClip(tiny_dataset().shape), options, trained[0], resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_more_steps_extend_a_training(schedule: str, tmp_path: Path) -> None:

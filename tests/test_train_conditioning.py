@@ -93,6 +93,7 @@ def test_batches_have_the_given_probabilities_and_the_same_clips() -> None:
     assert torch.equal(weighted.clips, default.clips)
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("missing", [["words"], ["words", "classes"]])
 def test_a_dataset_without_captions_or_classes_is_trained_on(missing: list[str], tmp_path: Path) -> None:
@@ -152,6 +153,7 @@ def trained_with(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize(("conditioning", "mode"), [("class_none", "class"), ("text", "text"), ("none", "none")])
 def test_a_model_is_sampled_as_it_was_trained(conditioning: str, mode: str, trained_with: dict[str, Path]) -> None:

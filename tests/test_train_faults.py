@@ -93,6 +93,7 @@ def test_a_nonfinite_step_leaves_the_weights_unchanged(quick_training: None, tmp
     assert all(torch.equal(tensor, previous[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize(
     ("dtype", "remedy"),
@@ -212,6 +213,7 @@ def model_beyond_half() -> VDM:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("save_every", [1, 100])
 def test_a_weight_beyond_half_precision_is_refused_and_the_state_kept(

@@ -149,6 +149,7 @@ def test_a_batch_that_does_not_split_into_equal_parts_is_refused() -> None:
 # Weights after split steps.
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @MODELS
 def test_accumulated_steps_equal_full_batches(tmp_path: Path, create: Callable[[], DiffusionModel]) -> None:
@@ -256,6 +257,7 @@ def test_recomputing_stores_fewer_activations(create: Callable[[], DiffusionMode
     assert activation_bytes(model) < 0.5 * activation_bytes(plain)
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @MODELS

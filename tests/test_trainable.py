@@ -108,6 +108,7 @@ def test_the_models_of_the_benchmark_are_found() -> None:
 # Training.
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @every_file
 def test_the_loss_falls_by_a_quarter(quick_training: None, tmp_path: Path, case: Example) -> None:
@@ -149,6 +150,7 @@ def leaves(tree: Any, path: str = "") -> dict[str, Any]:
     return {name: leaf for key, child in pairs for name, leaf in leaves(child, f"{path}.{key}").items()}
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("case", RESUMED, ids="-".join)
 def test_resuming_is_bit_exact(quick_training: None, tmp_path: Path, case: Example) -> None:
@@ -327,6 +329,7 @@ def third_party_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @every_file
 @pytest.mark.pitfall("numbers that cannot be made again")
