@@ -1,4 +1,4 @@
-"""Seconds that `run --dry-run` foretells, and those of the run: python benchmarks/dry_run.py [--model vdm] [--repeats 3]
+"""Seconds that `run --dry-run` foretells, and those of the run: python benchmarks/dry_run.py [--repeats 3]
 
 A repeat plans the run, then makes it, on an otherwise idle machine. Counted are the seconds of its chunks: the real
 clips' features, which a second run reads from the cache, and the start are in no estimate. Prints a JSON line for each.
