@@ -62,3 +62,10 @@ def require_same(folder: Path, alone: Path) -> None:
         assert file_contents(folder / part) == file_contents(alone / part)
     assert not list((folder / "workers").iterdir())
     assert {path.name for path in folder.rglob(".*")} <= {".lock"}  # no half-written files
+
+
+def tasks(count: int) -> list[dict[str, str]]:
+    """Variables of the tasks of a Slurm array."""
+    found = [{"SLURM_ARRAY_TASK_ID": str(number)} for number in range(1, count + 1)]
+    rest = {"SLURM_ARRAY_TASK_COUNT": str(count), "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_STEP": "1"}
+    return [{**each, **rest} for each in found]

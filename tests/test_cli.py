@@ -23,7 +23,7 @@ from vfbench.pipeline.plan import plan
 pytestmark = pytest.mark.usefixtures("empty_cwd")
 
 NOISE = ("run", "--model", "noise", "--device", "cpu", "--smoke")
-HEAVY = {"torch", "numpy", "pandas", "pydantic", "scipy", "transformers", "PIL", "rich"}
+HEAVY = {"torch", "numpy", "pandas", "pydantic", "scipy", "transformers", "PIL", "rich", "fsspec"}
 
 
 def recorded_options(vfbench: Command, *arguments: object) -> dict[str, dict[str, str]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +17,10 @@ from typing import Any
 
 import pytest
 from conftest import Command
+from pages import DOCS, ROOT, code
 from processes import require_same, run_alone, run_command, run_of_three_chunks, start_command, wait_for
+
+from vfbench.pipeline import status
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: vfbench[ray]")
 PHASES = {"real features": r"[a-z0-9-]*[a-z][a-z0-9-]*", "generate": r"\d{6}", "scores": "scores"}  # items of workers
@@ -134,6 +139,38 @@ def test_a_cluster_that_is_not_there_is_named(tmp_path: Path, checkpoints: Path)
 
 
 @pytest.fixture
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.slow
+@needs_ray
+def test_the_cluster_of_the_page_makes_the_run(tmp_path: Path, free_port: int) -> None:
+    """As written, in a smaller run: two processes of Ray of a core each stand for the nodes."""
+    _, block = code(DOCS["docs/scale"], "bash")
+    here = block.replace("node1", "127.0.0.1").replace("6379", str(free_port)).replace("--workers 8", "--workers 2")
+    head, node, run = here.split("\n", 2)
+    small = {"VFBENCH_SMOKE": "1", "VFBENCH_STEPS": "1", "VFBENCH_METRICS": "fvd", "VFBENCH_DEVICE": "cpu"}
+    ray = {"RAY_worker_niceness": "0", "RAY_AUTH_MODE": "disabled"}  # whatever token this machine has
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **small, **ray}
+    nodes: list[subprocess.Popen[str]] = []
+    try:
+        for line, more in ((head, ["--include-dashboard=false"]), (node, [])):
+            command = [*shlex.split(line, comments=True), "--num-cpus=1", "--object-store-memory=80000000", "--block"]
+            nodes.append(subprocess.Popen([*command, *more], env=environment, stdout=-1, text=True))
+            assert any("runtime started" in line for line in pipe(nodes[-1]))
+        ended = subprocess.run(["bash", "-e", "-c", run], cwd=tmp_path, env=environment, text=True, check=False)
+        assert (ended.returncode, [process.poll() for process in nodes]) == (0, [None, None])
+    finally:
+        for process in reversed(nodes):
+            process.terminate()
+            process.communicate()
+    assert status.read(tmp_path / "runs" / "videofusion").state == "finished"
+
+
+@pytest.fixture
 def cluster() -> Iterator[subprocess.Popen[str]]:
     """Ray cluster of two nodes; the line `kill` kills the second, with all of its processes."""
     environment = {**os.environ, "RAY_worker_niceness": "0"}
@@ -164,5 +201,9 @@ def test_a_node_killed_in_mid_run_is_no_loss(
 
 def pipes(process: subprocess.Popen[str]) -> tuple[Any, Any]:
     assert process.stdin
+    return process.stdin, pipe(process)
+
+
+def pipe(process: subprocess.Popen[str]) -> Any:
     assert process.stdout
-    return process.stdin, process.stdout
+    return process.stdout

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 from conftest import file_contents, python, results, resume_arguments, without_timings
 from pages import DOCS, ROOT, code
-from processes import START, require_same, run_alone, run_of_three_chunks, start_command, wait_for
+from processes import START, require_same, run_alone, run_of_three_chunks, start_command, tasks, wait_for
 
+from vfbench import load_results
 from vfbench.pipeline import status
 
 pytestmark = pytest.mark.slow
@@ -52,13 +53,6 @@ def worker(arguments: list[str], start: str = START, **variables: str) -> Iterat
 
 def ranks(count: int) -> list[dict[str, str]]:
     return [{"RANK": str(number), "WORLD_SIZE": str(count)} for number in range(count)]
-
-
-def tasks(count: int) -> list[dict[str, str]]:
-    """Variables of the tasks of a Slurm array."""
-    found = [{"SLURM_ARRAY_TASK_ID": str(number)} for number in range(1, count + 1)]
-    rest = {"SLURM_ARRAY_TASK_COUNT": str(count), "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_STEP": "1"}
-    return [{**each, **rest} for each in found]
 
 
 @pytest.mark.parametrize("environments", [ranks(2), tasks(4)], ids=["ranks", "slurm"])
@@ -175,14 +169,21 @@ def test_an_error_is_told_once_as_without_workers(arguments: list[str]) -> None:
     assert outcomes[0].stderr == outcomes[1].stderr
 
 
-def test_the_commands_of_the_page_make_one_run(tmp_path: Path) -> None:
-    """As written, in a smaller run: two workers of a machine, of torchrun, of Ray, and of a Slurm array."""
+def test_the_commands_of_the_page_make_one_run(bucket: str, tmp_path: Path) -> None:
+    """As written, in a smaller run: two workers of a machine, torchrun, Ray and a Slurm array; and in an S3 bucket."""
     small = {"VFBENCH_SMOKE": "1", "VFBENCH_STEPS": "1", "VFBENCH_METRICS": "fvd", "VFBENCH_DEVICE": "cpu"}
     page = DOCS["docs/scale"]
-    launched, under_torchrun, by_ray, state = (block.replace(" 8", " 2") for block in code(page, "sh"))
-    (script,) = code(page, "bash")
+    launched, under_torchrun, by_ray, stored, state = (block.replace(" 8", " 2") for block in code(page, "sh"))
+    script, _ = code(page, "bash")
     ray: list[tuple[str, dict[str, str]]] = [(by_ray, {})] if find_spec("ray") else []
-    scripts = [(launched, {}), (under_torchrun, {}), *ray, *((script, each) for each in tasks(2)), (state, {})]
+    scripts = [
+        (launched, {}),
+        (under_torchrun, {}),
+        *ray,
+        *((script, each) for each in tasks(2)),
+        (stored, {}),
+        (state, {}),
+    ]
     found = {}
     for number, (text, variables) in enumerate(scripts):
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **small, **variables}
@@ -191,3 +192,5 @@ def test_the_commands_of_the_page_make_one_run(tmp_path: Path) -> None:
         found[number] = without_timings(results(tmp_path / "runs" / "videofusion"))
     assert all(each == found[0] for each in found.values())
     assert "(finished)" in outcome.stdout
+    (record,) = load_results(f"{bucket}/videofusion")
+    assert without_timings(record.to_json()) == found[0]

@@ -62,7 +62,7 @@ def run(options: RunOptions) -> Result:
     """
     from vfbench.pipeline import executor, worker_job
     from vfbench.pipeline.workers import Rank
-    from vfbench.utils import console, trackers
+    from vfbench.utils import console, store, trackers
 
     if (folder := executor.share("vfbench:run", options)) is not None:
         (result,) = load_results(folder)
@@ -73,8 +73,11 @@ def run(options: RunOptions) -> Result:
         console.info(run_plan.describe())
         result = carry_out(run_plan)
     if options.log_to and Rank.from_environment().number == 0 and not worker_job.is_worker():
-        with trackers.tracker(options.log_to, Path(result.run_dir)) as log:
+        place = store.local_path(result.run_dir)
+        with trackers.tracker(options.log_to, place) as log:
             log(0, {name: score.value for name, score in result.scores.items()})
+        if remote := store.Store.of(result.run_dir):
+            remote.publish(*(place / name for name in trackers.FOLDERS if (place / name).is_dir()))
     return result
 
 

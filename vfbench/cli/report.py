@@ -15,7 +15,7 @@ from vfbench.cli import _options as flags
 from vfbench.cli import config
 from vfbench.cli._options import option, print_table
 from vfbench.errors import MissingData, UserError
-from vfbench.utils import console
+from vfbench.utils import console, store
 
 if TYPE_CHECKING:
     from vfbench.report.render import Table
@@ -53,6 +53,7 @@ def table(
     """Put results side by side."""
     from vfbench.utils import files
 
+    store.require_local("--output", output)
     chosen = _form("json" if as_json else form, output)
     content = vfbench.table(results, allow_mixed=allow_mixed, published=published, mean=mean)
     if output is None and chosen == "markdown":
@@ -137,7 +138,8 @@ def compare(
     (first,), (second,) = results.load([a]), results.load([b])
     comparable = "" if first.protocol.comparable else f"; {results.NOT_COMPARABLE}"
     console.result(
-        f"A is {a}{_integrity(first)}, B is {b}{_integrity(second)}; [95 % interval of the difference]{comparable}"
+        f"A is {store.name(a)}{_integrity(first)}, B is {store.name(b)}{_integrity(second)}; "
+        f"[95 % interval of the difference]{comparable}"
     )
     for reason in dict.fromkeys(each.unpaired_because for each in comparisons if each.unpaired_because):
         console.result(f"unpaired, by the intervals of both: {reason}")

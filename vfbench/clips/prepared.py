@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+from filelock import FileLock
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from vfbench.clips import ClipFile, ClipFolder
@@ -25,6 +26,7 @@ from vfbench.utils.files import file_key, file_sha256, json_digest, load_cache, 
 from vfbench.utils.prefetch import prefetch
 from vfbench.utils.progress import Progress
 from vfbench.utils.records import Count, Hash, Size, Text
+from vfbench.utils.store import Store, local_path
 
 INDEX, UNFINISHED, SHARDS = "prepared.json", "preparing.json", "shards"
 VERIFIED = "shards.json"  # in the cache: shards with a verified hash
@@ -97,6 +99,29 @@ class PreparedIndex(BaseModel):
             if video.shard >= len(self.shards) or video.row + video.frames > self.shards[video.shard].frames:
                 raise ValueError(f"{video.name} is not within its shard")
         return self
+
+
+def local_root(root: str) -> Path:
+    """Folder of a dataset on this machine: of a URL, the copy of the prepared dataset there in the cache folder.
+
+    Fetches what the copy lacks. Raises `MissingData` where the object store has no prepared dataset at this URL.
+    """
+    remote = Store.of(root)
+    if remote is None:
+        return local_path(root).expanduser()
+    remote.copy.mkdir(parents=True, exist_ok=True)
+    with FileLock(remote.copy / ".lock"):  # processes of one machine fetch a shard once
+        if not remote.fetch(INDEX):
+            raise MissingData(
+                f"{remote.url} holds no {INDEX}: from an object store, only prepared datasets are read; copy what "
+                "`data prepare` writes there"
+            )
+        names = [f"{SHARDS}/{shard.name}" for shard in read_index(remote.copy).shards]
+        work = prefetch(lambda number: remote.fetch(names[number]), range(len(names)), workers=4, depth=8)
+        with closing(work) as results, Progress(f"fetched of {remote.url}", len(names), "shards") as progress:
+            for _ in results:
+                progress.advance(1)
+    return remote.copy
 
 
 def read_inventory(

@@ -30,7 +30,7 @@ from vfbench.data.shards import PrepareSource, Shard
 from vfbench.errors import BadEnvironment, MissingData, UserError
 from vfbench.interfaces import Split
 from vfbench.plugins import Spec
-from vfbench.utils import device, files
+from vfbench.utils import device, files, store
 from vfbench.utils.environment import code_version
 from vfbench.utils.files import require_writable
 
@@ -51,6 +51,7 @@ def prepare(
     it declares, or where files change during the work; `UserError` where `output` is inside the dataset's folder or
     holds other files; and `BadEnvironment` where it cannot be written or the disk is too small.
     """
+    store.require_local("--output", output)
     output = output.expanduser().absolute()
     spec = plugins.parse(dataset).merged({"height": height, "width": width})
     root = ["--data-root", str(data_root)] if data_root else []

@@ -19,7 +19,7 @@ from vfbench.data.inspect_video import VideoInfo, inspect_entries
 from vfbench.data.sources import SplitVideo, list_videos
 from vfbench.data.verify_report import VerifyReport
 from vfbench.errors import MissingData, UserError
-from vfbench.utils import files
+from vfbench.utils import files, store
 from vfbench.utils.files import write_json
 
 FRAMES = 16  # clip length of most protocols
@@ -41,6 +41,7 @@ def verify(
     """
     if frames < 1:
         raise UserError(f"--frames {frames}: a clip has at least 1 frame")
+    store.require_local("--output", output)
     inventory = sources.find_inventory(dataset, data_root)
     if output:
         require_outside(output, inventory, data_root, plugins.parse(dataset).options.get("root"))

@@ -25,7 +25,7 @@ def search_folders(root: str | None, title: str, names: Sequence[str], how: str)
     start = root or os.environ.get("VFBENCH_DATA")
     if not start:
         raise MissingData(f"{title}: no --data-root given and VFBENCH_DATA not set.\n{how}")
-    folder = Path(start).expanduser()
+    folder = prepared.local_root(start)
     try:
         os.scandir(folder).close()
     except OSError as error:

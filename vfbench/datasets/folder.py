@@ -67,7 +67,7 @@ def find(root: str | None = None, *, listing: str | None = None) -> Inventory:
     """Inventory of the clips below `root`; raises `MissingData` without a folder or without clips of one layout."""
     if not root:
         raise MissingData(f"folder: no folder given. {HOW_TO_GET}")
-    folder = Path(root).expanduser()
+    folder = prepared.local_root(root)
     if inventory := prepared.read_inventory(folder, "folder", listing=listing):
         return inventory
     splits, note = _find_splits(folder, listing)

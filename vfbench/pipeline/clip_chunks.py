@@ -117,10 +117,10 @@ def export(plan: ExportPlan) -> Path:
     output, identity = plan.options.output, plan.specification.id
     if is_written(output, identity):
         console.info(f"{output} is there already, with these clips")
-        announce(output, "")
+        announce(str(output), "")
         return output
     folder = RunFolder.join(plan.partial_folder, plan.specification)
-    announce(folder.path, "")
+    announce(folder.name, "")
     patience = compiling.PATIENCE if plan.options.compile else PATIENCE
     worker = Worker(folder.path, Rank.from_environment(), patience)
     maker = ClipChunks(folder, plan.sampler, plan.requests, plan.device, None, worker, plan=plan)

@@ -69,10 +69,16 @@ class FeatureChunks(ChunkMaker):
         if part[0].index == 0:  # before the chunk itself: a chunk on disk means that its samples are there
             captions = [request.prompt for request in part[:NUM_PREVIEW]]
             video.write_preview(self.folder.samples, tensors["clips"][:NUM_PREVIEW], captions)
+            self.folder.publish(self.folder.samples)
         failed = {str(index): reason for index, reason in self.failed.items()}
         self.write_record(self._record_path(name), name, seconds, {"failed": failed} if failed else {})
         kept = {key: tensor for key, tensor in tensors.items() if key in self.collector.names}
         write_tensors(self.path(name), kept, **self.identity(name))
+        self._publish(name)
+
+    def _publish(self, name: str) -> None:
+        """Put a chunk and its record into the object store; where another worker was faster, its record stays."""
+        self.folder.publish(self._record_path(name), self.path(name), first=name not in self._damaged)
 
     def _features(self, batch: Sequence[Request], clips: Clips) -> dict[str, Tensor]:
         """Features of a batch by name; NaN for the clips that failed."""
@@ -88,6 +94,8 @@ class FeatureChunks(ChunkMaker):
 
     def require_no_failure(self) -> None:
         """Raise `Incomplete` naming the clips that failed: a score of the others alone would flatter the model."""
+        if self.folder.store:
+            self.folder.store.fetch_folder(self.folder.timings.name)
         records = [self.read_record(self._record_path(name), name) for name in self.chunks]
         failed = {int(index): reason for record in records for index, reason in record.get("failed", {}).items()}
         if failed:
@@ -100,12 +108,15 @@ class FeatureChunks(ChunkMaker):
     def load(self) -> dict[str, Tensor]:
         """All features, in the order of the requests; a chunk that was damaged since is made again."""
         parts: list[dict[str, Tensor]] = []
+        self.fetch(self.chunks.keys())
         for name in self.chunks:
             try:
                 tensors = self.read(name)
             except ValueError:
                 self.mend(name)
                 tensors = self.read(name)
+            if self.folder.store and not self.is_stored(name):  # its maker was lost before it could
+                self._publish(name)
             parts.append({key: tensor for key, tensor in tensors.items() if key != "clips"})
         return {key: torch.cat([part[key] for part in parts]) for key in self.collector.names - {"clips"}}
 

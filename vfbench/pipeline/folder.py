@@ -16,6 +16,9 @@ Every file is written under a temporary name and renamed. A chunk records its ru
 content, so that a run killed at any moment resumes from the finished chunks. Any number of processes work on a run at
 once; the one that begins it fixes its chunks, their batches and their threads, so that a chunk is the same bytes
 whoever makes it.
+
+A run folder at a URL holds the same files in an object store, see `vfbench.utils.store`: a process works in the copy in
+its cache folder, and publishes each file when it is whole.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import contextlib
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,14 +35,16 @@ from typing import Any
 
 from vfbench.errors import BadEnvironment, UserError
 from vfbench.pipeline.chunk_layout import ChunkLayout
-from vfbench.utils import checkpoint
+from vfbench.utils import checkpoint, files
 from vfbench.utils.environment import Environment
 from vfbench.utils.files import as_json, json_digest, read_json, write_error, write_first
 from vfbench.utils.process_id import has_ended
+from vfbench.utils.store import Store, local_path
 
 _UNFINISHED = re.compile(r"\..+\.([0-9a-f]{8}\.\d+)\.tmp")  # see `vfbench.utils.files.temporary_path`
 _UNFINISHED_SECONDS = 86_400.0  # age of an unfinished file of another machine that is taken for left behind
 _TRAINING_FILES = ("training.pt", checkpoint.TENSORS)
+LISTED_SECONDS = 1.0  # between two looks at the chunks in an object store
 RUNS = Path("runs")  # default parent folder of runs
 
 
@@ -65,26 +70,29 @@ class Specification:
 
 
 class RunFolder:
-    """The folder of one run, which any number of processes share."""
+    """The folder of one run, which any number of processes share; `store` where its files are in an object store."""
 
-    def __init__(self, path: Path, run_id: str) -> None:
-        self.path, self.run_id = path, run_id
+    def __init__(self, path: Path, run_id: str, store: Store | None = None) -> None:
+        self.path, self.run_id, self.store = path, run_id, store
+        self._listed, self._stored = -LISTED_SECONDS, frozenset[str]()
         self.chunks, self.timings, self.workers = path / "chunks", path / "timings", path / "workers"
         self.samples, self.tables = path / "samples", path / "tables"
         self.results, self.manifest, self.card = path / "results.json", path / "manifest.csv", path / "data.md"
 
     @classmethod
     def join(cls, path: Path, specification: Specification) -> RunFolder:
-        """Make the folder of a run, or join those that work in it.
+        """Make the folder of a run, a path or a URL, or join those that work in it.
 
         Raises `BadEnvironment` where it cannot be written, and `UserError` where it holds another run. Files that are
         not the run's are left alone.
         """
-        folder = cls(path, specification.id)
+        folder = cls(local_path(path), specification.id, Store.of(path))
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadEnvironment(f"cannot write to {path} ({error.strerror}): choose another --output") from error
+        if folder.store:
+            folder._agree(folder.store, as_json(specification.to_json()))
         folder._claim(specification)
         folder._tidy()
         return folder
@@ -98,7 +106,41 @@ class RunFolder:
         present = read_json(file)
         if present.get("id") != specification.id:
             changed = _difference(present.get("determines", {}), specification.determines)
-            raise UserError(f"{self.path} holds another run ({changed}): choose another --output, or remove the folder")
+            raise UserError(f"{self.name} holds another run ({changed}): choose another --output, or remove the folder")
+
+    def _agree(self, store: Store, text: str) -> None:
+        """Have the `run.json` of the store in the copy, this text where there is none; empty a copy of another run."""
+        file = self.path / "run.json"
+        with files.one_at_a_time(self.path):
+            before = file.read_bytes() if file.exists() else b""
+            if not store.fetch("run.json"):
+                files.write_text(file, text)
+                store.publish(file, first=True)
+            if before != file.read_bytes():
+                for path in self.path.iterdir():
+                    if path.name not in ("run.json", ".lock"):
+                        _remove(path)
+
+    @property
+    def name(self) -> str:
+        """URL or path of the folder."""
+        return self.store.url if self.store else str(self.path)
+
+    def stored_chunks(self) -> Collection[str]:
+        """Names of the chunks in the object store, as they were within the last second."""
+        if self.store and time.monotonic() - self._listed >= LISTED_SECONDS:
+            self._listed, self._stored = time.monotonic(), frozenset(self.store.entries(self.chunks.name))
+        return self._stored
+
+    def publish(self, *paths: Path, first: bool = False) -> None:
+        """Put files into the object store, where there is one; with `first`, a file that is there stays."""
+        if self.store:
+            self.store.publish(*paths, first=first)
+
+    def fetch(self, *paths: Path) -> None:
+        """Fetch files from the object store, where there is one."""
+        if self.store:
+            self.store.fetch(*(path.relative_to(self.path).as_posix() for path in paths))
 
     def _tidy(self) -> None:
         """Make the subfolders, and remove unfinished files of killed processes."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -82,12 +82,26 @@ class ChunkMaker(ABC):
     def make(self, name: str, progress: Progress) -> None:
         """Make a chunk and write it, unless another worker was faster: its chunk is the same."""
 
+    def is_stored(self, name: str) -> bool:
+        """True where the chunk is in the object store of the run."""
+        return self.path(name).name in self.folder.stored_chunks()
+
+    def fetch(self, names: Collection[str]) -> None:
+        """Fetch chunks and their records from the object store of the run, where there is one."""
+        if store := self.folder.store:
+            for part in (self.folder.timings, self.folder.chunks):
+                store.fetch_folder(part.name, lambda file: file.partition(".")[0] in names)
+
     def is_complete(self, name: str) -> bool:
         """True where the chunk is there: its content hashed in this process's part of the list, else its size checked.
 
         Prints a warning for a damaged chunk, which is then made again.
         """
         path = self.path(name)
+        if not path.exists() and self.is_stored(name):
+            if name not in self.own:
+                return True  # its content is checked when it is read
+            self.fetch([name])
         try:
             written = path.stat().st_mtime_ns
         except OSError:
@@ -177,6 +191,7 @@ class ChunkMaker(ABC):
 def generate(maker: ChunkMaker) -> None:
     """Make the chunks that are not complete on disk, with the other workers of the run; returns when all are there."""
     chunks, worker, others, started = maker.chunks, maker.worker, 0, time.monotonic()
+    maker.fetch(maker.own)
     missing = [name for name in chunks if not maker.is_complete(name)]
     done = len(maker.requests) - sum(len(chunks[name]) for name in missing)
     if done:

@@ -30,10 +30,10 @@ def run(plan: Plan) -> Result:
     The same plan again resumes: whatever ends the process, finished chunks are kept. The same plan in several processes
     shares the work, and one of them writes the result.
     """
-    subject = f"this run ({plan.folder} keeps what is done)"
     folder = RunFolder.join(plan.folder, plan.specification)
-    announce(folder.path, plan.describe())
-    worker = Worker(folder.path, Rank.from_environment(), plan.patience)
+    subject = f"this run ({folder.name} keeps what is done)"
+    announce(folder.name, plan.describe())
+    worker = Worker(folder.path, Rank.from_environment(), plan.patience, folder.store)
     with devices.threads(folder.layout.threads), worker.working(), memory.require_memory(subject):
         return _run(plan, folder, worker)
 
@@ -43,6 +43,7 @@ def _run(plan: Plan, folder: RunFolder, worker: Worker) -> Result:
     if folder.layout.batch_size != plan.batch_size:
         console.info(f"batches of {folder.layout.batch_size}, as this run began; another --output takes other batches")
     data = dataset_card.write(folder, setup)
+    folder.publish(folder.card, folder.manifest, folder.samples / "real")
     reals = real_features(setup.dataset, setup.protocol, plan.collector, plan.device, setup.manifest, worker)
     rest = (plan.sampler, plan.requests, plan.device, calls, worker, plan.profiled_batch)
     maker = FeatureChunks(folder, *rest, collector=plan.collector)
@@ -67,6 +68,7 @@ def _run(plan: Plan, folder: RunFolder, worker: Worker) -> Result:
 
 def _stamp(folder: RunFolder) -> tuple[int, int] | None:
     """State of the result's file, another after each writing; None where there is none."""
+    folder.fetch(folder.results)
     try:
         status = folder.results.stat()
     except OSError:
@@ -86,7 +88,7 @@ def _score(plan: Plan, maker: FeatureChunks, data: DataRecord, reals: Sequence[R
     result = Result(
         schema=SCHEMA,
         run_id=folder.run_id,
-        run_dir=str(folder.path),
+        run_dir=folder.name,
         model=plan.model.name,
         model_spec=str(plan.model),
         preset=sampler.preset if isinstance(sampler, Configured) else "",

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from vfbench import plugins
 from vfbench.diffusion import solver_options
 from vfbench.errors import UserError, unknown
-from vfbench.utils import checkpoint, hf_hub, trackers
+from vfbench.utils import checkpoint, hf_hub, store, trackers
 from vfbench.utils.options import DEVICES, DTYPES, REQUIRED, flag
 
 # Sampling options that are passed on to the model, which may have other defaults for each.
@@ -44,12 +44,16 @@ class MachineOptions(CheckedOptions):
     """Device, and folder of the dataset's files."""
 
     device: str = flag("auto", "auto, cpu or cuda.")
-    data_root: Path | str | None = flag(None, "Folder of the dataset's files; VFBENCH_DATA by default.")
+    data_root: Path | str | None = flag(
+        None, "Folder of the dataset's files, or URL of a prepared one; VFBENCH_DATA by default."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.device not in DEVICES:
             raise unknown("--device", self.device, DEVICES)
+        if self.data_root is not None:
+            store.Store.of(self.data_root)  # raises for a URL of no use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +162,9 @@ class RunOptions(MachineOptions, EvalOptions, SamplingOptions):
         "-n",
         "--num-samples",
     )
-    output: Path | str | None = flag(None, "Run folder; runs/<model>-<dataset>-<id of the run> by default.")
+    output: Path | str | None = flag(
+        None, "Run folder, or its URL, as s3://bucket/run; runs/<model>-<dataset>-<id> by default."
+    )
     keep_clips: bool = flag(False, "Keep every generated clip, lossless, in the run folder.")
     log_to: str | None = flag(None, "Also pass the scores to wandb, mlflow, trackio or tensorboard.")
     profile: bool = flag(False, "Write a trace of one batch of each worker by torch's profiler, to see what is slow.")
@@ -169,6 +175,10 @@ class RunOptions(MachineOptions, EvalOptions, SamplingOptions):
         if self.num_samples is not None:
             _check_count("--num-samples", self.num_samples, 2)
         trackers.require(self.log_to)
+        url = store.url_of(self.output) if self.output is not None else None
+        if url and url.startswith("memory://") and (self.workers > 1 or self.executor == "ray"):
+            raise UserError(f"--output {url}: this process alone sees it, so leave out --workers and --executor")
+        store.Store.of(url or "")  # raises for a URL of no use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +208,7 @@ class ExportOptions(MachineOptions, SamplingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_count("--num-samples", self.num_samples, 1)
+        store.require_local("--output", self.output)
         if self.prompt is not None and self.label is not None:
             raise UserError("--prompt and --label: a clip is asked for by one of them; leave the other out")
 

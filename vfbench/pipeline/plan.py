@@ -26,7 +26,7 @@ from vfbench.pipeline.workers import PATIENCE
 from vfbench.plugins import Spec
 from vfbench.protocol import protocol as protocols
 from vfbench.utils import device as devices
-from vfbench.utils import environment, files, memory
+from vfbench.utils import environment, files, memory, store
 from vfbench.utils.progress import format_duration
 from vfbench.utils.text import count
 
@@ -70,7 +70,7 @@ class Plan:
         evaluations = count(self.cost.evaluations, "evaluation")
         dataset, protocol, note = self.setup.dataset, self.setup.protocol, self.setup.note
         lines = {
-            "run": str(self.folder),
+            "run": store.name(self.folder),
             "model": f"{self.model}, {self.cost.parameters:,} parameters, weights {self.sampler.weights[:12]}",
             "dataset": f"{dataset.name}, {protocol.split}, at {dataset.shape}{f' ({note})' if note else ''}",
             "protocol": f"{protocol.id} ({protocol.name})" + ("" if protocol.comparable else ", not comparable"),
@@ -104,7 +104,7 @@ def _plan(options: RunOptions) -> Plan:
     dataset = plugins.parse(options.dataset).merged({"root": str(options.data_root) if options.data_root else None})
     plugins.validated_options("model", model)
     plugins.validated_options("dataset", dataset)
-    files.require_writable(Path(options.output or RUNS))
+    _require_writable(options.output or RUNS)
     setup = prepare(dataset, device, options, options.num_samples)
     protocol = setup.protocol
     requests = make_requests(setup.dataset, protocol.prompts, protocol.n_fake * protocol.repeats, options.seed)
@@ -137,9 +137,9 @@ def _plan(options: RunOptions) -> Plan:
         ),
     )
     folder = Path(options.output or RUNS / f"{model.name}-{setup.dataset.name}-{specification.id[:8]}")
-    require_outside_dataset(folder, setup.dataset)
+    require_outside_dataset(store.local_path(folder), setup.dataset)
     disk = _disk(collector, sampler.shape, len(requests))
-    files.require_space(folder, disk)
+    files.require_space(store.local_path(folder), disk)
     cost = measure(sampler, requests[0])  # before compilation, which hides FLOPs and would compile a batch of one
     if options.compile:
         compiling.compile_blocks(model.name, sampler, device)
@@ -158,6 +158,13 @@ def _plan(options: RunOptions) -> Plan:
         specification=specification,
         cost=cost,
     )
+
+
+def _require_writable(output: Path | str) -> None:
+    """Raise `BadEnvironment` where the folder cannot be written, on this machine or in an object store."""
+    files.require_writable(store.local_path(output))
+    if remote := store.Store.of(output):
+        remote.require_writable()
 
 
 def require_clips(model: str, shape: ClipShape, protocol: protocols.Protocol) -> None:

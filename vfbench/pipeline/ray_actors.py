@@ -229,10 +229,7 @@ class _WatchedActor(watch.WatchedWorker):
         self._end = f"was lost ({type(error).__name__})"
         self.stop()
         if self.announced and self._process:
-            folder = Path(self.announced["folder"]) / "workers"
-            for file, item, process in workers.entries(folder):
-                if process == self._process and item != workers.FAILED:
-                    workers.set_free(file, f"was lost with its process or its node, at {item}")
+            workers.free_lost(Path(self.announced["folder"]), self._process)
         if self._restarts == MAX_RESTARTS:
             self._code = -1
             return

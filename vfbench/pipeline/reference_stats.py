@@ -28,6 +28,7 @@ from vfbench.utils import device as devices
 from vfbench.utils import tensor_files
 from vfbench.utils.environment import code_version, environment
 from vfbench.utils.files import locked_folder, require_writable
+from vfbench.utils.store import require_local
 
 CLIPS = "clips.csv"
 
@@ -52,6 +53,7 @@ def stats(spec: Spec, folder: Path | str, options: StatsOptions) -> WrittenStats
     Cached features are not computed again. Raises the errors of `vfbench.pipeline.eval_setup.prepare`, `UserError`
     where the folder lies in the dataset's or holds other statistics, and `BadEnvironment` where it cannot be written.
     """
+    require_local("--output", folder)
     output, device = Path(folder), devices.choose_device(options.device)
     if output.suffix == ".safetensors":
         raise UserError(

@@ -19,10 +19,12 @@ def write_scored(folder: RunFolder, tensors: Mapping[str, Tensor]) -> None:
     """Write the tensors that scores were computed from, beside those of an earlier command of the same run."""
     path, earlier = folder.path / SCORED_FILE, dict[str, Tensor]()
     with files.one_at_a_time(folder.path):
+        folder.fetch(path)
         if path.exists():
             with contextlib.suppress(ValueError):  # damaged, or of another run: written anew
                 earlier = read_tensors(path, run=folder.run_id)[0]
         write_tensors(path, {**earlier, **tensors}, run=folder.run_id)
+        folder.publish(path)
 
 
 def write_result(folder: RunFolder, result: Result) -> Result:
@@ -31,6 +33,7 @@ def write_result(folder: RunFolder, result: Result) -> Result:
     Scores of an earlier command that were edited since are left out, with a warning.
     """
     with files.one_at_a_time(folder.path):
+        folder.fetch(folder.results)
         if folder.results.exists():
             with contextlib.suppress(MissingData):  # damaged: written anew
                 (earlier,) = results.load([folder.results])
@@ -43,6 +46,7 @@ def write_result(folder: RunFolder, result: Result) -> Result:
     row = table.build([result], allow_mixed=True)
     for suffix, render_as in {"md": render.to_markdown, "csv": render.to_csv, "tex": latex.to_latex}.items():
         files.write_text(folder.tables / f"table.{suffix}", render_as(row))
+    folder.publish(folder.tables, folder.results)  # the result last: with it the run is finished
     return result
 
 

@@ -15,7 +15,7 @@ from vfbench.pipeline.plan import plan
 from vfbench.plugins import Spec
 from vfbench.report import render, table
 from vfbench.report.results import Result
-from vfbench.utils import files
+from vfbench.utils import files, store
 
 CONTROL = "corrupted"
 
@@ -39,6 +39,7 @@ def sensitivity(options: RunOptions, kinds: Sequence[str] = ()) -> list[Result]:
 
     The model of `options` is ignored. Raises the errors of a run.
     """
+    store.require_local("--output", options.output)
     folder = Path(options.output or RUNS / f"sensitivity-{plugins.parse(options.dataset).name}")
     results = [
         run(plan(replace(options, model=str(model), checkpoint=None, output=folder / _folder_name(model))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from vfbench.pipeline.chunk_layout import ChunkLayout
 from vfbench.utils.files import read_json
 from vfbench.utils.process_id import has_ended
 from vfbench.utils.progress import format_duration, format_rate
+from vfbench.utils.store import Store, url_of
 from vfbench.utils.text import count
 
 SEEN_SECONDS = 60.0  # a worker whose file is older counts as gone
@@ -89,7 +90,13 @@ class RunStatus:
 
 
 def read(folder: Path) -> RunStatus:
-    """State of the run in a folder; raises `MissingData` where there is none."""
+    """State of the run in a folder or at a URL; raises `MissingData` where there is none."""
+    if url := url_of(folder):
+        with Store.aside(url) as store:
+            if not store.fetch("run.json"):
+                raise MissingData(f"{url} holds no run: give the folder that `run` named")
+            store.fetch_folder("workers")
+            return _read(store.copy, url, store.entries("chunks"), has_result="results.json" in store.entries())
     partial = folder.with_name(f".{folder.name}.partial")  # of `generate`, until all clips are there
     folder = partial if not (folder / "run.json").exists() and partial.exists() else folder
     file = folder / "run.json"
@@ -97,16 +104,22 @@ def read(folder: Path) -> RunStatus:
         if (folder / "generate.json").exists():
             return _generated(folder)
         raise MissingData(f"{folder} holds no run: give the folder that `run` or `generate` named")
+    return _read(folder, str(folder), _names(folder / "chunks"), has_result=(folder / "results.json").exists())
+
+
+def _read(folder: Path, name: str, chunks: Iterable[str], *, has_result: bool) -> RunStatus:
+    """State of a run by the names of its chunks; `name` is that of the folder for the reader."""
+    file = folder / "run.json"
     layout, determines = ChunkLayout.read(file), read_json(file).get("determines", {})
     sizes = layout.sizes
-    done = [number for number in _chunks_there(folder) if number < len(sizes)]
+    done = [number for number in _chunk_numbers(chunks) if number < len(sizes)]
     living, failures = _workers(folder)
     clips_done = sum(sizes[number] for number in done)
     rate = sum((each.clips / each.seconds for each in living if each.seconds > 0), 0.0)
     left = layout.requests - clips_done
-    finished = not left and (folder / "results.json").exists()
+    finished = not left and has_result
     return RunStatus(
-        folder=str(folder),
+        folder=name,
         model=str(determines.get("model", "?")),
         state="finished" if finished else "running" if living else "stopped",
         clips=layout.requests,
@@ -129,12 +142,16 @@ def _generated(folder: Path) -> RunStatus:
     return RunStatus(str(folder), model, "finished", count, count, 0.0, 0, 0, 0.0, None, (), ())
 
 
-def _chunks_there(folder: Path) -> Iterator[int]:
-    """Numbers of the chunks that are there."""
+def _names(folder: Path) -> list[str]:
+    """Names in a folder; none where it does not exist."""
     try:
-        names = os.listdir(folder / "chunks")  # noqa: PTH208  # names alone
+        return os.listdir(folder)  # noqa: PTH208  # names alone
     except OSError:
-        return
+        return []
+
+
+def _chunk_numbers(names: Iterable[str]) -> Iterator[int]:
+    """Numbers of the chunks of these names."""
     for name in names:
         stem = name.partition(".")[0]
         if len(stem) >= 6 and stem.isdecimal():

@@ -16,8 +16,10 @@ from vfbench.errors import BadEnvironment, Incomplete, MissingData, UserError
 from vfbench.pipeline import status
 from vfbench.utils import console
 from vfbench.utils.progress import Progress
+from vfbench.utils.store import name, url_of
 
 LOOK_SECONDS = 0.5  # between two looks at the workers and their folder
+STORE_LOOK_SECONDS = 5.0  # between two looks at a folder in an object store
 GRACE_SECONDS = 5.0  # for a worker to end once all is done, or when it is told to stop
 
 
@@ -51,6 +53,7 @@ def wait(workers: Sequence[WatchedWorker]) -> Path:
         console.info(first["text"])
     state = _state(folder)
     clips, done = (state.clips, state.clips_done) if state else (0, 0)
+    next_look, pause = 0.0, STORE_LOOK_SECONDS if url_of(folder) else 0.0
     with Progress(f"generate ({len(workers)} workers)", clips, "clips", done=done) as progress:
         while True:
             codes = [worker.code for worker in workers]
@@ -60,7 +63,8 @@ def wait(workers: Sequence[WatchedWorker]) -> Path:
                 return folder
             if None not in codes:
                 raise _none_left(workers, folder)
-            if state := _state(folder):
+            if time.monotonic() >= next_look and (state := _state(folder)):
+                next_look = time.monotonic() + pause
                 if gained := state.clips_done - progress.done:
                     progress.advance(gained)
                 progress.partly(state.clips_under_way)
@@ -68,10 +72,10 @@ def wait(workers: Sequence[WatchedWorker]) -> Path:
 
 
 def _state(folder: Path) -> status.RunStatus | None:
-    """State of the run; None where the folder is gone, because all is done."""
+    """State of the run; None where the folder is gone, because all is done, or its store cannot be reached."""
     try:
         return status.read(folder)
-    except MissingData:
+    except (MissingData, BadEnvironment):
         return None
 
 
@@ -109,7 +113,7 @@ def _none_left(workers: Sequence[WatchedWorker], folder: Path) -> UserError:
     if {worker.code for worker in workers} == {Incomplete.exit_code} and "error: " in "".join(workers[0].lines):
         return _error_of(workers[0])  # all of the work is done, and all have seen what is missing
     ends = "; ".join(f"{worker.end}: {worker.lines[-1]}" if worker.lines else worker.end for worker in workers)
-    error = BadEnvironment(f"no worker is left ({ends}): {folder} keeps what is done, repeat the command")
+    error = BadEnvironment(f"no worker is left ({ends}): {name(folder)} keeps what is done, repeat the command")
     codes = {worker.code for worker in workers}
     if len(codes) == 1 and (code := codes.pop()) and code > 0:
         error.exit_code = code

@@ -7,7 +7,6 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any
 
 from vfbench.errors import Interrupted, UserError
@@ -21,10 +20,10 @@ def is_worker() -> bool:
     return _announce_to is not None
 
 
-def announce(folder: Path, text: str) -> None:
-    """Tell the process that started this one, if any, where the work is and what it is."""
+def announce(folder: str, text: str) -> None:
+    """Tell the process that started this one, if any, where the work is, by path or URL, and what it is."""
     if _announce_to is not None:
-        _announce_to({"folder": str(folder), "text": text})
+        _announce_to({"folder": folder, "text": text})
 
 
 def carry_out(function: str, options: Mapping[str, Any], announce_to: Callable[[Mapping[str, str]], None]) -> int:

@@ -7,6 +7,7 @@ and goes on until all are there. Workers know of each other by one file in `work
 
 A file that does not change for `patience` seconds, or whose process has ended, counts no more: its chunk is made by
 another. Nothing depends on these files but how much is made twice: a chunk that two workers made is the same chunk.
+In an object store, workers of other machines are seen by the names and times of these files alone.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from typing import Any
 from vfbench.errors import BadEnvironment, UserError
 from vfbench.utils import console, process_id
 from vfbench.utils.files import atomic_path
+from vfbench.utils.store import Store, url_of
 
 BEAT_SECONDS = 5.0  # between two writings of a worker's file
+STORE_BEAT_SECONDS = 15.0  # the same in an object store, where each is paid for
+EVENTS_SECONDS = 60.0  # between two writings of the events to an object store
 POLL_SECONDS = 1.0  # between two looks at what others make
 PATIENCE = 60.0  # seconds without a sign of life, at least, before another makes a worker's chunk
 IDLE, FAILED = "idle", "failed"  # in place of a chunk
@@ -87,10 +91,11 @@ def _number(variables: Mapping[str, str], name: str, least: int, of: str = "") -
 
 
 class Worker:
-    """This process as one of those that share the work of a run folder."""
+    """This process as one of those that share the work of a run folder; `folder` is the copy of that in a `store`."""
 
-    def __init__(self, folder: Path, rank: Rank, patience: float = PATIENCE) -> None:
-        self.folder, self.rank, self.patience = folder / "workers", rank, patience
+    def __init__(self, folder: Path, rank: Rank, patience: float = PATIENCE, store: Store | None = None) -> None:
+        self.folder, self.rank, self.patience, self.store = folder / "workers", rank, patience, store
+        self._looked, self._told = -POLL_SECONDS, -EVENTS_SECONDS  # at the store's workers; events to it
         self._item, self._clips, self._seconds = IDLE, 0.0, 0.0  # clips made, and the seconds that they took
         self._clips_before = 0.0  # this chunk
         self._written = -BEAT_SECONDS
@@ -111,10 +116,10 @@ class Worker:
             raise
         except BaseException:  # Ctrl-C
             self.record("stopped")
-            self._path(self._item).unlink(missing_ok=True)
+            self._remove(self._path(self._item))
             raise
         self.record("end")
-        self._path(self._item).unlink(missing_ok=True)
+        self._remove(self._path(self._item))
 
     def record(self, event: str, **fields: object) -> None:
         """Append an event to this process's file in `events/`, one JSON object a line; dropped on a full disk."""
@@ -125,6 +130,9 @@ class Worker:
             folder.mkdir(exist_ok=True)
             with (folder / f"{process_id.process_id()}.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**entry, "host": platform.node()}) + "\n")
+        if self.store and (event != "made" or time.monotonic() - self._told >= EVENTS_SECONDS):
+            self._told = time.monotonic()
+            self._publish(folder / f"{process_id.process_id()}.jsonl")
 
     def share(self, items: Sequence[str], is_done: Callable[[str], bool]) -> Iterator[str]:
         """Iterate over the items to make here: neither done nor being made by another; ends when all are done.
@@ -134,6 +142,7 @@ class Worker:
         """
         first = self.rank.block(len(items)).start
         missing = [*items[first:], *items[:first]]
+        self._look()
         for file, _, process in entries(self.folder):
             self._lives(file, process)  # from now on its silence counts
         while missing:
@@ -157,17 +166,18 @@ class Worker:
     def beat(self, clips: float = 0.0, seconds: float = 0.0) -> None:
         """Show a sign of life, with the clips made here so far and the seconds that they took; 0 keeps the last."""
         self._clips, self._seconds = clips or self._clips, seconds or self._seconds
-        if time.monotonic() - self._written >= BEAT_SECONDS:
+        if time.monotonic() - self._written >= (STORE_BEAT_SECONDS if self.store else BEAT_SECONDS):
             self._write()
 
     def clear(self) -> None:
         """Remove the files of workers that failed, ended or show no sign of life: the run is done without them."""
         for file, item, process in entries(self.folder):
             if process != process_id.process_id() and (item == FAILED or not self._lives(file, process)):
-                file.unlink(missing_ok=True)
+                self._remove(file)
 
     def _is_taken(self, item: str) -> bool:
         """True where another worker makes the item and shows signs of life."""
+        self._look()
         for file, name, process in entries(self.folder, item):
             if name != item or process == process_id.process_id():
                 continue
@@ -180,10 +190,32 @@ class Worker:
         """Make the item of another worker here, and keep a record of what became of that one."""
         ended = process_id.has_ended(process)
         error = "ended without a word" if ended else f"showed no sign of life for {self.patience:.0f} s"
+        if self.store:
+            with contextlib.suppress(BadEnvironment):
+                self.store.fetch(f"{self.folder.name}/{file.name}")
         rank = read_entry(file).get("rank", "?")
         console.warn(f"worker {rank} ({process}) {error}: making its {item} here")
         self.record("takes over", item=item, from_process=process, error=error)
-        set_free(file, f"{error}, at {item}")
+        set_free(file, f"{error}, at {item}", self.store)
+
+    def _look(self) -> None:
+        """Take over names and times of the files of workers elsewhere from the store, at most once in a while."""
+        if self.store and time.monotonic() - self._looked >= POLL_SECONDS:
+            self._looked = time.monotonic()
+            with contextlib.suppress(BadEnvironment, OSError):
+                self.store.mirror_names(self.folder.name, is_own)
+
+    def _publish(self, file: Path) -> None:
+        """Put a file into the store; what others only look at may be missing there."""
+        if self.store:
+            with contextlib.suppress(BadEnvironment, OSError):
+                self.store.publish(file)
+
+    def _remove(self, file: Path) -> None:
+        file.unlink(missing_ok=True)
+        if self.store:
+            with contextlib.suppress(BadEnvironment):
+                self.store.remove(f"{self.folder.name}/{file.name}")
 
     def _lives(self, file: Path, process: str) -> bool:
         """True where the process is not known to have ended, and its file has changed within this one's patience.
@@ -203,10 +235,13 @@ class Worker:
         return self.folder / f"{item}.{process_id.process_id()}.json"
 
     def _rename(self, item: str) -> None:
+        before = self._path(self._item)
         with contextlib.suppress(OSError):  # others may make the item as well
-            self._path(self._item).replace(self._path(item))
+            before.replace(self._path(item))
         self._item, self._clips_before = item, self._clips
         self._write()
+        if self.store and before != self._path(item):
+            self._remove(before)
 
     def _write(self, **more: str) -> None:
         """Write this worker's file; work goes on where it cannot be written, as on a full disk."""
@@ -218,6 +253,15 @@ class Worker:
         }
         with contextlib.suppress(BadEnvironment), atomic_path(self._path(self._item)) as file:
             file.write_text(json.dumps(content), encoding="utf-8")
+        self._publish(self._path(self._item))
+
+
+def is_own(name: str) -> bool:
+    """True for the file of a process that runs on this machine."""
+    parts = FILE.fullmatch(name)
+    if not parts or parts["process"].partition(".")[0] != process_id.machine_id():
+        return False
+    return not process_id.has_ended(parts["process"])
 
 
 def entries(folder: Path, item: str = "") -> Iterable[tuple[Path, str, str]]:
@@ -231,13 +275,28 @@ def entries(folder: Path, item: str = "") -> Iterable[tuple[Path, str, str]]:
             yield folder / name, parts["item"], parts["process"]
 
 
-def set_free(file: Path, error: str) -> None:
+def set_free(file: Path, error: str, store: Store | None = None) -> None:
     """Let others make the item of a worker that is lost, by its file; keep a record of what became of it."""
     process = file.name.split(".", 1)[1]
+    record = file.with_name(f"{FAILED}.{process}")
     with contextlib.suppress(BadEnvironment, OSError):
-        with atomic_path(file.with_name(f"{FAILED}.{process}")) as failed:
+        with atomic_path(record) as failed:
             failed.write_text(json.dumps({**read_entry(file), "error": error}), encoding="utf-8")
         file.unlink(missing_ok=True)
+        if store:
+            store.publish(record)
+            store.remove(f"{file.parent.name}/{file.name}")
+
+
+def free_lost(folder: Path, process: str) -> None:
+    """Let others make the item of a worker that was lost, by its process, in the folder of a run or at its URL."""
+    url = url_of(folder)
+    with contextlib.suppress(BadEnvironment), Store.aside(url) if url else contextlib.nullcontext() as store:
+        if store:
+            store.fetch_folder("workers")
+        for file, item, name in entries((store.copy if store else folder) / "workers"):
+            if name == process and item != FAILED:
+                set_free(file, f"was lost with its process or its node, at {item}", store)
 
 
 def read_entry(file: Path) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def _why_unpaired(a: Result, b: Result) -> str:
 
 
 def _without_features(a: Result, b: Result) -> list[Result]:
-    return [record for record in (a, b) if not (record.folder and (record.folder / SCORED_FILE).exists())]
+    return [record for record in (a, b) if not record.has_features()]
 
 
 def _same_prompts(a: Result, b: Result) -> bool:

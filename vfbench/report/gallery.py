@@ -99,8 +99,9 @@ def _requests_key(record: Result) -> tuple[object, ...]:
 def recall_any(records: Sequence[Result], recall: RecallRun) -> tuple[Recall | None, str]:
     """Requests and real clips from the first of these runs that has them, or the reason why none has."""
     reason = "no run folder is given"
-    for folder in (record.folder for record in records):
-        if folder and (folder / "run.json").is_file():
+    for record in records:
+        record.fetch("run.json", "manifest.csv")
+        if (folder := record.folder) and (folder / "run.json").is_file():
             try:
                 return recall(folder), ""
             except UserError as error:
@@ -146,7 +147,7 @@ def _kind(record: Result) -> Literal["real", "model", "reference"]:
 
 def _read(record: Result, count: int) -> KeptClips | None:
     """Clips of a run; None where it keeps none."""
-    if not (record.folder and (record.folder / "chunks").is_dir()):
+    if not record.url and not (record.folder and (record.folder / "chunks").is_dir()):
         return None
     from vfbench.report.kept_clips import read_clips  # imports torch
 

@@ -23,7 +23,7 @@ from vfbench.report.gallery import Picture, RecallRun
 from vfbench.report.page import Page
 from vfbench.report.published import Published
 from vfbench.report.results import Result
-from vfbench.utils import console, escape, files
+from vfbench.utils import console, escape, files, store
 
 MARKER = "report.json"
 TEMPLATES = Path(__file__).with_name("templates")
@@ -44,6 +44,7 @@ def write(
     Raises `UserError` as `vfbench.report.table.build` does and where `output` holds something else, and `Incomplete`
     where a clip is missing: the report is written, with a placeholder.
     """
+    store.require_local("--output", output)
     _require_free(output)
     if num_clips < 1:
         raise UserError(f"--num-clips {num_clips}: give at least 1")

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Better
 from vfbench.report.results import RESULT_FILE, SCHEMA, ImportRecord, ProtocolRecord, Result, ScoreRecord, load
-from vfbench.utils import escape, files, strict_json
+from vfbench.utils import escape, files, store, strict_json
 
 Tool = Literal["cd-fvd", "stylegan-v", "vbench", "torch-fidelity"]
 TOOLS: tuple[Tool, ...] = get_args(Tool)
@@ -54,6 +54,7 @@ def import_results(file: Path, tool: str, *, output: Path | None = None, name: s
     if not values:
         raise MissingData(f"{file} holds no score of {tool}: give the file that it wrote")
     imported = ImportRecord(tool=tool, file=file.name, sha256=files.file_sha256(file))
+    store.require_local("--output", output)
     target = output or Path("runs") / f"import-{file.stem}"
     result = _result(values, imported, target, name or file.stem, dataset)
     _require_free(target, result)

@@ -26,9 +26,11 @@ class KeptClips:
 
 def read_clips(record: Result, count: int) -> KeptClips:
     """The clips of the first `count` requests; none of either kind where the run was made without `--keep-clips`."""
+    record.fetch("run.json")
     folder, (size, total) = record.folder, _layout(record.folder)
     if folder is None or not size:
         return KeptClips()
+    record.fetch(*(f"chunks/{start // size:06d}.safetensors" for start in range(0, min(count, total), size)))
     clips, missing, without = dict[int, Tensor](), dict[int, str](), list[int]()
     for start in range(0, min(count, total), size):
         indices = range(start, min(start + size, count, total))

@@ -12,7 +12,7 @@ from vfbench.report.facts import ProtocolFacts, RunFacts
 from vfbench.report.figure import Plot
 from vfbench.report.gallery import Gallery, Recall, RecallRun
 from vfbench.report.render import Table
-from vfbench.report.results import SCORED_FILE, Result
+from vfbench.report.results import Result
 
 if TYPE_CHECKING:
     from vfbench.report.clip_numbers import ClipNumbers
@@ -101,7 +101,7 @@ def _clip_numbers(records: Sequence[Result]) -> dict[int, ClipNumbers]:
 
 
 def _with_features(records: Sequence[Result]) -> list[int]:
-    return [row for row, record in enumerate(records) if record.folder and (record.folder / SCORED_FILE).is_file()]
+    return [row for row, record in enumerate(records) if record.has_features()]
 
 
 def _plots(

@@ -25,7 +25,7 @@ from vfbench.errors import MissingData
 from vfbench.interfaces import Better, Metric, PartMetric, Score
 from vfbench.protocol import presets
 from vfbench.report import comparison_cache, signature
-from vfbench.utils import escape, files, records
+from vfbench.utils import escape, files, records, store
 from vfbench.utils.environment import Environment
 from vfbench.utils.records import Count, Flag, Hash, Id, Integer, Size, Text
 
@@ -197,18 +197,34 @@ class Result(Record):
     imported: ImportRecord | None = None  # the scores are of another tool, and not verified
     signature: Text = ""  # hash of all other fields but `run_dir`; see `vfbench.report.signature`
     _file: Path | None = PrivateAttr(None)  # that it was read from: a run may have been moved
+    _url: str | None = PrivateAttr(None)  # of the folder in an object store whose copy holds this file
 
     @property
     def folder(self) -> Path | None:
         """Run folder that the result was read from or is of; None for a file of another name than `results.json`."""
         if self._file:
             return self._file.parent if self._file.name == RESULT_FILE else None
-        return Path(self.run_dir) if self.run_dir else None
+        return store.local_path(self.run_dir) if self.run_dir else None
+
+    @property
+    def url(self) -> str | None:
+        """URL of the run folder in an object store; None for a folder of this machine."""
+        return self._url or (None if self._file else store.url_of(self.run_dir))
+
+    def fetch(self, *names: str) -> None:
+        """Fetch files of the run into `folder`, where the run is in an object store."""
+        if self.url:
+            store.Store(self.url).fetch(*names)
+
+    def has_features(self) -> bool:
+        """True where the features that the scores were computed from are in `folder`; fetches them from a store."""
+        self.fetch(SCORED_FILE)
+        return self.folder is not None and (self.folder / SCORED_FILE).is_file()
 
     @property
     def source(self) -> str:
         """File that the result was read from, or its label."""
-        return str(self._file or self.label)
+        return f"{self._url}/{RESULT_FILE}" if self._url else str(self._file or self.label)
 
     @property
     def integrity(self) -> Integrity:
@@ -279,12 +295,29 @@ class Result(Record):
 
 
 def load(paths: Iterable[str | Path]) -> list[Result]:
-    """Read results, each a `results.json` or a run folder that holds one; duplicates are read once.
+    """Read results, each a `results.json` or a run folder that holds one, or its URL; duplicates are read once.
 
     Raises `MissingData` naming the file that is absent, damaged or of another schema.
     """
-    candidates = (Path(path) / RESULT_FILE if Path(path).is_dir() else Path(path) for path in paths)
-    return [_read(file) for file in {file.resolve(): file for file in candidates}.values()]
+    found: dict[Path, Result] = {}
+    for path in paths:
+        url, place = store.url_of(path), store.local_path(path)
+        if url:
+            url = url.removesuffix(f"/{RESULT_FILE}")
+            place = _fetched(url)
+        file = place / RESULT_FILE if place.is_dir() else place
+        if file.resolve() not in found:
+            found[file.resolve()] = _read(file)
+            found[file.resolve()]._url = url
+    return list(found.values())
+
+
+def _fetched(url: str) -> Path:
+    """Copy of the result of a run folder in an object store."""
+    remote = store.Store(url)
+    if not remote.fetch(RESULT_FILE):
+        raise MissingData(f"no results: {url}/{RESULT_FILE} does not exist; make them with `{RUN_COMMAND}`")
+    return remote.copy / RESULT_FILE
 
 
 def _read(file: Path) -> Result:

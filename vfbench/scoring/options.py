@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vfbench.pipeline.options import EvalOptions, MachineOptions
+from vfbench.utils import store
 from vfbench.utils.options import REQUIRED, flag
 
 
@@ -24,3 +25,7 @@ class ScoreOptions(MachineOptions, EvalOptions):
     output: Path | str | None = flag(None, "Folder of the result; runs/score-<name>-<id of the score> by default.")
     name: str | None = flag(None, "Row in tables; the folder's name by default.")
     origins: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        store.require_local("--output", self.output)

@@ -10,7 +10,7 @@ from pathlib import Path
 from vfbench import plugins
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Conditioning
-from vfbench.utils import trackers
+from vfbench.utils import store, trackers
 from vfbench.utils.options import DEVICES, DTYPES, flag
 
 CONDITIONS: tuple[Conditioning, ...] = ("text", "class", "none")
@@ -148,6 +148,7 @@ class TrainJob(TrainOptions, TrainingSetup):
     def __post_init__(self) -> None:
         TrainOptions.__post_init__(self)
         TrainingSetup.__post_init__(self)
+        store.require_local("--output", self.output)
 
     @property
     def options(self) -> TrainOptions:

@@ -22,6 +22,7 @@ from vfbench.errors import BadEnvironment, unknown
 from vfbench.utils import console
 
 TRACKERS = ("wandb", "mlflow", "trackio", "tensorboard")
+FOLDERS = ("tensorboard", "mlruns")  # that they write into the output
 PROJECT = "vfbench"
 Log = Callable[[int, Mapping[str, float]], None]  # step, and numbers by name
 
