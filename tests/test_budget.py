@@ -108,7 +108,7 @@ def test_a_smoke_run_needs_a_few_training_steps(uncounted: None) -> None:
     ("model", "dataset", "preset"),
     [
         ("vdm", "shapes(height=16, width=16)", "tiny"),
-        ("vdit", "shapes", "tiny"),
+        ("vdit", "shapes(height=16, width=16)", "tiny"),
         ("videofusion", LARGER, "small"),
         ("videofusion", "shapes(height=128, width=128)", "base-128"),
         ("vdm", "shapes(height=256, width=256)", "small"),
