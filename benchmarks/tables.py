@@ -1,4 +1,4 @@
-"""Write the tables of README.md and results/shapes/README.md from the runs in `results`: python benchmarks/tables.py
+"""Write the tables of README.md and results/shapes from the runs in `results`: python benchmarks/tables.py
 
 A test checks that the pages are up to date.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+
+from _studies import PAGES as STUDY_PAGES
+from _studies import markdown, study_table
 
 from vfbench.report import render, results, seeds, table
 from vfbench.report.format import DASH
@@ -56,7 +59,7 @@ def study() -> str:
     lines += [[row.label, count, *(cell.text for cell in row.cells)] for row in means.rows if row.kind == "model"]
     floors = [[f"*{row.label}*", "", *(cell.text for cell in row.cells)] for row in means.rows if row.kind == "floor"]
     head = [["model", "training seed", *means.header[1:]], [":--", "--:", *["--:"] * (len(means.header) - 1)]]
-    return _lines([*head, *sorted(lines), *floors]) + f"\n{means.caption} Means ± half of Student's 95 % interval.\n"
+    return markdown([*head, *sorted(lines), *floors]) + f"\n{means.caption} Means ± half of Student's 95 % interval.\n"
 
 
 def few_steps() -> str:
@@ -72,7 +75,7 @@ def few_steps() -> str:
         [model, metric, *(cells.get((metric, model, n), DASH) for n in steps)] for metric in metrics for model in models
     ]
     head = ["model", "metric", *(f"{n} steps" for n in steps)]
-    return _lines([head, [":--", ":--", *["--:"] * len(steps)], *rows]) + f"\n{by_run.caption}\n"
+    return markdown([head, [":--", ":--", *["--:"] * len(steps)], *rows]) + f"\n{by_run.caption}\n"
 
 
 def _table(folder: Path) -> render.Table:
@@ -86,16 +89,12 @@ def _records(folder: Path) -> list[Path]:
     return records
 
 
-def _lines(rows: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
 def efficiency() -> str:
     """Table of the costs of each model, with ratios to the first."""
     first, *others = (json.loads(line) for line in EFFICIENCY.read_text().splitlines())
     rows = [_costs(row, first) for row in (first, *others)]
     head = ["model", "clip", "parameters", "GFLOP", "seconds", "memory (MB)"]
-    return _lines([head, [":--", ":--", *["--:"] * 4], *rows])
+    return markdown([head, [":--", ":--", *["--:"] * 4], *rows])
 
 
 def _costs(row: Mapping[str, object], first: Mapping[str, object]) -> list[str]:
@@ -115,6 +114,7 @@ PAGES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
         "few-steps": few_steps,
         "efficiency": efficiency,
     },
+    **{page: {study: partial(study_table, study) for study in studies} for page, studies in STUDY_PAGES.items()},
 }
 
 

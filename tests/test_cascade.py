@@ -137,7 +137,12 @@ def test_a_module_that_only_a_checkpoint_names_is_not_imported(
         ("base='runs/none', sr='{sr64}'", (), 4, "base='runs/none'.*does not exist"),
         ("base='vdn', sr='{sr64}'", (), 2, "base='vdn'.*did you mean 'vdm'"),
         ("base='vdm(step=3)', sr='{sr64}'", (), 2, "base=.*did you mean 'steps'"),
-        ("base='videofusion_seed', sr='{sr64}'", (), 4, "base='videofusion_seed': vfbench ships no checkpoint.*give base=DIR"),
+        (
+            "base='videofusion_seed', sr='{sr64}'",
+            (),
+            4,
+            "base='videofusion_seed': vfbench ships no checkpoint.*give base=DIR",
+        ),
         ("base='{vf}', sr='super_resolution'", (), 4, "ships no checkpoint.*give sr=DIR"),
         ("base='{vf}', sr='{sr64}', level=2", (), 2, "level 2.0: choose"),
         ("base='{vf}', sr='{sr64}'", ("--steps", 5000), 2, "--steps 5000"),

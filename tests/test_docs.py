@@ -477,7 +477,8 @@ def test_the_models_page_has_the_presets_of_diffusers() -> None:
     assert set(re.findall(r"`([\w-]+)`", line)) == plugins.constants("model", "diffusers").presets.keys()
 
 
-def test_the_tables_match_the_recorded_results() -> None:
+def test_the_tables_match_the_recorded_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     script = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
     for page, blocks in script["PAGES"].items():
         for name, make in blocks.items():

@@ -80,7 +80,7 @@ def test_json_has_the_sizes_of_all_presets(vfbench: Command, two_presets: Mappin
     assert printed["presets"] == json.loads(json.dumps(two_presets))
     assert printed["sizes"]["tiny"]["clips"] == "16x16x16"
     assert printed["sizes"]["fixed"] is None
-    assert printed["options"]["steps"] == 25
+    assert printed["options"]["steps"] == 16
     assert printed["train_options"].keys() >= {"parametrisation", "time_shift", "embedding", "text_encoder"}
 
 

@@ -40,7 +40,7 @@ class SamplerOptions:
     naming the option that is out of range.
     """
 
-    steps: int = 25
+    steps: int = 16
     solver: str = "dpm++2m"
     guidance: float = 1.0
     condition: Conditioning | None = None
@@ -186,12 +186,12 @@ class DiffusionSampler:
 
 
 def builder(
-    model: str, create: Callable[[ModelConfig], DiffusionModel], *, steps: int = 25, solver: str = "dpm++2m"
+    model: str, create: Callable[[ModelConfig], DiffusionModel], *, steps: int = 16, solver: str = "dpm++2m"
 ) -> Callable[..., DiffusionSampler]:
     """The function `build` of a model's file: load a trained model and return its sampler.
 
     `create` makes the model of a configuration. `steps` and `solver` are the model's default options. All models of
-    this repository use the defaults here, so that they are compared at equal calls: 25 of the second-order solver,
+    this repository use the defaults here, so that they are compared at equal calls: 16 of the second-order solver,
     whose paper finds 15 to 20 sufficient.
 
     The options of `build` are those of `SamplerOptions`. The model comes from `context.checkpoint`, or is the one
