@@ -40,9 +40,9 @@ def block(name: str) -> re.Pattern[str]:
     return re.compile(rf"(?<=<!-- {name}:begin -->\n).*?(?=<!-- {name}:end -->)", re.DOTALL)
 
 
-def runs(folder: Path, *, notes: int | None = None) -> str:
-    """Table of all records in a folder, with the first `notes` of its notes, by default all."""
-    shown = _table(folder)
+def runs(folder: Path, *, notes: int | None = None, without: str = "") -> str:
+    """Table of the records in a folder, of one name or none left out; with `notes` of its notes, by default all."""
+    shown = table.build(results.load([path for path in _records(folder) if path.stem != without]))
     return render.to_markdown(replace(shown, notes=shown.notes[:notes]))
 
 
@@ -107,7 +107,7 @@ def _costs(row: Mapping[str, object], first: Mapping[str, object]) -> list[str]:
 
 
 PAGES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
-    ROOT / "README.md": {"results": partial(runs, RESULTS / "records", notes=1)},
+    ROOT / "README.md": {"results": partial(runs, RESULTS / "records", notes=1, without="frozen")},
     RESULTS / "shapes" / "README.md": {
         "results": partial(runs, RESULTS / "records"),
         "equal-compute": study,
