@@ -78,7 +78,7 @@ def test_built_in_models_have_the_same_options() -> None:
     assert all(options == videofusion_options for options in others)
     names = {"steps", "solver", "guidance", "condition", "eta", "threshold", "frames", "overlap"}
     assert videofusion_options.keys() == names
-    assert (videofusion_options["steps"], videofusion_options["solver"]) == (25, "dpm++2m")
+    assert (videofusion_options["steps"], videofusion_options["solver"]) == (16, "dpm++2m")
 
 
 def test_a_model_may_set_its_defaults(tmp_path: Path) -> None:
