@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command
 from helpers import build_context, clips_of, embed, perturb, randn, tiny_dataset, tiny_vdm
 from torch import Tensor
 
@@ -81,9 +80,3 @@ def test_inconsistent_sizes_in_a_checkpoint_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content.replace('"heads": 2', '"heads": 5'))
     with pytest.raises(MissingData, match=r"does not describe a vdit \(width 32 must be a multiple"):
         vdit.build(build_context(tmp_path))
-
-
-def test_a_missing_checkpoint_is_refused_with_the_command_to_train(vfbench: Command) -> None:
-    outcome = vfbench("run", "--model", "vdit", "--dataset", "shapes", "--smoke")
-    assert outcome.code == 4
-    assert "python -m vfbench train --model vdit --dataset shapes" in outcome.err
