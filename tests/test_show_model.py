@@ -36,7 +36,7 @@ def test_presets_are_printed_as_a_table(vfbench: Command) -> None:
     )
     assert table[0].split("  ")[0] == "preset"
     for line, size, name in zip(table[1:], (tiny, fixed), ("tiny", "fixed"), strict=True):
-        cost = [f"{size.flops_per_clip / 1e9:,.1f}", "25"]
+        cost = [f"{size.flops_per_clip / 1e9:,.1f}", "16"]
         assert line.split() == [name, str(size.shape), f"{size.parameters:,}", *cost]
     assert len({len(line) for line in table}) == 1  # aligned columns
 
@@ -61,7 +61,7 @@ def test_a_preset_is_printed_with_cost_and_options(vfbench: Command) -> None:
     assert lines["parameters"] == f"{size.parameters:,}"
     assert lines["network.channels"] == str(size.config.options["network"]["channels"])
     assert lines["parametrisation"] == "v"
-    assert f"{size.flops_per_clip / 1e9:,.1f} GFLOP in 25 evaluations of the network" in outcome.out
+    assert f"{size.flops_per_clip / 1e9:,.1f} GFLOP in 16 evaluations of the network" in outcome.out
     assert "10,000 steps of 8 clips" in outcome.out
     assert "less than 0.1 GPU-hours at 100 TFLOP/s" in outcome.out
 
