@@ -178,8 +178,8 @@ class Worker:
     def _is_taken(self, item: str) -> bool:
         """True where another worker makes the item and shows signs of life."""
         self._look()
-        for file, name, process in entries(self.folder, item):
-            if name != item or process == process_id.process_id():
+        for file, _, process in entries(self.folder, item):
+            if process == process_id.process_id():
                 continue
             if self._lives(file, process):
                 return True
@@ -266,12 +266,13 @@ def is_own(name: str) -> bool:
 
 def entries(folder: Path, item: str = "") -> Iterable[tuple[Path, str, str]]:
     """Path, item and process of each worker's file, or of those that make one item."""
+    start = f"{item}." if item else ""
     try:
         names = sorted(os.listdir(folder))  # noqa: PTH208  # names alone
     except OSError:
         return
     for name in names:
-        if name.startswith(item) and (parts := FILE.fullmatch(name)):
+        if name.startswith(start) and (parts := FILE.fullmatch(name)):
             yield folder / name, parts["item"], parts["process"]
 
 
