@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,12 @@ def test_every_kind_of_plug_in_has_an_example() -> None:
     names = {"baselines/wash.py", "baselines/slide.py", "vfbench/datasets/ramps.py", "metrics/mean_shift.py"}
     assert examples().keys() == names
     assert len(code(PLUGINS, "python")) == len(names), "an untested example"
+
+
+def test_the_backport_of_importlib_metadata_does_no_harm(package: Path) -> None:
+    pytest.importorskip("importlib_metadata")  # once imported, it answers for Python's own
+    (entry,) = plugins.registered("model", "wash")
+    assert (type(entry), entry.value) == (EntryPoint, "my_package.wash")
 
 
 def test_the_model_keeps_the_contract(package: Path) -> None:

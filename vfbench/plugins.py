@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.machinery import PathFinder
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -108,9 +108,10 @@ def registered(kind: Kind, name: str = "") -> list[EntryPoint]:
 
 
 @cache
-def _installed(kind: Kind, search_path: tuple[str, ...]) -> EntryPoints:
+def _installed(kind: Kind, search_path: tuple[str, ...]) -> list[EntryPoint]:
     """Plug-ins of all packages on `sys.path`, read once: that takes tens of milliseconds."""
-    return entry_points(group=f"vfbench.{kind}s")
+    # Once the backport `importlib_metadata` is imported (Ray does), the entries are of its own class.
+    return [EntryPoint(entry.name, entry.value, entry.group) for entry in entry_points(group=f"vfbench.{kind}s")]
 
 
 @cache
