@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,15 +38,18 @@ def sources(folder: Path) -> list[Path]:
     return sorted([*folder.glob("*.py"), *folder.glob("*/*.py")])
 
 
-def imported(source: str, package: str) -> Iterator[str]:
+@cache
+def imported(source: str, package: str) -> list[str]:
     """Every absolute name that a module of `package` imports, also inside functions."""
+    names = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             origin = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{origin}.{alias.name}" for alias in node.names)
+            names += [f"{origin}.{alias.name}" for alias in node.names]
+    return names
 
 
 def allowed(importer: str, target: str) -> bool:

@@ -321,10 +321,15 @@ def keywords(kind: Kind, name: str, function: str = "build") -> dict[str, inspec
 
 
 def _files(kind: Kind) -> list[Path]:
-    files = [p for folder in _FOLDERS[kind] for p in sorted((_HERE / folder).glob("*.py")) if p.stem != "__init__"]
+    files = [path for folder in _FOLDERS[kind] for path in _modules(_HERE / folder)]
     if kind == "extractor":
         return [p for p in files if p.stem.startswith("_") and "\ndef build(" in p.read_text()]
     return [p for p in files if not p.stem.startswith("_")]
+
+
+@cache
+def _modules(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
 
 
 def public_name(stem: str) -> str:

@@ -117,6 +117,7 @@ def cpu_name() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
+@functools.cache
 def _version(package: str) -> str:
     try:
         return version(package)
