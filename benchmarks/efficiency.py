@@ -20,7 +20,7 @@ import torch
 from _measure import make_parser, print_report, time_repeats
 
 from vfbench import plugins
-from vfbench.diffusion.sampler import DiffusionSampler, SamplerOptions
+from vfbench.diffusion.sampler import DiffusionSampler, SamplerOptions, preset_sampling
 from vfbench.interfaces import Request, derive_seed
 from vfbench.pipeline.cost import peak_memory
 from vfbench.training import match_flops
@@ -57,7 +57,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     labels, captions = data.labels("test", [0]), data.captions("test", [0])
     requests = [Request(i, derive_seed(0, i), labels[0], captions[0]) for i in range(arguments.batch_size)]
     runs = time_repeats(partial(sampler.sample, requests), arguments.repeats)
-    defaults = plugins.options("model", model)["steps"]
+    defaults, _ = preset_sampling(network.config)
     measurements = {
         "model": model,
         "preset": preset,

@@ -137,7 +137,9 @@ def test_the_run_id_depends_on_options_that_change_scores(tmp_path: Path) -> Non
 def test_an_explicit_default_gives_the_same_run_id(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vfbench.pipeline.plan.measure", lambda *_: ClipCost(0, 0, 0, {}, 0.0))  # slow
     arguments: dict[str, Any] = {"checkpoint": checkpoints / "vdm", "num_samples": 4, "smoke": True, "device": "cpu"}
-    plans = [plan(RunOptions(model=model, **arguments)) for model in ("vdm", "vdm(steps=16)", "vdm(steps=15)")]
+    plans = [
+        plan(RunOptions(model=model, **arguments)) for model in ("vdm", "vdm(solver='dpm++2m')", "vdm(solver='ddim')")
+    ]
     default, explicit, other = (p.specification.id for p in plans)
     assert default == explicit != other
 

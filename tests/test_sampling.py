@@ -17,10 +17,10 @@ from torch import Tensor
 from vfbench import plugins
 from vfbench.baselines import vdm
 from vfbench.diffusion.priors import Decomposed, Independent, Mixed, Normal, Progressive, normal_per_clip
-from vfbench.diffusion.sampler import DiffusionSampler, builder
+from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.diffusion.solver_options import SOLVERS
-from vfbench.errors import UserError
-from vfbench.interfaces import Request
+from vfbench.errors import MissingData, UserError
+from vfbench.interfaces import Conditioning, Request
 from vfbench.models import videofusion
 from vfbench.models.videofusion import VideoFusion
 
@@ -78,15 +78,39 @@ def test_built_in_models_have_the_same_options() -> None:
     assert all(options == videofusion_options for options in others)
     names = {"steps", "solver", "guidance", "condition", "eta", "threshold", "frames", "overlap"}
     assert videofusion_options.keys() == names
-    assert (videofusion_options["steps"], videofusion_options["solver"]) == (16, "dpm++2m")
+    assert videofusion_options["solver"] == "dpm++2m"
 
 
-def test_a_model_may_set_its_defaults(tmp_path: Path) -> None:
-    tiny_vdm().save(tmp_path)
-    build = builder("vdm", vdm.VDM, steps=2, solver="ddim")
-    default, explicit = build(build_context(tmp_path)), vdm.build(build_context(tmp_path), steps=2, solver="ddim")
-    assert torch.equal(default.sample(requests(4)), explicit.sample(requests(4)))
-    assert (build(build_context(tmp_path), steps=7).sampling.steps, default.sampling.steps) == (7, 2)
+@pytest.mark.parametrize(
+    ("sampling", "conditions", "options", "expected"),
+    [
+        ({}, {}, {}, (16, 1.0)),
+        ({"steps": 3, "guidance": 2.0}, {}, {}, (3, 2.0)),
+        ({"steps": 3, "guidance": 2.0}, {}, {"steps": 5, "guidance": 0.0}, (5, 0.0)),
+        ({"steps": 3, "guidance": 2.0}, {}, {"condition": "none"}, (3, 1.0)),  # guidance has no effect
+        ({"guidance": 2.0}, {"text": 1.0}, {}, (16, 1.0)),  # not trained without a caption
+    ],
+)
+def test_a_preset_sets_steps_and_guidance(
+    sampling: dict[str, float],
+    conditions: dict[Conditioning, float],
+    options: dict[str, Any],
+    expected: tuple[int, float],
+    tmp_path: Path,
+) -> None:
+    model = tiny_vdm()
+    options_of_preset = {**model.config.options, "sampling": sampling}
+    type(model)(replace(model.config, options=options_of_preset, conditions=conditions)).save(tmp_path)
+    built = vdm.build(build_context(tmp_path), **options)
+    assert (built.steps, built.guidance) == expected
+
+
+@pytest.mark.parametrize("sampling", [{"steps": 0}, {"steps": "3"}, {"guidance": -1}, {"eta": 1.0}, 3])
+def test_damaged_sampling_options_of_a_preset_are_refused(sampling: Any, tmp_path: Path) -> None:
+    model = tiny_vdm()
+    type(model)(replace(model.config, options={**model.config.options, "sampling": sampling})).save(tmp_path)
+    with pytest.raises(MissingData, match=r"sampling|steps|guidance"):
+        vdm.build(build_context(tmp_path))
 
 
 def test_options_in_a_spec_reach_the_sampler(checkpoint: Path) -> None:

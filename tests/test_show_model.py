@@ -80,7 +80,7 @@ def test_json_has_the_sizes_of_all_presets(vfbench: Command, two_presets: Mappin
     assert printed["presets"] == json.loads(json.dumps(two_presets))
     assert printed["sizes"]["tiny"]["clips"] == "16x16x16"
     assert printed["sizes"]["fixed"] is None
-    assert printed["options"]["steps"] == 16
+    assert printed["options"]["solver"] == "dpm++2m"
     assert printed["train_options"].keys() >= {"parametrisation", "time_shift", "embedding", "text_encoder"}
 
 
@@ -89,7 +89,11 @@ def test_json_has_choices_and_purpose_of_the_options(vfbench: Command) -> None:
     assert printed["about_options"].keys() == printed["options"].keys()
     solver, steps = (printed["about_options"][name] for name in ("solver", "steps"))
     assert solver == {"type": "str", "choices": ["ddim", "ddpm", "dpm++2m"], "purpose": "Sampling algorithm."}
-    assert steps == {"type": "int", "choices": [], "purpose": "Sampling steps."}
+    assert steps == {
+        "type": "int or None",
+        "choices": [],
+        "purpose": "Sampling steps; by default those of the preset, or 16.",
+    }
     assert printed["about_train_options"]["parametrisation"]["choices"] == ["eps", "v"]
     assert "about_train_options" not in json.loads(vfbench("show", "metric", "fvd", "--json").out)
 

@@ -27,22 +27,24 @@ from vfbench.nets.unet import place
 from vfbench.utils import checkpoint, tensor_files
 from vfbench.utils.device import precision
 
+STEPS, GUIDANCE = 16, 1.0  # where the preset sets none; the paper of dpm++2m finds 15 to 20 steps sufficient
+
 
 @dataclass(frozen=True)
 class SamplerOptions:
     """Sampling options that every built-in model takes.
 
     `steps`, `solver` and `eta` are those of `vfbench.diffusion.solvers.solve`, `guidance` the weight of
-    `vfbench.diffusion.solvers.guided`. `condition` is the conditioning: `text`, `class` or `none`; None is the first of
-    these that the model was trained with. `threshold` is that of `vfbench.diffusion.schedule.clip_x0`; None is static
-    thresholding. Dynamic thresholding uses all frames of a clip, in a long clip those of a window. `frames` above the
-    training length makes windows that share `overlap` frames (`vfbench.diffusion.long_video`). Raises `UserError`
-    naming the option that is out of range.
+    `vfbench.diffusion.solvers.guided`; None is the preset's (`preset_sampling`). `condition` is the conditioning:
+    `text`, `class` or `none`; None is the first of these that the model was trained with. `threshold` is that of
+    `vfbench.diffusion.schedule.clip_x0`; None is static thresholding. Dynamic thresholding uses all frames of a clip,
+    in a long clip those of a window. `frames` above the training length makes windows that share `overlap` frames
+    (`vfbench.diffusion.long_video`). Raises `UserError` naming the option that is out of range.
     """
 
-    steps: int = 16
+    steps: int | None = None
     solver: str = "dpm++2m"
-    guidance: float = 1.0
+    guidance: float | None = None
     condition: Conditioning | None = None
     eta: float | None = None
     threshold: float | None = None
@@ -52,8 +54,8 @@ class SamplerOptions:
     def __post_init__(self) -> None:
         if self.condition is not None and self.condition not in CONDITIONINGS:
             raise unknown("conditioning", self.condition, CONDITIONINGS)
-        solver_options.check_solver_options(self.steps, self.solver, self.eta)
-        solver_options.check_guidance(self.guidance)
+        solver_options.check_solver_options(STEPS if self.steps is None else self.steps, self.solver, self.eta)
+        solver_options.check_guidance(GUIDANCE if self.guidance is None else self.guidance)
         solver_options.check_threshold(self.threshold)
 
 
@@ -80,9 +82,25 @@ class DiffusionSampler:
         self.window_plan = LongVideoPlan.of(self.model.noise_prior, length, self.sampling.frames, self.sampling.overlap)
         self._require_trained_conditioning()
 
+    @property
+    def steps(self) -> int:
+        """Sampling steps: the option, or the preset's."""
+        return preset_sampling(self.model.config)[0] if self.sampling.steps is None else self.sampling.steps
+
+    @property
+    def guidance(self) -> float:
+        """Weight of classifier-free guidance: the option, or the preset's where it has an effect."""
+        if self.sampling.guidance is not None:
+            return self.sampling.guidance
+        return GUIDANCE if self._ignores_guidance else preset_sampling(self.model.config)[1]
+
+    @property
+    def _ignores_guidance(self) -> bool:
+        return self.conditioning == "none" and self.model.frame_embedding is None
+
     def _require_trained_conditioning(self) -> None:
         """Raise `UserError` for conditioning or guidance that the model was not trained for."""
-        guidance, trained = self.sampling.guidance, self.model.config.trained_conditioning
+        guidance, trained = self.guidance, self.model.config.trained_conditioning
         if self.conditioning not in trained:
             raise UserError(
                 f"condition='{self.conditioning}': this model was trained with {' or '.join(trained)} only; "
@@ -90,7 +108,7 @@ class DiffusionSampler:
             )
         if guidance == 1:
             return
-        if self.conditioning == "none" and self.model.frame_embedding is None:
+        if self._ignores_guidance:
             raise UserError(
                 f"guidance {guidance} has no effect with condition='none', at twice the cost: leave it out, or choose "
                 "condition='class' or 'text'"
@@ -157,7 +175,7 @@ class DiffusionSampler:
                 self.window_plan.denoiser(self._denoiser(requests, cond)),
                 fresh_noise(),
                 self.model.schedule,
-                steps=self.sampling.steps,
+                steps=self.steps,
                 solver=self.sampling.solver,
                 eta=self.sampling.eta,
                 fresh_noise=fresh_noise,
@@ -178,33 +196,38 @@ class DiffusionSampler:
 
         def denoise(z: Tensor, t: int) -> Prediction:
             times = torch.full((len(z),), t, device=z.device)
-            prediction = solvers.guided(predict, z, times, cond, null_cond, self.sampling.guidance)
+            prediction = solvers.guided(predict, z, times, cond, null_cond, self.guidance)
             prediction = Prediction(prediction.x0.float(), prediction.eps.float())
             return schedule.clip_x0(prediction, z, self.model.schedule.at(times, z), self.sampling.threshold)
 
         return denoise
 
 
-def builder(
-    model: str, create: Callable[[ModelConfig], DiffusionModel], *, steps: int = 16, solver: str = "dpm++2m"
-) -> Callable[..., DiffusionSampler]:
+def preset_sampling(config: ModelConfig) -> tuple[int, float]:
+    """Sampling steps and guidance of a model's preset; guidance 1 for a model that needs conditioning.
+
+    Both are in the preset's option `sampling`, so that all models of one size are compared at equal calls.
+    """
+    options = {"steps": STEPS, "guidance": GUIDANCE, **config.options.get("sampling", {})}
+    return options["steps"], options["guidance"] if "none" in config.trained_conditioning else GUIDANCE
+
+
+def builder(model: str, create: Callable[[ModelConfig], DiffusionModel]) -> Callable[..., DiffusionSampler]:
     """The function `build` of a model's file: load a trained model and return its sampler.
 
-    `create` makes the model of a configuration. `steps` and `solver` are the model's default options. All models of
-    this repository use the defaults here, so that they are compared at equal calls: 16 of the second-order solver,
-    whose paper finds 15 to 20 sufficient.
-
-    The options of `build` are those of `SamplerOptions`. The model comes from `context.checkpoint`, or is the one
-    shipped for the dataset. `build` raises `MissingData` where there is none, and for one that is damaged or of another
-    model, dataset or shape; `UserError` for options out of range.
+    `create` makes the model of a configuration. The options of `build` are those of `SamplerOptions`. The model comes
+    from `context.checkpoint`, or is the one shipped for the dataset. `build` raises `MissingData` where there is none,
+    and for one that is damaged or of another model, dataset or shape; `UserError` for options out of range.
     """
 
     def build(
         context: BuildContext,
         *,
-        steps: Annotated[int, "Sampling steps."] = steps,
-        solver: Annotated[str, solver_options.SOLVERS, "Sampling algorithm."] = solver,
-        guidance: Annotated[float, "Classifier-free guidance weight; 1 is none."] = 1.0,
+        steps: Annotated[int | None, "Sampling steps; by default those of the preset, or 16."] = None,
+        solver: Annotated[str, solver_options.SOLVERS, "Sampling algorithm."] = "dpm++2m",
+        guidance: Annotated[
+            float | None, "Classifier-free guidance weight; 1 is none; by default the preset's, or 1."
+        ] = None,
         condition: Annotated[
             Conditioning | None,
             "Conditioning; by default the first of text, class, none that it was trained with.",
@@ -253,7 +276,7 @@ def _load_model(
 
 
 def _check_options(model: str, config: ModelConfig) -> None:
-    """Raise `UserError` for a saved option of another type than that of the model's `create`."""
+    """Raise `UserError` for a saved option of another type than that of the model's `create`, or of sampling."""
     if plugins.is_built_in("model", model):
         known = plugins.options("model", model, "create").keys() - {
             "embedding",
@@ -261,6 +284,10 @@ def _check_options(model: str, config: ModelConfig) -> None:
         }  # given as names, saved as sizes
         saved = {name: value for name, value in config.options.items() if name in known}
         plugins.validated_options("model", plugins.Spec(model, saved), "create")
+    sampling = dict(config.options.get("sampling", {}))
+    SamplerOptions(steps=sampling.pop("steps", None), guidance=sampling.pop("guidance", None))
+    if sampling:
+        raise UserError(f"sampling: {', '.join(sampling)} unknown, a preset sets steps and guidance")
 
 
 def _require_as_large(create: Callable[[ModelConfig], DiffusionModel], config: ModelConfig, weights: Path) -> None:

@@ -21,6 +21,7 @@ from vfbench import plugins
 from vfbench.diffusion.flops import cached_count, count_flops, training_flops_or_none
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.model_config import ModelConfig
+from vfbench.diffusion.sampler import preset_sampling
 from vfbench.diffusion.solvers import guided
 from vfbench.errors import UserError
 from vfbench.interfaces import ClipShape, Conditioning, Dataset
@@ -222,11 +223,13 @@ def _measure(spec: Spec, meta_model: DiffusionModel) -> Size:
 
 
 def _sampling_cost(model: str, meta_model: DiffusionModel) -> tuple[int, int]:
-    """FLOPs to sample a clip, and evaluations of the network, at the default steps and guidance."""
+    """FLOPs to sample a clip, and evaluations of the network, at the preset's steps and guidance."""
     options = plugins.options("model", model)
     if missing := [name for name in ("steps", "guidance") if name not in options]:
         raise UserError(f"'{model}' takes no option '{missing[0]}': its FLOPs a clip cannot be counted before a run")
-    steps, guidance = options["steps"], options["guidance"]
+    steps, guidance = preset_sampling(meta_model.config)
+    steps = steps if options["steps"] is None else options["steps"]  # a third party's own defaults
+    guidance = guidance if options["guidance"] is None else options["guidance"]
     per_clip, per_step = cached_count(
         f"sampling with guidance {guidance}", meta_model, lambda: _sampling_flops(meta_model, guidance)
     )
