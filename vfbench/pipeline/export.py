@@ -39,6 +39,7 @@ from vfbench.interfaces import (
     derive_seed,
 )
 from vfbench.pipeline import compiling
+from vfbench.pipeline.batch_size import choose_batch_size
 from vfbench.pipeline.chunk_layout import ChunkLayout
 from vfbench.pipeline.folder import Specification
 from vfbench.pipeline.options import ExportOptions
@@ -108,7 +109,6 @@ def _plan(options: ExportOptions) -> ExportPlan:
     device = devices.choose_device(options.device)
     devices.choose_local_gpu(device)
     dtype = devices.choose_dtype(options.dtype, device)
-    devices.choose_batch_size(options.batch_size, device)  # refused before anything is loaded
     root = str(options.data_root) if options.data_root else None
     dataset: Dataset = plugins.load("dataset", plugins.parse(options.dataset).merged({"root": root}))
     require_outside_dataset(options.output, dataset)
@@ -119,7 +119,7 @@ def _plan(options: ExportOptions) -> ExportPlan:
     sampler: Sampler = plugins.load("model", model, context)
     require_sampler(model.name, sampler)
     _require_abilities(options, model, sampler)
-    batch_size = devices.choose_batch_size(options.batch_size, device, sampler.shape.frames)
+    batch_size = choose_batch_size(options.batch_size, model, sampler, requests, device, dtype)
     configuration = sampler.configuration if isinstance(sampler, Configured) else None
     determines = {
         "model": str(plugins.with_defaults("model", model)),

@@ -14,6 +14,7 @@ from vfbench.diffusion import hub
 from vfbench.errors import UserError
 from vfbench.interfaces import BuildContext, ClipShape, Configured, Dataset, Request, Sampler
 from vfbench.pipeline import compiling
+from vfbench.pipeline.batch_size import USUAL, choose_batch_size
 from vfbench.pipeline.chunk_layout import ChunkLayout
 from vfbench.pipeline.cost import ClipCost, measure
 from vfbench.pipeline.eval_setup import EvalSetup, prepare
@@ -98,8 +99,6 @@ def _plan(options: RunOptions) -> Plan:
     device = devices.choose_device(options.device)
     devices.choose_local_gpu(device)
     dtype = devices.choose_dtype(options.dtype, device)
-    batch_size = devices.choose_batch_size(options.batch_size, device)
-    chunk_size = max(devices.AUTO_BATCH[device.type], batch_size)
     model = plugins.parse(options.model).merged(options.sampling)
     dataset = plugins.parse(options.dataset).merged({"root": str(options.data_root) if options.data_root else None})
     plugins.validated_options("model", model)
@@ -116,6 +115,8 @@ def _plan(options: RunOptions) -> Plan:
         raise UserError(f"{model.name} has no weights: leave out --checkpoint, or name the model that it is of")
     require_clips(model.name, sampler.shape, protocol)
     require_conditioning(model.name, sampler, setup.dataset)
+    batch_size = choose_batch_size(options.batch_size, model, sampler, requests, device, dtype)
+    chunk_size = max(USUAL[device.type], batch_size)
     collector = FeatureCollector(setup.extractors, setup.outputs, options.keep_clips, scored_frames(protocol))
     specification = Specification(
         determines={

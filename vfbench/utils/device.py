@@ -1,20 +1,17 @@
-"""Device, precision, batch size and CPU cores."""
+"""Device, precision and CPU cores."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vfbench.errors import BadEnvironment, UserError, unknown
+from vfbench.errors import BadEnvironment, unknown
 from vfbench.utils.options import DEVICES, DTYPES
-
-AUTO_BATCH = {"cpu": 32, "cuda": 256}  # batch size of `auto` for clips of BATCH_FRAMES frames
-BATCH_FRAMES = 16
 
 
 def choose_device(name: str) -> torch.device:
@@ -33,15 +30,6 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise unknown("--dtype", name, ["auto", *DTYPES])
     return torch.float32 if name == "float32" else torch.bfloat16
-
-
-def choose_batch_size(size: int | Literal["auto"], device: torch.device, frames: int = BATCH_FRAMES) -> int:
-    """Clips per batch; `auto` makes batches of long clips smaller. Raises `UserError` for a size below 1."""
-    if size == "auto":
-        return max(1, AUTO_BATCH[device.type] * BATCH_FRAMES // max(frames, BATCH_FRAMES))
-    if size < 1:
-        raise UserError(f"--batch-size {size}: must be at least 1, or auto")
-    return size
 
 
 @contextmanager
