@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 from vfbench import plugins, video
 from vfbench.clips.scan import GENERATED
 from vfbench.errors import UserError
-from vfbench.interfaces import Dataset, FrameRated, Staged
+from vfbench.interfaces import Dataset, FrameRated, Request, Staged
 from vfbench.pipeline import compiling
 from vfbench.pipeline.export import ExportPlan, is_written
 from vfbench.pipeline.folder import RunFolder
@@ -70,15 +71,19 @@ class ClipChunks(ChunkMaker):
         with _appearing(self.path(name), lambda: self.is_complete(name), replace=True) as folder:
             for part in PARTS:
                 (folder / part).mkdir()
+
+            def write(request: Request, clip: Tensor) -> None:
+                file = self.plan.format.name_template.format(request.index).partition("[")[0]
+                self.plan.format.write(folder / "clips" / file, clip)
+                write_playable(folder / "videos" / f"{request.index:06}.mp4", clip, rate)
+
             for batch, clips, spent in self.sampled(name, progress):
                 seconds += spent
                 for reason in self.failed.values():
                     raise NotFinite(reason)
-                for request, clip in zip(batch, clips, strict=True):
-                    file = self.plan.format.name_template.format(request.index).partition("[")[0]
-                    self.plan.format.write(folder / "clips" / file, clip)
-                    write_playable(folder / "videos" / f"{request.index:06}.mp4", clip, rate)
-                    shown += [clip] * (request.index < NUM_PREVIEW)
+                shown += [clip for request, clip in zip(batch, clips, strict=True) if request.index < NUM_PREVIEW]
+                with ThreadPoolExecutor(devices.available_cores()) as threads:
+                    list(threads.map(write, batch, clips))  # raises the first error
             if shown:
                 write_tensors(folder / _PREVIEW, {"clips": torch.stack(shown)}, **self.identity(name))
             paths = sorted(path for path in folder.rglob("*") if path.is_file())
