@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from vfbench.baselines._pipeline_speed import attention_backend
 from vfbench.baselines._pipelines import to_clips
 from vfbench.clips import transform
 from vfbench.errors import UserError
@@ -32,12 +33,16 @@ PARAMETER_NAMES = {
 class PipelineSampler:
     """A loaded diffusers pipeline as a sampler.
 
-    `options` are those of `vfbench.baselines.diffusers.build`, `weights` the SHA-256 of the pipeline's files. Raises
-    `UserError` for a pipeline that does not generate clips from text, an image or noise, and for unsupported options.
+    `options` are those of `vfbench.baselines.diffusers.build`, `weights` the SHA-256 of the pipeline's files.
+    `cache_note` is the remark on a cache that the pipeline uses, for tables. Raises `UserError` for a pipeline that
+    does not generate clips from text, an image or noise, and for unsupported options.
     """
 
-    def __init__(self, pipe: Any, context: BuildContext, options: Mapping[str, Any], weights: str) -> None:
-        self.pipe, self.weights, self._context = pipe, weights, context
+    def __init__(
+        self, pipe: Any, context: BuildContext, options: Mapping[str, Any], weights: str, cache_note: str = ""
+    ) -> None:
+        self.pipe, self.weights, self._context, self._cache_note = pipe, weights, context, cache_note
+        self._attention: str | None = options.get("attention")
         self._parameters = inspect.signature(type(pipe).__call__).parameters
         self._takes_image = "image" in self._parameters
         _require_generator(pipe, self._parameters)
@@ -63,14 +68,19 @@ class PipelineSampler:
         Raises `UserError` where the pipeline draws random numbers from another generator than the clip's, and where its
         clips do not have the expected shape.
         """
-        batch_size = 1 if self._takes_image else len(requests)  # several image pipelines mix the images of a batch
+        # Several image pipelines mix the images of a batch, and a cache decides by all clips of it what to reuse.
+        batch_size = 1 if self._takes_image or self._cache_note else len(requests)
         batches = (requests[i : i + batch_size] for i in range(0, len(requests), batch_size))
         return torch.cat([self._sample_batch(batch) for batch in batches])
+
+    def note(self, requests: Sequence[Request]) -> str:
+        """Remark to print beside the scores: on a cache, or empty."""
+        return self._cache_note
 
     def _sample_batch(self, batch: Sequence[Request]) -> Clips:
         name, device = type(self.pipe).__name__, self._context.device
         states = _random_states(device)
-        with exact_float32(device):  # of the parts in that type
+        with exact_float32(device), attention_backend(self._attention):  # exact in the parts of that type
             result = self.pipe(**self._arguments(batch))
         if any(not torch.equal(*pair) for pair in zip(states, _random_states(device), strict=True)):
             raise UserError(

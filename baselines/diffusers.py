@@ -26,6 +26,7 @@ import torch
 
 from vfbench.baselines import _pipelines
 from vfbench.baselines._pipeline_sampler import PipelineSampler
+from vfbench.baselines._pipeline_speed import attention_backend, enable_block_cache
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import BuildContext
 
@@ -123,6 +124,8 @@ def build(
     shift: Annotated[float | None, "Shift of a flow-matching scheduler."] = None,
     fit: Annotated[str | None, FITS, "Fit clips to the dataset's size: by centre crop, or the full frame."] = None,
     offload: Annotated[str, OFFLOADS, "Parts kept off the GPU until called: networks, or single layers."] = "none",
+    attention: Annotated[str | None, "Attention backend of the library, such as flash, sage or xformers."] = None,
+    block_cache: Annotated[float | None, "Threshold of First Block Cache, such as 0.05: faster, and lossy."] = None,
 ) -> PipelineSampler:
     """The sampler of a pipeline; an option that is not given is the preset's, else the pipeline's default.
 
@@ -130,7 +133,8 @@ def build(
     to open it as, for an id that serves several (`LTXImageToVideoPipeline`). `adapter` is AnimateDiff's motion adapter
     for the image pipeline `id`. `dtype` is that of the weights, by default that of the run, and `vae_dtype` that of the
     VAE. `shift` is that of flow-matching schedulers. `offload` keeps networks (`model`) or single layers (`sequential`)
-    off the GPU until they are called.
+    off the GPU until they are called. `attention` names a backend of diffusers. `block_cache` makes other clips than
+    the pipeline's own, one at a time; a note in the table says so (`vfbench.baselines._pipeline_speed`).
 
     Raises `UserError` for options that the pipeline does not take, `MissingData` for a pipeline that is missing or not
     trusted, and `BadEnvironment` without the library.
@@ -156,7 +160,10 @@ def build(
     )
     if "shift" in options:
         _set_shift(pipe, options["shift"])
-    sampler = PipelineSampler(pipe, context, options, _pipelines.folders_sha256(*folders))
+    with attention_backend(attention):
+        pass  # refused before anything is sampled
+    note = "" if block_cache is None else enable_block_cache(pipe, block_cache)
+    sampler = PipelineSampler(pipe, context, options, _pipelines.folders_sha256(*folders), note)
     _move_to_device(pipe, context.device, offload)
     return sampler
 
@@ -171,8 +178,9 @@ def _check_options(options: Mapping[str, Any], context: BuildContext) -> None:
             raise UserError(f"diffusers({name}={options[name]}): {name} must be at least 1")
     if not 0 <= options.get("guidance", 1) < math.inf:
         raise UserError(f"diffusers(guidance={options['guidance']}): choose a finite number of at least 0; 1 is none")
-    if not 0 < options.get("shift", 1) < math.inf:
-        raise UserError(f"diffusers(shift={options['shift']}): choose a finite number above 0")
+    for name in ("shift", "block_cache"):
+        if not 0 < options.get(name, 1) < math.inf:
+            raise UserError(f"diffusers({name}={options[name]}): choose a finite number above 0")
     for name, choices in {"fit": FITS, "offload": OFFLOADS}.items():
         if options.get(name, choices[0]) not in choices:
             raise unknown(f"{name} of diffusers", options[name], choices)

@@ -122,7 +122,7 @@ def ltx(kind: str = "LTXPipeline") -> Any:
     widths = {"block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
     depths = {"layers_per_block": (1,) * 5, "decoder_layers_per_block": (1,) * 5, "patch_size": 1, "patch_size_t": 1}
     vae = library.AutoencoderKLLTXVideo(latent_channels=8, **widths, **depths)
-    heads = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 1, "cross_attention_dim": 16}
+    heads = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 3, "cross_attention_dim": 16}
     network = library.LTXVideoTransformer3DModel(in_channels=8, out_channels=8, caption_channels=TEXT, **heads)
     scheduler = library.FlowMatchEulerDiscreteScheduler()
     return getattr(library, kind)(vae=vae, transformer=network, scheduler=scheduler, **_t5(128))

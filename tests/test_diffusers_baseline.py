@@ -278,6 +278,9 @@ def test_a_preset_fits_its_pipeline(pipeline_folder: Folders, preset: str) -> No
         ({"pipeline": "UNet3DConditionModel"}, "pipeline .*'UNet3DConditionModel'"),
         ({"shift": 3.0}, "DDIMScheduler has no shift"),
         ({"revision": "main"}, "revision='main' needs a hub id"),
+        ({"attention": "flush"}, "'flush'.*'flash'"),
+        ({"block_cache": 0.1}, "block_cache=0.1.*TextToVideoSDPipeline has no transformer"),
+        ({"block_cache": 0.0}, r"block_cache=0.0.*above 0"),
     ],
 )
 def test_invalid_options_are_refused(pipeline_folder: Folders, options: dict[str, Any], message: str) -> None:
@@ -293,6 +296,51 @@ def test_an_option_unknown_to_the_pipeline_is_refused(pipeline_folder: Folders) 
 def test_a_size_that_the_pipeline_cannot_sample_names_the_nearest(pipeline_folder: Folders) -> None:
     with pytest.raises(UserError, match=r"16x32x32.*diffusers\(frames=9, height=32, width=32\)"):
         build_sampler(pipeline_folder, "ltx", frames=16).sample(requests(1))
+
+
+# Attention backends and caches.
+
+
+def test_a_lossy_cache_is_named_and_leaves_each_clip_to_its_request(pipeline_folder: Folders) -> None:
+    plain, weak, strong = (
+        build_sampler(pipeline_folder, "ltx", steps=8, **options)
+        for options in ({}, {"block_cache": 1e-6}, {"block_cache": 100.0})
+    )
+    clips = torch.cat([plain.sample([request]) for request in requests()])
+    assert torch.equal(weak.sample(requests()), clips)
+    assert differ(strong.sample(requests()), clips)
+    check_sampler(strong, requests())
+    assert ("lossy" in strong.note(requests()), plain.note(requests())) == (True, "")
+
+
+def test_a_transformer_of_one_block_takes_no_block_cache(pipeline_folder: Folders) -> None:
+    with pytest.raises(UserError, match=r"block_cache=0.1.*does not take it"):
+        build_sampler(pipeline_folder, "cogvideox", block_cache=0.1)
+
+
+def test_an_attention_backend_is_used_while_its_pipeline_samples(
+    pipeline_folder: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers.models import attention_dispatch
+
+    used = list[str]()
+    registry: Any = attention_dispatch._AttentionBackendRegistry
+    dispatch = registry.get_active_backend
+
+    def record() -> Any:
+        used.append(dispatch()[0].value)
+        return dispatch()
+
+    monkeypatch.setattr(registry, "get_active_backend", record)
+    for attention, expected in (("_native_math", "_native_math"), (None, "native")):
+        used.clear()
+        build_sampler(pipeline_folder, "ltx", attention=attention).sample(requests(1))
+        assert set(used) == {expected}
+
+
+def test_an_attention_backend_whose_package_is_missing_is_refused(pipeline_folder: Folders) -> None:
+    with pytest.raises(BadEnvironment, match=r"attention='flash'.*flash-attn"):
+        build_sampler(pipeline_folder, "ltx", attention="flash")
 
 
 # Unsafe or broken pipelines.

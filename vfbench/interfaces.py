@@ -369,7 +369,7 @@ class FrameLimits(Protocol):
 
 @runtime_checkable
 class Remarks(Protocol):
-    """Optional interface of an `Extractor` with remarks on the requests of a run, such as truncated captions."""
+    """Optional interface of an `Extractor` or a `Sampler` with remarks on the requests of a run, as cut captions."""
 
     def note(self, requests: Sequence[Request]) -> str:
         """Remark to print beside the scores; may be empty."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vfbench.interfaces import Configured, Staged
+from vfbench.interfaces import Configured, Remarks, Staged
 from vfbench.pipeline import dataset_card
 from vfbench.pipeline.feature_chunks import FeatureChunks
 from vfbench.pipeline.features import RealFeatures, real_features
@@ -85,6 +85,7 @@ def _score(plan: Plan, maker: FeatureChunks, data: DataRecord, reals: Sequence[R
     records = scores(setup.protocol, setup.metrics, fake, reals, sources)
     write_scored(folder, scored_tensors(fake, reals, sources))
     timings = [maker.timing(name) for name in maker.chunks]
+    sampler_note = sampler.note(requests) if isinstance(sampler, Remarks) else ""
     result = Result(
         schema=SCHEMA,
         run_id=folder.run_id,
@@ -108,7 +109,7 @@ def _score(plan: Plan, maker: FeatureChunks, data: DataRecord, reals: Sequence[R
             peak_memory_bytes=max(each.peak_memory_bytes for each in timings),
         ),
         environment=environment.environment(plan.device.type),
-        note=setup.remarks(requests),
+        note="; ".join(filter(None, [sampler_note, setup.remarks(requests)])),
     )
     if isinstance(sampler, Staged):
         flops = plan.cost.stages
