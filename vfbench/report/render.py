@@ -104,9 +104,9 @@ def to_frame(table: Table) -> pd.DataFrame:
     import pandas as pd
 
     pairs = zip(table.records, table.rows, strict=False)  # the floor row has no record
-    frames = [record.to_frame().assign(model=row.label) for record, row in pairs]
+    rows = [{**score, "model": row.label} for record, row in pairs for score in record.score_rows()]
     if not table.published:
-        return pd.concat(frames, ignore_index=True)
+        return pd.DataFrame(rows)
     names = {score.title: name for record in table.records for name, score in record.scores.items()}
     published = [
         {
@@ -116,7 +116,7 @@ def to_frame(table: Table) -> pd.DataFrame:
         }
         for score in table.published
     ]
-    return pd.concat([*frames, pd.DataFrame(published)], ignore_index=True)
+    return pd.DataFrame([*rows, *published])
 
 
 def to_csv(table: Table, *, wide: bool = False) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -226,7 +227,7 @@ class Result(Record):
         """File that the result was read from, or its label."""
         return f"{self._url}/{RESULT_FILE}" if self._url else str(self._file or self.label)
 
-    @property
+    @cached_property
     def integrity(self) -> Integrity:
         """`intact` as vfbench wrote it, `edited` since, or `unsigned`: written before results had a signature."""
         if not self.signature:
@@ -255,6 +256,12 @@ class Result(Record):
         """The result with the signature of its content."""
         return self.model_copy(update={"signature": signature.of(self.to_json())})
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values of some fields, whose integrity is checked anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("integrity", None)
+        return copied
+
     def p_value(self, other: Result, metric: str) -> float | None:
         """p-value of the test against another run, None where `vfbench compare` has not made it."""
         return comparison_cache.p_values(self.folder).get(other.run_id, {}).get(metric) if self.folder else None
@@ -268,11 +275,9 @@ class Result(Record):
         """The result as JSON values, with the fields that were set."""
         return {"schema": SCHEMA, **super().to_json()}
 
-    def to_frame(self) -> pd.DataFrame:
+    def score_rows(self) -> list[dict[str, Any]]:
         """Scores at full precision, one row per metric."""
-        import pandas as pd
-
-        rows = [
+        return [
             {
                 **{"model": self.model, "dataset": self.dataset, "protocol": self.protocol.id, "metric": name},
                 **{"value": score.value, "low": score.low, "high": score.high, "floor": score.floor},
@@ -283,7 +288,12 @@ class Result(Record):
             }
             for name, score in self.scores.items()
         ]
-        return pd.DataFrame(rows)
+
+    def to_frame(self) -> pd.DataFrame:
+        """`score_rows` as a data frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.score_rows())
 
     def _repr_html_(self) -> str:
         """HTML table, as a notebook shows it."""

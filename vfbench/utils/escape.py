@@ -34,6 +34,8 @@ _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four are the 
 
 def printable(text: str) -> str:
     """Text on one line: what a terminal obeys and does not show (line breaks, colours, direction) becomes escapes."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
