@@ -17,7 +17,7 @@ RECORD = Path(__file__).parent.parent / "results" / "records" / "vdm.json"
 
 def main() -> None:
     arguments = make_parser(__doc__, results=1000, repeats=3).parse_args()
-    (record,) = vfbench.load_results([RECORD])
+    (record,) = vfbench.load_results(RECORD)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.json" for number in range(arguments.results)]
         for number, path in enumerate(paths):
