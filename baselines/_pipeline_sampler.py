@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vfbench.baselines._pipeline_speed import attention_backend
+from vfbench.baselines._pipeline_speed import attention_backend, clean_cache
 from vfbench.baselines._pipelines import to_clips
 from vfbench.clips import transform
 from vfbench.errors import UserError
@@ -80,7 +80,8 @@ class PipelineSampler:
     def _sample_batch(self, batch: Sequence[Request]) -> Clips:
         name, device = type(self.pipe).__name__, self._context.device
         states = _random_states(device)
-        with exact_float32(device), attention_backend(self._attention):  # exact in the parts of that type
+        # Exact in the parts of that type.
+        with exact_float32(device), attention_backend(self._attention), clean_cache(self.pipe):
             result = self.pipe(**self._arguments(batch))
         if any(not torch.equal(*pair) for pair in zip(states, _random_states(device), strict=True)):
             raise UserError(

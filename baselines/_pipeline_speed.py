@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+
+import torch
 
 from vfbench.errors import BadEnvironment, UserError, unknown
 
@@ -20,8 +23,8 @@ def enable_block_cache(pipe: Any, threshold: float) -> str:
     library: Any = diffusers  # partly untyped
     parts = (pipe.components.get(part) for part in ("transformer", "transformer_2"))
     transformers = [part for part in parts if hasattr(part, "enable_cache")]
-    if not transformers:
-        raise UserError(f"diffusers(block_cache={threshold}): {type(pipe).__name__} has no transformer that takes it")
+    if not transformers or "cache_context" not in inspect.unwrap(type(pipe).__call__).__code__.co_names:
+        raise UserError(f"diffusers(block_cache={threshold}): {type(pipe).__name__} does not take it; leave it out")
     for transformer in transformers:
         try:
             transformer.enable_cache(library.FirstBlockCacheConfig(threshold))
@@ -32,18 +35,47 @@ def enable_block_cache(pipe: Any, threshold: float) -> str:
 
 
 @contextmanager
+def clean_cache(pipe: Any) -> Iterator[None]:
+    """Context manager: a call that fails leaves no trace in the caches of a pipeline, which end with a whole call."""
+    try:
+        yield
+    except Exception:
+        for part in pipe.components.values():
+            if hasattr(part, "_reset_stateful_cache"):
+                part._reset_stateful_cache()
+        raise
+
+
+def check_attention(name: str, device: torch.device, dtype: torch.dtype, pipe: Any) -> None:
+    """Raise `UserError` for a backend of diffusers that is unknown, or that would fail or be ignored here.
+
+    Backends named after the hub download code and run it: they are unknown here. Raises `BadEnvironment` for one whose
+    package is missing.
+    """
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    if name not in (names := sorted(each.value for each in AttentionBackendName if "hub" not in each.value)):
+        raise unknown("attention of diffusers", name, names)
+    with attention_backend(name):
+        pass
+    if not name.lstrip("_").startswith(("native", "flex")) and (device.type != "cuda" or dtype == torch.float32):
+        raise UserError(f"diffusers(attention='{name}') needs a GPU and half precision: add --dtype bfloat16")
+    networks = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    processors = [getattr(module, "processor", None) for network in networks for module in network.modules()]
+    if not any(hasattr(processor, "_attention_backend") for processor in processors):
+        raise UserError(f"diffusers(attention='{name}'): {type(pipe).__name__} has no choice of it; leave it out")
+
+
+@contextmanager
 def attention_backend(name: str | None) -> Iterator[None]:
     """Context manager: compute attention by a backend of diffusers, such as `flash` or `sage`; None is the library's.
 
-    Raises `UserError` for an unknown backend, and `BadEnvironment` for one whose package is missing.
+    Raises `BadEnvironment` for one whose package is missing.
     """
     with ExitStack() as stack:
         if name is not None:
             from diffusers.models import attention_dispatch as library
 
-            names = sorted(backend.value for backend in library.AttentionBackendName)
-            if name not in names:
-                raise unknown("attention of diffusers", name, names)
             try:
                 stack.enter_context(library.attention_backend(library.AttentionBackendName(name)))
             except (RuntimeError, ImportError) as error:

@@ -26,7 +26,7 @@ import torch
 
 from vfbench.baselines import _pipelines
 from vfbench.baselines._pipeline_sampler import PipelineSampler
-from vfbench.baselines._pipeline_speed import attention_backend, enable_block_cache
+from vfbench.baselines._pipeline_speed import check_attention, enable_block_cache
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import BuildContext
 
@@ -160,8 +160,8 @@ def build(
     )
     if "shift" in options:
         _set_shift(pipe, options["shift"])
-    with attention_backend(attention):
-        pass  # refused before anything is sampled
+    if attention is not None:
+        check_attention(attention, context.device, default_dtype, pipe)
     note = "" if block_cache is None else enable_block_cache(pipe, block_cache)
     sampler = PipelineSampler(pipe, context, options, _pipelines.folders_sha256(*folders), note)
     _move_to_device(pipe, context.device, offload)

@@ -63,19 +63,14 @@ def study() -> str:
 
 
 def few_steps() -> str:
-    """Table of metrics and models by number of sampling steps."""
+    """Table of the shipped models by sampling steps and guidance, with the network calls of a clip."""
     by_run = _table(FEW_STEPS)
-    cells = {
-        (metric, record.model, record.cost.evaluations if record.cost else None): cell.text
+    lines = [
+        [record.model_spec, str(record.cost.evaluations if record.cost else DASH), *(cell.text for cell in row.cells)]
         for record, row in zip(by_run.records, by_run.rows, strict=False)  # the floor has a row and no record
-        for metric, cell in zip(by_run.header[1:], row.cells, strict=True)
-    }
-    metrics, models, steps = (sorted(set(keys)) for keys in zip(*cells, strict=True))
-    rows = [
-        [model, metric, *(cells.get((metric, model, n), DASH) for n in steps)] for metric in metrics for model in models
     ]
-    head = ["model", "metric", *(f"{n} steps" for n in steps)]
-    return markdown([head, [":--", ":--", *["--:"] * len(steps)], *rows]) + f"\n{by_run.caption}\n"
+    head = ["model", "network calls", *by_run.header[1:]]
+    return markdown([head, [":--", "--:", *["--:"] * len(by_run.header[1:])], *sorted(lines)]) + f"\n{by_run.caption}\n"
 
 
 def _table(folder: Path) -> render.Table:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from vfbench.interfaces import Clips, Request
 from vfbench.pipeline import batch_size
 from vfbench.plugins import Spec
 
-CUDA = torch.device("cuda")
+CUDA, NUMBERS = torch.device("cuda"), count()
 
 
 class TimedNoise(Noise):
@@ -24,6 +26,7 @@ class TimedNoise(Noise):
     def __init__(self, seconds: Callable[[int], float], memory: int = 10**6, networks: int = 1) -> None:
         super().__init__(tiny_dataset())
         self.seconds, self.memory, self.now, self.tried = seconds, memory, 0.0, list[int]()
+        self.name = f"timed{next(NUMBERS)}"  # what was found for another is not read
         self._networks = {str(i): nn.Identity() for i in range(networks)}
 
     @property
@@ -44,11 +47,10 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     gpu = SimpleNamespace(name="GPU", total_memory=1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
 
-    def call(sampler: TimedNoise, model: str = "timed", count: int = 500, device: torch.device = CUDA) -> int:
+    def call(sampler: TimedNoise, number: int = 600, device: torch.device = CUDA, *, begun: bool = False) -> int:
         monkeypatch.setattr(batch_size, "time", SimpleNamespace(monotonic=lambda: sampler.now))
-        return batch_size.choose_batch_size(
-            "auto", Spec(model, {}), sampler, requests(*range(count)), device, torch.float32
-        )
+        model, asked = Spec(sampler.name, {}), requests(*range(number))
+        return batch_size.choose_batch_size("auto", model, sampler, asked, device, torch.float32, begun=begun)
 
     return call
 
@@ -56,27 +58,38 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 @pytest.mark.parametrize(
     ("sampler", "expected"),
     [
-        (TimedNoise(lambda clips: 10 + clips / 40), 512),  # 1,024 would be faster still, but 512 take over 20 s
+        (TimedNoise(lambda clips: 10 + clips / 8), 128),  # 256 would be faster still, but 128 take over 20 s
+        (TimedNoise(lambda clips: 1.0), 256),  # the largest
         (TimedNoise(lambda clips: float(clips)), 1),  # as fast in any size
         (TimedNoise(lambda clips: max(clips, 64) / 64), 64),
         (TimedNoise(lambda clips: 1.0, memory=50), 32),
+        (TimedNoise(lambda clips: 1.0, memory=0), 1),
         (TimedNoise(lambda clips: 1.0, networks=0), 256),  # no networks: nothing to try
-        (TimedNoise(lambda clips: 30.0), 1),
     ],
 )
-def test_the_fastest_size_that_fits_is_found(
-    sampler: TimedNoise, expected: int, choose: Callable[..., int], request: pytest.FixtureRequest
-) -> None:
-    assert choose(sampler, request.node.name, 600) == expected
+def test_the_fastest_size_that_fits_is_found(sampler: TimedNoise, expected: int, choose: Callable[..., int]) -> None:
+    assert choose(sampler) == expected
 
 
 def test_a_size_is_tried_once_and_no_larger_than_the_requests_need(choose: Callable[..., int]) -> None:
     sampler = TimedNoise(lambda clips: max(clips, 64) / 64)
-    assert choose(sampler, "twice") == 64
+    assert (choose(sampler, number=10), max(sampler.tried)) == (8, 8)
+    assert choose(sampler) == 64
     sampler.tried.clear()
-    assert (choose(sampler, "twice"), choose(sampler, "twice", count=10), sampler.tried) == (64, 10, [])
+    assert (choose(sampler), sampler.tried) == (64, [])
 
 
-def test_nothing_is_tried_on_a_cpu(choose: Callable[..., int]) -> None:
-    sampler = TimedNoise(lambda clips: 1.0)
-    assert (choose(sampler, "cpu", device=torch.device("cpu")), sampler.tried) == (32, [])
+@pytest.mark.parametrize(
+    ("seconds", "options", "expected", "tried"),
+    [
+        (30.0, {}, 1, 1),  # one clip takes too long for a trial
+        (1.0, {"number": 1}, 1, 1),
+        (1.0, {"begun": True}, 256, 0),
+        (1.0, {"device": torch.device("cpu")}, 32, 0),
+    ],
+)
+def test_a_trial_that_would_not_pay_is_left_out(
+    seconds: float, options: dict[str, Any], expected: int, tried: int, choose: Callable[..., int]
+) -> None:
+    sampler = TimedNoise(lambda clips: seconds)
+    assert (choose(sampler, **options), len(sampler.tried)) == (expected, tried)

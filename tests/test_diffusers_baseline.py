@@ -279,7 +279,9 @@ def test_a_preset_fits_its_pipeline(pipeline_folder: Folders, preset: str) -> No
         ({"shift": 3.0}, "DDIMScheduler has no shift"),
         ({"revision": "main"}, "revision='main' needs a hub id"),
         ({"attention": "flush"}, "'flush'.*'flash'"),
-        ({"block_cache": 0.1}, "block_cache=0.1.*TextToVideoSDPipeline has no transformer"),
+        ({"attention": "flash_hub"}, "'flash_hub'"),  # downloads code
+        ({"attention": "native"}, "TextToVideoSDPipeline has no choice of it"),
+        ({"block_cache": 0.1}, "block_cache=0.1.*TextToVideoSDPipeline"),
         ({"block_cache": 0.0}, r"block_cache=0.0.*above 0"),
     ],
 )
@@ -336,6 +338,21 @@ def test_an_attention_backend_is_used_while_its_pipeline_samples(
         used.clear()
         build_sampler(pipeline_folder, "ltx", attention=attention).sample(requests(1))
         assert set(used) == {expected}
+
+
+def test_a_call_that_fails_leaves_nothing_in_the_cache(pipeline_folder: Folders) -> None:
+    sampler, (first, *_) = build_sampler(pipeline_folder, "ltx", steps=4, block_cache=100.0), requests()
+    expected = sampler.sample([first])
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("planted")
+
+    decode = sampler.pipe.vae.decode
+    sampler.pipe.vae.decode = fail
+    with pytest.raises(RuntimeError, match="planted"):
+        sampler.sample(requests(2)[1:])
+    sampler.pipe.vae.decode = decode
+    assert torch.equal(sampler.sample([first]), expected)
 
 
 def test_an_attention_backend_whose_package_is_missing_is_refused(pipeline_folder: Folders) -> None:

@@ -105,7 +105,20 @@ def test_a_preset_sets_steps_and_guidance(
     assert (built.steps, built.guidance) == expected
 
 
-@pytest.mark.parametrize("sampling", [{"steps": 0}, {"steps": "3"}, {"guidance": -1}, {"eta": 1.0}, 3])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"steps": 0},
+        {"steps": "3"},
+        {"steps": 3.5},
+        {"steps": True},
+        {"guidance": -1},
+        {"guidance": None},
+        {"eta": 1.0},
+        3,
+        [],
+    ],
+)
 def test_damaged_sampling_options_of_a_preset_are_refused(sampling: Any, tmp_path: Path) -> None:
     model = tiny_vdm()
     type(model)(replace(model.config, options={**model.config.options, "sampling": sampling})).save(tmp_path)

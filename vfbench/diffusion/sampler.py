@@ -204,12 +204,13 @@ class DiffusionSampler:
 
 
 def preset_sampling(config: ModelConfig) -> tuple[int, float]:
-    """Sampling steps and guidance of a model's preset; guidance 1 for a model that needs conditioning.
+    """Sampling steps and guidance of a model's preset, in its option `sampling`.
 
-    Both are in the preset's option `sampling`, so that all models of one size are compared at equal calls.
+    Guidance is 1 for a model that was not trained both with and without classes or captions.
     """
     options = {"steps": STEPS, "guidance": GUIDANCE, **config.options.get("sampling", {})}
-    return options["steps"], options["guidance"] if "none" in config.trained_conditioning else GUIDANCE
+    guided = {"none"} < set(config.trained_conditioning) and bool(config.words or config.classes)
+    return options["steps"], options["guidance"] if guided else GUIDANCE
 
 
 def builder(model: str, create: Callable[[ModelConfig], DiffusionModel]) -> Callable[..., DiffusionSampler]:
@@ -284,10 +285,13 @@ def _check_options(model: str, config: ModelConfig) -> None:
         }  # given as names, saved as sizes
         saved = {name: value for name, value in config.options.items() if name in known}
         plugins.validated_options("model", plugins.Spec(model, saved), "create")
-    sampling = dict(config.options.get("sampling", {}))
-    SamplerOptions(steps=sampling.pop("steps", None), guidance=sampling.pop("guidance", None))
-    if sampling:
-        raise UserError(f"sampling: {', '.join(sampling)} unknown, a preset sets steps and guidance")
+    sampling = config.options.get("sampling", {})
+    types: Mapping[str, tuple[type, ...]] = {"steps": (int,), "guidance": (int, float)}
+    if not isinstance(sampling, Mapping) or any(
+        type(each) not in types.get(name, ()) for name, each in sampling.items()
+    ):
+        raise UserError(f"sampling {sampling}: a preset sets steps, a whole number, and guidance, a number")
+    SamplerOptions(**sampling)
 
 
 def _require_as_large(create: Callable[[ModelConfig], DiffusionModel], config: ModelConfig, weights: Path) -> None:

@@ -9,14 +9,15 @@ from typing import Literal
 import torch
 
 from vfbench.interfaces import Request, Sampler
-from vfbench.pipeline.sample import sample
+from vfbench.pipeline.sample import NotFinite, sample
 from vfbench.plugins import Spec
-from vfbench.utils import console, source_cache
-from vfbench.utils.memory import MEMORY_ERRORS, exhausted_memory
+from vfbench.utils import source_cache
+from vfbench.utils.files import cache_folder, one_at_a_time
+from vfbench.utils.memory import MEMORY_ERRORS
 
 USUAL = {"cpu": 32, "cuda": 256}  # clips of USUAL_FRAMES frames
 USUAL_FRAMES = 16
-LARGEST = 1024
+LARGEST = 256  # workers share a run by chunks of this many clips
 GAIN = 1.05  # a batch of twice the size must make this many times as many clips a second
 PATIENCE = 20.0  # seconds: a batch that takes longer is not doubled
 
@@ -28,42 +29,50 @@ def choose_batch_size(
     requests: Sequence[Request],
     device: torch.device,
     dtype: torch.dtype,
+    *,
+    begun: bool,
 ) -> int:
     """Clips per batch; `auto` is found by trial on a GPU, for a model with networks, and fixed elsewhere.
 
     The trial doubles the batch while that makes clips faster, fits, and takes less than `PATIENCE`. Its result is kept
-    in the cache folder for each GPU, model with its options, clip size and precision. Raises the errors of `sample`.
+    in the cache folder for each GPU, model with its options, clip size and precision. There is none for work that has
+    `begun`: it keeps its batches.
     """
     if size != "auto":
         return size
-    if device.type != "cuda" or not sampler.networks:
+    if device.type != "cuda" or not sampler.networks or begun:
         return max(1, USUAL[device.type] * USUAL_FRAMES // max(sampler.shape.frames, USUAL_FRAMES))
-    gpu = torch.cuda.get_device_properties(device)
-    key = ["batch size", gpu.name, gpu.total_memory, str(model), sampler.weights, str(sampler.shape), str(dtype)]
-    fastest: int = source_cache.cached(key, lambda: _try_sizes(sampler, requests[0]))
-    return min(fastest, len(requests))
+    gpu, largest = torch.cuda.get_device_properties(device), min(LARGEST, len(requests))
+    key = [
+        "batch size",
+        gpu.name,
+        gpu.total_memory,
+        str(model),
+        sampler.weights,
+        str(sampler.shape),
+        str(dtype),
+        largest,
+    ]
+    with one_at_a_time(cache_folder()):  # workers of one run read what the first has found
+        found: int = source_cache.cached(key, lambda: _fastest(sampler, requests[0], largest))
+    return found
 
 
-def _try_sizes(sampler: Sampler, request: Request) -> int:
-    console.info("looking for the fastest batch size (--batch-size N saves that)")
-    size, rate = 1, _clips_per_second(sampler, request, 1)
-    while 2 * size <= LARGEST and size / rate < PATIENCE:
+def _fastest(sampler: Sampler, request: Request, largest: int) -> int:
+    size, rate = 1, 0.0
+    while True:
+        began = time.monotonic()
         try:
-            doubled = _clips_per_second(sampler, request, 2 * size)
-        except MEMORY_ERRORS as error:
-            exhausted_memory(error)  # raises any other error
-            break
-        if doubled < GAIN * rate:
-            break
-        size, rate = 2 * size, doubled
-    torch.cuda.empty_cache()
-    return size
-
-
-def _clips_per_second(sampler: Sampler, request: Request, size: int) -> float:
-    """Rate of the second of two batches: the first also chooses kernels and takes memory."""
-    batch = [request] * size
-    sample(sampler, batch)
-    began = time.monotonic()
-    sample(sampler, batch)
-    return size / (time.monotonic() - began)
+            sample(sampler, [request] * size)  # the first call of a size also chooses kernels and takes memory
+            if size == 1 and (largest == 1 or time.monotonic() - began > PATIENCE):
+                return 1
+            began = time.monotonic()
+            sample(sampler, [request] * size)
+        except (*MEMORY_ERRORS, NotFinite):  # the run itself says what is wrong, where a single clip fails
+            return max(1, size // 2)
+        seconds = time.monotonic() - began
+        if size / seconds < GAIN * rate:
+            return size // 2
+        if 2 * size > largest or seconds > PATIENCE:
+            return size
+        size, rate = 2 * size, size / seconds

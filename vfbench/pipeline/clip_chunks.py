@@ -38,6 +38,7 @@ from vfbench.video.encode import write_playable
 
 DEFAULT_RATE = 8.0  # frames per second, where the dataset has none
 FOLDER = "folder"  # what one worker puts together when all chunks are there
+MAX_THREADS = 8  # that encode clips; each has as many threads of torch
 PARTS = ("clips", "videos")  # folders of clips
 _RECORD, _PREVIEW = "chunk.json", "preview.safetensors"
 
@@ -82,7 +83,7 @@ class ClipChunks(ChunkMaker):
                 for reason in self.failed.values():
                     raise NotFinite(reason)
                 shown += [clip for request, clip in zip(batch, clips, strict=True) if request.index < NUM_PREVIEW]
-                with ThreadPoolExecutor(devices.available_cores()) as threads:
+                with ThreadPoolExecutor(min(MAX_THREADS, self.folder.layout.threads)) as threads:
                     list(threads.map(write, batch, clips))  # raises the first error
             if shown:
                 write_tensors(folder / _PREVIEW, {"clips": torch.stack(shown)}, **self.identity(name))

@@ -119,7 +119,6 @@ def _plan(options: ExportOptions) -> ExportPlan:
     sampler: Sampler = plugins.load("model", model, context)
     require_sampler(model.name, sampler)
     _require_abilities(options, model, sampler)
-    batch_size = choose_batch_size(options.batch_size, model, sampler, requests, device, dtype)
     configuration = sampler.configuration if isinstance(sampler, Configured) else None
     determines = {
         "model": str(plugins.with_defaults("model", model)),
@@ -138,16 +137,17 @@ def _plan(options: ExportOptions) -> ExportPlan:
         determines=determines,
         options=environment.options_record(options, {}),
         environment=environment.environment(device.type),
-        layout=ChunkLayout(
-            requests=len(requests), chunk_size=batch_size, batch_size=batch_size, threads=torch.get_num_threads()
-        ),
     )
-    export_plan = ExportPlan(options, model, dataset, sampler, requests, device, dtype, specification)
-    if not _is_free(options.output) and not is_written(options.output, specification.id):
+    written = is_written(options.output, specification.id)
+    if not _is_free(options.output) and not written:
         raise UserError(f"{options.output} is there already: choose another --output, or remove it")
+    begun = written or partial_folder(options.output).joinpath("run.json").exists()
+    size = choose_batch_size(options.batch_size, model, sampler, requests, device, dtype, begun=begun)
+    layout = ChunkLayout(requests=len(requests), chunk_size=size, batch_size=size, threads=torch.get_num_threads())
+    specification = replace(specification, layout=layout)
     if options.compile:
         compiling.compile_blocks(model.name, sampler, device)
-    return export_plan
+    return ExportPlan(options, model, dataset, sampler, requests, device, dtype, specification)
 
 
 def partial_folder(output: Path) -> Path:

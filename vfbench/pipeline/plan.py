@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -115,8 +115,6 @@ def _plan(options: RunOptions) -> Plan:
         raise UserError(f"{model.name} has no weights: leave out --checkpoint, or name the model that it is of")
     require_clips(model.name, sampler.shape, protocol)
     require_conditioning(model.name, sampler, setup.dataset)
-    batch_size = choose_batch_size(options.batch_size, model, sampler, requests, device, dtype)
-    chunk_size = max(USUAL[device.type], batch_size)
     collector = FeatureCollector(setup.extractors, setup.outputs, options.keep_clips, scored_frames(protocol))
     specification = Specification(
         determines={
@@ -133,14 +131,19 @@ def _plan(options: RunOptions) -> Plan:
         },
         options=environment.options_record(options, options.origins),
         environment=environment.environment(device.type),
-        layout=ChunkLayout(
-            requests=len(requests), chunk_size=chunk_size, batch_size=batch_size, threads=torch.get_num_threads()
-        ),
     )
     folder = Path(options.output or RUNS / f"{model.name}-{setup.dataset.name}-{specification.id[:8]}")
     require_outside_dataset(store.local_path(folder), setup.dataset)
     disk = _disk(collector, sampler.shape, len(requests))
     files.require_space(store.local_path(folder), disk)
+    begun = store.local_path(folder).joinpath("run.json").exists()
+    batch_size = choose_batch_size(options.batch_size, model, sampler, requests, device, dtype, begun=begun)
+    layout = ChunkLayout(
+        requests=len(requests),
+        chunk_size=max(USUAL[device.type], batch_size),
+        batch_size=batch_size,
+        threads=torch.get_num_threads(),
+    )
     cost = measure(sampler, requests[0])  # before compilation, which hides FLOPs and would compile a batch of one
     if options.compile:
         compiling.compile_blocks(model.name, sampler, device)
@@ -156,7 +159,7 @@ def _plan(options: RunOptions) -> Plan:
         batch_size=batch_size,
         folder=folder,
         disk=disk,
-        specification=specification,
+        specification=replace(specification, layout=layout),
         cost=cost,
     )
 

@@ -71,7 +71,9 @@ class Settings:
         excluded += ["lr_schedule"] if self.options.lr_schedule == "cosine" else []  # states of old trainings lack it
         options = {name: value for name, value in asdict(self.options).items() if name not in excluded}
         noise = {} if self.noise == "mt19937" else {"noise": self.noise}
-        content = {"config": asdict(self.config), "data": self.data, "options": options, **noise}
+        config = asdict(self.config)
+        config["options"] = {name: value for name, value in config["options"].items() if name != "sampling"}
+        content = {"config": config, "data": self.data, "options": options, **noise}
         as_read: dict[str, Any] = json.loads(json.dumps(content))
         return as_read
 
