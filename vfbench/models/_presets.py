@@ -45,7 +45,7 @@ _PAPER = {
     "residual": {"channels": [280, 560, 840, 1120], "blocks": 2, "patch": 2, "attention": [1, 2, 3], "embedding": 2048},
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # 16x32x32 shapes; trained from scratch, so B learns at the full rate. Shipped: FVD 58 (results/records).
+    # 16x32x32 shapes; trained from scratch, so B learns at the full rate. Shipped.
     "tiny": {**_TINY, "sampling": {"steps": 6, "guidance": 2.0}},  # as good as more steps (results/shapes/README.md)
     # The paper's conditioning: the embedding of the base frame, which a prior network draws at test time.
     "tiny-prior": {**_TINY, "embedding": embedding_options()},
