@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -256,7 +256,7 @@ class Result(Record):
         """The result with the signature of its content."""
         return self.model_copy(update={"signature": signature.of(self.to_json())})
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Result:
         """A copy with other values of some fields, whose integrity is checked anew."""
         copied = super().model_copy(update=update, deep=deep)
         copied.__dict__.pop("integrity", None)
