@@ -285,6 +285,7 @@ def bucket() -> Iterator[str]:
         for name, value in {**variables, "EC2_METADATA_DISABLED": "true", "MAX_ATTEMPTS": "1"}.items():
             changed.setenv(f"AWS_{name}", value)
         changed.setattr("s3fs.S3FileSystem.retries", 1)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()  # of the server of another test file
         fsspec.filesystem("s3").mkdir("bucket")
         yield "s3://bucket"
     server.stop()

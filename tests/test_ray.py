@@ -119,7 +119,7 @@ def test_an_actor_killed_in_any_phase_is_no_loss(
         _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert re.search(r"worker \d on .* was lost \(\w+\); .* it is started again", err)
-    require_same(folder, alone)
+    require_same(folder, alone, killed_at_the_end=True)
 
 
 @pytest.mark.slow
