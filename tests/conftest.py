@@ -275,8 +275,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bucket() -> Iterator[str]:
     """URL of a bucket on an S3 server in this process, for which it has credentials."""
     import fsspec
+    from moto.moto_api._internal import moto_api_backend
     from moto.server import ThreadedMotoServer
 
+    moto_api_backend.reset()  # all servers of a process share their buckets
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
