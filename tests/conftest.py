@@ -115,6 +115,11 @@ def quick_training(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Write no sample sheets and count no FLOPs: both take longer than a tiny training. `whole` tests do both."""
     if request.node.get_closest_marker("whole"):
         return
+    omit_extras(monkeypatch)
+
+
+def omit_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings write no sample sheets and count no FLOPs."""
     monkeypatch.setattr(Trainer, "write_preview", lambda trainer: None)
     monkeypatch.setattr(Trainer, "_training_flops", 1)
 
@@ -275,7 +280,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bucket() -> Iterator[str]:
     """URL of a bucket on an S3 server in this process, for which it has credentials."""
     import fsspec
-    from moto.moto_api._internal import moto_api_backend
+    from moto.moto_api._internal.models import moto_api_backend
     from moto.server import ThreadedMotoServer
 
     moto_api_backend.reset()  # all servers of a process share their buckets

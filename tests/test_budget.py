@@ -159,6 +159,7 @@ def test_the_training_dataset_has_the_clip_size_of_the_protocol(clips: Path) -> 
     assert str(data.shape) == "16x128x128"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_work")
 def test_a_missing_dataset_is_reported_before_the_checkpoint(vfbench: Command, tmp_path: Path) -> None:
     outcome = vfbench("run", "--model", "vdm", "--dataset", "folder", "--data-root", tmp_path / "none")

@@ -110,6 +110,7 @@ def test_tgan2_resizes_with_aligned_corners_in_bgr_order(network: C3D) -> None:
     assert not np.allclose(frames, resize_linear(pixels, 112, align_corners=False) - mean, atol=1)
 
 
+@pytest.mark.slow
 def test_each_preprocessing_subtracts_its_crop_of_the_mean_clip(network: C3D) -> None:
     grey = torch.full((1, 16, 3, 9, 9), 200, dtype=torch.uint8)  # unchanged by resizing
     for preprocess, columns in (("tgan2", slice(8, 120)), ("tgan", slice(29, 141))):

@@ -49,6 +49,7 @@ def weights(trainer: Trainer) -> list[Tensor]:
     return [getattr(parameter, "numbers", parameter).detach() for parameter in trainer.ema.parameters()]
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("name", MODELS)
 def test_a_training_step_never_waits_for_the_gpu(name: str, tmp_path: Path) -> None:

@@ -35,11 +35,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     options: dict[str, Any] = {"num_samples": 64, "num_real": 128, "device": "cpu"}
     variants: dict[str, dict[str, Any]] = {
-        "noise": {"model": "noise"},
+        "noise": {"model": "noise", "metrics": ["fvd", "is"]},
         "mild": {"model": "corrupted(kind='noise', strength=0.05)"},
         "strong": {"model": "corrupted(kind='noise', strength=0.4)"},
-        "other-seed": {"model": "noise", "seed": 1},
-        "other-protocol": {"model": "noise", "num_real": 64},
+        "other-seed": {"model": "noise", "metrics": ["fvd", "is"], "seed": 1},
+        "other-protocol": {"model": "noise", "metrics": ["fvd", "is"], "num_real": 64},
         "fvd-alone": {"model": "noise", "metrics": ["fvd", "precision"]},
         "fvd": {"model": "noise", "metrics": ["fvd"]},
     }

@@ -177,6 +177,7 @@ def test_training_flops_equal_a_count_by_hand() -> None:
     assert training_flops(OneConvolution(config)) == 2 * 2 * 2 * (3 * 3 * 3) * (3 * 4 * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_training_flops_equal_those_of_an_executed_step(name: str) -> None:

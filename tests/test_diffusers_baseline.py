@@ -129,6 +129,7 @@ def test_an_image_pipeline_gets_the_first_frame_of_the_real_clip(pipeline_folder
     assert np.array_equal(np.array(images[1]), transform.resize(real, side, side)[0].permute(1, 2, 0).numpy())
 
 
+@pytest.mark.slow
 def test_one_folder_holds_text_and_image_pipelines(pipeline_folder: Folders) -> None:
     """Build both from an id such as LTX's, whose index names the text pipeline only."""
     text, image = (
@@ -182,6 +183,7 @@ def test_frames_height_and_width_set_the_clip_size(pipeline_folder: Folders) -> 
     assert sampler.sample(requests(2)).shape == (2, 2, 3, 32, 48)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("fit", diffusers.FITS)
 def test_fit_resizes_clips_to_the_dataset(pipeline_folder: Folders, fit: str) -> None:
     plain = build_sampler(pipeline_folder, height=32, width=48)
@@ -303,6 +305,7 @@ def test_a_size_that_the_pipeline_cannot_sample_names_the_nearest(pipeline_folde
 # Attention backends and caches.
 
 
+@pytest.mark.slow
 def test_a_lossy_cache_is_named_and_leaves_each_clip_to_its_request(pipeline_folder: Folders) -> None:
     plain, weak, strong = (
         build_sampler(pipeline_folder, "ltx", steps=8, **options)
@@ -550,7 +553,8 @@ def run(vfbench: Command, model: str, output: Path, dataset: str, more: Sequence
     return vfbench("run", "--model", model, "--dataset", dataset, *options, "--output", output, *more)
 
 
-@pytest.mark.parametrize("family", ["modelscope", pytest.param("wan", marks=[pytest.mark.slow, needs_ftfy])])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["modelscope", pytest.param("wan", marks=needs_ftfy)])
 def test_the_command_scores_a_pipeline(pipeline_folder: Folders, family: str, vfbench: Command, tmp_path: Path) -> None:
     frames, height, width = (16, 32, 32) if family == "modelscope" else (17, 32, 32)
     model = spec(pipeline_folder, family, frames=frames, height=height, width=width)

@@ -228,6 +228,7 @@ def test_runs_of_other_requests_or_shapes_are_refused(changed: dict[str, Any], m
         vfbench.drift(a)
 
 
+@pytest.mark.slow
 def test_cells_that_stay_empty_have_a_reason(tmp_path: Path) -> None:
     a, longer = write_run(tmp_path / "a", clips()), write_run(tmp_path / "longer", clips(1, (9, *SHAPE[1:])), id="b")
     (row,) = vfbench.drift(a, longer, device="cpu").rows

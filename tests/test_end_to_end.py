@@ -49,6 +49,7 @@ def test_ctrl_c_and_the_printed_command_end_with_an_equal_result(
     assert without_timings(results(folder)) == without_timings(uninterrupted)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("model", [*MODELS, "real", "noise", "frozen"])
 def test_batch_sizes_1_7_and_64_sample_equal_clips(
     model: str, checkpoints: Path, vfbench: Command, tmp_path: Path

@@ -264,6 +264,7 @@ def test_an_empty_output_folder_is_used(checkpoint: Path, vfbench: Command) -> N
     assert len(read_clips(Path("out"))) == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_keeps_its_clips_and_resumes(
     checkpoint: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Command, results
-from processes import run_command
 
+import vfbench as package
 from vfbench import video
 from vfbench.baselines.noise import Noise
 from vfbench.datasets import shapes
@@ -26,8 +26,7 @@ original = Noise.sample
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the undisturbed run."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    outcome = run_command([str(each) for each in (*RUN, "--output", folder)])
-    assert outcome.returncode == 0, outcome.stderr
+    package.run(model="noise", num_samples=20, smoke=True, device="cpu", batch_size=8, output=folder)
     return folder
 
 

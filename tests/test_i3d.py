@@ -138,6 +138,7 @@ def test_the_folded_network_equals_the_published_one(
         assert torch.allclose(folded[name], plain[name], rtol=1e-4, atol=1e-5 * float(plain[name].abs().max()))
 
 
+@pytest.mark.slow
 def test_symmetric_padding_does_not_match(
     folded_networks: Mapping[float, FoldedI3D], noise: Clips, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,12 +155,14 @@ PERFECT = {
 }
 
 
+@pytest.mark.one_case
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_the_interval_around_the_limit_has_95_percent_coverage(name: str) -> None:
     assert coverage(SLOW[name](), 40) >= 0.85  # fewer than 34 of 40 occur once in 100 such tests
 
 
+@pytest.mark.one_case
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PERFECT)
 def test_the_interval_of_a_perfect_model_is_conservative(name: str) -> None:

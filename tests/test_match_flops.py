@@ -52,6 +52,7 @@ def all_widths(options: Mapping[str, Any]) -> list[int]:
 # Counting.
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize(("name", "preset"), [*((name, "tiny") for name in TRAINABLE), ("videofusion", "tiny-prior")])
 def test_described_cost_equals_the_measured_cost(
@@ -145,6 +146,7 @@ def test_a_matched_model_can_be_saved_and_loaded(tmp_path: Path) -> None:
     assert measure(sampler, make_requests(DATA, "test", 1, 0)[0]).parameters == matched.parameters
 
 
+@pytest.mark.slow
 def test_a_preset_of_equal_cost_is_unchanged() -> None:
     data = shapes.build()
     target = describe("vdm", "tiny", data)

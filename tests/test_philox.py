@@ -74,6 +74,7 @@ def test_a_gpu_draws_the_numbers_of_a_cpu() -> None:
     torch.testing.assert_close(on_gpu, NormalStreams(SEEDS, CPU)(SHAPE), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_only_another_generator_than_that_of_a_cpu_is_part_of_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
     options = RunOptions(model="videofusion", dataset="shapes", smoke=True, steps=1, device="cpu")
     as_before = plan(options)

@@ -189,6 +189,8 @@ def third_party(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     (package / "model.py").write_text(PLUGIN)
     (package / "lame.py").write_text("import a_module_that_does_not_exist")
     monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.startswith(package.name)]:  # of an earlier test
+        del sys.modules[name]
     return "third_party_package.model"
 
 

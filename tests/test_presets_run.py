@@ -43,6 +43,7 @@ def test_every_preset_scores_moving_shapes(
     assert (result["protocol"]["height"], result["protocol"]["start"]) == (32, "zero")
 
 
+@pytest.mark.one_case
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["strict", "digan", "latte", "magvit", "mcvd"])  # every start, selection and filter
 def test_presets_score_real_video(
@@ -60,6 +61,7 @@ def test_presets_score_real_video(
     assert set(result["scores"]) == set(expected["measures"])
 
 
+@pytest.mark.one_case
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["strict", "mcvd", "pvdm"])
 def test_presets_run_with_randomly_initialised_networks(

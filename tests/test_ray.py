@@ -73,6 +73,7 @@ def alone(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_alone(checkpoints, tmp_path_factory.mktemp("alone") / "run")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @needs_ray
 @pytest.mark.parametrize("count", [1, 2])
@@ -106,6 +107,7 @@ def process_at(folder: Path, item: str, process: subprocess.Popen[str]) -> int:
         time.sleep(0.01)
 
 
+@pytest.mark.one_case
 @pytest.mark.slow
 @needs_ray
 @pytest.mark.parametrize("phase", PHASES)
@@ -145,6 +147,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @needs_ray
 def test_the_cluster_of_the_page_makes_the_run(tmp_path: Path, free_port: int) -> None:

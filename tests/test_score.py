@@ -69,6 +69,7 @@ def test_clips_of_a_run_get_the_scores_and_protocol_of_the_run(exported: Path, v
     assert Path("mine/tables/table.tex").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("layout", ["npz", "frames", "two levels", "videos"])
 def test_every_layout_gives_the_same_scores(layout: str, tmp_path: Path) -> None:
@@ -197,6 +198,7 @@ def test_the_command_prints_the_summary_first(tmp_path: Path, vfbench: Command) 
     assert record["options"]["smoke"] == {"value": "True", "origin": "command line"}
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_folder_of_real_video_scores_itself(real_data: Path, tmp_path: Path) -> None:
     place = tmp_path / "clips"

@@ -145,6 +145,7 @@ def require_same(url: str, alone: Path) -> None:
     assert {name.partition("/")[0] for name in there} == {name.partition("/")[0] for name in here} - NOT_SHARED
 
 
+@pytest.mark.slow
 def test_a_run_resumes_on_another_machine_and_is_read_on_a_third(
     bucket: str, alone: Path, on_machine: Callable[[str], None], vfbench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_run_resumes_on_another_machine_and_is_read_on_a_third(
     assert vfbench("gate", url, "--baseline", alone, "--rule", "fvd:+5%").out.count("paired") == 1
 
 
+@pytest.mark.slow
 def test_what_a_lost_connection_kept_here_is_published_and_another_run_takes_its_place(
     alone: Path,
     on_machine: Callable[[str], None],

@@ -300,6 +300,7 @@ def test_random_weights_warn_once() -> None:
         assert metric.extractor.weight_status == "nonstandard"
 
 
+@pytest.mark.slow
 def test_reset_may_keep_the_real_clips() -> None:
     metric = FrechetVideoDistance(**JUDGE, reset_real_features=False)
     metric.update(REAL, real=True)
@@ -353,6 +354,7 @@ def test_higher_is_better_follows_the_metric() -> None:
         assert metric.higher_is_better == (plugins.load("metric", name).better == "higher")
 
 
+@pytest.mark.slow
 def test_metrics_can_be_plotted() -> None:
     matplotlib.use("agg")  # no display
     metric = FrechetVideoDistance(**JUDGE)

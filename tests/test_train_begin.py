@@ -300,7 +300,7 @@ def test_initial_weights_of_another_model_or_shape_are_refused(donor: Path, tmp_
     ],
 )
 def test_resume_with_other_model_options_is_refused(
-    first: str, second: str, message: str, quick_training: None, tmp_path: Path
+    first: str, second: str, message: str, quick_training: None, small_presets: None, tmp_path: Path
 ) -> None:
     train(*prepare_training(first, SMALL, "tiny"), OPTIONS, tmp_path)
     with pytest.raises(UserError, match=message):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, omit_extras
 from helpers import CPU, tiny_dataset, tiny_vdm
 
 from vfbench.baselines import vdm
@@ -148,7 +148,9 @@ def trained_with(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for weights in ({"class": 0.9, "none": 0.1}, {"text": 1.0}, {"none": 1.0}):
         folder = tmp_path_factory.mktemp("_".join(weights))
         data = tiny_dataset()
-        train(tiny_vdm(), data, replace(OPTIONS, steps=1, sample_every=100, conditions=weights), folder)
+        with pytest.MonkeyPatch.context() as patch:
+            omit_extras(patch)
+            train(tiny_vdm(), data, replace(OPTIONS, steps=1, conditions=weights), folder)
         folders["_".join(weights)] = folder
     return folders
 

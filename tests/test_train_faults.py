@@ -227,6 +227,7 @@ def test_a_weight_beyond_half_precision_is_refused_and_the_state_kept(
     assert run(tmp_path / "half", resume=True) == run(tmp_path / "whole", model_beyond_half())
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("step", [2, 4])
 def test_an_interruption_between_weights_and_state_resumes(

@@ -301,6 +301,7 @@ def test_events_tell_what_each_process_made_and_found(run_copy: Path) -> None:
     assert "000001" in [each["item"] for each in lines if each["event"] == "made"]
 
 
+@pytest.mark.slow
 def test_profile_writes_a_trace_of_one_batch(tmp_path: Path) -> None:
     package.run(output=tmp_path / "run", profile=True, **RUN)
     (trace,) = (tmp_path / "run" / "profile").iterdir()

@@ -55,6 +55,7 @@ def ranks(count: int) -> list[dict[str, str]]:
     return [{"RANK": str(number), "WORLD_SIZE": str(count)} for number in range(count)]
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("environments", [ranks(2), tasks(4)], ids=["ranks", "slurm"])
 def test_processes_of_a_launcher_give_the_result_of_one(
     environments: list[Mapping[str, str]], alone: Path, checkpoints: Path, tmp_path: Path
@@ -67,7 +68,8 @@ def test_processes_of_a_launcher_give_the_result_of_one(
     require_same(tmp_path / "run", alone)
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.one_case
+@pytest.mark.parametrize("count", [4, 2])
 def test_workers_give_the_result_of_one(count: int, alone: Path, checkpoints: Path, tmp_path: Path) -> None:
     arguments = [*run_of_three_chunks(checkpoints, tmp_path / "run"), "--workers", str(count)]
     outcome = subprocess.run(python("-m", "vfbench", *arguments), capture_output=True, text=True, check=False)
@@ -101,6 +103,7 @@ def test_two_that_score_a_moved_folder_at_once_give_one_result(alone: Path, chec
     require_same(folder, alone)
 
 
+@pytest.mark.thorough
 def test_a_killed_worker_is_named_and_the_other_ends_the_run(alone: Path, checkpoints: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with start_command([*run_of_three_chunks(checkpoints, folder), "--workers", "2"]) as process:
@@ -132,6 +135,7 @@ def test_the_chunk_of_a_hanging_worker_is_made_by_another(alone: Path, checkpoin
     require_same(folder, alone)
 
 
+@pytest.mark.thorough
 def test_ctrl_c_stops_all_workers_and_one_process_resumes(alone: Path, checkpoints: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with start_command([*run_of_three_chunks(checkpoints, folder), "--workers", "4"]) as process:
@@ -158,6 +162,7 @@ def test_workers_end_with_the_process_that_started_them(checkpoints: Path, tmp_p
         time.sleep(0.1)
 
 
+@pytest.mark.one_case
 @pytest.mark.parametrize("arguments", [["--checkpoint", "nowhere"], ["--metrics", "fvd", "-n", "3"]])
 def test_an_error_is_told_once_as_without_workers(arguments: list[str]) -> None:
     command = python("-m", "vfbench", "run", "--model", "vdm", "--device", "cpu", *arguments)

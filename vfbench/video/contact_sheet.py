@@ -35,8 +35,8 @@ def write_webp(
     ms = round(1000 / fps)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as file:
-        # method=2 makes files as small as the default, 4, in a third of the time
-        first.save(file, "WEBP", save_all=True, append_images=rest, duration=ms, loop=0, lossless=True, method=2)
+        # method=0 takes a thirtieth of the default's time, for files half as large again
+        first.save(file, "WEBP", save_all=True, append_images=rest, duration=ms, loop=0, lossless=True, method=0)
 
 
 def write_preview(
