@@ -173,7 +173,7 @@ def test_images_sampled_from_the_base_equal_those_of_diffusers(tmp_path: Path, n
 def test_the_condition_enters_through_a_trained_layer(tmp_path: Path) -> None:
     model = create_model(save_hub_model(tmp_path))
     losses = model.losses(clips_of(model), clips_of(model, seed=1), TIMES, embed(model, "class"))
-    layer = model.get_submodule("base.network.class_embedding")
+    layer = model.get_submodule("base.conditioning")
     assert all(g.any() for g in torch.autograd.grad(losses["base"], list(layer.parameters()), retain_graph=True))
     gradients = torch.autograd.grad(losses["residual"], list(model.base.parameters()), allow_unused=True)
     assert all(g is None for g in gradients)

@@ -1,9 +1,10 @@
-"""A pretrained image diffusion model of diffusers (`UNet2DModel`) as VideoFusion's base generator.
+"""A pretrained image diffusion model of diffusers as VideoFusion's base generator: a `UNet2DModel`.
 
 The model keeps its noise levels and its prediction type: each time of vfbench maps to its timestep of nearest
 signal-to-noise ratio. The conditioning vector replaces its class embedding, through a linear layer whose weight starts
 at zero. The bias starts at zero, so that a model without classes is unchanged at first, or at the mean of the class
-embeddings of a model with classes, which stands for no class in particular.
+embeddings of a model with classes, which stands for no class in particular. `vfbench.models._unclip_base` takes the
+decoders of the unCLIP family in the same way.
 
 Dropout is set to 0. It would draw from torch's global generator, whose state a training does not save, so a resumed
 training would differ; and a frozen model in training mode would drop units as well.
@@ -24,7 +25,7 @@ from vfbench.utils import files, memory
 
 ImageParametrisation = Literal["eps", "v", "x0"]
 _PREDICTION_TYPES: Mapping[str, ImageParametrisation] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-CONDITIONING_PREFIX = "base.network.class_embedding."  # of the weights that the pretrained model does not have
+CONDITIONING_PREFIX = "base.conditioning."  # of the weights that the pretrained model does not have
 _NOISE_FIELDS = (  # fields of a scheduler that determine its noise levels
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr"),
 )
@@ -41,37 +42,56 @@ def image_prediction(output: Tensor, z: Tensor, alpha_bar: Tensor, parametrisati
 
 
 class HubBase(nn.Module):
-    """A `UNet2DModel` with the interface of the image U-Net of `vfbench.nets.unet`.
+    """An image model of diffusers with the interface of the image U-Net of `vfbench.nets.unet`.
 
-    `model` and `scheduler` are the diffusers configurations of the network and of its noise levels, `width` the width
-    of a conditioning vector and `schedule` the noise schedule of VideoFusion.
+    `network` is the model, `scheduler` the diffusers configuration of its noise levels, `schedule` the noise schedule
+    of VideoFusion. The layer `conditioning` maps a conditioning vector (B, width) to the vector (B, inputs) that the
+    model reads in its place.
     """
 
     timestep: Tensor
 
-    def __init__(self, model: Mapping[str, Any], scheduler: Mapping[str, Any], width: int, schedule: Schedule) -> None:
+    def __init__(
+        self, network: nn.Module, scheduler: Mapping[str, Any], schedule: Schedule, width: int, inputs: int
+    ) -> None:
         super().__init__()
         self.parametrisation = _PREDICTION_TYPES[scheduler["prediction_type"]]
-        self.network: nn.Module = _diffusers().UNet2DModel.from_config(model)
-        time_width = self.network.get_submodule("time_embedding.linear_2").out_features
-        assert isinstance(time_width, int)
-        conditioning_layer = nn.Linear(width, time_width)
-        nn.init.zeros_(conditioning_layer.weight)
-        nn.init.zeros_(conditioning_layer.bias)
-        self.network.class_embedding = conditioning_layer
+        self.network = network
+        self.conditioning = nn.Linear(width, inputs)
+        nn.init.zeros_(self.conditioning.weight)
+        nn.init.zeros_(self.conditioning.bias)
         timesteps = nearest_timesteps(schedule.alpha_bar, scheduler_alpha_bar(scheduler))
         self.register_buffer("timestep", timesteps, persistent=False)
 
     def forward(self, frame: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """The output (B, 1, 3, H, W) for `frame` (B, 1, 3, H, W), vfbench's times `t` (B,) and `cond` (B, width)."""
-        output: Tensor = self.network(frame[:, 0], self.timestep[t], class_labels=cond, return_dict=False)[0]
+        output = self.denoise(frame[:, 0], self.timestep[t], self.conditioning(cond))
         return output[:, None]
+
+    def denoise(self, image: Tensor, timestep: Tensor, cond: Tensor) -> Tensor:
+        """The output of the network (B, 3, H, W), given what stands in the place of the conditioning vector."""
+        raise NotImplementedError
+
+
+class HubUNet(HubBase):
+    """A `UNet2DModel`; `options` are those of `load`: the network's configuration `hub`, and its `scheduler`."""
+
+    def __init__(self, options: Mapping[str, Any], width: int, schedule: Schedule) -> None:
+        network = diffusers().UNet2DModel.from_config(options["hub"])
+        time_width = network.time_embedding.linear_2.out_features
+        super().__init__(network, options["scheduler"], schedule, width, time_width)
+        network.class_embedding = nn.Identity()
+
+    def denoise(self, image: Tensor, timestep: Tensor, cond: Tensor) -> Tensor:
+        """The network's output; `cond` is added to the embedding of the time."""
+        output: Tensor = self.network(image, timestep, class_labels=cond, return_dict=False)[0]
+        return output
 
 
 def scheduler_alpha_bar(scheduler: Mapping[str, Any]) -> Tensor:
     """alpha_bar of each timestep of a diffusers scheduler, (steps,) in float64, decreasing."""
     fields = {name: scheduler[name] for name in _NOISE_FIELDS if name in scheduler}
-    alpha_bar: Tensor = _diffusers().DDPMScheduler(**fields).alphas_cumprod.double()
+    alpha_bar: Tensor = diffusers().DDPMScheduler(**fields).alphas_cumprod.double()
     return alpha_bar
 
 
@@ -82,10 +102,9 @@ def nearest_timesteps(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 class HubBaseCheckpoint(NamedTuple):
-    """A pretrained model: configurations of the network and of its noise levels, and weights by name."""
+    """A pretrained model: its configuration, as in the option `base`, and weights by their names in the model."""
 
-    model: Mapping[str, Any]
-    scheduler: Mapping[str, Any]
+    options: Mapping[str, Any]
     state: Mapping[str, Tensor]
 
 
@@ -95,41 +114,51 @@ def load(folder: Path, shape: ClipShape) -> HubBaseCheckpoint:
     Raises `MissingData` where a file is missing or unreadable, and `UserError` where the model does not fit.
     """
     network_folder = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
-    model, scheduler = _read_model_config(network_folder / "config.json", shape), _read_scheduler_config(folder)
+    model = read_model_config(network_folder / "config.json", shape, "UNet2DModel")
+    if (kind := model.get("class_embed_type")) is not None:
+        path = network_folder / "config.json"
+        raise UserError(f"{path} has class_embed_type '{kind}': a base generator needs a class table, or no classes")
+    scheduler = read_scheduler_config(folder, "scheduler")
+    weights = read_part(diffusers().UNet2DModel, network_folder).state_dict()
+    classes = weights.pop("class_embedding.weight", None)
+    state = {f"network.{name}": tensor for name, tensor in weights.items()}
+    if classes is not None:
+        state["conditioning.bias"] = classes.mean(dim=0)
+    return HubBaseCheckpoint({"hub": {**model, **_OVERRIDES}, "scheduler": scheduler}, state)
+
+
+def read_part(kind: Any, folder: Path) -> Any:
+    """A part of a pipeline, of the class `kind`; raises `MissingData` where it cannot be read."""
     try:
-        with memory.require_memory(str(network_folder)):
-            network = _diffusers().UNet2DModel.from_pretrained(network_folder, use_safetensors=True)
+        with memory.require_memory(str(folder)):
+            return kind.from_pretrained(folder, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise MissingData(f"{network_folder} holds no readable UNet2DModel as safetensors ({error})") from error
-    state = network.state_dict()
-    if (classes := state.pop("class_embedding.weight", None)) is not None:
-        state["class_embedding.bias"] = classes.mean(dim=0)
-    return HubBaseCheckpoint(model, scheduler, state)
+        raise MissingData(f"{folder} holds no readable {kind.__name__} as safetensors ({error})") from error
 
 
-def _read_model_config(path: Path, shape: ClipShape) -> dict[str, Any]:
+def read_model_config(path: Path, shape: ClipShape, kind: str, outputs: int = 3) -> dict[str, Any]:
     """The fields of a `config.json`; raises `UserError` naming a field that does not fit RGB frames of the shape."""
     content = files.read_json(path)
-    if content.get("_class_name") != "UNet2DModel":
-        raise UserError(f"{path} describes a '{content.get('_class_name')}': choose a UNet2DModel as base generator")
-    for name in ("in_channels", "out_channels"):
-        if content.get(name, 3) != 3:
-            raise UserError(f"{path} has {name} {content[name]}: a base generator needs the 3 of RGB")
+    if content.get("_class_name") != kind:
+        raise UserError(f"{path} describes a '{content.get('_class_name')}': choose a {kind} as base generator")
+    for name, channels in (("in_channels", 3), ("out_channels", outputs)):
+        if content.get(name, 3) != channels:
+            raise UserError(f"{path} has {name} {content.get(name, 3)}: a base generator of RGB needs {channels}")
     side = content.get("sample_size") or [shape.height, shape.width]
     size = (side, side) if isinstance(side, int) else tuple(side) if isinstance(side, list) else (side,)
     if len(size) != 2:
         raise UserError(f"{path} has sample_size {side}: a base generator needs a height and a width")
     if size != (shape.height, shape.width):
         raise UserError(f"{path} makes images of {size[0]}x{size[1]}, the dataset has {shape.height}x{shape.width}")
-    if (kind := content.get("class_embed_type")) is not None:
-        raise UserError(f"{path} has class_embed_type '{kind}': a base generator needs a class table, or no classes")
-    fields = {name: value for name, value in content.items() if not name.startswith("_")}
-    return {**fields, **_OVERRIDES}
+    return {name: value for name, value in content.items() if not name.startswith("_")}
 
 
-def _read_scheduler_config(folder: Path) -> dict[str, Any]:
-    """The fields of a scheduler for noise levels and prediction type; missing ones have the defaults of diffusers."""
-    paths = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
+def read_scheduler_config(folder: Path, part: str) -> dict[str, Any]:
+    """The fields of a scheduler for noise levels and prediction type; missing ones have the defaults of diffusers.
+
+    `part` is the folder of the scheduler in a pipeline.
+    """
+    paths = [folder / part / "scheduler_config.json", folder / "scheduler_config.json"]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise MissingData(f"no scheduler_config.json in {folder}, which has the noise levels: save the pipeline whole")
@@ -142,11 +171,12 @@ def _read_scheduler_config(folder: Path) -> dict[str, Any]:
     return {"prediction_type": prediction, **{name: content[name] for name in _NOISE_FIELDS if name in content}}
 
 
-def _diffusers() -> Any:
+def diffusers() -> Any:
+    """The library; raises `BadEnvironment` where it is not installed."""
     try:
-        import diffusers
+        import diffusers as library
     except ImportError as error:
         raise BadEnvironment(
-            "a UNet2DModel as base generator needs diffusers: pip install 'vfbench[diffusers]'"
+            "a base generator of diffusers needs diffusers: pip install 'vfbench[diffusers]'"
         ) from error
-    return diffusers
+    return library

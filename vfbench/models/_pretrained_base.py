@@ -17,7 +17,8 @@ from vfbench.diffusion.schedule import check_parametrisation
 from vfbench.diffusion.single_network import SIZES
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Conditioning, Dataset
-from vfbench.models import _hub_base
+from vfbench.models import _hub_base, _unclip_base
+from vfbench.models._hub_base import HubBaseCheckpoint
 from vfbench.nets.unet import UNetConfig
 from vfbench.utils import checkpoint, files, hf_hub, tensor_files
 
@@ -97,25 +98,27 @@ def read(source: Path | str, config: ModelConfig, dataset: Dataset) -> Pretraine
     Raises `UserError` where the two do not fit, also for another image size: a U-Net runs at any size, but has learnt
     objects of its training size. Raises `MissingData` where the base generator cannot be read.
     """
-    folder = hf_hub.resolve_folder(source, _hub_base.FILES)
+    folder = hf_hub.resolve_folder(source, [*_hub_base.FILES, *_unclip_base.FILES])
     path = folder / "config.json"
     if path.is_file() and "model" in files.read_json(path):
         return _from_checkpoint(folder, str(files.read_json(path)["model"]), config, dataset)
+    if _unclip_base.is_pipeline(folder):
+        return _from_diffusers(folder, _unclip_base.load(folder, config.shape), config)
     if not path.is_file() and not (folder / "unet" / "config.json").is_file():
         problem = "holds no config.json" if any(folder.iterdir()) else "is empty"
         raise MissingData(
-            f"{folder} {problem}: give the --output of a `python -m vfbench train` that has saved, or a UNet2DModel of "
-            "diffusers"
+            f"{folder} {problem}: give the --output of a `python -m vfbench train` that has saved, or a UNet2DModel or "
+            "unCLIP pipeline of diffusers"
         )
-    return _from_diffusers(folder, config)
+    return _from_diffusers(folder, _hub_base.load(folder, config.shape), config)
 
 
-def _from_diffusers(folder: Path, config: ModelConfig) -> PretrainedBase:
-    pretrained = _hub_base.load(folder, config.shape)
+def _from_diffusers(folder: Path, pretrained: HubBaseCheckpoint, config: ModelConfig) -> PretrainedBase:
     _require_same_embedding(folder, None, config)
-    base = {"hub": dict(pretrained.model), "scheduler": dict(pretrained.scheduler)}
-    state = {f"base.network.{name}": tensor for name, tensor in pretrained.state.items()}
-    return PretrainedBase({"base": base, "base_sha256": _state_sha256(state), "new_condition": True}, state)
+    state = {f"base.{name}": tensor for name, tensor in pretrained.state.items()}
+    return PretrainedBase(
+        {"base": dict(pretrained.options), "base_sha256": _state_sha256(state), "new_condition": True}, state
+    )
 
 
 def _from_checkpoint(folder: Path, model: str, config: ModelConfig, dataset: Dataset) -> PretrainedBase:

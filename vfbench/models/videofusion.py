@@ -63,8 +63,9 @@ from vfbench.diffusion.single_network import OneUNet, with_options
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Conditioning, Dataset
 from vfbench.models import _hub_base, _presets, _pretrained_base
-from vfbench.models._hub_base import HubBase, ImageParametrisation
+from vfbench.models._hub_base import HubBase, HubUNet, ImageParametrisation
 from vfbench.models._pretrained_base import BaseCheckpoint, BaseInit
+from vfbench.models._unclip_base import UnclipDecoder
 from vfbench.nets.text_encoder import TextEncoderOption, TextLROption
 from vfbench.nets.unet import UNet, UNetConfig
 
@@ -129,8 +130,9 @@ def create(
 
     `base_from`, required by `finetune` and `frozen`, is the pretrained B. One choice is the folder of a vfbench
     checkpoint: a `vdm` or `pyoco` of one frame, or a `videofusion`, whose B, conditioning embedding and frame embedding
-    are used. The other is a diffusers `UNet2DModel`, by folder or hub id, whose conditioning layer learns with R
-    (`vfbench.models._hub_base`); most of these were trained with the `schedule` `linear`.
+    are used. The other is a model of diffusers, by folder or hub id, whose conditioning layer learns with R: a
+    `UNet2DModel` (`vfbench.models._hub_base`), or the decoder of an unCLIP pipeline (`vfbench.models._unclip_base`).
+    Most of the former were trained with the `schedule` `linear`, of the latter with `cosine`.
 
     Raises `UserError` for an unknown name, for options that contradict each other, for two networks on clips of one
     frame, and for a B that does not fit: another image size, or frozen and trained without the `embedding`. Raises
@@ -358,7 +360,9 @@ class VideoFusion(DiffusionModel):
 def _base(options: Mapping[str, Any], width: int, schedule: Schedule) -> UNet | HubBase:
     """B from its options: those of an image U-Net, or of a diffusers model with its scheduler."""
     if "hub" in options:
-        return HubBase(options["hub"], options["scheduler"], width, schedule)
+        return HubUNet(options, width, schedule)
+    if "unclip" in options:
+        return UnclipDecoder(options, width, schedule)
     return UNet(UNetConfig(**options), frames=1)
 
 
