@@ -117,9 +117,13 @@ def derive_seed(run_seed: int, index: int, purpose: str = "") -> int:
 
 def derive_seeds(run_seed: int, indices: Iterable[int], purpose: str = "") -> list[int]:
     """Seeds of several clips, as `derive_seed` gives them one by one."""
-    start = f"vfbench/{purpose}/{run_seed}/" if purpose else f"vfbench/{run_seed}/"
-    digests = (hashlib.sha256(f"{start}{index}".encode()).digest() for index in indices)
-    return [int.from_bytes(digest[:8], "little") >> 1 for digest in digests]
+    start = hashlib.sha256((f"vfbench/{purpose}/{run_seed}/" if purpose else f"vfbench/{run_seed}/").encode())
+    seeds = []
+    for index in indices:
+        sha256 = start.copy()
+        sha256.update(b"%d" % index)
+        seeds.append(int.from_bytes(sha256.digest()[:8], "little") >> 1)
+    return seeds
 
 
 @runtime_checkable

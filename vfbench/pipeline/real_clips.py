@@ -150,7 +150,7 @@ def _shuffled(dataset: Dataset, protocol: Protocol, indices: Sequence[int]) -> l
     keys = _keys(dataset, protocol, derive_seed(protocol.selection_seed, 0, "spare"))
     if keys is not None:
         return sorted(indices, key=keys.__getitem__)
-    return sorted(indices, key=lambda index: derive_seed(protocol.selection_seed, index, "spare"))
+    return _sorted_by(derive_seeds(protocol.selection_seed, indices, "spare"), indices)
 
 
 def videos(dataset: Dataset, split: RealSplit, chosen: Sequence[int]) -> list[tuple[Split, int]]:
@@ -173,7 +173,11 @@ def choose(size: int, count: int, seed: int) -> list[int]:
         chosen |= dict.fromkeys(draw % size for draw in draws)
         if len(chosen) >= count:
             return list(chosen)[:count]
-    return sorted(range(size), key=lambda index: derive_seed(seed, index, "choice"))[:count]  # count is close to size
+    return _sorted_by(derive_seeds(seed, range(size), "choice"), range(size))[:count]  # count is close to size
+
+
+def _sorted_by(keys: Sequence[int], values: Sequence[int]) -> list[int]:
+    return [values[int(row)] for row in np.argsort(np.array(keys), kind="stable")]
 
 
 def available(dataset: Dataset, split: RealSplit) -> int:
