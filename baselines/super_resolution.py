@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from vfbench.diffusion.build_sampler import builder
 from vfbench.diffusion.model_config import ModelConfig
 from vfbench.diffusion.priors import Normal, normal_per_batch
-from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import ParametrisationOption, Prediction
 from vfbench.diffusion.single_network import COMMON, OneNetwork, with_options
 from vfbench.diffusion.solvers import ConditionalDenoiser

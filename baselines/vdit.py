@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vfbench.diffusion.build_sampler import builder
 from vfbench.diffusion.frame_embedding import EmbeddingOption
 from vfbench.diffusion.model_config import ModelConfig, embedding_options
-from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import ParametrisationOption, ShiftedShareOption, TimeShiftOption
 from vfbench.diffusion.single_network import COMMON, OneNetwork, resolution_presets, with_options
 from vfbench.interfaces import Dataset

@@ -30,10 +30,10 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from vfbench.diffusion.build_sampler import builder
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.model_config import ModelConfig
 from vfbench.diffusion.priors import Mixed, NoisePrior, Normal, normal_per_batch
-from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import AUTO, Prediction, ShiftedShareOption, TimeShiftOption, to_prediction
 from vfbench.diffusion.single_network import with_options
 from vfbench.errors import UserError

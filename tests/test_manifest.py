@@ -17,7 +17,7 @@ from conftest import Command, results
 from vfbench import plugins
 from vfbench.clips import manifest
 from vfbench.clips.manifest import Manifest, ManifestRow
-from vfbench.clips.transform import clip_starts, name_hash
+from vfbench.clips.starts import clip_starts, name_hash
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Dataset, Place
 from vfbench.pipeline import real_clips

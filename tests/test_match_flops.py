@@ -370,7 +370,7 @@ def write_package(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Package whose model takes from VDM what its source does not define."""
     (folder / f"others_{name}").mkdir()
     (folder / f"others_{name}" / "__init__.py").write_text("")
-    defaults = "from vfbench.baselines import vdm\nfrom vfbench.diffusion.sampler import builder\n"
+    defaults = "from vfbench.baselines import vdm\nfrom vfbench.diffusion.build_sampler import builder\n"
     defaults += "PRESETS = vdm.PRESETS\ndef create(dataset, preset): return vdm.create(dataset, preset)\n"
     (folder / f"others_{name}" / "model.py").write_text(defaults + SOURCES[name])
     monkeypatch.syspath_prepend(folder)

@@ -15,7 +15,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vfbench import plugins, video
-from vfbench.clips.transform import ClipTransform, clip_starts
+from vfbench.clips.starts import clip_starts
+from vfbench.clips.transform import ClipTransform
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import ClipShape
 from vfbench.plugins import Spec

@@ -15,7 +15,8 @@ from contract import check_dataset
 
 from vfbench import clips as folders
 from vfbench import video
-from vfbench.clips.transform import ClipTransform, clip_starts
+from vfbench.clips.starts import clip_starts
+from vfbench.clips.transform import ClipTransform
 from vfbench.datasets import ucf101
 from vfbench.datasets._ucf101_lists import CLASSES as CLASSES_OF_ALL
 from vfbench.datasets._ucf101_lists import official_name

@@ -1,11 +1,12 @@
-"""Tests of `vfbench.clips.transform.WindowIndex`: order, bounds and random selection of windows."""
+"""Tests of `vfbench.clips.starts.WindowIndex`: order, bounds and random selection of windows."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from vfbench.clips.transform import ClipTransform, WindowIndex, name_hash
+from vfbench.clips.starts import WindowIndex, name_hash
+from vfbench.clips.transform import ClipTransform
 from vfbench.interfaces import ClipShape
 
 EVERY = ClipTransform("folder", ClipShape(16, 8, 8), start="every")

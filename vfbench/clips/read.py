@@ -17,8 +17,8 @@ from vfbench import video
 from vfbench.clips import arrays
 from vfbench.clips.layout import ClipFile, ClipFolder
 from vfbench.clips.scan import frame_files
+from vfbench.clips.starts import clip_starts
 from vfbench.clips.text import first_few
-from vfbench.clips.transform import clip_starts
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Clips
 from vfbench.protocol.protocol import HASHED_STARTS, ONE_CLIP_STARTS
@@ -67,7 +67,7 @@ def read_clip(
     """Read one clip in native resolution, uint8 (T, 3, H, W): `frames` frames, `stride` apart, in file order.
 
     The first `drop_first` frames, such as conditioning frames, are skipped. `start` is `zero`, the next frame, or
-    `hashed`, a position derived from the clip's name (`vfbench.clips.transform.clip_starts`). Raises `MissingData`
+    `hashed`, a position derived from the clip's name (`vfbench.clips.starts.clip_starts`). Raises `MissingData`
     naming a clip that is too short or unreadable, `UserError` for invalid options, and IndexError.
     """
     _check_request(folder, index, frames, start, stride, drop_first)

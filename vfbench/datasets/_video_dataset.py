@@ -18,7 +18,8 @@ from torch import Tensor
 from vfbench import video
 from vfbench.clips import ClipFolder, class_caption, count_frames, first_few, measure_all, prepared, read_frames
 from vfbench.clips.inventory import Inventory
-from vfbench.clips.transform import Box, ClipTransform, Corner, WindowIndex, clip_starts, name_hash
+from vfbench.clips.starts import WindowIndex, clip_starts, name_hash
+from vfbench.clips.transform import Box, ClipTransform, Corner
 from vfbench.datasets._options import SHORT_CHOICES
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Clips, Place, Split, derive_seed

@@ -44,11 +44,11 @@ from typing import Annotated, Any, get_args
 import torch
 from torch import Tensor, nn
 
+from vfbench.diffusion.build_sampler import builder
 from vfbench.diffusion.frame_embedding import EmbeddingOption
 from vfbench.diffusion.model import DiffusionModel, select_frames
 from vfbench.diffusion.model_config import ModelConfig
 from vfbench.diffusion.priors import BASE_FRAMES, LAMBDA_SCHEDULES, Decomposed
-from vfbench.diffusion.sampler import builder
 from vfbench.diffusion.schedule import (
     BETAS,
     ParametrisationOption,

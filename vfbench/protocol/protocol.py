@@ -60,7 +60,7 @@ class Protocol(BaseModel):
     stride: int = Field(gt=0, default=1)  # of real clips, in frames of the video
     fake_stride: int = Field(gt=0, default=1)  # of generated clips, in frames of the model's output
     drop_first: int = Field(ge=0, default=0)  # leading frames that are not scored, such as conditioning frames
-    # First frame of a clip: a rule of `vfbench.clips.transform`. own: the dataset decides, its fingerprint covers it.
+    # First frame of a clip: a rule of `vfbench.clips.starts`. own: the dataset decides, its fingerprint covers it.
     start: Start
     geometry: Literal["native", "centre-crop", "resize-crop", "resize-crop-floor", "resize-crop-4:3", "squash", "own"]
     filter: Literal["none", "bilinear", "lanczos", "own"]

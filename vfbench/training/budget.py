@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfbench import plugins
-from vfbench.diffusion import sampler
+from vfbench.diffusion import build_sampler
 from vfbench.errors import MissingCheckpoint, MissingData, UserError
 from vfbench.interfaces import Dataset
 from vfbench.plugins import Spec
@@ -113,7 +113,7 @@ def _advice_on(
 
 def _uses_diffusion_sampler(model: Spec) -> bool:
     build = plugins.plugin_function("model", model.name, "build")
-    return plugins.defines("model", model.name, "create") and build.__module__ == sampler.__name__
+    return plugins.defines("model", model.name, "create") and build.__module__ == build_sampler.__name__
 
 
 def _training_dataset(dataset: Spec, protocol_dataset: Spec) -> Spec:
