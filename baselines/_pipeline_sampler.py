@@ -29,6 +29,8 @@ PARAMETER_NAMES = {
     "width": ("width",),
 }
 
+_RECORDED = ("steps", "guidance", "negative", "shift", "attention", "block_cache")
+
 
 class PipelineSampler:
     """A loaded diffusers pipeline as a sampler.
@@ -42,7 +44,7 @@ class PipelineSampler:
         self, pipe: Any, context: BuildContext, options: Mapping[str, Any], weights: str, cache_note: str = ""
     ) -> None:
         self.pipe, self.weights, self._context, self._cache_note = pipe, weights, context, cache_note
-        self._attention: str | None = options.get("attention")
+        self._options, self._attention = options, options.get("attention")
         self._parameters = inspect.signature(type(pipe).__call__).parameters
         self._takes_image = "image" in self._parameters
         _require_generator(pipe, self._parameters)
@@ -61,6 +63,11 @@ class PipelineSampler:
         for network in self.networks.values():
             _pass_first_by_position(network)
         pipe.set_progress_bar_config(disable=True)
+
+    @property
+    def sampling_options(self) -> Mapping[str, str | int | float]:
+        """The options of sampling that were given; for the others the pipeline has its own."""
+        return {name: self._options[name] for name in _RECORDED if self._options.get(name) is not None}
 
     def sample(self, requests: Sequence[Request]) -> Clips:
         """One clip per request, uint8 (B, T, 3, H, W) on the CPU.

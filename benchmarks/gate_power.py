@@ -24,7 +24,7 @@ from vfbench.interfaces import Comparison
 from vfbench.metrics._frechet import frechet_distance, frechet_influence
 from vfbench.metrics._uncertainty import Influence, comparison, influence_from_rows, interval_95
 from vfbench.report import difference, gate
-from vfbench.report.results import ScoreRecord
+from vfbench.report.result_parts import ScoreRecord
 from vfbench.utils import files
 
 PAGE = Path(__file__).parent.parent / "results" / "gate-power.md"

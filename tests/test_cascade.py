@@ -46,6 +46,7 @@ def test_a_cascade_keeps_the_contract_of_a_sampler(stages: Path) -> None:
     assert sampler.shape == tiny_dataset(side=16).shape
     assert set(sampler.networks) == {"base.condition", "base.network", "sr.condition", "sr.network"}
     assert not sampler.reference
+    assert {"base.steps", "sr.steps", "sr.guidance"} <= sampler.sampling_options.keys()
 
 
 def test_the_second_stage_enlarges_the_clips_of_the_first(stages: Path, monkeypatch: pytest.MonkeyPatch) -> None:

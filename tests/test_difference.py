@@ -9,7 +9,7 @@ import pytest
 from vfbench.interfaces import Comparison
 from vfbench.metrics._uncertainty import interval_of_share
 from vfbench.report.difference import smallest_detectable, unpaired
-from vfbench.report.results import ScoreRecord
+from vfbench.report.result_parts import ScoreRecord
 
 
 def record(value: float, low: float, high: float) -> ScoreRecord:

@@ -563,6 +563,7 @@ def test_the_command_scores_a_pipeline(pipeline_folder: Folders, family: str, vf
     result = results(tmp_path / "run")
     assert result["weights"] == build_sampler(pipeline_folder, family).weights
     assert result["cost"]["evaluations"] == 4
+    assert result["sampling"]["steps"] == 2
     assert result["scores"]["fvd"]["n_fake"] == 8
 
 

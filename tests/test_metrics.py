@@ -15,7 +15,7 @@ from vfbench.metrics import clipsim, coverage, density, fvd, inception_score, kv
 from vfbench.metrics._frechet import frechet_influence
 from vfbench.metrics._uncertainty import influence_from_rows
 from vfbench.report import difference
-from vfbench.report.results import ScoreRecord
+from vfbench.report.result_parts import ScoreRecord
 
 IDS = ["fvd", "kvd", "biased kvd", "precision", "recall", "density", "coverage", "is", "is in splits", "clipsim"]
 DISTANCES = [fvd.build(), kvd.build(), kvd.build(degree=2, coef0=0.0, estimator="biased")]

@@ -11,7 +11,8 @@ import pytest
 from resultfiles import PROTOCOL, record, score
 
 from vfbench.errors import MissingData
-from vfbench.report.results import ProtocolRecord, Result, describe_differences, load
+from vfbench.report.result_parts import ProtocolRecord
+from vfbench.report.results import Result, describe_differences, load
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = json.loads((ROOT / "vfbench/report/result.schema.json").read_text())

@@ -41,13 +41,13 @@ from vfbench.pipeline.plan import plan
 from vfbench.pipeline.real_clips import choose
 from vfbench.pipeline.requests import make_requests
 from vfbench.pipeline.sample import sample
-from vfbench.report.results import ScoreRecord
+from vfbench.report.result_parts import ScoreRecord
 from vfbench.utils.progress import Progress
 from vfbench.utils.tensor_files import read_tensors, write_tensors
 
 COUNT, BATCH = 70, 16  # chunks of 32, 32 and 6 clips, in batches of 16
 KEYS = {"cost", "data", "dataset", "environment", "model", "model_spec", "note", "preset", "protocol", "reference"}
-KEYS |= {"run_dir", "run_id", "schema", "scores", "seed", "signature", "weights"}
+KEYS |= {"run_dir", "run_id", "sampling", "schema", "scores", "seed", "signature", "weights"}
 SCORE_KEYS = {"value", "low", "high", "floor", "error", "limit", "limit_error", "slope", "n_real", "n_fake"}
 SCORE_KEYS |= {"note", "title", "better"}
 SCORES = ["fvd", "kvd", "is", "clipsim", "attributes", *ATTRIBUTES]
@@ -96,6 +96,7 @@ def test_a_result_records_protocol_cost_and_intervals(finished: Path) -> None:
     assert (result["model"], result["dataset"], result["seed"]) == ("noise", "shapes", 0)
     assert result["run_dir"] == str(finished)
     assert result["cost"].keys() == COST_KEYS
+    assert result["sampling"] == {}
     assert list(result["scores"]) == SCORES
     for score in result["scores"].values():
         assert score.keys() - {"chance", "part_of"} == SCORE_KEYS

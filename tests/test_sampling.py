@@ -103,6 +103,11 @@ def test_a_preset_sets_steps_and_guidance(
     type(model)(replace(model.config, options=options_of_preset, conditions=conditions)).save(tmp_path)
     built = vdm.build(build_context(tmp_path), **options)
     assert (built.steps, built.guidance) == expected
+    assert {
+        "steps": expected[0],
+        "guidance": expected[1],
+        "solver": "dpm++2m",
+    }.items() <= built.sampling_options.items()
 
 
 @pytest.mark.parametrize(

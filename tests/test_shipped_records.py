@@ -10,7 +10,7 @@ import torch
 from vfbench import plugins
 from vfbench.datasets import shapes
 from vfbench.report import results
-from vfbench.report.results import ScoreRecord
+from vfbench.report.result_parts import ScoreRecord
 from vfbench.utils import checkpoint
 from vfbench.utils.files import file_sha256, read_json
 

@@ -340,6 +340,16 @@ class Configured(Protocol):
 
 
 @runtime_checkable
+class Tunable(Protocol):
+    """Optional interface of a `Sampler` with options of sampling for the result to record."""
+
+    @property
+    def sampling_options(self) -> Mapping[str, str | int | float]:
+        """The options that apply, such as steps and guidance, also where a preset sets them."""
+        ...
+
+
+@runtime_checkable
 class Extractor(Protocol):
     """Frozen network that maps clips to features, with its own conversion, resizing and normalisation.
 

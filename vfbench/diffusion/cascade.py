@@ -25,6 +25,7 @@ from vfbench.interfaces import (
     ReferenceSampler,
     Request,
     Sampler,
+    Tunable,
 )
 from vfbench.plugins import Spec
 from vfbench.utils import files
@@ -82,6 +83,16 @@ class CascadeSampler:
         """SHA-256 of everything that both stages were built from besides the weights."""
         stages = self.stages.values()
         return files.json_digest([each.configuration for each in stages if isinstance(each, Configured)])
+
+    @property
+    def sampling_options(self) -> Mapping[str, str | int | float]:
+        """The options of both stages, such as `sr.steps`."""
+        return {
+            f"{stage}.{name}": value
+            for stage, sampler in self.stages.items()
+            if isinstance(sampler, Tunable)
+            for name, value in sampler.sampling_options.items()
+        }
 
     def sample(self, requests: Sequence[Request]) -> Clips:
         """One large clip per request, uint8 (B, T, 3, H, W)."""

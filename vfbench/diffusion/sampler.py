@@ -151,6 +151,12 @@ class DiffusionSampler:
         return hashlib.sha256(json.dumps(asdict(self.model.config), sort_keys=True).encode()).hexdigest()
 
     @property
+    def sampling_options(self) -> Mapping[str, str | int | float]:
+        """The options of sampling that apply, with those of the preset."""
+        chosen = replace(self.sampling, steps=self.steps, guidance=self.guidance, condition=self.conditioning)
+        return {name: value for name, value in asdict(chosen).items() if value is not None}
+
+    @property
     def networks(self) -> Mapping[str, nn.Module]:
         """The model's networks by name, for the cost ledger."""
         return {"condition": self.model.condition, **self.model.networks()}

@@ -15,7 +15,7 @@ from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.generate import NUM_PREVIEW
 from vfbench.pipeline.real_clips import preview_clips
 from vfbench.protocol.protocol import SPLITS
-from vfbench.report.results import DataRecord
+from vfbench.report.result_parts import DataRecord
 from vfbench.utils import escape, files, text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vfbench.interfaces import Configured, Remarks, Staged
+from vfbench.interfaces import Configured, Remarks, Staged, Tunable
 from vfbench.pipeline import dataset_card
 from vfbench.pipeline.feature_chunks import FeatureChunks
 from vfbench.pipeline.features import RealFeatures, real_features
@@ -17,7 +17,8 @@ from vfbench.pipeline.scores import scored_tensors, scores
 from vfbench.pipeline.worker_job import announce
 from vfbench.pipeline.workers import Rank, Worker
 from vfbench.report import results
-from vfbench.report.results import SCHEMA, Cost, DataRecord, ProtocolRecord, Result, StageRecord
+from vfbench.report.result_parts import Cost, DataRecord, ProtocolRecord, StageRecord
+from vfbench.report.results import SCHEMA, Result
 from vfbench.utils import console, environment, memory
 from vfbench.utils import device as devices
 
@@ -93,6 +94,7 @@ def _score(plan: Plan, maker: FeatureChunks, data: DataRecord, reals: Sequence[R
         model=plan.model.name,
         model_spec=str(plan.model),
         preset=sampler.preset if isinstance(sampler, Configured) else "",
+        sampling=dict(sampler.sampling_options) if isinstance(sampler, Tunable) else {},
         reference=is_control(sampler),
         weights=sampler.weights,
         dataset=setup.dataset.name,

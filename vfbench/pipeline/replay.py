@@ -20,7 +20,8 @@ from vfbench.pipeline.folder import RUNS
 from vfbench.pipeline.options import RunOptions
 from vfbench.plugins import Kind, Spec
 from vfbench.protocol import presets
-from vfbench.report.results import Result, ScoreRecord, load
+from vfbench.report.result_parts import ScoreRecord
+from vfbench.report.results import Result, load
 from vfbench.utils import records
 from vfbench.utils.files import read_json
 

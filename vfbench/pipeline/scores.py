@@ -14,7 +14,7 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Groups, Metric, Score
 from vfbench.pipeline.features import RealFeatures, group_numbers
 from vfbench.protocol.protocol import Protocol
-from vfbench.report.results import ScoreRecord
+from vfbench.report.result_parts import ScoreRecord
 
 
 def scores(

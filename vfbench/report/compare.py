@@ -15,7 +15,8 @@ from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Better, Comparison
 from vfbench.report import comparison_cache, difference
 from vfbench.report.format import rounded
-from vfbench.report.results import ALPHA, SCORED_FILE, Result, ScoreRecord, describe_differences, load
+from vfbench.report.result_parts import ScoreRecord
+from vfbench.report.results import ALPHA, SCORED_FILE, Result, describe_differences, load
 from vfbench.utils import console, escape
 
 NO_PAIRED_TEST = "the metric has no paired test"

@@ -20,7 +20,8 @@ from vfbench.errors import UserError
 from vfbench.report import gate as quality
 from vfbench.report.format import rounded
 from vfbench.report.gate import GateResult, Status
-from vfbench.report.results import RESULT_FILE, Cost, Result, load
+from vfbench.report.result_parts import Cost
+from vfbench.report.results import RESULT_FILE, Result, load
 
 WINDOW = 5  # latest runs of the cohort, of which the median is taken
 EXAMPLES = "write seconds:+10%+0.05 (s per clip) or memory:+20%+100 (MB)"

@@ -22,7 +22,8 @@ from vfbench.report.figure import (
     write,
 )
 from vfbench.report.plots import whole_metrics
-from vfbench.report.results import Cost, Result, ScoreRecord
+from vfbench.report.result_parts import Cost, ScoreRecord
+from vfbench.report.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,8 @@ import math
 from statistics import NormalDist
 
 from vfbench.interfaces import Comparison
-from vfbench.report.results import ALPHA, ScoreRecord
+from vfbench.report.result_parts import ScoreRecord
+from vfbench.report.results import ALPHA
 
 POWER = 0.8  # share of cases in which the smallest detectable difference is found
 _Z_INTERVAL = NormalDist().inv_cdf(1 - ALPHA / 2)  # half-width of a 95 % interval in standard errors

@@ -9,7 +9,8 @@ from typing import Any
 
 from vfbench.protocol import presets
 from vfbench.report.format import DASH, rounded
-from vfbench.report.results import NOT_COMPARABLE, ProtocolRecord, Result
+from vfbench.report.result_parts import ProtocolRecord
+from vfbench.report.results import NOT_COMPARABLE, Result
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def _run(record: Result) -> dict[str, str]:
     return {
         "model": record.model_spec or record.model,
         "preset": record.preset,
+        "sampling": ", ".join(f"{name} {value}" for name, value in record.sampling.items()),
         "weights (SHA-256)": record.weights[:16],
         "run": record.run_id[:16],
         "folder": record.run_dir,

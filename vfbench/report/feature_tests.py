@@ -20,7 +20,8 @@ from vfbench import plugins
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import Comparison, Groups, Metric, PairedMetric, SharedRealClips
 from vfbench.report import comparison_cache
-from vfbench.report.results import SCORED_FILE, ProtocolRecord, Result
+from vfbench.report.result_parts import ProtocolRecord
+from vfbench.report.results import SCORED_FILE, Result
 from vfbench.utils import files
 from vfbench.utils.environment import code_version
 from vfbench.utils.tensor_files import read_metadata, read_tensors

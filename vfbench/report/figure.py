@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vfbench.report.results import ARROWS, Result, ScoreRecord
+from vfbench.report.result_parts import ScoreRecord
+from vfbench.report.results import ARROWS, Result
 from vfbench.utils import escape
 from vfbench.utils.files import atomic_path
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from vfbench.report.format import rounded
-from vfbench.report.results import ProtocolRecord, Result, describe_differences
+from vfbench.report.result_parts import ProtocolRecord
+from vfbench.report.results import Result, describe_differences
 
 EDITED_MARK, UNVERIFIED_MARK = "‡", "§"
 NETWORK_NOTES = {

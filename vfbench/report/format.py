@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vfbench.report.results import ALPHA, Result, ScoreRecord
+from vfbench.report.result_parts import ScoreRecord
+from vfbench.report.results import ALPHA, Result
 
 DASH = "—"
 

@@ -22,7 +22,8 @@ from vfbench.errors import GateFailed, Incomplete, MissingData, UserError, unkno
 from vfbench.interfaces import Better
 from vfbench.report.compare import ComparisonResult, compare_results
 from vfbench.report.format import rounded
-from vfbench.report.results import NOT_COMPARABLE, Result, ScoreRecord, describe_differences
+from vfbench.report.result_parts import ScoreRecord
+from vfbench.report.results import NOT_COMPARABLE, Result, describe_differences
 
 EXAMPLES = "write METRIC:+AMOUNT or METRIC:-AMOUNT, e.g. fvd:+5% (of the baseline), fvd:+0.5 (absolute) or is:-3%"
 RULE = re.compile(r"(?P<metric>[^\s:]+)\s*:\s*(?P<sign>[+-])(?P<amount>\d+(\.\d+)?(e-?\d{1,2})?)\s*(?P<percent>%?)")

@@ -19,7 +19,8 @@ from typing import Any, Literal, get_args
 
 from vfbench.errors import MissingData, UserError, unknown
 from vfbench.interfaces import Better
-from vfbench.report.results import RESULT_FILE, SCHEMA, ImportRecord, ProtocolRecord, Result, ScoreRecord, load
+from vfbench.report.result_parts import ImportRecord, ProtocolRecord, ScoreRecord
+from vfbench.report.results import RESULT_FILE, SCHEMA, Result, load
 from vfbench.utils import escape, files, store, strict_json
 
 Tool = Literal["cd-fvd", "stylegan-v", "vbench", "torch-fidelity"]

@@ -24,7 +24,8 @@ from vfbench.report.figure import (
     title,
     write,
 )
-from vfbench.report.results import Result, ScoreRecord
+from vfbench.report.result_parts import ScoreRecord
+from vfbench.report.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

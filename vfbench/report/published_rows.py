@@ -10,7 +10,8 @@ from vfbench.errors import UserError
 from vfbench.report.format import DASH, Cell, rounded
 from vfbench.report.published import Confidence, Published, PublishedScore, key, select
 from vfbench.report.render import Grid, Row
-from vfbench.report.results import ProtocolRecord, Result, ScoreRecord
+from vfbench.report.result_parts import ProtocolRecord, ScoreRecord
+from vfbench.report.results import Result
 
 
 class PublishedRows(NamedTuple):

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from vfbench.report.results import Result, ScoreRecord
+from vfbench.report.result_parts import ScoreRecord
+from vfbench.report.results import Result
 
 
 def averaged(results: Sequence[Result]) -> list[Result]:

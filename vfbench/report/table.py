@@ -17,15 +17,8 @@ from vfbench.report.format import DASH, Cell, Column, column, rounded
 from vfbench.report.published import Published
 from vfbench.report.published_rows import published_rows
 from vfbench.report.render import Grid, Row, Table
-from vfbench.report.results import (
-    ARROWS,
-    NOT_COMPARABLE,
-    RUN_COMMAND,
-    ProtocolRecord,
-    Result,
-    ScoreRecord,
-    describe_differences,
-)
+from vfbench.report.result_parts import ProtocolRecord, ScoreRecord
+from vfbench.report.results import ARROWS, NOT_COMPARABLE, RUN_COMMAND, Result, describe_differences
 from vfbench.utils import escape
 
 

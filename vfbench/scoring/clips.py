@@ -30,7 +30,7 @@ from vfbench.pipeline.scores import scored_tensors, scores
 from vfbench.plugins import Spec
 from vfbench.protocol.protocol import SPLITS, Measure, RealSplit
 from vfbench.protocol.resolve import Rules, resolve_rules
-from vfbench.report.results import ProtocolRecord, ScoreRecord
+from vfbench.report.result_parts import ProtocolRecord, ScoreRecord
 from vfbench.scoring import paired as paired_clips
 from vfbench.scoring.given_clips import HASH, Bytes, GivenClips, clip_captions, require_fit
 from vfbench.scoring.job import ScorePlan, default_name, folder_and_specification, given_record

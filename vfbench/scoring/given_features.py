@@ -18,7 +18,7 @@ from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.scores import score_record
 from vfbench.plugins import Spec
 from vfbench.protocol.resolve import resolve_rules
-from vfbench.report.results import ProtocolRecord, ScoreRecord
+from vfbench.report.result_parts import ProtocolRecord, ScoreRecord
 from vfbench.scoring.job import ScorePlan, default_name, folder_and_specification, given_record
 from vfbench.scoring.options import ScoreOptions
 from vfbench.utils import files

@@ -13,7 +13,8 @@ from vfbench.clips import ClipFolder
 from vfbench.errors import UserError
 from vfbench.pipeline.folder import RUNS, RunFolder, Specification
 from vfbench.pipeline.result import write_result
-from vfbench.report.results import SCHEMA, DataRecord, GivenRecord, ProtocolRecord, Result, ScoreRecord
+from vfbench.report.result_parts import DataRecord, GivenRecord, ProtocolRecord, ScoreRecord
+from vfbench.report.results import SCHEMA, Result
 from vfbench.scoring.options import ScoreOptions
 from vfbench.utils import environment, files
 

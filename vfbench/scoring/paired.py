@@ -18,7 +18,7 @@ from vfbench.clips.kept import clip_names
 from vfbench.clips.text import first_few
 from vfbench.errors import MissingData, UserError
 from vfbench.protocol.protocol import Protocol
-from vfbench.report.results import ScoreRecord
+from vfbench.report.result_parts import ScoreRecord
 from vfbench.report.similarity import Similarity
 from vfbench.utils.progress import Progress
 
