@@ -148,6 +148,7 @@ def test_antialiased_bicubic_does_not_match() -> None:
     assert at_positions(other[..., 8:120, 8:120]) != pytest.approx(CUBIC[240, 320, 6], abs=10)
 
 
+@pytest.mark.slow
 def test_tgan_resizes_bicubically_without_clipping(network: C3D) -> None:
     clips = random_clips()
     frames = make_extractor(network, "tgan").network_input(clips) + network.mean[:, :, 8:120, 29:141]

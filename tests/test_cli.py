@@ -299,6 +299,7 @@ def test_a_table_is_written_in_the_format_of_its_suffix(vfbench: Command) -> Non
     assert vfbench("table", "none").code == 4
 
 
+@pytest.mark.slow
 def test_several_seeds_make_several_runs_and_their_mean(vfbench: Command) -> None:
     outcome = vfbench(*NOISE, "--seed", "1,2", "--output", "runs")
     assert outcome.code == 0

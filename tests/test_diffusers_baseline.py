@@ -98,6 +98,7 @@ def test_a_family_keeps_the_sampler_contract(pipeline_folder: Folders, family: s
     check_sampler(sampler, requests())
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @families("modelscope", "ltx", "wan")
 def test_a_clip_depends_on_seed_and_prompt(pipeline_folder: Folders, family: str) -> None:

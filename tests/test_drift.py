@@ -93,6 +93,7 @@ def test_each_column_has_its_closed_form(tmp_path: Path) -> None:
     assert "alexnet" in row.measures["lpips"].missing
 
 
+@pytest.mark.slow
 def test_a_constant_shift_and_equal_clips(tmp_path: Path) -> None:
     content = clips()
     names = {"a": content, "same": content, "brighter": content + 5}

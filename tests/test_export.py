@@ -179,6 +179,7 @@ def test_a_missing_checkpoint_names_the_training_command(vfbench: Command) -> No
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_clips_may_be_longer_than_in_training(checkpoint: Path, vfbench: Command) -> None:
     outcome = vfbench(*generate_args(checkpoint, "-n", 1, "--frames", 10, "--overlap", 1, "--output", "out"))
     assert outcome.code == 0, outcome.err

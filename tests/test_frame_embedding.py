@@ -273,6 +273,7 @@ def test_cost_counts_the_prior_but_not_the_encoder(tmp_path: Path, name: str) ->
     assert cost.parameters == sum(p.numel() for p in model.parameters()) - encoder
 
 
+@pytest.mark.slow
 def test_a_loaded_checkpoint_equals_the_saved_model(tmp_path: Path) -> None:
     model = fusion()
     model.save(tmp_path)

@@ -218,6 +218,7 @@ def test_only_hub_weights_are_trained_at_the_rate_of_the_base(tmp_path: Path) ->
     assert set(parameter_groups(model)[0]) | set(base) == {name for name, _ in model.named_parameters()}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_keeps_the_parameter_groups(tmp_path: Path) -> None:
     for init in ("finetune", "frozen"):
         model = create_model(save_hub_model(tmp_path / "hub"), init)

@@ -320,6 +320,7 @@ def image_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "images"
 
 
+@pytest.mark.slow
 def test_a_pretrained_part_is_counted_and_loaded(image_checkpoint: Path) -> None:
     data = tiny_dataset()
     pretrained = Spec("videofusion", {"base_from": str(image_checkpoint), "base_init": "finetune"})

@@ -55,6 +55,7 @@ def change(file: Path, **fields: Any) -> None:
     file.write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 def test_a_replay_makes_the_same_scores(first: Path, tmp_path: Path, vfbench: Command) -> None:
     outcome = vfbench("replay", first, "--output", tmp_path / "again", "--json")
     assert outcome.code == 0, outcome.err

@@ -233,6 +233,7 @@ def test_keep_clips_on_a_finished_run_samples_them(run_copy: Path, capfd: pytest
 
 
 # Interrupted within the first chunk, within the second, and before the last is written.
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("after", [16, 48, 70])
 def test_ctrl_c_prints_the_resume_command_which_gives_equal_results(

@@ -70,6 +70,7 @@ def test_repairing_a_damaged_clip_keeps_other_features(
     assert sum(batch_sizes) == 12 + 64 + 12
 
 
+@pytest.mark.slow
 def test_an_interrupted_score_loses_one_chunk(
     tmp_path: Path, batch_sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

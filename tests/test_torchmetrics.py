@@ -94,6 +94,7 @@ def test_clipsim_without_prompts_is_refused(real: bool) -> None:
         shapes_metrics()["clipsim"].update(FAKE, real=real)
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("name", ["is", "clipsim"])
 def test_without_real_clips_there_is_no_floor(name: str) -> None:

@@ -156,6 +156,7 @@ def test_the_half_option_writes_float16_weights(quick_training: None, tmp_path: 
 # Reproducibility.
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("create", [tiny_videofusion, tiny_vdm])
 def test_resuming_is_bit_exact(

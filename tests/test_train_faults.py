@@ -72,6 +72,7 @@ def infinite_loss(weight: Tensor) -> Tensor:
     return weight.exp().sum() * float("inf")
 
 
+@pytest.mark.slow
 @pytest.mark.one_case
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_infinite_gradient_stops_the_training_which_resumes(

@@ -14,6 +14,7 @@ UCF101 = "ucf101/UCF-101"
 SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".webm")
 
 
+@pytest.mark.slow
 def test_headers_equal_the_decoded_frames(real_data: Path) -> None:
     excluded = ("hostile", "reports")  # folders with other tests
     paths = [path for path in real_data.rglob("*") if path.relative_to(real_data).parts[0] not in excluded]
