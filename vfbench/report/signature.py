@@ -20,8 +20,8 @@ def of(content: Mapping[str, Any]) -> str:
 
 def _canonical(value: Any) -> Any:
     """A JSON value with whole numbers as integers: some programs write 1.0 as 1."""
-    if isinstance(value, Mapping):
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, dict):
         return {key: _canonical(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_canonical(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return [_canonical(each) for each in value] if isinstance(value, list) else value
