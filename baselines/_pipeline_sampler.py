@@ -149,8 +149,9 @@ def _require_generator(pipe: Any, parameters: Parameters) -> None:
 def _fixed_arguments(pipe: Any, parameters: Parameters, options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that are equal in every call; raises `UserError` for an option that the pipeline does not take."""
     arguments: dict[str, Any] = {"output_type": "np"}
-    for option in PARAMETER_NAMES.keys() & options.keys():
-        names = PARAMETER_NAMES[option]
+    for option, names in PARAMETER_NAMES.items():
+        if option not in options:
+            continue
         name = next((name for name in names if name in parameters), None)
         if name is None:
             raise UserError(

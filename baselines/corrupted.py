@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
@@ -97,7 +98,10 @@ def build(
     """
     if kind not in _DAMAGES:
         raise unknown("kind of damage", kind, _DAMAGES)
-    if not strength > 0 or (kind in _FRACTIONAL and strength > 1):
+    least = 1.0 if kind == "fewer_frames" else 0.0  # it repeats each frame that many times
+    if not (math.isfinite(strength) and strength > 0 and strength >= least) or (kind in _FRACTIONAL and strength > 1):
         limit = " and at most 1, a fraction of the frames" if kind in _FRACTIONAL else ""
-        raise UserError(f"strength = {strength} of {kind}: give a number above 0{limit}")
+        raise UserError(
+            f"strength = {strength} of {kind}: give a finite number {f'from {least:g}' if least else 'above 0'}{limit}"
+        )
     return Corrupted(context.dataset, kind, strength)

@@ -45,15 +45,13 @@ class FrameChange:
     def __call__(self, clips: Clips, requests: Sequence[Request], outputs: Sequence[str]) -> dict[str, Features]:
         """Requested outputs, float32 (B, D) on the CPU.
 
-        Raises `UserError` for clips of fewer than three frames, and for a base frame that they do not have.
+        Raises `UserError` for clips that are too short, and for a base frame that they do not have.
         """
         frames = clips.shape[1]
         self.require_frames(frames, outputs)
-        base = self._base(frames)
         pixels = video.require_byte_range(clips).cpu().short()
         changes = pixels.diff(dim=1).abs().float().mean(dim=(2, 3, 4)) / 255  # (B, T - 1)
-        at_base = torch.zeros(frames - 1, dtype=torch.bool)
-        at_base[max(base - 1, 0) : base + 1] = True
+        at_base = _changes_at(self._base(frames), frames)
         computed: dict[str, Tensor] = {
             "base_change": torch.stack([changes[:, at_base].mean(1), changes[:, ~at_base].mean(1)], dim=1),
             "smoothness": 1 - changes.mean(1, keepdim=True),
@@ -61,13 +59,22 @@ class FrameChange:
         return {output: computed[output] for output in outputs}
 
     def require_frames(self, frames: int, outputs: Sequence[str]) -> None:
-        """Raise `UserError` for clips without the base frame or with fewer than three frames."""
-        if frames < 3 or not 0 <= self._base(frames) < frames:
+        """Raise `UserError` for one frame, and for `base_change` without changes at the base frame and elsewhere."""
+        if frames < 2:
+            raise UserError("frame_change: clips of 1 frame do not change: make longer clips")
+        at_base = _changes_at(self._base(frames), frames)
+        if "base_change" in outputs and not (at_base.any() and (~at_base).any()):
             raise UserError(
-                f"frame_change: clips of {text.count(frames, 'frame')} have no base frame {self._base(frames)} among "
-                "three or more"
+                f"frame_change: clips of {text.count(frames, 'frame')} do not change both at base frame "
+                f"{self._base(frames)} and elsewhere: make longer clips, or choose another base"
             )
 
     def _base(self, frames: int) -> int:
-        """Base frame of a clip, by default the one before the middle."""
+        """Base frame of a clip, by default the middle one; of an even number, the first of the two."""
         return max(frames // 2 - 1, 0) if self.base is None else self.base
+
+
+def _changes_at(base: int, frames: int) -> Tensor:
+    """Mask (frames - 1,) of the changes into and out of the base frame; none where the clip does not have it."""
+    numbers = torch.arange(frames - 1)
+    return ((numbers == base - 1) | (numbers == base)) & (0 <= base < frames)

@@ -139,7 +139,8 @@ def test_changes_at_the_base_frame_and_elsewhere(
     assert smoothness.build().score(arrays["smoothness"], arrays["smoothness"]).value == pytest.approx(smooth)
 
 
-@pytest.mark.parametrize(("frames", "base"), [(2, None), (6, 6), (6, -1)])
+@pytest.mark.parametrize(("frames", "base"), [(2, None), (3, 1), (6, 6), (6, -1)])
 def test_clips_without_such_a_base_frame_are_refused(frames: int, base: int | None) -> None:
     with pytest.raises(UserError, match=f"clips of {frames} frames"):
         FrameChange(base)(clips_of(*range(frames)), [], ["base_change"])
+    assert FrameChange(base)(clips_of(*range(2, frames + 2)), [], ["smoothness"])["smoothness"].isfinite().all()

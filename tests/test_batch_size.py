@@ -41,11 +41,14 @@ class TimedNoise(Noise):
         return super().sample(requests)
 
 
+FREE = [10e9]  # bytes of the GPU that no program uses
+
+
 @pytest.fixture
 def choose(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Choose the batch size of a sampler on a GPU that this machine does not have."""
-    gpu = SimpleNamespace(name="GPU", total_memory=1)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(name="GPU"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (FREE[-1], 0))
 
     def call(sampler: TimedNoise, number: int = 600, device: torch.device = CUDA, *, begun: bool = False) -> int:
         monkeypatch.setattr(batch_size, "time", SimpleNamespace(monotonic=lambda: sampler.now))
@@ -69,6 +72,22 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 )
 def test_the_fastest_size_that_fits_is_found(sampler: TimedNoise, expected: int, choose: Callable[..., int]) -> None:
     assert choose(sampler) == expected
+
+
+def test_another_error_and_a_gpu_with_less_free_memory_leave_no_size(
+    choose: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(clips: int) -> float:
+        raise RuntimeError("a fault of the model")
+
+    with pytest.raises(RuntimeError, match="a fault of the model"):
+        choose(TimedNoise(fail))
+    sampler = TimedNoise(lambda clips: 1.0, memory=50)
+    assert choose(sampler) == 32  # another program has filled the rest
+    sampler.memory = 600
+    assert choose(sampler) == 32
+    monkeypatch.setattr("test_batch_size.FREE", [80e9])
+    assert choose(sampler) == 256
 
 
 def test_a_size_is_tried_once_and_no_larger_than_the_requests_need(choose: Callable[..., int]) -> None:

@@ -251,6 +251,8 @@ def test_dry_run_estimates_time_and_price_for_all_workers(vfbench: Command) -> N
     assert estimate["seconds"] == estimate["seconds_with_workers"]  # the cores are shared
     assert estimate["price"] == pytest.approx(2 * estimate["seconds"])
     assert estimate["clips_per_second"] == pytest.approx(70 / estimate["seconds"])
+    several = json.loads(vfbench(*NOISE, "-n", 70, "--dry-run", "--seed", "1,2", "--json").out)
+    assert [each["estimate"]["workers"] for each in several] == [1, 1]
 
 
 @pytest.mark.parametrize("flags", [["--price-per-hour", 3], ["--dry-run", "--price-per-hour", 0]])
@@ -366,8 +368,15 @@ def test_unknown_files_in_the_output_folder_stay(vfbench: Command) -> None:
     assert unchanged == {"notes.txt", "chunks/.note", "chunks/notes.safetensors"}
 
 
-@pytest.mark.parametrize("flag", [["--output", ""], ["--output="], ["--checkpoint", ""], ["--manifest", ""]])
-def test_an_empty_path_is_refused(vfbench: Command, flag: list[str]) -> None:
-    outcome = vfbench("run", "--model", "noise", "--smoke", *flag)
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        *(("run", flag) for flag in (["--output", ""], ["--output="], ["--checkpoint", ""], ["--manifest", ""])),
+        *(("gate", [flag, ""]) for flag in ("--baseline", "--history", "--benchmark", "--junit")),
+        *(("drift", [flag, ""]) for flag in ("--csv", "--plot")),
+    ],
+)
+def test_an_empty_path_is_refused(vfbench: Command, command: str, flag: list[str]) -> None:
+    outcome = vfbench(command, "--model", "noise", "--smoke", *flag)
     assert outcome.code == 2
     assert f"{flag[0].rstrip('=')} is empty" in outcome.err

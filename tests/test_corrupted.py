@@ -80,7 +80,13 @@ def test_blur_keeps_the_mean_and_reduces_gradients() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "strength", "message"),
-    [("blurr", 1.0, "'blurr'.*'blur'"), ("noise", 0.0, "strength = 0.0"), ("freeze", 1.5, "strength = 1.5")],
+    [
+        ("blurr", 1.0, "'blurr'.*'blur'"),
+        ("noise", 0.0, "strength = 0.0"),
+        ("freeze", 1.5, "strength = 1.5"),
+        ("fewer_frames", 0.1, "strength = 0.1"),
+        ("blur", float("inf"), "strength = inf"),
+    ],
 )
 def test_invalid_kinds_and_strengths_are_refused(kind: str, strength: float, message: str) -> None:
     with pytest.raises(UserError, match=message):

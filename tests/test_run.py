@@ -40,7 +40,7 @@ from vfbench.pipeline.options import RunOptions
 from vfbench.pipeline.plan import plan
 from vfbench.pipeline.real_clips import choose
 from vfbench.pipeline.requests import make_requests
-from vfbench.pipeline.sample import sample
+from vfbench.pipeline.sample import NotFinite, sample
 from vfbench.report.result_parts import ScoreRecord
 from vfbench.utils.progress import Progress
 from vfbench.utils.tensor_files import read_tensors, write_tensors
@@ -317,6 +317,16 @@ def test_invalid_clips_are_refused_naming_their_requests(answer: Tensor, message
     batch = [Request(i, i, 0, "") for i in (6, 7)]
     with pytest.raises(UserError, match=f"clips 6 to 7 cannot be scored: .*{message}"):
         sample(FixedAnswer(answer), batch)
+
+
+def test_only_clips_that_are_not_finite_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Clips:
+        raise ValueError("a fault of the plug-in")
+
+    monkeypatch.setattr(FixedAnswer, "sample", fail)
+    with pytest.raises(UserError, match="clip 6 cannot be scored: a fault of the plug-in") as caught:
+        sample(FixedAnswer(torch.zeros(0)), [Request(6, 6, 0, "")])
+    assert not isinstance(caught.value, NotFinite)
 
 
 def test_out_of_memory_is_reported_with_remedies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

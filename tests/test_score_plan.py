@@ -66,8 +66,8 @@ def test_a_short_real_clip_is_named_by_the_plan(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_extraction")
 def test_clips_too_short_for_a_network_are_refused_by_the_plan(tmp_path: Path) -> None:
     fake = save_array(tmp_path / "a.npy", shapes_clips(4, frames=2))
-    with pytest.raises(UserError, match=r"frame_change, for smoothness .*2 frames.*--metrics"):
-        plan_score(fake, real="shapes(frames=2)", metrics=["smoothness"])
+    with pytest.raises(UserError, match=r"frame_change, for base_flicker .*2 frames.*--metrics"):
+        plan_score(fake, real="shapes(frames=2)", metrics=["base_flicker"])
 
 
 @pytest.mark.usefixtures("no_extraction")

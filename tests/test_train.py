@@ -411,6 +411,7 @@ def test_an_extended_training_keeps_its_default_warm_up(tmp_path: Path) -> None:
     options = replace(OPTIONS, steps=10, warmup=None)
     train(tiny_vdm(), tiny_dataset(), options, tmp_path)
     train(tiny_vdm(), tiny_dataset(), replace(options, steps=21), tmp_path, resume=True)
+    train(tiny_vdm(), tiny_dataset(), replace(options, steps=21), tmp_path, resume=True)  # the same command again
     assert "`warmup` 1," in (tmp_path / "README.md").read_text()
     with pytest.raises(UserError, match="--warmup 1 saved, 3 now"):
         train(tiny_vdm(), tiny_dataset(), replace(options, steps=30, warmup=3), tmp_path, resume=True)

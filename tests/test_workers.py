@@ -327,16 +327,21 @@ def test_status_of_a_finished_a_running_and_a_stopped_run(
     old = claim(run_copy, "000000", "0123abcd.10")
     os.utime(old, (0, 0))
     claim(run_copy, "idle", "0123abcd.11").write_text("{")  # half written
+    slow = claim(run_copy, "slow", "0123abcd.12")  # compiles for longer than a minute
+    slow.write_text('{"patience": 900}')
+    os.utime(slow, (time.time() - 300, time.time() - 300))
     state = json.loads(vfbench("status", "--json", run_copy).out)
     assert (state["state"], state["clips_done"], state["chunks_done"]) == ("running", 64, 2)
     assert (state["clips_per_second"], state["seconds_left"], state["clips_under_way"]) == (1.5, 4.0, 1.0)
-    assert [each["making"] for each in state["workers"]] == ["000002", "idle"]
+    assert [each["making"] for each in state["workers"]] == ["000002", "idle", "slow"]
     assert sorted(each["making"] for each in state["failures"]) == ["000000", "000001"]
 
 
-def test_status_of_no_run_names_the_remedy(tmp_path: Path, vfbench: Command) -> None:
-    outcome = vfbench("status", tmp_path)
-    assert (outcome.code, "holds no run" in outcome.err) == (4, True)
+def test_status_of_no_run_names_the_remedy(tmp_path: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, Path(), Path("..")):
+        outcome = vfbench("status", folder)
+        assert (outcome.code, f"{folder} holds no run" in outcome.err) == (4, True)
 
 
 def test_status_imports_nothing_heavy(run_copy: Path) -> None:

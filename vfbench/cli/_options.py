@@ -120,15 +120,19 @@ def parse_batch_size(text: str) -> int | Literal["auto"]:
         raise UserError(f"--batch-size {text} is invalid: give a whole number or auto") from error
 
 
-def print_plan(plan: Any, as_json: bool, estimate: Any = None) -> None:
-    """Print the plan of `run` or `score`, with the estimate of its time where there is one."""
+def print_plans(plans: Sequence[tuple[Any, Any]], as_json: bool) -> None:
+    """Print plans of `run` or `score`, each with the estimate of its time or None; several as a JSON list."""
     from vfbench.utils import files
 
     if as_json:
-        measured = {} if estimate is None else {"estimate": estimate.to_json()}
-        console.result(files.as_json({**plan.specification.to_json(), **measured}))
+        contents = [
+            {**plan.specification.to_json(), **({} if estimate is None else {"estimate": estimate.to_json()})}
+            for plan, estimate in plans
+        ]
+        console.result(files.as_json(contents if len(contents) > 1 else contents[0]))
     else:
-        console.result("\n".join(each.describe() for each in (plan, estimate) if each is not None))
+        parts = [each for pair in plans for each in pair if each is not None]
+        console.result("\n".join(each.describe() for each in parts))
 
 
 def print_result(result: Result, as_json: bool) -> None:

@@ -23,6 +23,7 @@ from vfbench.utils.files import read_text
 _PATH_FLAGS = (
     "--output", "--checkpoint", "--init-from", "--base-from", "--data-root",
     "--real", "--fake", "--manifest", "--prompts", "--list",
+    "--baseline", "--history", "--benchmark", "--junit", "--csv", "--plot",
 )
 # fmt: on
 _SWITCHES = ("--version", "--quiet", "--verbose")  # of every command

@@ -12,7 +12,7 @@ import typer
 import vfbench
 from vfbench.cli import _options as flags
 from vfbench.cli import config
-from vfbench.cli._options import flags_from, next_command, option, print_plan, print_result, print_table
+from vfbench.cli._options import flags_from, next_command, option, print_plans, print_result, print_table
 from vfbench.pipeline.options import EvalOptions, MachineOptions, RunOptions, require_price
 from vfbench.utils import console, files
 from vfbench.utils.options import flags as flag_fields
@@ -44,7 +44,8 @@ def run(
     ] = "0",
     dry_run: Annotated[bool, option("--dry-run", help="Print the plan, time a few batches, and stop.")] = False,
     price_per_hour: Annotated[
-        float | None, option("--price-per-hour", help="Price of a GPU, or of a machine without: what the run costs.")
+        float | None,
+        option("--price-per-hour", help="Hourly price of a GPU, or of a machine without one; needs --dry-run."),
     ] = None,
     as_json: flags.AsJson = False,
 ) -> None:
@@ -54,9 +55,8 @@ def run(
     if dry_run:
         from vfbench.pipeline.estimate import estimate
 
-        for each in runs:
-            plan = vfbench.plan(**values_of(each))
-            print_plan(plan, as_json, estimate(plan, price_per_hour))
+        plans = [vfbench.plan(**values_of(each)) for each in runs]
+        print_plans([(plan, estimate(plan, price_per_hour)) for plan in plans], as_json)
         return
     results = [vfbench.run(**values_of(each)) for each in runs]
     if len(results) == 1:
@@ -73,7 +73,7 @@ def run(
 
 
 def _one_per_seed(options: RunOptions, seeds: Sequence[int]) -> list[RunOptions]:
-    """Options of one run for each seed; of several runs, each has the folder `seed-N` of `--output`."""
+    """Options of one run for each seed; several runs go to the folders `seed-N` in `--output`."""
     if len(seeds) == 1 or options.output is None:
         return [dataclasses.replace(options, seed=seed) for seed in seeds]
     folder = Path(options.output)
@@ -112,8 +112,6 @@ def replay(
     as_json: flags.AsJson = False,
 ) -> None:
     """Make a run again from its record, on this machine, and say what differs."""
-    from vfbench.utils import files
-
     outcome = vfbench.replay(
         run,
         output=output,

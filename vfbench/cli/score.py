@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import vfbench
 from vfbench.cli import _options as flags
-from vfbench.cli._options import flags_from, next_command, print_plan, print_result
+from vfbench.cli._options import flags_from, next_command, print_plans, print_result
 from vfbench.scoring.options import ScoreOptions
 from vfbench.utils import console
 from vfbench.utils.options import values_of
@@ -16,7 +16,7 @@ def score(options: ScoreOptions, dry_run: flags.DryRun = False, as_json: flags.A
     if dry_run:
         from vfbench.scoring.plan import plan
 
-        print_plan(plan(options), as_json)
+        print_plans([(plan(options), None)], as_json)
         return
     result = vfbench.score(**values_of(options))
     print_result(result, as_json)

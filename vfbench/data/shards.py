@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -178,11 +179,12 @@ def write_shards(source: PrepareSource, pending: Sequence[tuple[Shard, str]], wo
     """
     done = total_frames - sum(shard.frames for shard, _ in pending)
     progress = Progress(f"prepare {source.inventory.dataset}", total_frames, "frames", done=done)
-    pieces = [piece for shard, _ in pending for video in shard.videos for piece in _pieces(source, video)]
+    of_shards = [[piece for video in shard.videos for piece in _pieces(source, video)] for shard, _ in pending]
+    pieces = list(chain.from_iterable(of_shards))
     faults: dict[str, str] = {}
     with contextlib.closing(_transform_pieces(source, pieces, workers)) as results, progress:
-        for shard, key in pending:
-            if digest := _write_shard(shard, source.size, results, progress, faults):
+        for (shard, key), own in zip(pending, of_shards, strict=True):
+            if digest := _write_shard(shard, source.size, islice(results, len(own)), progress, faults):
                 rates = [_frame_rate(video.entry) for video in shard.videos]
                 record = {"key": key, "frames": shard.frames, "sha256": digest, "rates": rates}
                 files.write_json(shard.path.with_suffix(".json"), record)
@@ -253,12 +255,10 @@ def _write_shard(
 ) -> str:
     """Write a shard and return its SHA-256; on a faulty video, write nothing, add to `faults` and return empty."""
     header = shard_header(shard.frames, *size)
-    digest, remaining, failed = hashlib.sha256(header), shard.frames, False
+    digest, failed = hashlib.sha256(header), False
     with contextlib.suppress(_FailedShard), files.atomic_path(shard.path) as temporary, temporary.open("wb") as file:
         file.write(header)
-        while remaining:
-            (video, first, last, _), frames = next(results)
-            remaining -= last - first
+        for (video, first, last, _), frames in results:
             if isinstance(frames, MissingData):
                 faults.setdefault(video.entry.name, str(frames))
                 failed = True

@@ -13,11 +13,13 @@ from torch import nn
 
 from vfbench import plugins
 from vfbench.diffusion import hub
+from vfbench.diffusion.priors import NoiseGenerator
 from vfbench.diffusion.sampler import DiffusionSampler
 from vfbench.diffusion.super_resolution import EnlargesClips, ReducedDataset, SmallClips
 from vfbench.errors import MissingCheckpoint, MissingData, UserError
 from vfbench.interfaces import (
     BuildContext,
+    ChoosesPrecision,
     Clips,
     ClipShape,
     Conditioning,
@@ -94,6 +96,16 @@ class CascadeSampler:
             for name, value in sampler.sampling_options.items()
         }
 
+    @property
+    def noise_generator(self) -> NoiseGenerator:
+        """The generator that draws the noise of both stages."""
+        return self.sr.noise_generator
+
+    def in_float32(self) -> CascadeSampler:
+        """The cascade that makes the clips of the same requests in float32, in both stages."""
+        base = self.base.in_float32() if isinstance(self.base, ChoosesPrecision) else self.base
+        return CascadeSampler(base, replace(self.sr.in_float32(), small_clips=_small_clips(base, self.sr)))
+
     def sample(self, requests: Sequence[Request]) -> Clips:
         """One large clip per request, uint8 (B, T, 3, H, W)."""
         return self.sr.sample(requests)
@@ -120,6 +132,10 @@ def build_cascade(
         _require_shape(first.shape, small.shape)
     small_clips = SmallClips(first.sample, level, real=_is_reference(first))
     return CascadeSampler(first, replace(second, small_clips=small_clips))
+
+
+def _small_clips(base: Sampler, sr: DiffusionSampler) -> SmallClips | None:
+    return replace(sr.small_clips, sample=base.sample) if sr.small_clips else None
 
 
 def _is_reference(sampler: Sampler) -> bool:

@@ -124,7 +124,9 @@ def _from_diffusers(folder: Path, pretrained: HubBaseCheckpoint, config: ModelCo
 def _from_checkpoint(folder: Path, model: str, config: ModelConfig, dataset: Dataset) -> PretrainedBase:
     """The base generator of a vfbench checkpoint, with its conditioning modules."""
     if model not in (*_IMAGE_MODELS, "videofusion"):
-        raise UserError(f"{folder} is a checkpoint of '{model}': choose one of {', '.join(_IMAGE_MODELS)}")
+        raise UserError(
+            f"{folder} is a checkpoint of '{model}': choose one of {', '.join((*_IMAGE_MODELS, 'videofusion'))}"
+        )
     base_config = ModelConfig.read(folder / "config.json", model)
     part = "network" if "network" in base_config.options else "base"
     if part == "network" and base_config.shape.frames != 1:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from vfbench.interfaces import Request
 from vfbench.pipeline.plan import Plan
 from vfbench.pipeline.sample import clip_numbers, sample
@@ -21,9 +23,9 @@ LONGEST = 60.0  # seconds after which no other batch is begun
 class Estimate:
     """Measured speed of one worker, and the time and money that a run takes with it.
 
-    `clips_per_second` counts clips that are generated and looked at by the networks that score. `speed_up` is that of
-    all workers together: their number on GPUs, and 1 on a CPU, whose cores they share. `price_per_hour` is that of a
-    GPU, or of the whole machine for a CPU; None where it is not given.
+    `clips_per_second` counts clips that are sampled and pass through the feature networks. `speed_up` is that of all
+    workers together: one for each GPU that they have, and 1 on a CPU, whose cores they share. `price_per_hour` is that
+    of a GPU, or of the whole machine for a CPU; None where it is not given.
     """
 
     clips: int
@@ -56,7 +58,7 @@ class Estimate:
 
     def describe(self) -> str:
         """The estimate as lines to read."""
-        share = "a GPU each" if self.speed_up > 1 else "which share the cores"
+        share = f"on {self.speed_up} GPUs" if self.speed_up > 1 else "which share the device"
         together = f", {format_duration(self.seconds / self.speed_up)} with {self.workers} ({share})"
         lines = [
             ("measured", f"{format_rate(self.clips_per_second)} clips/s by one worker, over {self.clips_measured}"),
@@ -70,7 +72,7 @@ class Estimate:
 def estimate(plan: Plan, price_per_hour: float | None = None) -> Estimate:
     """Estimate the time and the price of a run from a few of its batches.
 
-    Raises `UserError` where a batch cannot be made or looked at: the run would end there as well.
+    Raises `UserError` where a batch cannot be sampled or its features cannot be computed: the run would fail as well.
     """
     size, is_cpu = min(plan.batch_size, len(plan.requests)), plan.device.type == "cpu"
     if is_cpu:
@@ -79,8 +81,8 @@ def estimate(plan: Plan, price_per_hour: float | None = None) -> Estimate:
     counted = measured[1:] or measured
     clips, seconds = sum(clips for clips, _ in counted), sum(seconds for _, seconds in counted)
     workers = plan.options.workers
-    rate = clips / max(seconds, 1e-9)
-    return Estimate(len(plan.requests), clips, rate, workers, 1 if is_cpu else workers, price_per_hour)
+    speed_up = 1 if is_cpu else max(1, min(workers, torch.cuda.device_count()))
+    return Estimate(len(plan.requests), clips, clips / max(seconds, 1e-9), workers, speed_up, price_per_hour)
 
 
 def _measure(plan: Plan, size: int) -> list[tuple[int, float]]:

@@ -151,8 +151,8 @@ def _plan(options: ExportOptions) -> ExportPlan:
 
 
 def partial_folder(output: Path) -> Path:
-    """Folder of the clips that are made, until all are."""
-    return output.with_name(f".{output.name}.partial")
+    """Hidden folder beside `output` that holds the finished chunks until all clips are written."""
+    return files.beside(output, "partial")
 
 
 def is_written(output: Path, identity: str) -> bool:

@@ -85,8 +85,9 @@ class Plan:
 
     def _unscored_frames(self) -> str:
         """Remark on frames that are generated and not scored; empty where there are none."""
-        generated, end = self.sampler.shape.frames, self.collector.frames.stop
-        return f", each of {generated} frames of which the first {end} are looked at" if generated > end else ""
+        generated = self.sampler.shape.frames
+        scored = len(range(generated)[self.collector.frames])
+        return f", {scored} of the {generated} frames of each scored" if generated > scored else ""
 
 
 def plan(options: RunOptions) -> Plan:

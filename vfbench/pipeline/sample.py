@@ -22,7 +22,7 @@ _PARTS: Mapping[str, Any] = {  # attributes of a sampler, and their types
 
 
 class NotFinite(UserError):
-    """Clips that a model has made are NaN or infinite, or no bytes otherwise."""
+    """Clips that a model has made are NaN or infinite."""
 
 
 def require_sampler(name: str, sampler: object) -> None:
@@ -62,8 +62,10 @@ def sample(sampler: Sampler, batch: Sequence[Request]) -> Clips:
         output = sampler.sample(batch)
         _require_bytes(numbers, output)
         clips = video.require_byte_range(output)
-    except ValueError as error:  # NaN, most often
+    except video.NotFinitePixels as error:
         raise NotFinite(f"{numbers} cannot be scored: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{numbers} cannot be scored: {error}") from error
     count, frames, _, height, width = clips.shape
     if (count, shape := ClipShape(frames, height, width)) != (len(batch), sampler.shape):
         raise UserError(

@@ -12,13 +12,13 @@ from typing import Any, Literal
 from vfbench.errors import MissingData
 from vfbench.pipeline import workers
 from vfbench.pipeline.chunk_layout import ChunkLayout
-from vfbench.utils.files import read_json
+from vfbench.utils.files import beside, read_json
 from vfbench.utils.process_id import has_ended
 from vfbench.utils.progress import format_duration, format_rate
 from vfbench.utils.store import Store, url_of
 from vfbench.utils.text import count
 
-SEEN_SECONDS = 60.0  # a worker whose file is older counts as gone
+SEEN_SECONDS = 60.0  # a worker whose file is older counts as gone, unless its own patience is longer
 LARGEST = 1e15  # of a number in a worker's file; a larger one is damage
 
 
@@ -38,6 +38,7 @@ class WorkerState:
     under_way: float
     seconds: float
     seen_seconds_ago: float
+    patience: float = 0.0  # seconds of silence after which the others count it as lost
     error: str = ""
 
     def describe(self) -> str:
@@ -74,7 +75,7 @@ class RunStatus:
         """The state as lines to read."""
         left = f", {format_duration(self.seconds_left)} left" if self.seconds_left else ""
         rate = f", {format_rate(self.clips_per_second)} clips/s{left}" if self.clips_per_second else ""
-        seen = f"{count(len(self.workers), 'worker')} seen in the last minute"
+        seen = f"{count(len(self.workers), 'worker')} at work"
         lines = [
             ("run", f"{self.folder} ({self.state})"),
             ("model", self.model),
@@ -97,7 +98,7 @@ def read(folder: Path) -> RunStatus:
                 raise MissingData(f"{url} holds no run: give the folder that `run` named")
             store.fetch_folder("workers")
             return _read(store.copy, url, store.entries("chunks"), has_result="results.json" in store.entries())
-    partial = folder.with_name(f".{folder.name}.partial")  # of `generate`, until all clips are there
+    partial = beside(folder, "partial")  # of `generate`, until all clips are there
     folder = partial if not (folder / "run.json").exists() and partial.exists() else folder
     file = folder / "run.json"
     if not file.exists():
@@ -171,7 +172,7 @@ def _workers(folder: Path) -> tuple[list[WorkerState], list[WorkerState]]:
             failures.append(state)
         elif has_ended(process):
             failures.append(replace(state, error=f"ended without a word, at {item}"))
-        elif age > SEEN_SECONDS:
+        elif age > max(SEEN_SECONDS, state.patience):
             failures.append(replace(state, error=f"no sign of life for {format_duration(age)}, at {item}"))
         else:
             living.append(state)
@@ -195,5 +196,6 @@ def _worker(content: Mapping[str, Any], item: str, age: float) -> WorkerState:
         under_way=number("under_way"),
         seconds=number("seconds"),
         seen_seconds_ago=round(age, 1),
+        patience=number("patience"),
         error=str(content.get("error", "")),
     )

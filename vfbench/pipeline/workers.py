@@ -249,7 +249,7 @@ class Worker:
         content = {
             **{"rank": self.rank.number, "of": self.rank.count, "host": platform.node(), "process": os.getpid()},
             **{"clips": round(self._clips, 2), "under_way": round(self._clips - self._clips_before, 2)},
-            **{"seconds": round(self._seconds, 2), **more},
+            **{"seconds": round(self._seconds, 2), "patience": self.patience, **more},
         }
         with contextlib.suppress(BadEnvironment), atomic_path(self._path(self._item)) as file:
             file.write_text(json.dumps(content), encoding="utf-8")

@@ -106,8 +106,7 @@ def load_history(paths: Sequence[Path]) -> list[Result]:
     """Results in files, run folders, and folders of run folders, oldest first."""
     files = [file for path in paths for file in (sorted(path.rglob(RESULT_FILE)) if path.is_dir() else [path])]
     results = load(files)  # raises where one is missing
-    ages = {file.resolve(): file.stat().st_mtime for file in files}
-    return sorted(results, key=lambda result: ages[Path(result.source).resolve()])
+    return sorted(results, key=lambda result: result.modified)
 
 
 def _judge(rule: CostRule, result: Result, cohort_runs: Sequence[Result]) -> GateResult:

@@ -99,7 +99,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _row(name: str, a: Recipe, b: Recipe, pairs: Pairs, device: torch.device) -> DriftRow:
     similarity, notes = _similarity(name, a.clips, b.clips, pairs, device), list[str]()
     distances = _feature_distances(a, b, pairs)
-    if (left_out := max(len(a.clips.keys), len(b.clips.keys)) - len(pairs)) > 0:
+    if (left_out := len(a.clips.keys) + len(b.clips.keys) - 2 * len(pairs)) > 0:
         notes.append(f"{left_out:,} clips without a partner left out")
     fvd, why_no_fvd = _fvd(a, b)
     speed_up, about_speed = _speed_up(a, b)

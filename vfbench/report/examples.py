@@ -48,7 +48,10 @@ def groups(gallery: Gallery, numbers: Mapping[int, ClipNumbers], folder: Path, r
         each = None if shown.row is None else numbers.get(shown.row)
         if shown.kind == "real" or each is None:
             continue
-        rows = [row for row, request in enumerate(gallery.requests) if request.pictures[column].sprite]
+        # The numbers are of the first draw; a gallery may show clips of later ones.
+        count = len(each.distances)
+        shown_rows = enumerate(gallery.requests)
+        rows = [row for row, request in shown_rows if request.pictures[column].sprite and request.index < count]
         nearest = {row: float(each.distances[gallery.requests[row].index, 0]) for row in rows}
         order = sorted(rows, key=nearest.__getitem__)
         for title, chosen in (

@@ -145,7 +145,8 @@ def _stylegan_v(file: Path) -> dict[str, _Value]:
 
 def _known_name(name: str) -> str:
     """Name of vfbench for a metric of StyleGAN-V where it has one of the same clips and frames."""
-    return {"fvd2048_16f": "fvd", "isv2048_ucf_mean": "is"}.get(_checked_name(name), name)
+    checked = _checked_name(name)
+    return {"fvd2048_16f": "fvd", "isv2048_ucf_mean": "is"}.get(checked, checked)
 
 
 def _vbench(file: Path) -> dict[str, _Value]:

@@ -104,6 +104,11 @@ class Result(Record):
         """File that the result was read from, or its label."""
         return f"{self._url}/{RESULT_FILE}" if self._url else str(self._file or self.label)
 
+    @property
+    def modified(self) -> float:
+        """Time at which the file that it was read from was written, in seconds; 0 for no file."""
+        return self._file.stat().st_mtime if self._file else 0.0
+
     @cached_property
     def integrity(self) -> Integrity:
         """`intact` as vfbench wrote it, `edited` since, or `unsigned`: written before results had a signature."""

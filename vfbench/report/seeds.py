@@ -14,10 +14,12 @@ def averaged(results: Sequence[Result]) -> list[Result]:
     """Results with those of one model, specification, preset and protocol replaced by their mean.
 
     A mean has Student's 95 % interval over the runs; it holds what varies between them, such as the training. A metric
-    that one of the runs lacks has no mean. A single run, and one that was edited or imported, stays as it is.
+    that one of the runs lacks has no mean. A single run, and one that was edited or imported, stays as it is. Of runs
+    of one id, such as a run and its replay, the first counts alone: they are no independent repeats.
     """
     groups: dict[object, list[Result]] = {}
-    for result in results:
+    distinct = {result.run_id or id(result): result for result in reversed(results)}
+    for result in [result for result in results if distinct[result.run_id or id(result)] is result]:
         key = (result.model, result.model_spec, result.preset, result.protocol.id)
         groups.setdefault(id(result) if result.integrity == "edited" or result.imported else key, []).append(result)
     return [_mean(group) if len(group) > 1 else group[0] for group in groups.values()]

@@ -144,8 +144,8 @@ def load_state(folder: Path, parts: Mapping[str, Stateful], settings: Settings) 
         if settings.options.steps > before:
             extensions.append(Extension(step, before, settings.options.steps))
             current["options"]["steps"] = before
-            if settings.default_warmup:
-                current["options"]["warmup"] = warmup
+        if settings.default_warmup:  # that of the number of steps with which the training began
+            current["options"]["warmup"] = warmup
         changes = changed_settings(saved, current)
     except _READ_ERRORS as error:
         raise MissingData(f"{path} is damaged ({error}): train again with another --output") from error

@@ -23,21 +23,22 @@ VERSIONED_PACKAGES = ("vfbench", "torch", "torchvision", "numpy", "scipy", "safe
 PACKAGE = Path(__file__).parent.parent
 # Code that does not change the numbers of a run: flags, tables, training, dataset checks, error messages.
 UNHASHED_CODE = ("cli", "report", "training", "data", "__init__.py", "__main__.py", "errors.py", "torchmetrics.py")
+HASHED_REPORTS = ("report/similarity.py", "report/feature_tests.py")  # compute numbers that are cached
 
 
 @functools.cache
 def code_version(package: Path = PACKAGE) -> str:
     """SHA-256 of torch's version and of the code that can change a number; part of run ids and cache keys.
 
-    Changes of comments and docstrings, and any change below `UNHASHED_CODE`, keep chunks and features valid; other
-    changes compute them again.
+    Changes of comments and docstrings, and changes below `UNHASHED_CODE` except in `HASHED_REPORTS`, keep chunks and
+    features valid; other changes compute them again.
     """
     import torch
 
     sha256 = hashlib.sha256(torch.__version__.encode())
     for path in sorted((*package.glob("*.py"), *package.glob("*/*.py"))):  # includes the symlinks metrics and baselines
         name = path.relative_to(package)
-        if name.parts[0] not in UNHASHED_CODE:
+        if name.parts[0] not in UNHASHED_CODE or name.as_posix() in HASHED_REPORTS:
             sha256.update(f"{name}\n{_without_comments(path.read_text(encoding='utf-8'))}".encode())
     return sha256.hexdigest()
 

@@ -78,7 +78,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def temporary_path(path: Path) -> Path:
     """Path `.<name>.<machine>.<process>.tmp` beside `path`, of this process alone among all that share the folder."""
-    return path.with_name(f".{path.name}.{process_id.process_id()}.tmp")
+    return beside(path, f"{process_id.process_id()}.tmp")
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Hidden path `.<name>.<suffix>` in the same folder, also for `.` and `..`, which have no name."""
+    path = path if path.name not in ("", "..") else path.resolve()
+    return path.with_name(f".{path.name}.{suffix}")
 
 
 def write_error(path: Path, error: Exception) -> BadEnvironment:
@@ -254,12 +260,12 @@ def locked_folder(folder: Path, holder: str = "run", advice: str = "choose anoth
 
 
 @contextlib.contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Context manager: a short section that only one process enters, as it reads a file of `folder` and writes it anew.
+def one_at_a_time(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Context manager: lock `folder` while one of its files is read and written anew.
 
-    Where another process stays in the section, or the file system has no locks, the block runs after `LOCK_SECONDS`.
+    The block runs without the lock after `seconds`, or where the file system has no locks.
     """
-    lock = FileLock(folder / ".lock", timeout=LOCK_SECONDS)
+    lock = FileLock(folder / ".lock", timeout=seconds)
     with contextlib.suppress(Timeout, OSError, NotImplementedError):  # the files are whole in any case
         lock.acquire()
     try:

@@ -8,7 +8,7 @@ from vfbench.utils.options import DECODERS
 from vfbench.video.contact_sheet import BACKGROUND, FONT_SIZE, GAP, TEXT_GREY, write_preview, write_sheet, write_webp
 from vfbench.video.decode import choose_decoder, count_frames, decode, decoder_version, frame_groups
 from vfbench.video.header import check_complete, header
-from vfbench.video.pixels import require_byte_range, to_bytes, to_uint8
+from vfbench.video.pixels import NotFinitePixels, require_byte_range, to_bytes, to_uint8
 from vfbench.video.properties import Header
 from vfbench.video.rotation import Pixels
 
@@ -19,6 +19,7 @@ __all__ = [
     "GAP",
     "TEXT_GREY",
     "Header",
+    "NotFinitePixels",
     "Pixels",
     "check_complete",
     "choose_decoder",

@@ -10,16 +10,20 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Quantise
 
 
+class NotFinitePixels(ValueError):
+    """Pixels are NaN or infinite."""
+
+
 def to_uint8(x: Float[Tensor, "*shape"], quantise: Quantise = "round") -> UInt8[Tensor, "*shape"]:
     """Floats in [0, 1] as bytes: round(255 x), clamped, halves to even; `truncate` drops the fraction instead.
 
     Rounding restores the byte that a float came from. Truncation makes 63 of the 256 levels one too dark; some
-    published protocols use it. Raises TypeError for anything but floats, and ValueError for NaN or infinity.
+    published protocols use it. Raises TypeError for anything but floats, and `NotFinitePixels` for NaN or infinity.
     """
     if not x.is_floating_point():
         raise TypeError(f"to_uint8 takes floats in [0, 1], got {x.dtype}")
     if not torch.isfinite(x).all():
-        raise ValueError(f"to_uint8 got NaN or infinity in a tensor of shape {tuple(x.shape)}")
+        raise NotFinitePixels(f"to_uint8 got NaN or infinity in a tensor of shape {tuple(x.shape)}")
     return to_bytes(x.float() * 255, quantise)
 
 
