@@ -36,7 +36,7 @@ def enable_block_cache(pipe: Any, threshold: float) -> str:
 
 @contextmanager
 def clean_cache(pipe: Any) -> Iterator[None]:
-    """Context manager: a call that fails leaves no trace in the caches of a pipeline, which end with a whole call."""
+    """Context manager: reset the caches of a pipeline if a call fails; a call that succeeds resets them itself."""
     try:
         yield
     except Exception:
@@ -63,7 +63,7 @@ def check_attention(name: str, device: torch.device, dtype: torch.dtype, pipe: A
     networks = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     processors = [getattr(module, "processor", None) for network in networks for module in network.modules()]
     if not any(hasattr(processor, "_attention_backend") for processor in processors):
-        raise UserError(f"diffusers(attention='{name}'): {type(pipe).__name__} has no choice of it; leave it out")
+        raise UserError(f"diffusers(attention='{name}'): {type(pipe).__name__} has one attention; leave it out")
 
 
 @contextmanager

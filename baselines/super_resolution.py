@@ -2,9 +2,9 @@
 
 After SR3 (Saharia et al., arXiv 2104.07636), which conditions on an interpolated picture by concatenation, Cascaded
 Diffusion (Ho et al., arXiv 2106.15282), which adds noise to it, and Imagen Video (Ho et al., arXiv 2210.02303), whose
-stages do so for clips. In training the level of this noise is uniform from none to nothing else, as in Imagen Video,
-and the network is told it. Blocks, noise, solvers and conditioning are VDM's. The times are those of the plain
-schedule: the small clip already shows content and motion, for which other models visit more noise.
+stages do so for clips. In training the level of this noise is uniform between none and pure noise, as in Imagen Video,
+and the network reads it. Blocks, noise, solvers and conditioning are VDM's, but `time_shift` is 1: the small clip
+already shows content and motion, which other models learn in stronger noise.
 
 Training reduces the clips of the dataset, each pixel the mean of several. Without `cascade`, `run` and `generate`
 enlarge real clips that were made small, as SR3 is measured: a reference row, since it is given real clips.
@@ -127,7 +127,7 @@ class ConditionedUNet(nn.Module):
     ) -> Tensor:
         """Map z and `small` (B, T, 3, H, W) at times `t` and `small_t` (B,) to (B, T, 3, H, W).
 
-        Without `small`, which is how FLOPs are counted, it is empty.
+        Without `small`, as for counting FLOPs, a clip of zeros takes its place.
         """
         small = torch.zeros_like(z) if small is None else small
         level = self.level(sinusoidal(torch.zeros_like(t) if small_t is None else small_t, 128))

@@ -119,7 +119,7 @@ class VideoFusionSeed(DiffusionModel):
         return _TextNoise(self.noise_prior.alpha, self.condition.statistics(cond)[1])
 
     def predict(self, z: Tensor, t: Tensor, cond: Tensor) -> Prediction:
-        """The clip, and the noise without the mean of b, of z without the mean of b."""
+        """Predict x0, and eps without the mean of b, from z without that mean, which is added for the networks."""
         alpha_bar = self.schedule.at(t, z)
         mean, _ = self.condition.statistics(cond)
         base_weight, _ = self._weights

@@ -56,8 +56,8 @@ class FrechetMetric:
 
         The standard error comes from the influence function, without resampling. With heavy tails it is made 1.5 times
         as large, and the note says so. The limit needs a clip per dimension in a quarter of each sample, min(N, M) >=
-        4 D, and eight groups. For two samples of one distribution, and with heavy tails, the interval around it is too
-        wide: in simulations it covered the truth in 98 to 100 %, not in 95 %.
+        4 D, and 32 groups per sample. For two samples of one distribution, and with heavy tails, the interval around it
+        is too wide: in simulations it covered the truth in 98 to 100 %, not in 95 %.
         Raises `UserError` for NaN or infinity, different widths, fewer than 2 generated or real clips, or groups that
         do not fit the clips.
         """

@@ -116,8 +116,8 @@ class _WithinSample:
         num_pairs = (self.clips - self.sizes) ** 2 - (number.sum() - number)
         if num_pairs.min() <= 0:
             raise UserError(
-                f"kernel distance: of {self.clips:g} clips too few are left without the largest group for a standard "
-                "error: use more prompts or source videos"
+                f"kernel distance: too few of {self.clips:g} clips remain without the largest group, so there is no "
+                "standard error: use more prompts or source videos"
             )
         return np.asarray(sums / num_pairs)
 

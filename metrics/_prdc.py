@@ -113,7 +113,7 @@ def _kth_distances(
     nearest = np.concatenate(chunks, axis=1)
     if not np.isfinite(nearest).all():
         raise UserError(
-            f"k = {k}: without the largest group fewer than {k} of {len(others)} clips are left as neighbours: "
+            f"k = {k}: fewer than {k} of {len(others)} clips remain as neighbours without the largest group: "
             "use more prompts or source videos"
         )
     return nearest

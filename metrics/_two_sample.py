@@ -16,9 +16,9 @@ from vfbench.interfaces import Groups
 
 REAL_FLOOR = "the floor is the real clips' own score"  # note of metrics that need no real clips
 NUM_SHUFFLES = 5  # random splits of the real clips; the floor is their mean
-LARGEST, SMALLEST = 1e60, 1e-60  # float64 holds the fourth powers, in intervals, of nothing far beyond
-MIN_STEPS = 32  # rounding steps of the float type that values must spread over: quantisation then moves 0.1 % at most
-MAX_CONSTANT = 1e6  # size of constant values up to which the rounding of their mean does not show
+LARGEST, SMALLEST = 1e60, 1e-60  # sizes of values whose fourth powers, in intervals, float64 can hold
+MIN_STEPS = 32  # smallest spread of values, in rounding steps of their type: rounding then moves a score 0.1 % at most
+MAX_CONSTANT = 1e6  # largest constant value: the rounding error of the mean of a larger one changes the score
 MIN_SPLIT = 4  # real clips that can be split in two samples
 FEW_CLUSTERS = 20  # with fewer clusters a standard error has a relative error of 15 % or more
 
@@ -57,7 +57,7 @@ def validate(values: np.ndarray, context: str, *, min_rows: int = 2) -> Float[np
 def validate_pair(
     fake: np.ndarray, real: np.ndarray, context: str, *, min_rows: int = 2, min_real: int = 2
 ) -> tuple[Float[np.ndarray, "fakes dim"], Float[np.ndarray, "reals dim"]]:
-    """Both samples after `validate`; raises `UserError` also if their widths differ, or a common offset drowns them."""
+    """Both samples after `validate`; also raises `UserError` for other widths, and a spread lost in rounding errors."""
     precision = max(_precision(fake), _precision(real))
     fake = validate(fake, f"{context}: values of generated clips", min_rows=min_rows)
     real = validate(real, f"{context}: values of real clips", min_rows=min_real)
@@ -79,7 +79,7 @@ def _precision(values: np.ndarray) -> float:
 def _require_digits(
     fake: Float[np.ndarray, "fakes dim"], real: Float[np.ndarray, "reals dim"], precision: float, context: str
 ) -> None:
-    """Raise `UserError` where values of this relative precision differ by rounding errors only, for a large offset."""
+    """Raise `UserError` where an offset is so large that values vary by little more than their rounding error."""
     lowest, highest = (
         edge(np.stack([edge(side, axis=0) for side in (fake, real)]), axis=0) for edge in (np.min, np.max)
     )
@@ -213,10 +213,10 @@ def _constant_value_notes(kind: str, values: np.ndarray) -> list[str]:
 
 
 def cluster_notes(kind: str, labels: Labels) -> list[str]:
-    """Notes on the number of independent clips, where there are fewer than clips or few."""
+    """Notes where clips are not independent, and where there are too few independent ones for a standard error."""
     number, notes = num_clusters(labels), []
     if number < len(labels):
-        notes.append(f"{len(labels)} {kind} are {number} independent ones")
+        notes.append(f"{len(labels)} {kind} count as {number} independent ones")
     if number < FEW_CLUSTERS:
-        notes.append(f"the error rests on {number} independent {kind}, and is rough")
+        notes.append(f"rough standard error: only {number} independent {kind}")
     return notes

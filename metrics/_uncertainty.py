@@ -28,8 +28,8 @@ def interval_95(value: float, error: float) -> tuple[float, float]:
 def interval_of_share(value: float, error: float, clusters: int) -> tuple[float, float]:
     """95 % confidence interval of a share of clips: Wilson, J. American Statistical Association 22, 1927.
 
-    It lies within 0..1 and has a width even at 0 and at 1, where the standard error is 0. `error` gives the number of
-    independent clips that it stands for; without one, that is the number of clusters.
+    It lies within 0..1, and has a width even for a share of 0 or 1. The number n of independent clips follows from
+    `error`^2 = share (1 - share) / n; where `error` is 0, n is `clusters`.
     """
     n = value * (1 - value) / error**2 if error > 0 else clusters
     centre = (value + NORMAL_95**2 / (2 * n)) / (1 + NORMAL_95**2 / n)

@@ -20,10 +20,11 @@ PARTS = {attribute: f"attributes(attribute='{attribute}')" for attribute in ATTR
 def build(
     *, attribute: Annotated[str | None, ATTRIBUTES, "One attribute; by default the mean over all."] = None
 ) -> PairedMetric:
-    """Share of clips, 0 to 1, whose caption fits better than the same caption with any other word in its place.
+    """Share of clips, 0 to 1, that fit their caption better than any caption with another word for the attribute.
 
-    The judge compares the captions. A clip made at random is right by chance, once per number of words. `attribute` is
-    one of `ATTRIBUTES`; without it the score is the mean of all six. Raises `UserError` for another name.
+    The judge of Moving Shapes compares clip and captions. A clip made at random is right in 1 of as many cases as there
+    are words. `attribute` is one of `ATTRIBUTES`; without it the score is the mean of all six. Raises `UserError` for
+    another name.
     """
     if attribute is not None and attribute not in WORDS:
         raise unknown("attribute", attribute, WORDS)

@@ -18,10 +18,10 @@ def ratio(changes: Float[np.ndarray, "n 2"]) -> float:
 
 
 def build() -> PairedMetric:
-    """Ratio of mean absolute changes, over all clips, from 0; near the floor where the base frame belongs to its clip.
+    """Ratio of mean absolute changes over all clips, at least 0; 1 if the base frame changes as much as other frames.
 
-    The base frame is VideoFusion's, the middle one, for any model: a model without a base frame serves for comparison.
-    The extractor selects another frame: `--extractor 'frame_change=frame_change(base=0)'`.
+    The base frame is VideoFusion's, the middle one, also for models that have none: they are the reference. Another
+    frame: `--extractor 'frame_change=frame_change(base=0)'`.
     """
     return ClipStatistic(
         name="base_flicker",

@@ -81,8 +81,8 @@ class KVD:
         estimator, for subsets and for groups, and needs three groups per sample.
         Two clips of a sample have no standard error: it is NaN.
         Raises `UserError` for NaN or infinity, features too large or too far from 0 for the kernel, different widths,
-        fewer than 2 generated or real clips, groups that do not fit the clips, a group that holds all clips but one of
-        three or more, or fewer clips than a subset needs.
+        fewer than 2 generated or real clips or than a subset needs, groups that do not fit the clips, and a group so
+        large that at most one clip remains without it.
         """
         fake, real = validate_pair(fake, real, self.title)
         check_kernel(fake, real, self._kernel)

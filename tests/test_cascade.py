@@ -122,7 +122,7 @@ def test_a_module_that_only_a_checkpoint_names_is_not_imported(
     tiny_vdm().save(tmp_path / "base")
     config = json.loads((tmp_path / "base" / "config.json").read_text())
     (tmp_path / "base" / "config.json").write_text(json.dumps({**config, "model": "hostile_package.model"}))
-    with pytest.raises(UserError, match=r"base='.*'hostile_package\.model'.*only a file names"):
+    with pytest.raises(UserError, match=r"base='.*'hostile_package\.model'.*name it in the command"):
         build(stages, base=str(tmp_path / "base"))
 
 

@@ -283,7 +283,7 @@ def test_a_preset_fits_its_pipeline(pipeline_folder: Folders, preset: str) -> No
         ({"revision": "main"}, "revision='main' needs a hub id"),
         ({"attention": "flush"}, "'flush'.*'flash'"),
         ({"attention": "flash_hub"}, "'flash_hub'"),  # downloads code
-        ({"attention": "native"}, "TextToVideoSDPipeline has no choice of it"),
+        ({"attention": "native"}, "TextToVideoSDPipeline has one attention"),
         ({"block_cache": 0.1}, "block_cache=0.1.*TextToVideoSDPipeline"),
         ({"block_cache": 0.0}, r"block_cache=0.0.*above 0"),
     ],

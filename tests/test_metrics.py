@@ -228,8 +228,8 @@ def test_copies_in_one_group_count_as_one_clip(metric: Metric) -> None:
     assert grouped.value == pytest.approx(expected.value)
     assert grouped.error == pytest.approx(expected.error, rel=1e-6 if metric.name != "clipsim" else 0.2)
     assert ungrouped.error < 0.8 * grouped.error
-    assert "192 generated clips are 64 independent" in grouped.note
-    assert "160 real clips are 80" in grouped.note
+    assert "192 generated clips count as 64 independent" in grouped.note
+    assert "160 real clips count as 80" in grouped.note
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=IDS)
@@ -322,8 +322,8 @@ def test_unusual_samples_of_a_comparison_get_a_note(metric: PairedMetric) -> Non
     )
     comparison = metric.compare(constant, b, real, groups=Groups(np.arange(60) // 4, np.arange(60)))
     assert "all 60 clips of A" in comparison.note
-    assert "60 generated clips are 15 independent" in comparison.note
-    assert "rests on 15 independent generated clips" in comparison.note
+    assert "60 generated clips count as 15 independent" in comparison.note
+    assert "only 15 independent generated clips" in comparison.note
     assert "of B" not in comparison.note
 
 

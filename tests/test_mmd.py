@@ -166,7 +166,7 @@ def test_two_groups_have_an_error_but_no_limit() -> None:
 
 
 def test_a_group_of_all_clips_but_one_is_refused() -> None:
-    with pytest.raises(UserError, match="of 80 clips too few"):
+    with pytest.raises(UserError, match="too few of 80 clips"):
         kvd.build().score(FAKE, REAL, groups=Groups(np.arange(80) // 79, np.arange(96)))
 
 

@@ -141,7 +141,7 @@ def test_groups_are_left_out_together() -> None:
 
 def test_groups_that_leave_too_few_neighbours_are_refused() -> None:
     groups = Groups(np.arange(20), np.arange(20) // 17)
-    with pytest.raises(UserError, match=r"k = 5: .* fewer than 5 of 20 clips"):
+    with pytest.raises(UserError, match=r"k = 5: fewer than 5 of 20 clips"):
         density.build().score(gaussian(20, 3, seed=1), gaussian(20, 3, seed=2), groups=groups)
 
 

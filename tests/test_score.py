@@ -153,7 +153,7 @@ def test_a_number_of_clips_unlike_the_protocols_gets_a_note(tmp_path: Path, monk
     result = run_score(save_array(tmp_path / "a.npy", shapes_clips(8)))
     assert result["protocol"]["name"] == "fixed(n_fake=8)"
     assert "all 8 clips" in result["note"]
-    assert "fixed has 9" in result["note"]
+    assert "fixed asks for 9" in result["note"]
 
 
 @pytest.mark.slow

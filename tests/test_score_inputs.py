@@ -79,7 +79,7 @@ def test_features_are_scored_by_metrics_of_features(tmp_path: Path, vfbench: Com
     fake, real = save_array(tmp_path / "fake.npy", FAKE), save_array(tmp_path / "real.npy", REAL)
     outcome = vfbench("score", "--real", real, "--fake", fake, "--output", "mine", "--json")
     assert outcome.code == 0, outcome.err
-    assert "the network that made these features is not known" in outcome.err
+    assert "feature network and frames of the clips are not known" in outcome.err
     result = results(Path("mine"))
     assert json.loads(outcome.out) == result
     assert list(result["scores"]) == ["fvd", "kvd"]

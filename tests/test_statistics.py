@@ -68,8 +68,8 @@ def test_unusual_samples_get_a_note() -> None:
     assert sample_notes(fake, real * 0, *all_clusters)[1] == "all 50 real clips have the same values"
     notes = sample_notes(real, fake[:, :1] * [[1.0, 2, 3]] + real[:40], np.arange(50) // 5, np.arange(40))
     assert notes == [
-        "50 generated clips are 10 independent ones",
-        "the error rests on 10 independent generated clips, and is rough",
+        "50 generated clips count as 10 independent ones",
+        "rough standard error: only 10 independent generated clips",
     ]
 
 

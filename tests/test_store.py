@@ -240,7 +240,7 @@ def test_the_item_of_a_lost_actor_is_free_in_the_store(on_machine: Callable[[str
     for item in ("000001", "000002"):
         process = ELSEWHERE if item == "000001" else "0123abcd.8"
         files.pipe_file(f"/actors/workers/{item}.{process}.json", b'{"rank": 7}')
-    workers.free_lost(Path("memory://actors"), ELSEWHERE)
+    workers.release_process(Path("memory://actors"), ELSEWHERE)
     left = contents("memory://actors")
     assert left.keys() == {f"workers/failed.{ELSEWHERE}.json", "workers/000002.0123abcd.8.json"}
     assert json.loads(left[f"workers/failed.{ELSEWHERE}.json"])["rank"] == 7

@@ -46,6 +46,7 @@ def line(
     machine = {"machine": "a machine", "threads": 1, "torch": "2"}
     counts = {"seed": seed, "steps": steps, "clips": 256, "protocol": protocol, "seconds": 90}
     commands = [f"python -m vfbench train {flags} --seed {seed} --output train/x-seed-{seed}"]
+    result["run_id"] = f"{flags} {seed}"
     return {"flags": flags, **counts, **machine, "commands": commands, "result": result}
 
 

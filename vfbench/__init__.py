@@ -64,7 +64,7 @@ def run(options: RunOptions) -> Result:
     from vfbench.pipeline.workers import Rank
     from vfbench.utils import console, store, trackers
 
-    if (folder := executor.share("vfbench:run", options)) is not None:
+    if (folder := executor.run_workers("vfbench:run", options)) is not None:
         (result,) = load_results(folder)
     else:
         from vfbench.pipeline.job import run as carry_out

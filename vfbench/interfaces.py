@@ -294,10 +294,10 @@ class SharesBase(Protocol):
 
 @runtime_checkable
 class ChoosesPrecision(Protocol):
-    """Optional interface of a `Sampler` that may compute in half precision, and can do so in full."""
+    """Optional interface of a `Sampler` that may run in half precision, and can also run in float32."""
 
     def in_float32(self) -> Sampler:
-        """The sampler that makes the clips of the same requests in float32."""
+        """This sampler in float32; it makes clips for the same requests."""
         ...
 
 
@@ -519,8 +519,8 @@ def is_part(metric: Metric) -> bool:
 class SharedRealClips(Protocol):
     """Optional interface of a `Metric` whose score depends on the real clips.
 
-    The scores of two models against the same real clips share that part of their variation. An unpaired test leaves
-    out what cancels in the difference; without this interface it counts the real clips twice, and finds less.
+    The real clips add the same error to the scores of two models. With this interface an unpaired test leaves that
+    part of the variance out; without it the test counts the part twice, and finds only larger differences.
     """
 
     def real_influence(

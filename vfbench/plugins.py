@@ -239,7 +239,9 @@ def load_known(kind: Kind, text: str, *context: Any, typed: Collection[str] = ()
     """
     spec = parse(text)
     if not is_known(kind, spec.name) and spec.name not in typed:
-        raise UserError(f"{unknown(kind, spec.name, names(kind))}. No module that only a file names is imported")
+        raise UserError(
+            f"{unknown(kind, spec.name, names(kind))}. To import a module of your own, name it in the command"
+        )
     return load(kind, text, *context)
 
 

@@ -16,7 +16,7 @@ def generate(options: ExportOptions) -> None:
     """Generate clips with a model and write them to a folder, with the request of each; the same command resumes."""
     from vfbench.pipeline import executor
 
-    if executor.share("vfbench.cli.generate:write_clips", options) is None:
+    if executor.run_workers("vfbench.cli.generate:write_clips", options) is None:
         write_clips(**values_of(options))
 
     from vfbench.pipeline.eval_setup import CLIPS

@@ -1,4 +1,4 @@
-"""`table`, `report`, `compare` and `gate`: results side by side, paired tests, and the regression gate."""
+"""`table`, `report`, `compare`, `drift`, `gate`: results side by side, paired tests, and the regression gate."""
 
 from __future__ import annotations
 

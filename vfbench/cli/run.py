@@ -1,4 +1,4 @@
-"""`run`, `status` and `sensitivity`: score a model, see how far that is, or score real clips with known damage."""
+"""`run`, `status`, `replay`, `sensitivity`: score a model, follow or repeat that, or score damaged real clips."""
 
 from __future__ import annotations
 

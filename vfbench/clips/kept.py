@@ -182,8 +182,8 @@ def _clip_name(entry: ClipFile, rows: int, *, alone: bool) -> str:
 def pairs(a: KeptClips, b: KeptClips) -> list[tuple[int, int]]:
     """Indices of the clips of both sides that answer one request, in the order of A.
 
-    Raises `UserError` where no request is common or the prompts differ, and `MissingData` where a folder lacks clips
-    that the other has: only of runs and of `generate`, which answer the first requests of a seed, the rest is left out.
+    Raises `UserError` where the sides share no request, or a request has two prompts. For folders of clips, raises
+    `MissingData` naming clips without a partner; of runs and of folders of `generate`, such clips are left out.
     """
     places = {key: index for index, key in enumerate(b.keys)}
     matched = [(index, places[key]) for index, key in enumerate(a.keys) if key in places]

@@ -35,7 +35,7 @@ HASH_THREADS = 2  # the disk limits more
 
 
 def _own_command(text: object) -> str:
-    """A command of this program as it wrote it: a message repeats no other command from a file."""
+    """Check a `data prepare` command read from a file, so that no message shows the user any other command."""
     words = shlex.split(text) if isinstance(text, str) else []
     if words[:5] != ["python", "-m", "vfbench", "data", "prepare"] or shlex.join(words) != text:
         raise ValueError("not a command of vfbench")

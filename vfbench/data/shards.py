@@ -100,7 +100,7 @@ class PrepareSource:
         return {split: self.inventory.identity(split, self.decoder) for split in self.inventory.splits}
 
     def key(self, shard: Shard, identities: Mapping[Split, str]) -> str:
-        """SHA-256 of everything that determines the bytes of a shard, from its own source files only."""
+        """SHA-256 of all that determines the bytes of a shard; files of arrays count as a whole split."""
         digest = hashlib.sha256(f"{FORMAT} {self.transform.fitting}".encode())
         for split, folder in self.inventory.splits.items():
             videos = [video for video in shard.videos if video.split == split]

@@ -211,7 +211,7 @@ class VideoDataset:
     def fingerprint(self) -> str:
         """SHA-256 of the files, the transform, the skipped videos and the decoder; reads files on first access.
 
-        `vfbench.clips.manifest` lists the changes that it cannot detect.
+        `vfbench.clips.content_hash` says which changes it cannot detect.
         """
         digest = hashlib.sha256(self._transform.fingerprint().encode())
         for split, name in self._skipped:

@@ -44,8 +44,8 @@ def build(
     """Clips below `root` of `frames` frames, `stride` apart, by default cropped to the centred square and resized.
 
     `height` and `width` default to the short side of the first clip, or to its own sides with geometry `native`.
-    `listing` is a file that names the clips to use (see `vfbench.clips`). `short` is `refuse` or `skip`, for videos too
-    short for a clip. `decoder` is that of `vfbench.video.decode`, the other options are those of
+    `listing` is a file that names the clips to use (`vfbench.clips.layout`). `short` is `refuse` or `skip`, for videos
+    too short for a clip. `decoder` is that of `vfbench.video.decode`, the other options are those of
     `vfbench.clips.transform`. Raises `MissingData` without a folder, for a folder without clips of one layout and for
     short clips, and `UserError` for an impossible option.
     """

@@ -77,7 +77,7 @@ def _load_model(
         raise MissingData(f"{path} records no SHA-256 of its weights: train or copy it again")
     with checkpoint.config_errors(path, model):
         _check_options(model, config)
-        _require_as_large(create, config, folder / checkpoint.TENSORS)
+        _require_plausible_size(create, config, folder / checkpoint.TENSORS)
         network = create(config)
     sha256 = tensor_files.load_into(network, folder / checkpoint.TENSORS, config.sha256)
     require_unchanged(folder)
@@ -102,8 +102,13 @@ def _check_options(model: str, config: ModelConfig) -> None:
     SamplerOptions(**sampling)
 
 
-def _require_as_large(create: Callable[[ModelConfig], DiffusionModel], config: ModelConfig, weights: Path) -> None:
-    """Raise `MissingData` where a configuration has more parameters than its weights file bytes: none is allocated."""
+def _require_plausible_size(
+    create: Callable[[ModelConfig], DiffusionModel], config: ModelConfig, weights: Path
+) -> None:
+    """Raise `MissingData` if a configuration has more parameters than its weights file has bytes.
+
+    They are counted on the meta device, so that a damaged configuration allocates no memory.
+    """
     with torch.device("meta"):
         parameters = sum(each.numel() for each in create(config).parameters())
     if weights.is_file() and parameters > (size := weights.stat().st_size):

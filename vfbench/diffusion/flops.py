@@ -89,7 +89,7 @@ def _count_training_flops(model: DiffusionModel) -> int:
 
 
 def training_flops_or_none(model: DiffusionModel) -> int | None:
-    """FLOPs as of `training_flops`; None for a model that reads tensor values, which meta tensors do not have."""
+    """FLOPs as of `training_flops`; None for a model that reads values of tensors, or cannot take such clips."""
     try:
         return training_flops(model)
     except (RuntimeError, NotImplementedError, TypeError):

@@ -31,10 +31,10 @@ def noise_generator(device: torch.device) -> NoiseGenerator:
 
 
 def normal_per_clip(seeds: Sequence[int], device: torch.device, generator: NoiseGenerator = "mt19937") -> Normal:
-    """Draw from one generator per clip: a clip's noise does not depend on its batch.
+    """Draw from one generator per clip, so that a clip's noise does not depend on its batch.
 
-    It is bit for bit the same on any device with `mt19937`. With `philox` the integers behind it are, and the noise but
-    for the last digit of a logarithm or cosine.
+    With `mt19937` the noise is bit for bit the same on every device. With `philox` only the random integers are: the
+    normal values may differ in the last digit, since devices round logarithm and cosine differently.
     """
     if generator == "philox":
         return NormalStreams(seeds, device)

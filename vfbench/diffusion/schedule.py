@@ -29,7 +29,7 @@ AUTO = "auto"  # value of the option `time_shift`
 # Options of `create` in every model. Hoogeboom et al., arXiv 2301.11093, divide the ratio to adapt to larger images.
 TimeShiftOption: TypeAlias = Annotated[
     float | str | None,
-    "Divisor of the signal-to-noise ratio, from 1, or auto: visit more noise, where motion is decided.",
+    "Divisor of the signal-to-noise ratio, at least 1, to train and sample in more noise; or auto.",
 ]
 ShiftedShareOption: TypeAlias = Annotated[
     float | None, "Share of the training clips, 0 to 1, whose times are shifted; the others are uniform."
@@ -37,12 +37,11 @@ ShiftedShareOption: TypeAlias = Annotated[
 
 
 def natural_time_shift(shape: ClipShape, prior: NoisePrior) -> float:
-    """The `time_shift` that clips of a shape call for under a noise prior, at least 1, to three digits.
+    """Default `time_shift` for a clip shape and a noise prior: at least 1, rounded to three digits.
 
-    Frames that show one thing tell as much of it as one frame with a signal-to-noise ratio as many times as high, so
-    content and motion are decided in stronger noise than those of an image. The same holds for pixels beyond 64x64,
-    where schedules were tuned (Hoogeboom et al., arXiv 2301.11093), and for motion where the noise is shared
-    (`motion_information`).
+    It is the product of three factors: the number of frames, since frames that show one thing average the noise out;
+    the pixels relative to 64x64, the size that schedules were tuned for (Hoogeboom et al., arXiv 2301.11093); and
+    `motion_information`, since noise that frames share hides less of the motion.
     """
     pixels = max(1.0, shape.height * shape.width / 64**2)
     return max(1.0, float(f"{shape.frames * pixels * motion_information(prior, shape.frames):.3g}"))

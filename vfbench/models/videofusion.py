@@ -367,11 +367,10 @@ def _base(options: Mapping[str, Any], width: int, schedule: Schedule) -> UNet | 
 
 
 def _weighted_error(error: Tensor, alpha_bar: Tensor, parametrisation: ImageParametrisation) -> Tensor:
-    """Mean square of an error of eps, weighted by the parametrisation; weight 1 for `eps` is the paper's loss.
+    """Mean squared error of eps, weighted by the parametrisation; `eps` has weight 1, as in the paper.
 
-    For B, the weights give the plain error of its own target: the error of v is larger by 1 / sqrt(a_t), the error of
-    x0 by sqrt(1 - a_t) / sqrt(a_t). R reads v of a weaker noise: the weight 1 / a_t then gives the square of its error
-    of v in frame i the weight (1 - lam_i) / (1 - lam_i (1 - a_t)).
+    For B, the weight turns the error of eps into that of B's own target, v or x0. For R, whose noise in frame i is
+    weaker by sqrt(1 - lam_i), the squared error of its v then counts (1 - lam_i) / (1 - lam_i (1 - a_t)).
     """
     weights = {"eps": torch.ones_like(alpha_bar), "v": 1 / alpha_bar, "x0": (1 - alpha_bar) / alpha_bar}
     return (weights[parametrisation] * error**2).mean()

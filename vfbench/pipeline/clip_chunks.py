@@ -54,7 +54,7 @@ class ClipChunks(ChunkMaker):
         return self.folder.chunks / name
 
     def check(self, name: str, *, content: bool) -> None:
-        """Raise ValueError where a chunk is not the whole one of its requests; `content` also hashes what it holds."""
+        """Raise ValueError if a chunk is incomplete or of other requests; with `content`, also verify its hash."""
         folder = self.path(name)
         recorded = self.read_record(folder / _RECORD, name)["files"]
         for file, (size, sha256) in recorded.items():
@@ -152,7 +152,7 @@ def _remove_unused(folder: RunFolder) -> None:
 
 @contextmanager
 def _appearing(target: Path, is_whole: Callable[[], bool], *, replace: bool = False) -> Iterator[Path]:
-    """Context manager: a temporary folder that becomes `target`, unless another process has made that whole by then.
+    """Context manager: a temporary folder, renamed to `target` at the end unless another process has completed it.
 
     `replace` removes what is in its place. Raises `BadEnvironment` where the folder cannot be written.
     """

@@ -78,7 +78,7 @@ def _page(record: DataRecord) -> str:
         "copy": escape.markdown(record.copy_),
         **{f"split {name}": text for name, text in counts.items()},
         "scored": f"{text.count(record.clips, 'clip')} of {text.count(record.videos, 'video')}{draws}",
-        "for the floor": f"{record.spare:,} other clips",
+        "for the floor": f"{record.spare:,} clips of other videos",
         "fingerprint": f"`{record.fingerprint}`",
         "manifest.csv": f"`{record.manifest}` (SHA-256)",
         "note": escape.markdown(record.note) or "none",

@@ -51,7 +51,7 @@ class EvalSetup:
         smoke = "smoke run of a few clips" * self.smoke
         nonstandard = [name for name, each in self.extractors.items() if each.weight_status == "nonstandard"]
         weights = (
-            f"NOT the published weights: {', '.join(nonstandard)}; these numbers compare with nothing"
+            f"NOT the published weights: {', '.join(nonstandard)}; these scores are not comparable"
             if nonstandard
             else ""
         )
@@ -106,7 +106,7 @@ def prepare(spec: Spec, device: torch.device, options: EvalOptions, num_samples:
 
 
 def _metrics(chosen: Sequence[str], given: Mapping[str, Measure]) -> tuple[dict[str, Metric], dict[str, Measure]]:
-    """The metrics to compute with their parts, and the protocol's measures with those that it does not name.
+    """Metrics to compute, with their parts, and the protocol's measures extended by those of the user.
 
     A metric that the protocol does not name, or has with other options, changes the protocol.
     """

@@ -10,11 +10,11 @@ from vfbench.pipeline.workers import Rank
 from vfbench.utils.options import values_of
 
 
-def share(function: str, options: SamplingOptions) -> Path | None:
-    """Let the workers that the options ask for call a function, named as `module:name`, and wait for the end.
+def run_workers(function: str, options: SamplingOptions) -> Path | None:
+    """Start the workers that the options ask for, let each call `function`, `module:name`, and wait for them.
 
-    Returns the folder where all of the work is done; None where this process is to do it. Raises `UserError` for
-    environment variables of a rank that do not fit together, and the error of a worker that could not begin.
+    Returns the folder with the finished work, or None where this process must do the work itself. Raises `UserError`
+    for inconsistent `RANK`, `WORLD_SIZE` or `SLURM_ARRAY_*`, and the error of a worker that failed at its start.
     """
     Rank.from_environment()
     if worker_job.is_worker():

@@ -68,7 +68,7 @@ class ExportPlan:
 
     @property
     def partial_folder(self) -> Path:
-        """Folder of the clips that are made, until all are."""
+        """Hidden folder of the finished chunks, until all clips are written."""
         return partial_folder(self.options.output)
 
     @property
@@ -83,7 +83,7 @@ class ExportPlan:
 
     @property
     def of_a_run(self) -> bool:
-        """True where a run with this seed begins with the same requests."""
+        """True if a run with this seed begins with the same requests: no prompt, class or shared noise is given."""
         options = self.options
         return options.prompt is None and options.label is None and not options.share_base_noise
 

@@ -38,7 +38,7 @@ class FeatureChunks(ChunkMaker):
         return self.folder.chunks / f"{name}.safetensors"
 
     def check(self, name: str, *, content: bool) -> None:
-        """Raise ValueError where a chunk is not the whole one of its requests; `content` also hashes what it holds."""
+        """Raise ValueError if a chunk is incomplete or of other requests; with `content`, also verify its hash."""
         if content:
             self.read(name)
         else:

@@ -84,7 +84,7 @@ def _features_of_draw(
     clips, groups = compute(manifest.places(number, "real"), "real clips")
     holdout = manifest.places(number, "spare")[: protocol.n_fake]
     complete = len(holdout) == protocol.n_fake
-    return RealFeatures(clips, compute(holdout, "spare real clips")[0] if complete else None, groups)
+    return RealFeatures(clips, compute(holdout, "real clips for the floor")[0] if complete else None, groups)
 
 
 def group_numbers(sources: Sequence[Hashable]) -> Int[np.ndarray, " _"]:

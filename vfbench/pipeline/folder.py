@@ -92,7 +92,7 @@ class RunFolder:
         except OSError as error:
             raise BadEnvironment(f"cannot write to {path} ({error.strerror}): choose another --output") from error
         if folder.store:
-            folder._agree(folder.store, as_json(specification.to_json()))
+            folder._sync_run_file(folder.store, as_json(specification.to_json()))
         folder._claim(specification)
         folder._tidy()
         return folder
@@ -108,8 +108,8 @@ class RunFolder:
             changed = _difference(present.get("determines", {}), specification.determines)
             raise UserError(f"{self.name} holds another run ({changed}): choose another --output, or remove the folder")
 
-    def _agree(self, store: Store, text: str) -> None:
-        """Have the `run.json` of the store in the copy, this text where there is none; empty a copy of another run."""
+    def _sync_run_file(self, store: Store, text: str) -> None:
+        """Download `run.json` from the store, or upload `text` if it has none; clear a local copy of another run."""
         file = self.path / "run.json"
         with files.one_at_a_time(self.path):
             before = file.read_bytes() if file.exists() else b""

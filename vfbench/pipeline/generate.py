@@ -76,7 +76,7 @@ class ChunkMaker(ABC):
 
     @abstractmethod
     def check(self, name: str, *, content: bool) -> None:
-        """Raise ValueError where a chunk is not the whole one of its requests; `content` also hashes what it holds."""
+        """Raise ValueError if a chunk is incomplete or of other requests; with `content`, also verify its hash."""
 
     @abstractmethod
     def make(self, name: str, progress: Progress) -> None:
@@ -93,7 +93,7 @@ class ChunkMaker(ABC):
                 store.fetch_folder(part.name, lambda file: file.partition(".")[0] in names)
 
     def is_complete(self, name: str) -> bool:
-        """True where the chunk is there: its content hashed in this process's part of the list, else its size checked.
+        """True where the chunk exists; verifies its hash in this process's part of the list, else checks it briefly.
 
         Prints a warning for a damaged chunk, which is then made again.
         """

@@ -42,7 +42,9 @@ def run(plan: Plan) -> Result:
 def _run(plan: Plan, folder: RunFolder, worker: Worker) -> Result:
     setup, calls, before = plan.setup, sum(plan.cost.calls.values()), _stamp(folder)
     if folder.layout.batch_size != plan.batch_size:
-        console.info(f"batches of {folder.layout.batch_size}, as this run began; another --output takes other batches")
+        console.info(
+            f"batches of {folder.layout.batch_size}, fixed when this run began; to change them, choose another --output"
+        )
     data = dataset_card.write(folder, setup)
     folder.publish(folder.card, folder.manifest, folder.samples / "real")
     reals = real_features(setup.dataset, setup.protocol, plan.collector, plan.device, setup.manifest, worker)

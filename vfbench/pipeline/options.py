@@ -22,9 +22,9 @@ from vfbench.errors import UserError, unknown
 from vfbench.utils import checkpoint, hf_hub, store, trackers
 from vfbench.utils.options import DEVICES, DTYPES, REQUIRED, flag
 
-# Sampling options that are passed on to the model, which may have other defaults for each.
 WEIGHTS = ("default", "random")
 EXECUTORS = ("processes", "ray")
+# Sampling options that are passed on to the model, which may have other defaults for each.
 SAMPLING = ("steps", "solver", "guidance", "eta", "threshold")
 MIN_REAL = 4  # real clips, two halves of two: fewer have no floor
 MIN_SMOKE = 2  # clips of either side in a smoke run
@@ -109,7 +109,9 @@ class SamplingOptions(CheckedOptions):
     guidance: float | None = flag(None, "Classifier-free guidance weight; 1 is none.")
     eta: float | None = flag(None, "Fresh noise of ddim: 0 is none, 1 as much as ddpm.")
     threshold: float | None = flag(None, "Dynamic thresholding: a quantile of each clip, e.g. 0.995.")
-    batch_size: int | Literal["auto"] = flag("auto", "Clips per network call; a clip changes by rounding at most.")
+    batch_size: int | Literal["auto"] = flag(
+        "auto", "Clips per network call; other sizes change clips by rounding only."
+    )
     dtype: str = flag("auto", "auto, float32 or bfloat16 (auto on a GPU).")
     compile: bool = flag(False, "Compile the networks: a slower start, faster clips; part of the run's id.")
     checkpoint: Path | str | None = flag(None, "Folder that `train` wrote, or hub:owner/name[@revision].")
@@ -202,7 +204,7 @@ class ExportOptions(MachineOptions, SamplingOptions):
     frames: int | None = flag(None, "Frames of a clip, more than the model's own.")
     overlap: int | None = flag(None, "Frames that neighbouring windows of such a long clip share.")
     format: Literal["mp4", "webp", "npy", "png-folder"] = flag(
-        "mp4", "All are lossless, but webp stores equal neighbours as one frame."
+        "mp4", "File format, always lossless; webp merges equal frames, so do not score it."
     )
 
     def __post_init__(self) -> None:
@@ -210,7 +212,7 @@ class ExportOptions(MachineOptions, SamplingOptions):
         _check_count("--num-samples", self.num_samples, 1)
         store.require_local("--output", self.output)
         if self.prompt is not None and self.label is not None:
-            raise UserError("--prompt and --label: a clip is asked for by one of them; leave the other out")
+            raise UserError("--prompt and --label exclude each other: leave one out")
 
     @property
     def sampling(self) -> dict[str, Any]:

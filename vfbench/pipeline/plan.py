@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def patience(self) -> float:
-        """Seconds without a sign of life before another worker makes a chunk: three times a network call's."""
+        """Seconds of silence after which a worker is lost: three network calls, at least 60, or 900 while compiling."""
         call = self.cost.seconds * self.batch_size / max(self.cost.evaluations, 1)
         return max(compiling.PATIENCE if self.options.compile else PATIENCE, 3 * call)
 
@@ -177,8 +177,8 @@ def require_clips(model: str, shape: ClipShape, protocol: protocols.Protocol) ->
     needed = ClipShape(_num_frames(protocol), protocol.height, protocol.width)
     if (shape.height, shape.width) != (needed.height, needed.width) or shape.frames < needed.frames:
         raise UserError(
-            f"{model} makes clips of {shape}, and protocol {protocol.name} scores {needed}: choose a model of that "
-            f"size, or have real clips as the model's: --dataset '{protocol.dataset}({shape.options})'"
+            f"{model} makes clips of {shape}, but protocol {protocol.name} scores {needed}: choose a model of that "
+            f"size, or cut the real clips to the model's: --dataset '{protocol.dataset}({shape.options})'"
         )
 
 
@@ -194,10 +194,10 @@ def require_conditioning(model: str, sampler: Sampler, dataset: Dataset) -> None
         f"--model \"{model}(condition='{name}')\"" for name in ("class", "text", "none") if available[name]
     )
     if "condition" in plugins.options("model", model):
-        mend = f"ask it otherwise: {choices}"
+        mend = f"use {choices}"
     else:
         mend = f"choose a dataset with {needed}, or another model"
-    raise UserError(f"{model} goes by {needed}, and {dataset.name} has none: {mend}")
+    raise UserError(f"{model} is conditioned on {needed}, but {dataset.name} has none: {mend}")
 
 
 def scored_frames(protocol: protocols.Protocol) -> slice:

@@ -229,7 +229,7 @@ class _WatchedActor(watch.WatchedWorker):
         self._end = f"was lost ({type(error).__name__})"
         self.stop()
         if self.announced and self._process:
-            workers.free_lost(Path(self.announced["folder"]), self._process)
+            workers.release_process(Path(self.announced["folder"]), self._process)
         if self._restarts == MAX_RESTARTS:
             self._code = -1
             return

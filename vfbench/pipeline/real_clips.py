@@ -110,10 +110,11 @@ def holdout_clips(dataset: Dataset, protocol: Protocol, chosen: Sequence[int], d
 
 
 def select(dataset: Dataset, protocol: Protocol, count: int, draw: int) -> list[int]:
-    """Indices of the real clips to score, in order: the first by name, or those drawn by hash of name and seed.
+    """Indices of the first `count` real clips in the order of the protocol's `selection`.
 
-    `every-tenth` takes evenly spaced ones of every tenth clip by name; the other clips follow where these are too few.
-    Without `NamedClips`, clips are taken, and drawn, by their number.
+    `sorted` and `all` order clips by name, the others by a hash of name and seed. `every-tenth` takes evenly spaced
+    clips of every tenth one by name, then the others if these are too few. Without `NamedClips`, the number of a clip
+    stands for its name.
     """
     size, seed = available(dataset, protocol.split), protocol.selection_seed + draw
     if protocol.selection in ("sorted", "all", "every-tenth"):

@@ -101,7 +101,7 @@ def _difference(before: ScoreRecord | None, after: ScoreRecord | None) -> float:
 
 
 class Repeated(NamedTuple):
-    """Specs that the user gave with the command: no other module of a third party in the record is imported."""
+    """Specs that the command repeats. Of the third-party modules in a record, only these are imported."""
 
     model: str | None = None
     dataset: str | None = None
@@ -139,7 +139,7 @@ def replay_options(run: Path, repeated: Repeated, changed: Mapping[str, Any]) ->
 
 
 def _recorded_options(file: Path, result: Result) -> dict[str, Any]:
-    """Options in a `run.json`; raises `MissingData` naming one that is missing or has another type."""
+    """Options in a `run.json`; raises `MissingData` without a model, and naming an option of another type."""
     content, hints = read_json(file), get_type_hints(RunOptions)
     recorded = content.get("options")
     values = {}
@@ -216,7 +216,7 @@ def _require_repeated(source: str, options: Mapping[str, Any], repeated: Repeate
     for kind, texts in recorded.items():
         named = {name for text in given[kind] for name in _modules(kind, text, known=True)}
         if others := named - {name for text in texts for name in _modules(kind, text, known=True)}:
-            raise UserError(f"{_FLAGS[kind]} {min(others)}: {source} has {', '.join(texts) or 'none'}: repeat that")
+            raise UserError(f"{_FLAGS[kind]} {min(others)}: {source} has {', '.join(texts) or 'none'}; give that")
         for text in texts:
             if unknown := [name for name in _modules(kind, text) if name not in named]:
                 raise UserError(

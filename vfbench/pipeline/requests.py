@@ -16,8 +16,8 @@ AT_ONCE = 1024  # requests made together while they are read in order
 class Requests(Sequence[Request]):
     """Requests with labels and captions of real clips of `split`, drawn by the run's seed.
 
-    `numbers` are the indices of the requests. Each request is made when it is read, so that a run of a million clips
-    is planned in seconds, and a process of many holds those of its own chunks alone.
+    `numbers` are the indices of the requests. Each request is made when it is read: planning a million clips takes
+    seconds, and a worker holds only the requests of its own chunks.
     """
 
     dataset: Dataset

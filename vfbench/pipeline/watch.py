@@ -1,4 +1,4 @@
-"""The wait for workers that share one run, in processes or in Ray actors: their progress as one line, their ends told.
+"""Wait for the workers of a run, processes or Ray actors: one line of progress for all, a warning for each that died.
 
 This process does none of the work. It reads how far the run is from the run folder alone.
 """

@@ -5,9 +5,9 @@ and goes on until all are there. Workers know of each other by one file in `work
 
     000003.3f2a90c1.4711.json     process 4711 of machine 3f2a90c1 makes chunk 3; written anew as the work moves on
 
-A file that does not change for `patience` seconds, or whose process has ended, counts no more: its chunk is made by
-another. Nothing depends on these files but how much is made twice: a chunk that two workers made is the same chunk.
-In an object store, workers of other machines are seen by the names and times of these files alone.
+A worker counts as lost when its file is unchanged for `patience` seconds or its process has ended. Another worker then
+makes its chunk. These files only avoid duplicate work: two workers that make one chunk write the same bytes. In an
+object store, a worker sees only the names and modification times of the files of other machines.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ class Worker:
 
     def __init__(self, folder: Path, rank: Rank, patience: float = PATIENCE, store: Store | None = None) -> None:
         self.folder, self.rank, self.patience, self.store = folder / "workers", rank, patience, store
-        self._looked, self._told = -POLL_SECONDS, -EVENTS_SECONDS  # at the store's workers; events to it
+        self._looked, self._told = -POLL_SECONDS, -EVENTS_SECONDS  # when the store was polled, and sent events
         self._item, self._clips, self._seconds = IDLE, 0.0, 0.0  # clips made, and the seconds that they took
-        self._clips_before = 0.0  # this chunk
+        self._clips_before = 0.0  # clips made here before the current item
         self._written = -BEAT_SECONDS
         self._seen: dict[tuple[str, int], float] = {}  # when each state of another's file was first seen
 
@@ -183,11 +183,11 @@ class Worker:
                 continue
             if self._lives(file, process):
                 return True
-            self._replace(file, item, process)
+            self._take_over(file, item, process)
         return False
 
-    def _replace(self, file: Path, item: str, process: str) -> None:
-        """Make the item of another worker here, and keep a record of what became of that one."""
+    def _take_over(self, file: Path, item: str, process: str) -> None:
+        """Take over the item of a lost worker: warn, and replace its file by a record of the failure."""
         ended = process_id.has_ended(process)
         error = "ended without a word" if ended else f"showed no sign of life for {self.patience:.0f} s"
         if self.store:
@@ -196,7 +196,7 @@ class Worker:
         rank = read_entry(file).get("rank", "?")
         console.warn(f"worker {rank} ({process}) {error}: making its {item} here")
         self.record("takes over", item=item, from_process=process, error=error)
-        set_free(file, f"{error}, at {item}", self.store)
+        release(file, f"{error}, at {item}", self.store)
 
     def _look(self) -> None:
         """Take over names and times of the files of workers elsewhere from the store, at most once in a while."""
@@ -276,8 +276,8 @@ def entries(folder: Path, item: str = "") -> Iterable[tuple[Path, str, str]]:
             yield folder / name, parts["item"], parts["process"]
 
 
-def set_free(file: Path, error: str, store: Store | None = None) -> None:
-    """Let others make the item of a worker that is lost, by its file; keep a record of what became of it."""
+def release(file: Path, error: str, store: Store | None = None) -> None:
+    """Release the item of a lost worker to the others: replace its file by a record with this error."""
     process = file.name.split(".", 1)[1]
     record = file.with_name(f"{FAILED}.{process}")
     with contextlib.suppress(BadEnvironment, OSError):
@@ -289,15 +289,15 @@ def set_free(file: Path, error: str, store: Store | None = None) -> None:
             store.remove(f"{file.parent.name}/{file.name}")
 
 
-def free_lost(folder: Path, process: str) -> None:
-    """Let others make the item of a worker that was lost, by its process, in the folder of a run or at its URL."""
+def release_process(folder: Path, process: str) -> None:
+    """Release the items of a lost process to other workers; `folder` is the run folder or its URL."""
     url = url_of(folder)
     with contextlib.suppress(BadEnvironment), Store.aside(url) if url else contextlib.nullcontext() as store:
         if store:
             store.fetch_folder("workers")
         for file, item, name in entries((store.copy if store else folder) / "workers"):
             if name == process and item != FAILED:
-                set_free(file, f"was lost with its process or its node, at {item}", store)
+                release(file, f"was lost with its process or its node, at {item}", store)
 
 
 def read_entry(file: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Test between models A and B by every metric: paired where both answer the same requests, else unpaired.
 
-A paired test needs the features that both runs keep. Without common requests the two intervals decide, less what varies
-with the real clips that both share; without features, the two intervals alone.
+A paired test needs the same requests, and the features that both runs keep. With other requests, the two intervals are
+compared, without the variation due to the real clips that both share; without features, as they are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Tests between two runs on the same real clips, from the features that each run keeps.
 
-On the same requests the test is paired: two runs of one protocol and seed share much of their random variation, which
-cancels in the difference, so it is more sensitive than a look at two intervals. On other requests, what varies with the
-real clips cancels.
+On the same requests the test is paired: the variation that both runs share cancels in the difference, so it finds
+smaller differences than a comparison of intervals. On other requests only the variation due to the real clips cancels.
 """
 
 from __future__ import annotations

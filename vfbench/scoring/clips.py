@@ -32,7 +32,7 @@ from vfbench.protocol.protocol import SPLITS, Measure, RealSplit
 from vfbench.protocol.resolve import Rules, resolve_rules
 from vfbench.report.result_parts import ProtocolRecord, ScoreRecord
 from vfbench.scoring import paired as paired_clips
-from vfbench.scoring.given_clips import HASH, Bytes, GivenClips, clip_captions, require_fit
+from vfbench.scoring.given_clips import HASH, ClipHash, GivenClips, clip_captions, require_fit
 from vfbench.scoring.job import ScorePlan, default_name, folder_and_specification, given_record
 from vfbench.scoring.options import ScoreOptions
 from vfbench.scoring.paired import PairedClips
@@ -40,7 +40,7 @@ from vfbench.utils import device as devices
 from vfbench.utils import files
 
 CACHE_CHUNK = 256  # clips whose features are kept together: an interrupted score loses no more
-ELSEWHERE = "made elsewhere: what the clips were asked to show, and how they became bytes, is as given"
+ELSEWHERE = "made elsewhere: prompts, and the conversion to bytes, are not verified"
 CAPTION_OUTPUTS = ("similarity", "attributes")  # outputs that need to know what a clip was asked to show
 
 
@@ -64,7 +64,9 @@ def plan(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
     require_fit(fake, setup.protocol, spec)
     clips = GivenClips(fake, setup.protocol, captions or [""] * len(fake))
     paired = paired_clips.pair(fake, real, setup.protocol, device) if options.paired else None
-    one_prompt = ["all clips are of one prompt: no interval says anything of others"] if len(set(captions)) == 1 else []
+    one_prompt = (
+        ["all clips share one prompt: the intervals do not cover other prompts"] if len(set(captions)) == 1 else []
+    )
     warnings = [*left_out, *draws_note, *one_prompt, *_warnings(fake, real, original, setup)]
     warnings += paired.missing if paired else []
     # Clips of one prompt are no independent samples of all prompts; those of one class may be.
@@ -159,10 +161,12 @@ def _warnings(fake: ClipFolder, real: Sequence[ClipFolder], rules: Rules, setup:
     expected = (rules.n_fake or len(fake)) * setup.protocol.repeats
     if expected != len(fake):
         warnings.append(
-            f"all {len(fake):,} clips found are scored, {rules.name} has {expected:,}: is none stale or missing?"
+            f"scored all {len(fake):,} clips found, {rules.name} asks for {expected:,}: check for old or missing clips"
         )
     if setup.protocol.quantise != "round":
-        warnings.append(f"bytes are scored as found: whether they were made by {setup.protocol.quantise} is not known")
+        warnings.append(
+            f"the protocol has quantise={setup.protocol.quantise}; how these clips became bytes is not known"
+        )
     return warnings
 
 
@@ -203,10 +207,10 @@ def _compute(
     protocol = setup.protocol
     collector = FeatureCollector(setup.extractors, setup.outputs)
     with_hash = FeatureCollector(
-        {**collector.extractors, Bytes.name: Bytes()}, {**collector.outputs, Bytes.name: [HASH]}
+        {**collector.extractors, ClipHash.name: ClipHash()}, {**collector.outputs, ClipHash.name: [HASH]}
     )
     fake = _features(clips, with_hash, device)
-    copies = np.unique(fake.pop(f"{Bytes.name}.{HASH}").numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+    copies = np.unique(fake.pop(f"{ClipHash.name}.{HASH}").numpy(), axis=0, return_inverse=True)[1].reshape(-1)
     if len(set(sources)) == len(sources) and copies.max() > 0:  # prompts go before copies
         sources = list(map(str, copies))
     dataset_card.write(folder, setup)

@@ -67,7 +67,7 @@ class GivenClips:
         if (height, width) != (self.shape.height, self.shape.width):
             raise MissingData(
                 f"{self.folder.root}: {self.folder.entries[indices[0]].name} has {width}x{height} pixels, the first "
-                f"clip {self.shape.width}x{self.shape.height}; bring all to one, or name those of one by --list FILE"
+                f"clip {self.shape.width}x{self.shape.height}; resize all to one size, or list some in --list FILE"
             )
         return clips.to(device)
 
@@ -157,12 +157,12 @@ def require_fit(folder: ClipFolder, protocol: Protocol, real: Spec) -> None:
     if odd := [f"{each.name} ({w}x{h})" for each, (_, h, w) in clips if (h, w) != (height, width)]:
         raise MissingData(
             f"{folder.root}: {len(odd):,} of {len(folder):,} clips lack the {width}x{height} pixels of the first: "
-            f"{first_few(odd)}; bring all to one size, or name those of one by --list FILE"
+            f"{first_few(odd)}; resize all to one size, or list the clips of one size in --list FILE"
         )
     if short := [each.name for each, (frames, _, _) in clips if frames < need]:
         raise UserError(
             f"{folder.root}: {len(short):,} of {len(folder):,} clips have fewer than the {need} frames that protocol "
-            f"{protocol.name} needs: {first_few(short)}; make them longer, or name the others by --list FILE"
+            f"{protocol.name} needs: {first_few(short)}; make them longer, or list the others in --list FILE"
         )
     require_frame_sizes(folder, range(drop_first, need, stride))
     _scored_frames(folder, [0], protocol)
@@ -184,8 +184,8 @@ HASH = "hash"
 HASH_WORDS = 4  # numbers of 24 bits, which float32 holds exactly
 
 
-class Bytes:
-    """Hash of each clip's bytes as an `Extractor`, so that it is cached like features and finds copies.
+class ClipHash:
+    """Extractor of a hash of each clip: identical clips have identical features.
 
     Output `hash` (4): the first 96 bits of the SHA-256 of the scored frames.
     """

@@ -26,7 +26,7 @@ from vfbench.utils import files
 DEFAULT_METRICS = ("fvd", "kvd")
 SAME_FILES = "real and generated features are the same files"
 ROW_OUTPUTS = ("features", "logits")  # network outputs that the rows of a file can be
-UNKNOWN = "the network that made these features is not known, nor how their clips were cut: they compare with nothing"
+UNKNOWN = "feature network and frames of the clips are not known: these scores are not comparable"
 
 
 def plan(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:

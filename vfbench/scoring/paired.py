@@ -92,6 +92,6 @@ def pair(fake: ClipFolder, real: Sequence[ClipFolder], protocol: Protocol, devic
     if missing := [name for name in names if name not in places]:
         raise MissingData(
             f"{real[0].root} lacks {len(missing):,} of the {len(names):,} clips of {fake.root}: {first_few(missing)}; "
-            "give the real clip of each the same name, or name those that count by --list FILE"
+            "give the real clip of each the same name, or list the clips to score in --list FILE"
         )
     return PairedClips(fake, real[0], [places[name] for name in names], protocol, Similarity(device))

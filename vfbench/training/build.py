@@ -78,8 +78,9 @@ def _print_match(before: equal_compute.Size, after: equal_compute.Size, referenc
 def load_initial_weights(model: DiffusionModel, source: Path | str) -> str:
     """Load the weights of a vfbench checkpoint, a folder or `hub:owner/name`, into `model`; returns their SHA-256.
 
-    The checkpoint may be of another model whose networks are the same, as PYoCo's are VDM's. What it lacks stays new,
-    and changes nothing at first: a `FrameCondition` and, where it is an image model, what mixes frames.
+    The checkpoint may be of another model with the same networks (PYoCo's are VDM's). Tensors that it lacks keep their
+    initial values: those of a `FrameCondition`, and for an image model those of the layers that mix frames. These
+    layers change nothing at first.
 
     Raises `UserError` where the checkpoint differs in frames, classes, words or an option that the weights depend on.
     Raises `MissingData` where it is damaged, or a tensor is missing or of another shape.

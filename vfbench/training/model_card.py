@@ -101,7 +101,7 @@ def _front_matter(config: ModelConfig, options: TrainOptions) -> str:
     free = not _third_party_sources(config, options)
     data = ModelCardData(
         license="apache-2.0" if free else "other",
-        license_name=None if free else "terms-of-what-it-was-made-from",
+        license_name=None if free else "see-model-card",
         library_name="vfbench",
         pipeline_tag=_task(config),
         tags=["video-generation", "diffusion", config.model, config.dataset],

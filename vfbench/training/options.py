@@ -50,10 +50,11 @@ def require_trainable(model: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Options of a training run; those from `device` on do not change the trained weights, except by rounding.
+    """Options of a training run; those after `device` do not change the trained weights, except by rounding.
 
-    A finished or stopped run goes on for more `steps`: with a constant rate as if they had been asked for from the
-    beginning, with a cosine by the schedule of the new number from the saved step on; it keeps its warm-up.
+    The device chooses the generator of the noise (`vfbench.diffusion.priors`). `steps` may grow when a run is resumed:
+    the warm-up stays as it was, and a cosine schedule of the new length takes over at the saved step. A run with a
+    constant rate ends as if it had begun with the new `steps`.
     `batch_size` counts the clips of a step over all processes and accumulation parts. `init_from` is a vfbench
     checkpoint with the initial weights. `crop` and `flip` apply to datasets of real videos only; by default clips are
     cropped at random and half of them mirrored. `conditions` is the relative frequency of conditioning on the caption

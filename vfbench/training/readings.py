@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 class Reading(NamedTuple):
-    """Values of a step, by name, on the host."""
+    """Losses of a step, by name, on the host."""
 
     step: int
     values: dict[str, float]
 
 
 class Readings:
-    """Values of steps in order, read at once on a CPU; from a GPU they are copied meanwhile and read a step later."""
+    """Losses in the order of the steps: read at once on a CPU, and one step late on a GPU, so that no step waits."""
 
     def __init__(self, device: torch.device) -> None:
         self._late = device.type == "cuda"

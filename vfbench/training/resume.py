@@ -118,7 +118,7 @@ def save_state(
 
 
 def load_state(folder: Path, parts: Mapping[str, Stateful], settings: Settings) -> SavedRun:
-    """Restore each part; returns what else is to be continued. More steps than before are an `Extension`.
+    """Restore each part from `training.pt`; returns the saved progress, with an `Extension` for more steps than before.
 
     Raises `MissingData` for a missing or damaged file, and `UserError` with the settings that differ.
     """

@@ -146,7 +146,8 @@ class Trainer:
     def advance(self) -> dict[str, float]:
         """Make one optimiser step; returns the loss terms of the last step that was read, none before the first.
 
-        Raises `UserError` for a step that is not finite: on a CPU before it, on a GPU one step later.
+        Raises `UserError` where a loss or the norm of the gradients is not finite: on a CPU before the weights change,
+        on a GPU one step later.
         """
         with self.processes.collective():
             batch = next(self.batches)

@@ -49,7 +49,7 @@ def info(text: str) -> None:
 
 
 def detail(text: str) -> None:
-    """Print a message for those who look closely."""
+    """Print a message with --verbose only."""
     if _verbosity == "verbose":
         error(text)
 
@@ -67,11 +67,11 @@ def is_terminal(stream: TextIO | None = None) -> bool:
 
 @contextlib.contextmanager
 def robust_streams() -> Iterator[None]:
-    """Context manager: let a command work and print whatever its standard streams are.
+    """Context manager: keep a command working when a standard stream is closed, full or lacks a character.
 
-    Streams that the caller closed lead nowhere: else the next file that is opened would get their number, and all that
-    a library prints. Characters that the encoding of stdout lacks become question marks. Where stdout cannot be
-    written, as on a full disk, `BadEnvironment` is raised; a pipe without a reader raises BrokenPipeError.
+    A closed stream is replaced by the null device: else the next opened file would get its number, and all printed
+    text. Characters that stdout cannot encode become question marks. Raises `BadEnvironment` where stdout cannot be
+    written, as on a full disk, and BrokenPipeError for a pipe without a reader.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
         if getattr(sys, name) is None:

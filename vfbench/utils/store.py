@@ -110,9 +110,9 @@ class Store:
         self._fetch({f"{folder}/{name}": entry for name, entry in found if is_needed(name)})
 
     def mirror_names(self, folder: str, is_own: Callable[[str], bool]) -> None:
-        """Make the files of a folder of the copy those in the store by name and time, empty where they differ.
+        """Mirror names and times of a store's folder in the copy; a new or changed file becomes an empty placeholder.
 
-        Files for which `is_own` are left alone: this machine writes them.
+        Files for which `is_own` is true are skipped: this machine writes them.
         """
         there, place = self.entries(folder), self.copy / folder
         for path in place.iterdir():
@@ -195,7 +195,10 @@ class Store:
 
     @contextlib.contextmanager
     def _told(self, action: str) -> Iterator[None]:
-        """Context manager: errors of the store as `BadEnvironment`; those of files that are or are not there pass."""
+        """Context manager: turn errors of the store into `BadEnvironment`.
+
+        FileExistsError always passes, FileNotFoundError only when reading: the caller handles them.
+        """
         try:
             yield
         except (FileExistsError, FileNotFoundError) as error:
@@ -248,5 +251,5 @@ def _has_time(path: Path, entry: Entry) -> bool:
 
 
 def _set_time(path: Path, entry: Entry) -> None:
-    """Give a file of the copy the time of its object, by which the two are told to be the same."""
+    """Set the time of a local copy to that of its object: equal size and time mean that the copy is current."""
     os.utime(path, (entry.modified, entry.modified))

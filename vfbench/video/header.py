@@ -79,7 +79,7 @@ def _packet_header(path: str | os.PathLike[str]) -> Header:
 
 
 def _decoded(path: str | os.PathLike[str], packets: int) -> int:
-    """Number of frames that decode; that of the packets for a damaged file, so that frames are missed in it."""
+    """Number of frames that decode; of a damaged file the number of packets, so that later reads report the loss."""
     try:
         with open_video(path) as (container, video):
             return sum(1 for _ in container.decode(video))
@@ -127,6 +127,6 @@ def open_stream(
 
 
 def reason(error: FFmpegError) -> str:
-    """Reason of a decoder error. FFmpeg calls frames that are too large an invalid argument."""
-    too_large = f", as of frames with more than {MAX_PIXELS:,} pixels" if error.errno == errno.EINVAL else ""
+    """Reason of a decoder error; explains EINVAL, which FFmpeg also raises for frames that are too large."""
+    too_large = f"; possibly a frame of more than {MAX_PIXELS:,} pixels" if error.errno == errno.EINVAL else ""
     return f"{error.strerror or error}{too_large}"

@@ -1,7 +1,7 @@
 """Pictures as pixels, decoded by Pillow: the images of a frame folder and the frames of an animation.
 
-Pixels are those that the file stores. An EXIF orientation is not applied, as Pillow and torchvision do not apply one
-either; frames of a video are shown as its display matrix has them, which FFmpeg also makes of a JPEG's orientation.
+Pixels are as stored: an EXIF orientation is ignored, as Pillow and torchvision do. Only frames of a video are rotated,
+by its display matrix; FFmpeg gives a JPEG inside a video such a matrix for its EXIF orientation.
 """
 
 from __future__ import annotations
