@@ -57,6 +57,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("videofusion", "vdm", "noise"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         shutil.copy(ROOT / "results" / "records" / f"{name}.json", tmp_path / "runs" / name / "results.json")
+    shutil.copy(ROOT / "results" / "baselines" / "ci" / "scored.safetensors", tmp_path / "runs" / "videofusion")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -69,5 +69,5 @@ def test_no_record_tells_where_it_was_made() -> None:
 
 
 def test_the_baseline_of_the_gate_equals_the_record() -> None:
-    baseline = results.load([ROOT / "results" / "baselines" / "ci.json"])[0]
+    baseline = results.load([ROOT / "results" / "baselines" / "ci" / "results.json"])[0]
     assert baseline.scores == RECORDS["videofusion"].scores

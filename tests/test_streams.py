@@ -14,7 +14,7 @@ from vfbench.errors import BadEnvironment
 from vfbench.utils import files
 
 ROOT = Path(__file__).parent.parent
-BASELINE = ROOT / "results/baselines/ci.json"
+BASELINE = ROOT / "results/baselines/ci/results.json"
 
 
 def shell(command: str, **variables: str) -> subprocess.CompletedProcess[str]:
