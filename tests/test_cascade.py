@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,19 @@ def test_a_cascade_keeps_the_contract_of_a_sampler(stages: Path) -> None:
     assert set(sampler.networks) == {"base.condition", "base.network", "sr.condition", "sr.network"}
     assert not sampler.reference
     assert {"base.steps", "sr.steps", "sr.guidance"} <= sampler.sampling_options.keys()
+
+
+def test_a_cascade_goes_back_to_float32_in_both_stages(stages: Path) -> None:
+    sampler = build(stages)
+    short = replace(
+        sampler,
+        base=replace(sampler.base, dtype=torch.bfloat16),  # type: ignore[type-var]  # a dataclass
+        sr=replace(sampler.sr, dtype=torch.bfloat16),
+    )
+    again = short.in_float32()
+    assert isinstance(again.base, DiffusionSampler)
+    assert (again.base.dtype, again.sr.dtype, again.noise_generator) == (torch.float32, torch.float32, "mt19937")
+    assert torch.equal(again.sample(requests(4)), sampler.sample(requests(4)))
 
 
 def test_the_second_stage_enlarges_the_clips_of_the_first(stages: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,10 @@ import vfbench
 from vfbench.errors import Incomplete, MissingData
 from vfbench.interfaces import Clips
 from vfbench.pipeline.recall import Recalled
-from vfbench.report import clip_numbers, fewer_clips, html, plots
+from vfbench.report import clip_numbers, examples, fewer_clips, html, plots
+from vfbench.report.clip_numbers import ClipNumbers
 from vfbench.report.figure import INK, legend, shown, write
+from vfbench.report.gallery import Column, Gallery, Picture, Request
 from vfbench.report.results import Result
 from vfbench.report.sprites import write_sprite
 
@@ -323,3 +325,14 @@ def test_a_report_without_clips_does_not_import_torch(tmp_path: Path) -> None:
     modules = {line.rpartition("|")[2].strip() for line in outcome.stderr.splitlines()}
     assert "jinja2" in modules
     assert "torch" not in modules
+
+
+def test_examples_are_of_the_clips_whose_numbers_are_known(tmp_path: Path) -> None:
+    picture = Picture(write_sprite(tmp_path, "a.webp", torch.zeros(2, 3, 8, 8, dtype=torch.uint8)))
+    rows = tuple(Request(index, "a circle", "", (picture,)) for index in (0, 1, 5))  # 5 is of a second draw
+    gallery = Gallery((Column("vdm", "model", 0),), rows)
+    numbers = ClipNumbers(
+        "judge", torch.zeros(2, 1, dtype=torch.long), torch.tensor([[2.0], [1.0]]), torch.ones(2), torch.zeros(0)
+    )
+    found = examples.groups(gallery, {0: numbers}, tmp_path, None)
+    assert [[example.row for example in group.examples] for group in found] == [[1, 0], [0, 1]]
