@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -379,3 +381,22 @@ def test_an_odd_size_is_padded_and_the_index_comes_first(tmp_path: Path) -> None
     assert header.rate == pytest.approx(29.97, abs=0.001)
     content = (tmp_path / "a.mp4").read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's MALLOC_PERTURB_ fills the memory")
+def test_a_playable_file_does_not_depend_on_what_the_memory_held(tmp_path: Path) -> None:
+    program = (
+        "import sys, torch; from vfbench.video.encode import write_playable\n"
+        "for i in range(8):\n"
+        "    draw = torch.Generator().manual_seed(i)\n"
+        "    clip = torch.randint(0, 256, (4 + i, 3, 32, 32), dtype=torch.uint8, generator=draw)\n"
+        "    write_playable(f'{sys.argv[1]}/{i}.mp4', clip)"
+    )
+    contents = []
+    for fill in ("0", "1", "255"):
+        (folder := tmp_path / fill).mkdir()
+        environment = {**os.environ, "MALLOC_PERTURB_": fill}
+        subprocess.run([sys.executable, "-c", program, str(folder)], env=environment, check=True)  # ours
+        contents.append(file_contents(folder))
+    assert contents[0] == contents[1] == contents[2]

@@ -71,8 +71,8 @@ def test_a_plan_notes_frames_that_are_not_scored() -> None:
     long, default = (
         plan(RunOptions(model=f"videofusion(steps=1{frames})", smoke=True)) for frames in (", frames=32", "")
     )
-    assert "32 frames of which the first 16" in long.describe()
-    assert "frames of which" not in default.describe()
+    assert "16 of the 32 frames of each scored" in long.describe()
+    assert "frames of each scored" not in default.describe()
 
 
 @pytest.mark.slow

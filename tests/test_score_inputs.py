@@ -45,7 +45,7 @@ def test_the_class_folder_is_the_prompt(tmp_path: Path) -> None:
     assert from_folders["error"] != from_file["error"]  # clips of one class folder are one cluster
     single_prompt = clipsim("same", *(f"{name}\t{CAPTIONS[0].replace('_', ' ')}" for name in names))
     assert single_prompt["value"] != from_file["value"]
-    assert "all clips are of one prompt" in single_prompt["result_note"]
+    assert "all clips share one prompt" in single_prompt["result_note"]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ from torch import Tensor
 from vfbench.utils.files import atomic_path
 from vfbench.video.contact_sheet import write_webp
 
+# x264's look at later frames reads memory that it has not written: the same clip then gives other bytes now and then.
+_NO_LOOKAHEAD = "mbtree=0:rc-lookahead=0"
+
 
 def write_mp4(path: str | os.PathLike[str], clip: UInt8[Tensor, "frames 3 height width"], fps: int = 8) -> None:
     """Write a clip as lossless H.264 at `fps` frames per second, in RGB because YUV loses colours.
@@ -35,7 +38,8 @@ def write_playable(path: str | os.PathLike[str], clip: UInt8[Tensor, "frames 3 h
     """
     height, width = clip.shape[-2:]
     even = F.pad(clip.float(), (0, width % 2, 0, height % 2), mode="replicate").to(clip.dtype)
-    _write_h264(path, even, Fraction(fps).limit_denominator(1001), "libx264", "yuv420p", {"crf": "15"})
+    rate = Fraction(fps).limit_denominator(1001)
+    _write_h264(path, even, rate, "libx264", "yuv420p", {"crf": "15", "x264-params": _NO_LOOKAHEAD})
 
 
 def _write_h264(
