@@ -22,19 +22,23 @@ MOST_CLASSES = 120  # in one plot
 def distances(
     folder: Path, records: Sequence[Result], labels: Sequence[str], numbers: Mapping[int, ClipNumbers]
 ) -> Plot:
-    """Share of clips within a distance of a real clip, by run; `numbers` are by row."""
-    between = next(iter(numbers.values())).between_real.numpy()
+    """Share of clips within a distance of a real clip, by run; `numbers` are by row.
+
+    Runs whose distances are in other features than those of the first are left out: their scale is another.
+    """
+    first = next(iter(numbers.values()))
+    between = first.between_real.numpy()
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for row, look in enumerate(looks(records)):
-            if row in numbers:
+            if row in numbers and numbers[row].source == first.source:
                 values = np.sort(numbers[row].distances[:, 0].numpy())
                 shares = np.arange(1, len(values) + 1) / len(values)
                 axis.step(values, shares, look.line, where="post", color=look.colour, label=shown(labels[row]))
         values = np.sort(between[np.isfinite(between)])
         axis.step(values, np.arange(1, len(values) + 1) / len(values), color=INK, linewidth=1, label="real to real")
-        axis.set_xlabel(f"distance to the nearest real clip ({next(iter(numbers.values())).source})")
+        axis.set_xlabel(f"distance to the nearest real clip ({first.source})")
         axis.set_ylabel("share of clips")
         axis.set_ylim(0, 1.02)
         axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
