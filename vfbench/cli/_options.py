@@ -6,7 +6,7 @@ import functools
 import inspect
 import shlex
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -120,19 +120,22 @@ def parse_batch_size(text: str) -> int | Literal["auto"]:
         raise UserError(f"--batch-size {text} is invalid: give a whole number or auto") from error
 
 
-def print_plans(plans: Sequence[tuple[Any, Any]], as_json: bool) -> None:
-    """Print plans of `run` or `score`, each with the estimate of its time or None; several as a JSON list."""
+def print_plans(plans: Iterable[tuple[Any, Any]], as_json: bool) -> None:
+    """Print plans of `run` or `score`, each with the estimate of its time or None; several as a JSON list.
+
+    Each plan, which holds a model, is dropped before the next is made.
+    """
     from vfbench.utils import files
 
+    contents = []
+    for plan, estimate in plans:
+        if as_json:
+            measured = {} if estimate is None else {"estimate": estimate.to_json()}
+            contents.append({**plan.specification.to_json(), **measured})
+        else:
+            console.result("\n".join(each.describe() for each in (plan, estimate) if each is not None))
     if as_json:
-        contents = [
-            {**plan.specification.to_json(), **({} if estimate is None else {"estimate": estimate.to_json()})}
-            for plan, estimate in plans
-        ]
         console.result(files.as_json(contents if len(contents) > 1 else contents[0]))
-    else:
-        parts = [each for pair in plans for each in pair if each is not None]
-        console.result("\n".join(each.describe() for each in parts))
 
 
 def print_result(result: Result, as_json: bool) -> None:

@@ -55,8 +55,8 @@ def run(
     if dry_run:
         from vfbench.pipeline.estimate import estimate
 
-        plans = [vfbench.plan(**values_of(each)) for each in runs]
-        print_plans([(plan, estimate(plan, price_per_hour)) for plan in plans], as_json)
+        plans = (vfbench.plan(**values_of(each)) for each in runs)
+        print_plans(((plan, estimate(plan, price_per_hour)) for plan in plans), as_json)
         return
     results = [vfbench.run(**values_of(each)) for each in runs]
     if len(results) == 1:

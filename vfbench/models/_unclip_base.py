@@ -77,7 +77,7 @@ class UnclipDecoder(HubBase):
 
 
 def is_pipeline(folder: Path) -> bool:
-    """Whether a folder holds an unCLIP pipeline."""
+    """True where a folder holds an unCLIP pipeline."""
     return (folder / "decoder" / "config.json").is_file() and (folder / "text_proj" / "config.json").is_file()
 
 
@@ -113,7 +113,7 @@ def _read_projection(folder: Path) -> Mapping[str, Tensor]:
 
 
 def _empty_caption(folder: Path, projection: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the decoder reads of the empty caption: a vector for the time, tokens, and which of them are no padding."""
+    """Inputs of the decoder for the empty caption: a vector for the time, tokens, and the mask of those not padding."""
     import transformers
 
     encoder = _hub_base.read_part(transformers.CLIPTextModelWithProjection, folder / "text_encoder")
