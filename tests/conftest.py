@@ -95,6 +95,17 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def alone(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the run of three chunks, made by one process."""
+    from processes import run_command, run_of_three_chunks  # which imports from here
+
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    outcome = run_command(run_of_three_chunks(checkpoints, folder))
+    assert outcome.returncode == 0, outcome.stderr
+    return folder
+
+
 def _at_full_size(model: DiffusionModel) -> DiffusionModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)

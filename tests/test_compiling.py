@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import Command, close_clips, python
+from helpers import UNET, perturb
 from torch import nn
 
+from vfbench.baselines import vdm
+from vfbench.baselines.vdm import VDM
+from vfbench.datasets import shapes
+from vfbench.diffusion.model_config import ModelConfig
 from vfbench.pipeline import compiling
 from vfbench.pipeline.options import RunOptions
 from vfbench.pipeline.plan import plan
@@ -84,8 +90,12 @@ def test_a_model_without_blocks_and_a_machine_without_a_compiler_are_refused(
 
 
 @pytest.mark.slow
-def test_compiled_clips_equal_plain_ones(checkpoints: Path, tmp_path: Path) -> None:
-    sampling = ("--model", "vdm", "--checkpoint", checkpoints / "vdm", "--steps", 2, "--device", "cpu")
+def test_compiled_clips_equal_plain_ones(tmp_path: Path) -> None:
+    config = ModelConfig.from_preset("vdm", "tiny", vdm.PRESETS, shapes.build())
+    model = VDM(replace(config, options={**config.options, "network": {**UNET, "channels": [8], "attention": [0]}}))
+    perturb(model)
+    model.save(tmp_path / "vdm")
+    sampling = ("--model", "vdm", "--checkpoint", tmp_path / "vdm", "--steps", 2, "--device", "cpu")
     clips = []
     for name, flags in {"plain": [], "compiled": ["--compile"]}.items():
         command = python("-m", "vfbench", "generate", *sampling, "-n", 2, "--format", "npy", *flags)

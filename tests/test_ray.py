@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from conftest import Command
 from pages import DOCS, ROOT, code
-from processes import require_same, run_alone, run_command, run_of_three_chunks, start_command, wait_for
+from processes import require_same, run_command, run_of_three_chunks, start_command, wait_for
 
 from vfbench.pipeline import status
 
@@ -65,12 +65,6 @@ def test_a_wrong_executor_is_refused(
     outcome = vfbench(command, "--output", tmp_path / "x", *arguments)
     assert (outcome.code, mends in outcome.err) == (2, True)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.fixture(scope="module")
-def alone(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a run that one process made."""
-    return run_alone(checkpoints, tmp_path_factory.mktemp("alone") / "run")
 
 
 @pytest.mark.thorough
@@ -124,6 +118,7 @@ def test_an_actor_killed_in_any_phase_is_no_loss(
     require_same(folder, alone, killed_at_the_end=True)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @needs_ray
 def test_an_error_is_told_once_as_without_actors() -> None:
