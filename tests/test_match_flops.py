@@ -108,12 +108,13 @@ def test_a_preset_that_cannot_be_counted_is_refused(model: str, preset: str, sid
 
 
 @pytest.mark.slow
+@pytest.mark.one_case
 @pytest.mark.parametrize(
     ("model", "reference", "preset"),
     [
         ("vdm", "vdit", "tiny"),
-        pytest.param("videofusion", "vdm", "tiny", marks=pytest.mark.slow),
-        pytest.param("vdit", "videofusion", "tiny", marks=pytest.mark.slow),
+        ("videofusion", "vdm", "tiny"),
+        ("vdit", "videofusion", "tiny"),
     ],
 )
 def test_each_model_is_scaled_to_the_flops_of_each_other(model: str, reference: str, preset: str) -> None:

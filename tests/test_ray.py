@@ -194,7 +194,7 @@ def test_a_node_killed_in_mid_run_is_no_loss(
         _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert err.count("it is started again") == 1
-    require_same(folder, alone)
+    require_same(folder, alone, killed_at_the_end=True)
 
 
 def pipes(process: subprocess.Popen[str]) -> tuple[Any, Any]:

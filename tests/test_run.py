@@ -275,7 +275,8 @@ def test_ctrl_c_before_planning_prints_the_resume_command(vfbench: Command, monk
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["videofusion", "vdm"])
+@pytest.mark.one_case
+@pytest.mark.parametrize("model", ["vdm", "videofusion"])
 def test_the_batch_size_does_not_change_clips(model: str, checkpoints: Path, tmp_path: Path) -> None:
     arguments = {"model": model, "checkpoint": checkpoints / model, "steps": 2, "num_samples": 8, "keep_clips": True}
     results_by_size = {size: run(tmp_path / str(size), batch_size=size, **arguments) for size in (1, 3, 64)}

@@ -37,7 +37,9 @@ def network_parameters(preset: str) -> dict[str, int]:
     return {name: sum(p.numel() for p in network.parameters()) for name, network in model.networks().items()}
 
 
-@pytest.mark.parametrize("preset", [pytest.param(name, marks=slow) for name in LARGE])
+@slow
+@pytest.mark.one_case
+@pytest.mark.parametrize("preset", LARGE)
 def test_presets_have_equal_compute_across_models(preset: str) -> None:
     sizes = {model: size_of(model, preset) for model in MODELS}
     name, large, _ = preset.partition("-128")

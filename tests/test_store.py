@@ -253,10 +253,10 @@ def test_workers_of_two_machines_give_the_run_of_one(bucket: str, tmp_path: Path
     assert subprocess.run([*command, str(tmp_path / "alone")], check=False).returncode == 0
     processes = [
         subprocess.Popen(
-            [*command, f"{bucket}/shared", *more],
+            [*command, f"{bucket}/shared"],
             env={**os.environ, **variables, "VFBENCH_CACHE": str(tmp_path / f"cache-{number}")},
         )
-        for number, (variables, more) in enumerate(zip(tasks(2), ([], ["--workers", "2"]), strict=True))
+        for number, variables in enumerate(tasks(2))
     ]
     assert [process.wait() for process in processes] == [0, 0]
     require_same(f"{bucket}/shared", tmp_path / "alone")

@@ -198,6 +198,7 @@ def test_a_process_without_clips_merges_exactly(first_share: tuple[int, int]) ->
     assert value(first) == pytest.approx(value(single), rel=1e-9)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_two_processes_print_the_score_of_one(reports: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "h4_ddp_rank_without_real.py"]

@@ -244,6 +244,7 @@ def test_compiled_networks_equal_plain_ones(unchecked: ProcessPoolExecutor, case
     assert unchecked.submit(_compiled, case, "aot_eager").result() < 1e-3
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 # The flag works on any network, and inductor takes minutes a model: one model, with two networks.
 @pytest.mark.parametrize("case", [case for case in FIRST if case.name == "videofusion"], ids="-".join)

@@ -62,8 +62,8 @@ def test_processes_of_a_launcher_give_the_result_of_one(
     require_same(tmp_path / "run", alone)
 
 
-@pytest.mark.one_case
-@pytest.mark.parametrize("count", [4, 2])
+@pytest.mark.thorough
+@pytest.mark.parametrize("count", [2, 4])
 def test_workers_give_the_result_of_one(count: int, alone: Path, checkpoints: Path, tmp_path: Path) -> None:
     arguments = [*run_of_three_chunks(checkpoints, tmp_path / "run"), "--workers", str(count)]
     outcome = subprocess.run(python("-m", "vfbench", *arguments), capture_output=True, text=True, check=False)
