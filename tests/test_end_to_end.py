@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 MODELS = ("videofusion", "vdm")
 
 
+@pytest.mark.thorough
 def test_ctrl_c_and_the_printed_command_end_with_an_equal_result(
     alone: Path, checkpoints: Path, tmp_path: Path
 ) -> None:

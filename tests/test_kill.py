@@ -83,7 +83,10 @@ def inputs(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", CASES)
+THOROUGH = ("score", "data prepare")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.thorough) if n in THOROUGH else n for n in CASES])
 def test_a_killed_command_ends_with_an_equal_result(inputs: Path, alone: Path, tmp_path: Path, name: str) -> None:
     case, rng, output = CASES[name], random.Random(name), tmp_path / "killed"
     undisturbed = alone if name == "run" else tmp_path / "undisturbed"

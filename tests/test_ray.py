@@ -78,6 +78,7 @@ def test_actors_give_the_result_of_one_process(count: int, alone: Path, checkpoi
     require_same(tmp_path / "run", alone)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @needs_ray
 def test_a_run_begun_by_four_actors_is_ended_by_one_process(alone: Path, checkpoints: Path, tmp_path: Path) -> None:
