@@ -76,7 +76,27 @@ def test_score_accepts_a_file_of_real_features(root: Path, tmp_path: Path, vfben
     )
     assert score_outcome.code == 0, score_outcome.err
     assert results(tmp_path / "score")["scores"]["fvd"]["value"] == pytest.approx(0, abs=1e-3)
-    assert "groups" in score_outcome.err  # ignored, with a message
+
+
+def test_clips_of_one_video_are_one_sample_in_scores_of_features(tmp_path: Path, vfbench: Command) -> None:
+    """Each clip three times: where the file tells so, the interval is as wide as that of the clips once."""
+    generator, halves = torch.Generator().manual_seed(0), []
+    fake, real = (torch.randn(128, 4, generator=generator) for _ in range(2))
+    for name, tensors in {
+        "once": {"features": fake},
+        "thrice": {"features": fake.repeat(3, 1)},
+        "grouped": {"features": fake.repeat(3, 1), "groups": torch.arange(128).repeat(3)},
+    }.items():
+        tensor_files.write_tensors(tmp_path / f"{name}.safetensors", tensors)
+        tensor_files.write_tensors(tmp_path / "real.safetensors", {"features": real})
+        arguments = ["--real", tmp_path / "real.safetensors", "--fake", tmp_path / f"{name}.safetensors"]
+        outcome = vfbench("score", *arguments, "--metrics", "fvd", "--output", tmp_path / name)
+        assert outcome.code == 0, outcome.err
+        score = results(tmp_path / name)["scores"]["fvd"]
+        halves.append(score["high"] - score["low"])
+    once, thrice, grouped = halves
+    assert thrice < 0.9 * once
+    assert grouped == pytest.approx(once, rel=0.1)
 
 
 def test_repeating_the_command_restores_a_damaged_file(root: Path, tmp_path: Path, vfbench: Command) -> None:

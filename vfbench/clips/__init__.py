@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         read_features,
         read_frames,
         resolution,
+        row_sources,
     )
     from vfbench.clips.text import class_caption, first_few, natural_key
 
@@ -43,6 +44,7 @@ _NAMES = {  # of each module
         "read_features",
         "read_frames",
         "resolution",
+        "row_sources",
     ),
     "text": ("class_caption", "first_few", "natural_key"),
 }
@@ -80,5 +82,6 @@ __all__ = [
     "read_frames",
     "require_frame_sizes",
     "resolution",
+    "row_sources",
     "too_short",
 ]

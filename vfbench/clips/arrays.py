@@ -27,6 +27,7 @@ from vfbench.utils.files import require_file
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors")
 ARRAY_NAMES = ("clips", "videos", "features", "arr_0")  # read first where a file holds several
+GROUPS = "groups"  # a number for each row of features, equal for clips of one video
 FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 EXPECTED = "needed: clips as uint8 (B, T, H, W, 3) in 0..255, or features as floats (N, D)"
 _DTYPES = {
@@ -45,7 +46,8 @@ _COMPRESSIONS = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}  # that NumP
 class ArrayFile:
     """The array read from a file: its name in the file, shape and dtype.
 
-    `mapped` is True where it can be memory-mapped, not read as a whole; `others` names the arrays that are not read.
+    `mapped` is True where it can be memory-mapped, not read as a whole; `grouped`, where the file has `GROUPS`;
+    `others` names the arrays that are not read.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class ArrayFile:
     shape: tuple[int, ...]
     dtype: str
     mapped: bool
+    grouped: bool = False
     others: tuple[str, ...] = ()
 
     @property
@@ -72,7 +75,9 @@ def examine(path: Path) -> ArrayFile:
         name = _pick(path, headers)
         mapped = path.suffix.lower() == ".npy" or (path.suffix.lower() == ".npz" and _offset(path, name) is not None)
     shape, dtype = headers[name]
-    file = ArrayFile(path, name, shape, dtype, mapped, tuple(sorted(headers.keys() - {name})))
+    grouped = headers.get(GROUPS) == (shape[:1], "I64")
+    read = {name, GROUPS} if grouped else {name}
+    file = ArrayFile(path, name, shape, dtype, mapped, grouped, tuple(sorted(headers.keys() - read)))
     if 0 in shape or not shape:
         raise MissingData(f"{path}: {dtype} {shape} is empty; {EXPECTED}")
     clips = dtype == "uint8" and len(shape) == 5 and shape[-1] == 3

@@ -122,6 +122,19 @@ def read_features(folder: ClipFolder) -> Float[Tensor, "n dim"]:
     return torch.cat([_read_feature_file(path) for path in dict.fromkeys(entry.path for entry in folder.entries)])
 
 
+def row_sources(folder: ClipFolder) -> list[tuple[Path, str, int]]:
+    """The source of each row of features, equal for clips of one video where the file has `arrays.GROUPS`."""
+    sources: list[tuple[Path, str, int]] = []
+    for path in dict.fromkeys(entry.path for entry in folder.entries):
+        file = arrays.examine(path)
+        if file.grouped:
+            with arrays.reading_errors(path), safe_open(path, framework="pt") as content:
+                sources += [(path, "group", number) for number in content.get_tensor(arrays.GROUPS).tolist()]
+        else:
+            sources += [(path, "row", number) for number in range(file.shape[0])]
+    return sources
+
+
 def decoder_versions(folder: ClipFolder, decoder: str = "auto") -> str:
     """Names and versions of the libraries that decode these files; part of fingerprints."""
     if folder.kind == "videos":

@@ -12,8 +12,9 @@ from torch import Tensor
 from vfbench import clips, plugins
 from vfbench.clips import ClipFolder
 from vfbench.errors import UserError
-from vfbench.interfaces import Metric
+from vfbench.interfaces import Groups, Metric
 from vfbench.pipeline.eval_setup import computable, require_enough
+from vfbench.pipeline.features import group_numbers
 from vfbench.pipeline.folder import RunFolder
 from vfbench.pipeline.scores import score_record
 from vfbench.plugins import Spec
@@ -45,6 +46,7 @@ def plan(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
             f"{side.shape[1]} in {found.root}" for side, found in zip(sides, (fake, real), strict=True)
         )
         raise UserError(f"features of different width, {widths}: they must come from one network")
+    groups = Groups(*(group_numbers(clips.row_sources(side)) for side in (fake, real)))
     content_hash = clips.content_hash(fake)
     protocol = _protocol(specs, real, len(fake))
     same = [SAME_FILES] if clips.content_hash(real) == content_hash else []
@@ -67,7 +69,7 @@ def plan(options: ScoreOptions, fake: ClipFolder) -> ScorePlan:
             ("rows", f"{len(fake):,} fake against {len(real):,} real ones"),
             *(("warning", warning) for warning in warnings),
         ),
-        compute=partial(_compute, metrics, *sides),
+        compute=partial(_compute, metrics, *sides, groups),
     )
 
 
@@ -123,6 +125,9 @@ def _protocol(specs: Mapping[str, str], real: ClipFolder, count: int) -> Protoco
     return ProtocolRecord.model_validate({"id": files.json_digest(known)[:12], "name": "features", **known})
 
 
-def _compute(metrics: Mapping[str, Metric], fake: Tensor, real: Tensor, folder: RunFolder) -> dict[str, ScoreRecord]:
+def _compute(
+    metrics: Mapping[str, Metric], fake: Tensor, real: Tensor, groups: Groups, folder: RunFolder
+) -> dict[str, ScoreRecord]:
     del folder  # there is nothing to look at
-    return {name: score_record(metric, metric.score(fake.numpy(), real.numpy())) for name, metric in metrics.items()}
+    scores = {name: metric.score(fake.numpy(), real.numpy(), groups=groups) for name, metric in metrics.items()}
+    return {name: score_record(metrics[name], score) for name, score in scores.items()}
