@@ -21,7 +21,7 @@ from vfbench.report.format import DASH
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 STUDY, FEW_STEPS = RESULTS / "shapes" / "equal-compute", RESULTS / "shapes" / "few-steps"
-EFFICIENCY = RESULTS / "shapes" / "efficiency.jsonl"
+EFFICIENCY, LONG_CLIPS = RESULTS / "shapes" / "efficiency.jsonl", RESULTS / "shapes" / "long-clips.jsonl"
 
 
 def main() -> None:
@@ -101,6 +101,22 @@ def _costs(row: Mapping[str, object], first: Mapping[str, object]) -> list[str]:
     return [f"{row['model']} {row['preset']}", str(row["clip"]), *(cell(key, form) for key, form in forms.items())]
 
 
+def long_clips() -> str:
+    """Table of the scores of windows of long clips, and of how alike each is to the first."""
+    lines = [json.loads(line) for line in LONG_CLIPS.read_text().splitlines()]
+    shown = {
+        "first frame": ("first_frame", "d"),
+        "FVD ↓": ("fvd", ".1f"),
+        "CLIPSIM ↑": ("clipsim", ".3f"),
+        **{f"{name} ↑": (name, ".3f") for name in ("motion", "shape", "size", "colour", "ground", "texture")},
+        "likeness": ("likeness", ".3f"),
+        "to another clip": ("likeness_to_another", ".3f"),
+    }
+    rows = [[format(line[key], form) for key, form in shown.values()] for line in lines]
+    made = f"{lines[0]['clips']} clips of {lines[0]['frames']} frames against 2,048 real ones of 16 frames. "
+    return markdown([[*shown], ["--:"] * len(shown), *rows]) + f"\n{made}Machine: {lines[0]['machine']}.\n"
+
+
 PAGES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     ROOT / "README.md": {"results": partial(runs, RESULTS / "records", notes=1, without="frozen")},
     RESULTS / "shapes" / "README.md": {
@@ -108,6 +124,7 @@ PAGES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
         "equal-compute": study,
         "few-steps": few_steps,
         "efficiency": efficiency,
+        "long-clips": long_clips,
     },
     **{page: {study: partial(study_table, study) for study in studies} for page, studies in STUDY_PAGES.items()},
 }
