@@ -12,6 +12,7 @@ from vfbench.errors import UserError
 from vfbench.interfaces import Better, Comparison, Groups, Score
 from vfbench.metrics._two_sample import (
     REAL_FLOOR,
+    Labels,
     check_paired,
     cluster_labels,
     cluster_notes,
@@ -29,6 +30,11 @@ TOLERANCE = 1e-3  # a half-precision cosine may exceed 1 by this much
 def mean(values: Float[np.ndarray, "n columns"]) -> float:
     """Mean over clips and columns."""
     return float(values.mean())
+
+
+def _share_notes(fake_labels: Labels, real_labels: Labels) -> list[str]:
+    """Notes for a share of clips: constant values are none, for all clips may well be right."""
+    return [*cluster_notes("generated clips", fake_labels), *cluster_notes("real clips", real_labels)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +82,7 @@ class ClipStatistic:
         labels = cluster_labels(groups, len(fake), len(real), self.title)
         value, reference = self.statistic(fake), self.statistic(real)
         error = bootstrap_error(self.statistic, (fake,), labels[:1], seed=seed)
-        if self.is_share:  # all clips may well be right
-            remarks = [*cluster_notes("generated clips", labels[0]), *cluster_notes("real clips", labels[1])]
-        else:
-            remarks = sample_notes(fake, real, *labels)
+        remarks = _share_notes(*labels) if self.is_share else sample_notes(fake, real, *labels)
         notes = join_notes(True, len(fake), REAL_FLOOR, *remarks)
         share = interval_of_share(value, error, num_clusters(labels[0])) if self.is_share else None
         limit = {"limit": value, "limit_error": error, "slope": 0.0} if self.statistic is mean else {}
@@ -120,7 +123,8 @@ class ClipStatistic:
 
         pairs = np.stack([a, b], axis=1)
         error = bootstrap_error(difference, (pairs,), labels[:1], seed=seed)
-        return comparison(difference(pairs), error, *paired_sample_notes(a, b, real, *labels))
+        notes = _share_notes(*labels) if self.is_share else paired_sample_notes(a, b, real, *labels)
+        return comparison(difference(pairs), error, *notes)
 
     def _validate(self, values: Float[np.ndarray, "n _"], kind: str) -> Float[np.ndarray, "n _"]:
         context = f"{self.title}: values of {kind} clips"

@@ -86,6 +86,13 @@ def test_the_protocol_the_metric_and_the_judge_name_the_same_attributes(judge: S
     assert {name: len(captions) + 1 for name, captions in others.items()} == attributes.WORDS
 
 
+def test_shares_of_which_all_are_right_are_compared_without_a_remark() -> None:
+    right = np.ones((CLIPS, len(attributes.ATTRIBUTES)))
+    wrong = right * (np.arange(CLIPS) % 2)[:, None]
+    comparison = attributes.build(attribute="texture").compare(right, wrong, right)
+    assert (comparison.difference, comparison.note) == (0.5, "")
+
+
 @pytest.mark.parametrize(("right", "low", "high"), [(0, 0.0, 0.04), (48, 0.40, 0.60), (96, 0.96, 1.0)])
 def test_the_interval_of_a_share_has_a_width_everywhere_and_stays_in_range(right: int, low: float, high: float) -> None:
     fake = np.repeat((np.arange(CLIPS) < right).astype(float)[:, None], 6, axis=1)
