@@ -158,8 +158,8 @@ def test_a_damaged_layout_is_refused(tmp_path: Path, layout: Any) -> None:
         _ = folder.layout
 
 
-@pytest.mark.parametrize("name", ["training.pt", "model.safetensors"])
-def test_a_checkpoint_folder_is_refused(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["training.pt", "model.safetensors", "results.json", "data.md"])
+def test_a_folder_with_files_of_others_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()
     with pytest.raises(UserError, match=f"{name}.*--output"):
         RunFolder.join(tmp_path, RUN)

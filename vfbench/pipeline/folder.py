@@ -43,6 +43,7 @@ from vfbench.utils.store import Store, local_path
 
 _UNFINISHED = re.compile(r"\..+\.([0-9a-f]{8}\.\d+)\.tmp")  # see `vfbench.utils.files.temporary_path`
 _UNFINISHED_SECONDS = 86_400.0  # age of an unfinished file of another machine that is taken for left behind
+_RUN_FILES = ("results.json", "manifest.csv", "data.md")
 _TRAINING_FILES = ("training.pt", checkpoint.TENSORS)
 LISTED_SECONDS = 1.0  # between two looks at the chunks in an object store
 RUNS = Path("runs")  # default parent folder of runs
@@ -83,8 +84,8 @@ class RunFolder:
     def join(cls, path: Path, specification: Specification) -> RunFolder:
         """Make the folder of a run, a path or a URL, or join those that work in it.
 
-        Raises `BadEnvironment` where it cannot be written, and `UserError` where it holds another run. Files that are
-        not the run's are left alone.
+        Raises `BadEnvironment` where it cannot be written, and `UserError` where it holds another run, a checkpoint, or
+        files that the run would overwrite. Other files are left alone.
         """
         folder = cls(local_path(path), specification.id, Store.of(path))
         try:
@@ -102,6 +103,8 @@ class RunFolder:
         if not file.exists():
             if other := next((name for name in _TRAINING_FILES if (self.path / name).exists()), None):
                 raise UserError(f"{self.path} holds a {other}, so it is a checkpoint: choose another --output")
+            if other := next((name for name in _RUN_FILES if (self.path / name).exists()), None):
+                raise UserError(f"{self.path} holds another {other}, not overwritten: choose another --output")
             write_first(file, as_json(specification.to_json()))
         present = read_json(file)
         if present.get("id") != specification.id:

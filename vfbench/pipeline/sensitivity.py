@@ -15,7 +15,7 @@ from vfbench.pipeline.plan import plan
 from vfbench.plugins import Spec
 from vfbench.report import render, table
 from vfbench.report.results import Result
-from vfbench.utils import files, store
+from vfbench.utils import console, files, store
 
 CONTROL = "corrupted"
 
@@ -41,10 +41,12 @@ def sensitivity(options: RunOptions, kinds: Sequence[str] = ()) -> list[Result]:
     """
     store.require_local("--output", options.output)
     folder = Path(options.output or RUNS / f"sensitivity-{plugins.parse(options.dataset).name}")
-    results = [
-        run(plan(replace(options, model=str(model), checkpoint=None, output=folder / _folder_name(model))))
-        for model in damaged_models(kinds)
-    ]
+    models, results = damaged_models(kinds), []
+    for number, model in enumerate(models, start=1):
+        console.info(f"{number} of {len(models)}: {model}")
+        results.append(
+            run(plan(replace(options, model=str(model), checkpoint=None, output=folder / _folder_name(model))))
+        )
     files.write_text(folder / "table.md", render.to_markdown(table.build(results, allow_mixed=True)))
     return results
 
