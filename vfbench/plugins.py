@@ -15,6 +15,7 @@ import importlib
 import inspect
 import re
 import sys
+import threading
 import traceback
 import warnings
 from collections import abc
@@ -40,6 +41,7 @@ _FOLDERS: Mapping[str, tuple[str, ...]] = {
 _CONTEXT = {"model": "a BuildContext", "extractor": "a device"}  # positional argument of `build`
 _SPEC = re.compile(r"(?P<name>[\w.-]+)(\((?P<options>.*)\))?", re.DOTALL)
 _SHORT = {"is": "inception_score"}  # `is` is a keyword, so no module has this name
+_PARSING = threading.Lock()  # CPython 3.11 counts the depth of ast.parse for all threads together, and fails
 _typed: set[tuple[Kind, str]] = set()  # dotted names that this process has imported, because its user named them
 
 
@@ -65,7 +67,8 @@ def parse(text: str) -> Spec:
     try:
         if match is None:
             raise ValueError("no name, or unbalanced brackets")
-        call = ast.parse(f"_({match['options'] or ''})", mode="eval").body
+        with _PARSING:
+            call = ast.parse(f"_({match['options'] or ''})", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError("options need names")
         options = [_option(keyword) for keyword in call.keywords]
@@ -117,7 +120,8 @@ def _installed(kind: Kind, search_path: tuple[str, ...]) -> list[EntryPoint]:
 @cache
 def _outline(path: Path, modified: int) -> tuple[str, frozenset[str]]:
     """First line of a file's docstring, and the names that it defines or imports at its top level."""
-    tree, names = ast.parse(path.read_text()), set()
+    with _PARSING:
+        tree, names = ast.parse(path.read_text()), set()
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
