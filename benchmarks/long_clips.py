@@ -8,7 +8,6 @@ are kept in --output, so the same command goes on. Writes results/shapes/long-cl
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -53,7 +52,9 @@ def main() -> None:
             lines.write(json.dumps(line) + "\n")
     shown = [[clip[0, start + LENGTH // 2] for start in starts] for clip in clips[:SHOWN]]
     sheet = torch.from_numpy(np.array(shown)).permute(0, 1, 4, 2, 3)
-    video.write_sheet(SHEET, sheet, captions=_captions(folder)[:SHOWN], columns=len(starts), scale=2)
+    prompts = (folder / "clips" / "prompts.tsv").read_text().splitlines()[:SHOWN]
+    captions = [line.split("\t")[1] for line in prompts]
+    video.write_sheet(SHEET, sheet, captions=captions, columns=len(starts), scale=2)
 
 
 def _score(
@@ -68,12 +69,6 @@ def _score(
     result = vfbench.score(real="shapes", fake=cut, prompts=prompts, device=device, output=scored)
     features = tensor_files.read(scored / "scored.safetensors")["fake.shapes_judge.features"]
     return {name: score.value for name, score in result.scores.items()}, features
-
-
-def _captions(folder: Path) -> list[str]:
-    """Caption of each clip."""
-    with (folder / "clips" / "prompts.tsv").open(newline="") as file:
-        return [row[1] for row in csv.reader(file, delimiter="\t")]
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ class RunFolder:
             if other := next((name for name in _TRAINING_FILES if (self.path / name).exists()), None):
                 raise UserError(f"{self.path} holds a {other}, so it is a checkpoint: choose another --output")
             if other := next((name for name in _RUN_FILES if (self.path / name).exists()), None):
-                raise UserError(f"{self.path} holds another {other}, not overwritten: choose another --output")
+                raise UserError(f"{self.path} holds a {other}, which is not overwritten: choose another --output")
             write_first(file, as_json(specification.to_json()))
         present = read_json(file)
         if present.get("id") != specification.id:
