@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,12 +119,13 @@ def derive_seed(run_seed: int, index: int, purpose: str = "") -> int:
 def derive_seeds(run_seed: int, indices: Iterable[int], purpose: str = "") -> list[int]:
     """Seeds of several clips, as `derive_seed` gives them one by one."""
     start = hashlib.sha256((f"vfbench/{purpose}/{run_seed}/" if purpose else f"vfbench/{run_seed}/").encode())
-    seeds = []
+    digests = []
     for index in indices:
         sha256 = start.copy()
         sha256.update(b"%d" % index)
-        seeds.append(int.from_bytes(sha256.digest()[:8], "little") >> 1)
-    return seeds
+        digests.append(sha256.digest())
+    # Read at once, as plans of a million clips ask for: the first 8 of each 32 bytes.
+    return [number >> 1 for number in struct.unpack("<" + "Q24x" * len(digests), b"".join(digests))]
 
 
 @runtime_checkable

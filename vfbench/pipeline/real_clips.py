@@ -50,13 +50,13 @@ def draw(dataset: Dataset, protocol: Protocol) -> Manifest:
 def _places(dataset: Dataset, protocol: Protocol, chosen: Sequence[int], number: int) -> list[Place]:
     """Positions of the chosen clips; without `PlacedClips`, each clip is a video of its own."""
     by_row: dict[int, Place] = {}
-    shape = dataset.shape
+    whole = (0, 0, dataset.shape.width, dataset.shape.height)
     for part, rows in by_split(dataset, protocol.split, chosen).items():
         indices = list(rows.values())
         if isinstance(dataset, PlacedClips):
             places = dataset.places(part, indices, protocol.selection_seed + number)
         else:
-            places = [Place(part, str(index), 0, 1, (0, 0, shape.width, shape.height)) for index in indices]
+            places = [Place(part, str(index), 0, 1, whole) for index in indices]
         by_row |= dict(zip(rows, places, strict=True))
     return [by_row[row] for row in range(len(chosen))]
 
@@ -102,10 +102,9 @@ def holdout_clips(dataset: Dataset, protocol: Protocol, chosen: Sequence[int], d
         candidates = select(dataset, protocol, count, draw)
         if count == size:  # all in order, which is by class more often than not
             candidates = _shuffled(dataset, protocol, candidates)
-        both = [*chosen, *candidates]
-        sources = videos(dataset, protocol.split, both)
-        scored = set(sources[: len(chosen)])
-        others = [index for index, video in zip(both, sources, strict=True) if video not in scored]
+        scored = set(videos(dataset, protocol.split, chosen))
+        sources = videos(dataset, protocol.split, candidates)
+        others = [index for index, video in zip(candidates, sources, strict=True) if video not in scored]
     return others[: protocol.n_fake]
 
 
