@@ -95,7 +95,7 @@ class SuperResolution(OneNetwork):
         """Random tensors of a training step, with times and noise of the small clips."""
         draws = super().draw(count, generator, normal)
         draws["small_t"] = torch.randint(self.schedule.steps, (count,), generator=generator)
-        draws["small_noise"] = normal_per_batch(count, generator)(tuple(draws["noise"].shape[1:]))
+        draws["small_noise"] = (normal or normal_per_batch(count, generator))(tuple(draws["noise"].shape[1:]))
         return draws
 
     def training_losses(

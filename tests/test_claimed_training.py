@@ -12,10 +12,12 @@ import pytest
 import torch
 from claimed import CUDA, claimed_cuda
 from embedded import embedding_model
-from helpers import tiny_dataset, tiny_vdm, tiny_videofusion
+from helpers import CPU, tiny_dataset, tiny_vdm, tiny_videofusion
+from test_super_resolution import tiny_super_resolution
 from torch import Tensor
 
 from vfbench.diffusion.model import DiffusionModel
+from vfbench.diffusion.priors import normal_per_clip
 from vfbench.errors import UserError
 from vfbench.training.distributed import ProcessGroup
 from vfbench.training.train import TrainOptions, train
@@ -28,6 +30,7 @@ MODELS: dict[str, Callable[[], DiffusionModel]] = {
     "videofusion": lambda: tiny_videofusion(images=2),
     "vdm": tiny_vdm,
     "vdit": lambda: embedding_model("vdit"),
+    "super_resolution": tiny_super_resolution,
 }
 
 
@@ -47,6 +50,17 @@ class ClaimedProcess(ProcessGroup):
 
 def weights(trainer: Trainer) -> list[Tensor]:
     return [getattr(parameter, "numbers", parameter).detach() for parameter in trainer.ema.parameters()]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_process_draws_the_noise_of_its_own_clips_alone(name: str) -> None:
+    model, seeds = MODELS[name](), [5, 6, 7, 8]
+    whole, share = (
+        model.draw(4, torch.Generator().manual_seed(0), normal_per_clip(part, CPU, "philox"))
+        for part in (seeds, seeds[2:])
+    )
+    for key, value in share.items():
+        torch.testing.assert_close(value, whole[key][2:] if key.endswith("noise") else whole[key], rtol=0, atol=0)
 
 
 @pytest.mark.slow

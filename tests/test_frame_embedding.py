@@ -18,7 +18,7 @@ from vfbench import plugins
 from vfbench.diffusion.frame_embedding import LEARNT, FrameEmbedding, keep_embedding
 from vfbench.diffusion.model import DiffusionModel
 from vfbench.diffusion.model_config import embedding_options
-from vfbench.diffusion.priors import Normal, normal_per_clip
+from vfbench.diffusion.priors import Normal, normal_per_batch, normal_per_clip
 from vfbench.diffusion.solvers import solve
 from vfbench.errors import MissingData
 from vfbench.interfaces import Conditioning, Sampler
@@ -110,11 +110,14 @@ def test_each_loss_term_trains_its_parts(name: str) -> None:
         assert not any(has_gradient(term, embedding.prior))
 
 
+def draw(embedding: FrameEmbedding, count: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return embedding.draw(count, generator, normal_per_batch(count, generator))
+
+
 def test_half_of_the_unconditional_clips_lose_the_embedding() -> None:
     modes: list[Conditioning] = ["text", "class", *NOTHING * 2000]
-    known = keep_embedding(
-        modes, frame_embedding_of(fusion()).draw(len(modes), torch.Generator().manual_seed(0))["chance"]
-    )
+    known = keep_embedding(modes, draw(frame_embedding_of(fusion()), len(modes))["chance"])
     assert known[:2].all()
     assert 0.45 < float(known[2:].float().mean()) < 0.55
 
@@ -171,7 +174,7 @@ def test_the_loss_of_the_prior_compares_with_the_clean_embedding(embedding: Fram
     clean, condition = normalise_vectors(randn(3, SIZE)), torch.zeros(3, 16)
     for output, loss in ((clean, 0.0), (torch.zeros_like(clean), 1.0), (-clean, 4.0)):  # mean square of `clean`: 1
         embedding.prior = ConstantPrior(output)  # type: ignore[assignment]
-        assert float(embedding.loss(clean, condition, embedding.draw(3, torch.Generator()))) == pytest.approx(loss)
+        assert float(embedding.loss(clean, condition, draw(embedding, 3))) == pytest.approx(loss)
 
 
 @torch.no_grad()

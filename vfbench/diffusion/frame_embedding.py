@@ -91,12 +91,12 @@ class FrameEmbedding(nn.Module):
         """The networks that sampling calls; the encoder is none of them."""
         return {"prior": self.prior, "projection": self.projection}
 
-    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def draw(self, count: int, generator: torch.Generator, normal: Normal) -> dict[str, Tensor]:
         """Random tensors of a training step, for `keep_embedding` and `loss`; part of `DiffusionModel.draw`."""
         return {
             "chance": torch.rand(count, generator=generator),
             "prior_t": torch.randint(self.schedule.steps, (count,), generator=generator),
-            "prior_noise": torch.randn((count, self.config.size), generator=generator),
+            "prior_noise": normal((self.config.size,)),
         }
 
     def encode_frames(self, frames: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

@@ -130,11 +130,14 @@ class DiffusionModel(nn.Module, ABC):
         """Random tensors of a training step for `count` clips, by name, each (count, ...).
 
         They depend on the generator alone, not on weights, so they can be drawn ahead, and once for a batch that
-        several processes share. On a GPU, `normal` draws the `noise` instead, for the clips of this process alone.
+        several processes share. On a GPU, `normal` draws what is named `noise` or `..._noise` instead, for the clips of
+        this process alone.
         """
         t = self.schedule.training_times(count, generator)
-        noise = self.noise_prior.noise(normal or normal_per_batch(count, generator), self.config.shape)
-        return {"t": t, "noise": noise, **(self.frame_embedding.draw(count, generator) if self.frame_embedding else {})}
+        normal = normal or normal_per_batch(count, generator)
+        noise = self.noise_prior.noise(normal, self.config.shape)
+        of_embedding = self.frame_embedding.draw(count, generator, normal) if self.frame_embedding else {}
+        return {"t": t, "noise": noise, **of_embedding}
 
     def training_losses(
         self,

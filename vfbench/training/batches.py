@@ -81,7 +81,7 @@ class TrainingBatches:
         else:
             seeds = [derive_seed(seed, clip, "noise") for clip in range(count)[share]]
             draws = self.draw(count, generator, normal_per_clip(seeds, self.device, self.noise))
-            own["noise"] = draws.pop("noise")
+            own = {name: draws.pop(name) for name in list(draws) if name.endswith("noise")}
         for name, value in draws.items():
             if value.shape[:1] != (count,):
                 raise ValueError(f"draw({count}, ...) gave shape {tuple(value.shape)} for '{name}': needs {count} rows")
