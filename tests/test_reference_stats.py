@@ -122,6 +122,17 @@ def test_a_folder_of_another_protocol_is_refused(root: Path, tmp_path: Path, vfb
     assert file_contents(tmp_path / "out") == first
 
 
+def test_a_list_of_other_clips_is_not_overwritten(root: Path, tmp_path: Path, vfbench: Command) -> None:
+    listed = tmp_path / "clips.csv"
+    listed.write_text("mine\n")
+    outcome = data_stats(vfbench, root, tmp_path)
+    assert outcome.code == 2
+    assert str(listed) in outcome.err
+    assert "--output" in outcome.err
+    assert [file.name for file in tmp_path.iterdir() if file.suffix] == ["clips.csv"]
+    assert listed.read_text() == "mine\n"
+
+
 @pytest.mark.parametrize(
     ("output", "message"), [("x.safetensors", "give a folder"), ("UCF-101/x", "choose another --output")]
 )

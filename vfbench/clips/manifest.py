@@ -67,14 +67,19 @@ class Manifest:
         return "".join(",".join(map(_cell, cells)) + "\n" for cells in (COLUMNS, *rows))
 
     @property
+    def encoded(self) -> bytes:
+        """`text` as bytes; names of videos that are not UTF-8 keep theirs."""
+        return self.text.encode(errors="surrogateescape")
+
+    @property
     def sha256(self) -> str:
-        """SHA-256 of `text`, 64 hexadecimal digits."""
-        return hashlib.sha256(self.text.encode(errors="surrogateescape")).hexdigest()
+        """SHA-256 of `encoded`, 64 hexadecimal digits."""
+        return hashlib.sha256(self.encoded).hexdigest()
 
     def write(self, path: Path) -> None:
-        """Write `text` atomically; raises `BadEnvironment` where the file cannot be written."""
+        """Write `encoded` atomically; raises `BadEnvironment` where the file cannot be written."""
         with atomic_path(path) as file:
-            file.write_bytes(self.text.encode(errors="surrogateescape"))
+            file.write_bytes(self.encoded)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -66,7 +66,7 @@ def stats(spec: Spec, folder: Path | str, options: StatsOptions) -> WrittenStats
     metadata = _metadata(spec, setup, real, device)
     collector = FeatureCollector(setup.extractors, setup.outputs)
     with locked_folder(output):
-        _require_same(output, metadata)
+        _require_same(output, metadata, real)
         reals = real_features(setup.dataset, setup.protocol, collector, device, real)
         real.write(output / CLIPS)
         files = [file for draw, each in enumerate(reals) for file in _write(output, each, draw, len(reals), metadata)]
@@ -106,8 +106,8 @@ def _metadata(spec: Spec, setup: EvalSetup, real: Manifest, device: torch.device
     }
 
 
-def _require_same(folder: Path, metadata: Mapping[str, str]) -> None:
-    """Raise `UserError` where a folder has the statistics of another protocol or other clips."""
+def _require_same(folder: Path, metadata: Mapping[str, str], real: Manifest) -> None:
+    """Raise `UserError` where a folder has the statistics of another protocol, or a list of other clips."""
     for file in sorted(folder.glob("*.safetensors")):
         try:
             _, existing = tensor_files.read_tensors(file)
@@ -116,3 +116,6 @@ def _require_same(folder: Path, metadata: Mapping[str, str]) -> None:
         for name in ("protocol_id", "dataset_fingerprint", "clips_sha256"):
             if existing.get(name) != metadata[name]:
                 raise UserError(f"{file} has another {name}: choose another --output, or take that folder away")
+    listed = folder / CLIPS
+    if listed.exists() and listed.read_bytes() != real.encoded:
+        raise UserError(f"{listed} lists other clips: choose another --output, or take that file away")
