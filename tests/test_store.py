@@ -180,6 +180,16 @@ def test_a_run_resumes_on_another_machine_and_is_read_on_a_third(
     assert vfbench("gate", url, "--baseline", alone, "--rule", "fvd:+5%").out.count("paired") == 1
 
 
+@pytest.mark.parametrize("name", ["results.json", "training.pt"])
+def test_a_folder_of_the_store_with_files_of_others_is_refused(name: str, on_machine: Callable[[str], None]) -> None:
+    on_machine("a")
+    url = f"memory://others-{name}"
+    fsspec.filesystem("memory").pipe(f"/others-{name}/{name}", b"mine")
+    with pytest.raises(UserError, match=rf"{url} holds a {name}.*--output"):
+        package.run(output=url, **RUN)
+    assert contents(url) == {name: b"mine"}
+
+
 @pytest.mark.slow
 def test_what_a_lost_connection_kept_here_is_published_and_another_run_takes_its_place(
     alone: Path,

@@ -101,10 +101,7 @@ class RunFolder:
     def _claim(self, specification: Specification) -> None:
         file = self.path / "run.json"
         if not file.exists():
-            if other := next((name for name in _TRAINING_FILES if (self.path / name).exists()), None):
-                raise UserError(f"{self.path} holds a {other}, so it is a checkpoint: choose another --output")
-            if other := next((name for name in _RUN_FILES if (self.path / name).exists()), None):
-                raise UserError(f"{self.path} holds a {other}, which is not overwritten: choose another --output")
+            self._require_unused({path.name for path in self.path.iterdir()})
             write_first(file, as_json(specification.to_json()))
         present = read_json(file)
         if present.get("id") != specification.id:
@@ -117,12 +114,20 @@ class RunFolder:
         with files.one_at_a_time(self.path):
             before = file.read_bytes() if file.exists() else b""
             if not store.fetch("run.json"):
+                self._require_unused(store.entries())
                 files.write_text(file, text)
                 store.publish(file, first=True)
             if before != file.read_bytes():
                 for path in self.path.iterdir():
                     if path.name not in ("run.json", ".lock"):
                         _remove(path)
+
+    def _require_unused(self, names: Collection[str]) -> None:
+        """Raise `UserError` where a folder without `run.json` has files with these names that are not to be lost."""
+        if other := next((name for name in _TRAINING_FILES if name in names), None):
+            raise UserError(f"{self.name} holds a {other}, so it is a checkpoint: choose another --output")
+        if other := next((name for name in _RUN_FILES if name in names), None):
+            raise UserError(f"{self.name} holds a {other}, which is not overwritten: choose another --output")
 
     @property
     def name(self) -> str:
