@@ -57,6 +57,7 @@ NOISE = ("run", "--model", "noise", "--device", "cpu", "--smoke")
         (["show", "model", "my_package.absent"], "'my_package.absent' cannot be imported: No module"),
         (["generate", "--output", "x", "--format", "gif"], "--format.*'gif'.*'mp4', 'webp'"),
         (["table", "x", "--format", "markdwon"], "'markdwon'.*'markdown'"),
+        (["train", "--model", "pyoco(preset='tiny')"], "preset .*--preset"),
         (["train", "--model", "noise"], "'noise' cannot be trained.*pyoco, super_resolution, vdit, vdm, videofusion"),
         (["train", "--preset", "tinny"], "preset.*'tinny'.*'tiny'"),
     ],
@@ -89,6 +90,13 @@ def test_sampling_options_are_refused_by_the_model(
     )
     assert outcome.code == 2
     assert re.search(message, outcome.err), outcome.err
+
+
+def test_a_preset_names_a_shipped_checkpoint(vfbench: Command, checkpoints: Path) -> None:
+    run = ("run", "--model", "vdm(preset='wide')", "--device", "cpu", "--smoke")
+    for options, code, flag in (((), 4, "--preset"), (("--checkpoint", checkpoints / "vdm"), 2, "--checkpoint")):
+        outcome = vfbench(*run, *options)
+        assert (outcome.code, "'wide'" in outcome.err, flag in outcome.err) == (code, True, True), outcome.err
 
 
 @pytest.mark.parametrize("count", [8, 63])

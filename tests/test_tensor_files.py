@@ -338,13 +338,18 @@ def test_halving_refuses_values_beyond_float16() -> None:
         tensor_files_.to_half({"small": torch.ones(2), "large": torch.tensor([7e4])})
 
 
-def test_shipped_needs_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shipped_checkpoint_has_a_config_and_the_preset_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoint_, "SHIPPED_FOLDER", tmp_path)
-    folder = tmp_path / "shapes" / "vdm"
-    folder.mkdir(parents=True)
-    assert checkpoint_.shipped("shapes", "vdm") is None
-    files.write_json(folder / "config.json", {})
-    assert checkpoint_.shipped("shapes", "vdm") == folder
+    usual, other = tmp_path / "shapes" / "vdm", tmp_path / "shapes" / "vdm-wide"
+    for folder, preset in ((usual, "tiny"), (other, "wide")):
+        folder.mkdir(parents=True)
+        assert checkpoint_.shipped("shapes", "vdm", preset) is None
+        files.write_json(folder / "config.json", {"preset": preset})
+        assert checkpoint_.shipped("shapes", "vdm", preset) == folder
+    assert checkpoint_.shipped("shapes", "vdm") == usual
+    assert checkpoint_.shipped("shapes", "vdm", "narrow") is None
 
 
 def test_nan_weights_are_refused(tmp_path: Path) -> None:

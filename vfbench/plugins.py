@@ -275,7 +275,8 @@ def _wrong_function(kind: Kind, plugin: str, option: str, function: str) -> User
         return None
     if other == "create":
         return UserError(f"option {option} of {kind} {plugin} is for training; the checkpoint fixes it: leave it out")
-    return UserError(f"option {option} of {kind} {plugin} is for sampling, not for training: give it to `run`")
+    advice = "use --preset" if option == "preset" else "give it to `run`"
+    return UserError(f"option {option} of {kind} {plugin} is for sampling, not for training: {advice}")
 
 
 def options(kind: Kind, name: str, function: str = "build") -> dict[str, Any]:

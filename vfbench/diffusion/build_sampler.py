@@ -45,9 +45,10 @@ def builder(model: str, create: Callable[[ModelConfig], DiffusionModel]) -> Call
         threshold: Annotated[float | None, "Dynamic thresholding: a quantile of each clip, e.g. 0.995."] = None,
         frames: Annotated[int | None, "Frames of a clip, more than the model's own."] = None,
         overlap: Annotated[int, "Frames that neighbouring windows of a long clip share."] = 0,
+        preset: Annotated[str | None, "Preset whose shipped checkpoint is taken, where there are several."] = None,
     ) -> DiffusionSampler:
         sampling = SamplerOptions(steps, solver, guidance, condition, eta, threshold, frames, overlap)
-        network, sha256 = _load_model(model, create, context, any_length=frames is not None)
+        network, sha256 = _load_model(model, create, context, preset, any_length=frames is not None)
         place(network.eval(), context.device)
         small_clips = real_small_clips(network, context.dataset)
         settings = (context.device, context.dtype, sampling, context.quantise)
@@ -57,11 +58,23 @@ def builder(model: str, create: Callable[[ModelConfig], DiffusionModel]) -> Call
 
 
 def _load_model(
-    model: str, create: Callable[[ModelConfig], DiffusionModel], context: BuildContext, *, any_length: bool
+    model: str,
+    create: Callable[[ModelConfig], DiffusionModel],
+    context: BuildContext,
+    preset: str | None,
+    *,
+    any_length: bool,
 ) -> tuple[DiffusionModel, str]:
     """A trained model and the SHA-256 of its weights; `any_length` allows another clip length than the dataset's."""
     dataset = context.dataset
-    folder = context.checkpoint or _shipped(model, dataset, any_length=any_length)
+    if preset and context.checkpoint:
+        raise UserError(f"preset='{preset}' names a shipped checkpoint: leave it out, or leave out --checkpoint")
+    folder = context.checkpoint or _shipped(model, dataset, preset, any_length=any_length)
+    if folder is None and preset:
+        raise MissingData(
+            f"no checkpoint of '{model}' with preset '{preset}' is shipped for {dataset.name} at {dataset.shape}: "
+            "leave out preset, or train one with `train --preset` and give --checkpoint"
+        )
     if folder is None:
         raise MissingCheckpoint(
             f"no checkpoint of '{model}' for {dataset.name} at {dataset.shape}: vfbench ships none, and --checkpoint "
@@ -118,9 +131,9 @@ def _require_plausible_size(
         )
 
 
-def _shipped(model: str, dataset: Dataset, *, any_length: bool) -> Path | None:
+def _shipped(model: str, dataset: Dataset, preset: str | None, *, any_length: bool) -> Path | None:
     """The shipped checkpoint of a model for clips of the dataset's shape, None where there is none."""
-    folder = checkpoint.shipped(dataset.name, model)
+    folder = checkpoint.shipped(dataset.name, model, preset)
     if folder is None:
         return None
     shape = ModelConfig.read(folder / checkpoint.CONFIG, model).shape

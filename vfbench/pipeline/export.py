@@ -221,7 +221,8 @@ def _require_trained_conditioning(
 
     With the model's option `condition` set, `_require_abilities` and the model check it.
     """
-    conditioning, folder = _conditioning(options), checkpoint or shipped(dataset.name, model.name)
+    conditioning = _conditioning(options)
+    folder = checkpoint or shipped(dataset.name, model.name, model.options.get("preset"))
     if folder is None or conditioning is None or not _open_conditioning(plugins.parse(options.model)):
         return
     trained = checkpoint_conditioning(folder, model.name)

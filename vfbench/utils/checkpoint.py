@@ -16,10 +16,15 @@ CONFIG, TENSORS = "config.json", "model.safetensors"  # the two files of a check
 HUB_NAME = r"[\w-][\w.-]*/[\w-][\w.-]*"  # owner/name
 
 
-def shipped(dataset: str, name: str) -> Path | None:
-    """Folder of a checkpoint shipped with vfbench, `checkpoints/<dataset>/<name>`; None where there is none."""
-    folder = SHIPPED_FOLDER / dataset / name
-    return folder if (folder / CONFIG).is_file() else None
+def shipped(dataset: str, name: str, preset: str | None = None) -> Path | None:
+    """Folder of a checkpoint shipped with vfbench, of a preset where one is given; None where there is none.
+
+    It is `checkpoints/<dataset>/<name>`, and `<name>-<preset>` for a further preset of that model.
+    """
+    for folder in (SHIPPED_FOLDER / dataset / name, SHIPPED_FOLDER / dataset / f"{name}-{preset}"):
+        if (folder / CONFIG).is_file() and preset in (None, read_json(folder / CONFIG).get("preset")):
+            return folder
+    return None
 
 
 def require_checkpoint(folder: Path, model: str | None = None) -> None:
