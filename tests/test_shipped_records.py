@@ -15,7 +15,7 @@ from vfbench.utils import checkpoint
 from vfbench.utils.files import file_sha256, read_json
 
 ROOT = Path(__file__).parent.parent
-MODELS = ("videofusion", "vdm", "vdit", "pyoco")
+MODELS = ("videofusion", "vdm", "vdit", "pyoco", "pyoco-tiny-progressive")
 RECORDS = {path.stem: results.load([path])[0] for path in sorted((ROOT / "results" / "records").glob("*.json"))}
 
 
