@@ -26,13 +26,14 @@ from vfbench.utils.environment import cpu_name
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "results" / "gate-regression.md"
+SHIPPED = ROOT / "vfbench" / "checkpoints" / "shapes"
 
 
 def main() -> None:
     parser = make_parser(__doc__, model="videofusion", steps=5, clips=96, draws=20, noise="0.25", rule="fvd:+5%")
     parser.add_argument("--output", default="runs/gate-regression")
     arguments = parser.parse_args()
-    output, shipped = Path(arguments.output), ROOT / "vfbench" / "checkpoints" / "shapes" / arguments.model
+    output, shipped = Path(arguments.output), SHIPPED / arguments.model
 
     def run(name: str, seed: int, checkpoint: Path) -> Path:
         spec, folder = f"{arguments.model}(steps={arguments.steps})", output / name
@@ -74,8 +75,8 @@ def damaged(checkpoint: Path, folder: Path, noise: float, seed: int) -> Path:
 
 def page(arguments: argparse.Namespace, gated: dict[str, list[GateResult]]) -> str:
     """Page with a table of statuses, and how it was made."""
-    options = vars(arguments)
-    rows = []
+    options, rows = vars(arguments), []
+    weights = files.file_sha256(SHIPPED / arguments.model / "model.safetensors")[:12]
     for name, outcomes in gated.items():
         statuses = Counter(each.status for each in outcomes)
         failed = statuses[Status.REGRESSION]
@@ -84,10 +85,10 @@ def page(arguments: argparse.Namespace, gated: dict[str, list[GateResult]]) -> s
         others = ", ".join(f"{count} {status.value}" for status, count in statuses.items())
         rows.append(f"| {name} | {failed} of {len(outcomes)} | {rise:+.0%} | {seen:+.0%} | {others} |")
     text = (
-        f"Runs of {options['model']} with {options['steps']} sampling steps, {options['clips']} clips each, gated by "
-        f"`{options['rule']}`. A planted regression is normal noise on the weights, in standard deviations of each "
-        "tensor. Rise: median change of FVD since the baseline. Detectable: the rise that the gate says "
-        "it finds in 80 % of cases, median."
+        f"Runs of {options['model']} (weights {weights}) with {options['steps']} sampling steps, {options['clips']} "
+        f"clips each, gated by `{options['rule']}`. A planted regression is normal noise on the weights, in standard "
+        "deviations of each tensor. Rise: median change of FVD since the baseline. Detectable: the rise that the "
+        "gate says it finds in 80 % of cases, median."
     )
     command = " ".join(f"--{name} {value}" for name, value in options.items() if name not in ("output", "rule"))
     return "\n".join(
