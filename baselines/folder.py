@@ -15,7 +15,6 @@ an error. As in `vfbench score`, and by the same code, clips are read without re
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +29,7 @@ from vfbench.clips import ClipFolder
 from vfbench.clips.caption_file import read_captions
 from vfbench.errors import MissingData, UserError
 from vfbench.interfaces import BuildContext, Clips, ClipShape, Conditioning, Dataset, Request
+from vfbench.utils import console
 from vfbench.utils.files import file_sha256
 
 CONDITIONING: Mapping[str, Conditioning] = {"prompts": "text", "classes": "class", "seeds": "none"}
@@ -145,9 +145,9 @@ class FolderSampler:
         """Print the number of unused clips and of requests with a repeated clip to stderr, where not 0."""
         num_used, total = len(set(self._assigned.values())), len(self.folder)
         if unused := total - num_used:
-            print(f"note: {unused:,} of {total:,} clips of {self.folder.root} are not used", file=sys.stderr)
+            console.info(f"note: {unused:,} of {total:,} clips of {self.folder.root} are not used")
         if repeated := len(requests) - num_used:
-            print(f"warning: {repeated:,} of {len(requests):,} requests get the clip of another", file=sys.stderr)
+            console.warn(f"{repeated:,} of {len(requests):,} requests get the clip of another")
 
     def sample(self, requests: Sequence[Request]) -> Clips:
         """The clips of the requests, uint8 (B, T, 3, H, W).

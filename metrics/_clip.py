@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,6 +21,7 @@ from vfbench import video
 from vfbench.errors import UserError, unknown
 from vfbench.interfaces import Clips, Features, Request
 from vfbench.metrics._clip_model import MODEL, LoadedCLIP, load, untrained
+from vfbench.utils import console
 from vfbench.utils.device import exact_float32, to_device
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -135,10 +135,9 @@ class CLIPExtractor:
         ids = [self.tokenize(caption) for caption in captions]
         long = sum(len(each) > self.max_tokens for each in ids)
         if long and not self._warned:
-            print(
-                f"warning: {long} of {len(ids)} captions have more than {self.max_tokens} tokens and are truncated; "
-                "further ones are truncated without a warning",
-                file=sys.stderr,
+            console.warn(
+                f"{long} of {len(ids)} captions have more than {self.max_tokens} tokens and are truncated; "
+                "further ones are truncated without a warning"
             )
             self._warned = True
         truncated = [each if len(each) <= self.max_tokens else [*each[: self.max_tokens - 1], each[-1]] for each in ids]

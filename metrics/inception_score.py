@@ -180,7 +180,8 @@ class InceptionScore:
         return np.random.RandomState(self.shuffle_seed).permutation(rows)
 
     def _statistic(self, log_p: Float[np.ndarray, "n classes"]) -> float:
-        return float(_split_scores(log_p, self.splits, self.eps).mean())
+        splits = min(self.splits, len(log_p))  # a bootstrap of videos may draw fewer clips
+        return float(_split_scores(log_p, splits, self.eps).mean())
 
     def _limit(self, log_p: Float[np.ndarray, "n classes"], labels: Labels, seed: int) -> _extrapolate.Limit | None:
         if _extrapolate.no_limit_notes(_min_clips_for_limit(log_p), labels):

@@ -374,6 +374,7 @@ def test_unknown_files_in_the_output_folder_stay(vfbench: Command) -> None:
         *(("run", flag) for flag in (["--output", ""], ["--output="], ["--checkpoint", ""], ["--manifest", ""])),
         *(("gate", [flag, ""]) for flag in ("--baseline", "--history", "--benchmark", "--junit")),
         *(("drift", [flag, ""]) for flag in ("--csv", "--plot")),
+        ("report", ["-o", ""]),
     ],
 )
 def test_an_empty_path_is_refused(vfbench: Command, command: str, flag: list[str]) -> None:

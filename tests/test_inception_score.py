@@ -112,6 +112,12 @@ def test_copies_of_one_prompt_count_as_one_clip() -> None:
     assert grouped.error > 1.6 * inception_score.build().score(repeated, LOGITS).error
 
 
+def test_few_clips_of_large_groups_have_an_interval() -> None:
+    groups = Groups(np.repeat([0, 1], [60, 4]), np.arange(64))  # a bootstrap may draw 8 clips, for 10 splits
+    score = inception_score.build(splits=10).score(LOGITS[:64], LOGITS[:64], groups=groups)
+    assert score.low <= score.value <= score.high
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"splits": 0}, "splits = 0"), ({"eps": -1e-7}, "eps = -1e-07"), ({"eps": 0.1}, "eps = 0.1")],

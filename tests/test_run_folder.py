@@ -175,6 +175,14 @@ def test_an_unused_new_folder_is_removed_and_an_existing_one_kept(tmp_path: Path
     assert not list((tmp_path / "existing").iterdir())
 
 
+def test_an_unused_folder_is_removed_while_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[bool] = []
+    monkeypatch.setattr("filelock.FileLock.release", lambda lock: left.append((tmp_path / "new").exists()))
+    with files.locked_folder(tmp_path / "new"):
+        pass
+    assert left == [False]
+
+
 def test_the_folder_of_another_run_is_refused_and_kept(tmp_path: Path) -> None:
     (RunFolder.join(tmp_path, RUN).chunks / "000000.safetensors").write_bytes(b"chunk")
     before = file_contents(tmp_path)

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
 from vfbench.errors import BadEnvironment
-from vfbench.utils import files
+from vfbench.utils import console, files
 
 ROOT = Path(__file__).parent.parent
 BASELINE = ROOT / "results/baselines/ci/results.json"
@@ -91,3 +92,16 @@ def test_the_console_script_finds_a_plug_in_in_the_current_folder(tmp_path: Path
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     outcome = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert "level" in outcome.stdout, outcome.stderr
+
+
+def test_no_line_is_lost_where_one_thread_writes_and_another_takes() -> None:
+    lines, count, taken, interval = console.Lines(), 20_000, list[str](), sys.getswitchinterval()
+    writer = threading.Thread(target=lambda: [lines.write(f"{number}\n") for number in range(count)])
+    try:
+        sys.setswitchinterval(1e-6)
+        writer.start()
+        while writer.is_alive():
+            taken += lines.taken()
+    finally:
+        sys.setswitchinterval(interval)
+    assert [*taken, *lines.taken()] == [str(number) for number in range(count)]

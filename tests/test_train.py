@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -333,6 +334,12 @@ def test_ctrl_c_saves_and_prints_the_resume_command(
     # A single --resume, and shell quoting.
     assert message.endswith("\n  python -m vfbench train --model vdm --dataset 'shapes(frames=4)' --resume")
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_training_runs_in_another_thread(quick_training: None, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(train, tiny_vdm(), tiny_dataset(), OPTIONS, tmp_path).result()
+    assert (tmp_path / "model.safetensors").exists()
 
 
 def test_ctrl_c_in_the_last_step_finishes(

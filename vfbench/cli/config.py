@@ -21,9 +21,9 @@ from vfbench.utils.files import read_text
 
 # fmt: off
 _PATH_FLAGS = (
-    "--output", "--checkpoint", "--init-from", "--base-from", "--data-root",
+    "--output", "-o", "--checkpoint", "--init-from", "--base-from", "--data-root",
     "--real", "--fake", "--manifest", "--prompts", "--list",
-    "--baseline", "--history", "--benchmark", "--junit", "--csv", "--plot",
+    "--baseline", "--history", "--benchmark", "--junit", "--csv", "--plot", "--mean",
 )
 # fmt: on
 _SWITCHES = ("--version", "--quiet", "--verbose")  # of every command

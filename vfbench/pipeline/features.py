@@ -237,5 +237,4 @@ class FeatureCollector:
     @property
     def names(self) -> set[str]:
         """Names of the tensors that a chunk must hold."""
-        features = {f"{name}.{output}" for name, outputs in self.outputs.items() for output in outputs}
-        return features | ({"clips"} if self.clips else set())
+        return {*self.widths, *(["clips"] if self.clips else [])}

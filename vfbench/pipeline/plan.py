@@ -212,6 +212,6 @@ def _num_frames(protocol: protocols.Protocol) -> int:
 
 def _disk(collector: FeatureCollector, shape: ClipShape, count: int) -> int:
     """Bytes that `count` clips will take, about."""
-    values = sum(collector.extractors[name].outputs[o] for name, outputs in collector.outputs.items() for o in outputs)
+    values = sum(collector.widths.values())
     pixels = 3 * shape.frames * shape.height * shape.width
     return count * (4 * values + pixels * collector.clips) + EXTRA_DISK

@@ -7,7 +7,6 @@ the only state. An actor that is lost, with its process or its node, is started 
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import socket
@@ -58,7 +57,7 @@ class Actor:
             os.environ.pop(name, None)
         os.environ.update(variables)
         sys.path += [path for path in paths if path not in sys.path]  # so that the user's plug-ins are found
-        self._announced, self._printed, self._folder = dict[str, Any](), _Lines(), folder
+        self._announced, self._printed, self._folder = dict[str, Any](), console.Lines(), folder
 
     def work(self, function: str, options: Mapping[str, Any]) -> int:
         """Call a function with these keyword arguments; returns the exit code."""
@@ -73,22 +72,6 @@ class Actor:
     def news(self) -> News:
         """Announcement, and what was printed since the last call."""
         return News(process_id(), os.uname().nodename, self._announced, self._printed.taken())
-
-
-class _Lines(io.TextIOBase):
-    """A stream that keeps what is written until it is taken, line by line."""
-
-    def __init__(self) -> None:
-        self._text = ""
-
-    def write(self, text: str) -> int:
-        self._text += text
-        return len(text)
-
-    def taken(self) -> list[str]:
-        """The whole lines written since the last call."""
-        whole, _, self._text = self._text.rpartition("\n")
-        return whole.splitlines()
 
 
 def launch(function: str, options: Mapping[str, Any], count: int, address: str | None) -> Path:

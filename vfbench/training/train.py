@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
@@ -128,8 +129,12 @@ def _train(trainer: Trainer, options: TrainOptions, stop: Callable[[], bool]) ->
 def defer_interrupts() -> Iterator[Callable[[], bool]]:
     """Context manager: record SIGINT (Ctrl-C) and SIGTERM (sent by schedulers) instead of interrupting a step.
 
-    Yields a function that is True once a signal has arrived.
+    Yields a function that is True once a signal has arrived. Signals are those of the main thread: in another, such as
+    a notebook's, nothing is recorded.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     received: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, Literal, TextIO, cast
 
@@ -63,6 +64,25 @@ def is_terminal(stream: TextIO | None = None) -> bool:
     """True where a stream, by default stderr, is a terminal that may show colours and redraw lines."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return (stream or sys.stderr).isatty() and not plain
+
+
+class Lines(io.TextIOBase):
+    """A stream that keeps what one thread writes until another takes it, line by line."""
+
+    def __init__(self) -> None:
+        self._text, self._lock = "", threading.Lock()
+
+    def write(self, text: str) -> int:
+        """Append a text to what is kept."""
+        with self._lock:
+            self._text += text
+        return len(text)
+
+    def taken(self) -> list[str]:
+        """The whole lines written since the last call."""
+        with self._lock:
+            whole, _, self._text = self._text.rpartition("\n")
+        return whole.splitlines()
 
 
 @contextlib.contextmanager

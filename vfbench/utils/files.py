@@ -251,12 +251,12 @@ def locked_folder(folder: Path, holder: str = "run", advice: str = "choose anoth
     try:
         yield
     finally:
-        lock.release()
-        if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing was written
-            with contextlib.suppress(OSError):  # another process uses the folder by now
-                (folder / ".lock").unlink()
+        with contextlib.suppress(OSError):  # another process makes a file in it, or somebody has removed it
+            if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing was written
+                (folder / ".lock").unlink()  # while it is locked, so that nobody else has the folder
                 if is_new:
                     folder.rmdir()
+        lock.release()
 
 
 @contextlib.contextmanager
