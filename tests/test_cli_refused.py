@@ -59,6 +59,7 @@ NOISE = ("run", "--model", "noise", "--device", "cpu", "--smoke")
         (["table", "x", "--format", "markdwon"], "'markdwon'.*'markdown'"),
         (["train", "--model", "pyoco(preset='tiny')"], "preset .*--preset"),
         (["train", "--model", "noise"], "'noise' cannot be trained.*pyoco, super_resolution, vdit, vdm, videofusion"),
+        *((["replay", "x", f"--tolerance={value}"], f"--tolerance {value}") for value in ("nan", "-1")),
         (["train", "--preset", "tinny"], "preset.*'tinny'.*'tiny'"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
@@ -72,6 +73,17 @@ def test_unknown_names_and_values_are_refused_with_the_nearest(
     assert "Traceback" not in outcome.err
     assert outcome.out == ""
     assert list(Path().iterdir()) == []  # no output was created
+
+
+@pytest.mark.parametrize("command", [["table"], ["status"], ["replay"], ["weights", "verify", "i3d"]])
+@pytest.mark.parametrize("kind", ["loop", "long"])
+def test_a_path_that_no_file_can_have_is_one_line(kind: str, command: list[str], vfbench: Command) -> None:
+    path = Path("x" * 300 if kind == "long" else "loop")
+    if kind == "loop":
+        path.symlink_to("loop")
+    outcome = vfbench(*command, path)
+    assert outcome.code in (2, 4, 5)
+    assert re.fullmatch(r"error: .*\n", outcome.err), outcome.err
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,9 @@ def test_a_gate_may_be_asked_to_see_small_changes() -> None:
     new, old = Result.model_validate(fvd(100.0, 5.0)), Result.model_validate(fvd(100.0, 5.0))
     statuses = [gates.gate(new, old, ["fvd:+5%"], detectable=percent)[0].status for percent in (20.0, 10.0)]
     assert statuses == [Status.WITHIN_NOISE, Status.UNDERPOWERED]
+    for percent in (0.0, math.nan, math.inf):
+        with pytest.raises(UserError, match="--detectable"):
+            gates.gate(new, old, ["fvd:+5%"], detectable=percent)
 
 
 # The command and its files.

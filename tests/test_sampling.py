@@ -76,7 +76,7 @@ def test_guidance_without_conditioning_uses_the_frame_embedding(tmp_path: Path) 
 def test_built_in_models_have_the_same_options() -> None:
     videofusion_options, *others = (plugins.options("model", name) for name in ("videofusion", "vdm", "pyoco", "vdit"))
     assert all(options == videofusion_options for options in others)
-    names = {"steps", "solver", "guidance", "condition", "eta", "threshold", "frames", "overlap"}
+    names = {"steps", "solver", "guidance", "condition", "eta", "threshold", "frames", "overlap", "preset"}
     assert videofusion_options.keys() == names
     assert videofusion_options["solver"] == "dpm++2m"
 

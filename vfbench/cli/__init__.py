@@ -21,7 +21,7 @@ from vfbench.cli import data, generate, hub, imported, published, report, run, s
 from vfbench.cli._help import Command, Group
 from vfbench.cli._options import Context, option
 from vfbench.cli.config import load_defaults, normalise_arguments, require_known_variables, value_source
-from vfbench.errors import GateFailed, Interrupted, UserError
+from vfbench.errors import BadEnvironment, GateFailed, Interrupted, UserError
 from vfbench.utils import console
 
 
@@ -132,6 +132,16 @@ def main(arguments: list[str] | None = None) -> None:
             raise SystemExit(error.exit_code) from None
         except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
             raise SystemExit(1) from None
+        except OSError as error:  # a path that no file can have: too long, below a file, or a loop of links
+            if error.filename is None:
+                raise
+            console.error(f"error: {error.filename}: {error.strerror}")
+            raise SystemExit(BadEnvironment.exit_code) from None
+        except RuntimeError as error:
+            if not str(error).startswith("Symlink loop"):  # so says `Path.resolve`
+                raise
+            console.error(f"error: {error}")
+            raise SystemExit(BadEnvironment.exit_code) from None
 
 
 def _warn(message: Warning | str, *_: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import vfbench
 from vfbench.cli import _options as flags
 from vfbench.cli import config
 from vfbench.cli._options import flags_from, next_command, option, print_plans, print_result, print_table
+from vfbench.errors import UserError
 from vfbench.pipeline.options import EvalOptions, MachineOptions, RunOptions, require_price
 from vfbench.utils import console, files
 from vfbench.utils.options import flags as flag_fields
@@ -112,6 +114,8 @@ def replay(
     as_json: flags.AsJson = False,
 ) -> None:
     """Make a run again from its record, on this machine, and say what differs."""
+    if not 0 <= tolerance < math.inf:
+        raise UserError(f"--tolerance {tolerance:g}: choose a share from 0 on, such as 0.001")
     outcome = vfbench.replay(
         run,
         output=output,

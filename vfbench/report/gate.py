@@ -130,10 +130,12 @@ def gate(result: Result, baseline: Result, rules: Sequence[str], *, detectable: 
     """Check a result against its baseline, one outcome per rule, in the order of the rules.
 
     A rule that would find only changes above `detectable` percent of the baseline is `UNDERPOWERED`. Raises
-    `ProtocolMismatch` where the two have different protocols, `UserError` where one was edited or a rule cannot be
-    read, names a metric that neither result has, or has the sign of an improvement, and `MissingData` where features
-    are damaged.
+    `ProtocolMismatch` where the two have different protocols, `UserError` for a percentage that is not above 0, where
+    one was edited or a rule cannot be read, names a metric that neither result has, or has the sign of an improvement,
+    and `MissingData` where features are damaged.
     """
+    if not 0 < detectable < math.inf:
+        raise UserError(f"--detectable {detectable:g}: choose a percentage above 0")
     parsed = parse(rules)
     for record in (result, baseline):
         if record.integrity == "edited" or record.imported:
