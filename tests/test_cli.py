@@ -369,6 +369,24 @@ def test_unknown_files_in_the_output_folder_stay(vfbench: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ["table", "a.json", "--output", "a.json"],
+        ["gate", "run", "--baseline", "a.json", "--junit", "run/results.json"],
+        ["drift", "clips", "clips", "--csv", "clips/0.npy"],
+    ],
+)
+def test_a_file_that_is_read_is_not_overwritten(
+    vfbench: Command, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = vfbench(*command)
+    assert outcome.code == 2
+    assert " ".join(command[-2:]) in outcome.err
+    assert not Path(command[-1]).exists()
+
+
+@pytest.mark.parametrize(
     ("command", "flag"),
     [
         *(("run", flag) for flag in (["--output", ""], ["--output="], ["--checkpoint", ""], ["--manifest", ""])),

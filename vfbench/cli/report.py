@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -54,6 +54,7 @@ def table(
     from vfbench.utils import files
 
     store.require_local("--output", output)
+    _require_not_read("--output", output, results)
     chosen = _form("json" if as_json else form, output)
     content = vfbench.table(results, allow_mixed=allow_mixed, published=published, mean=mean)
     if output is None and chosen == "markdown":
@@ -160,6 +161,8 @@ def drift(
     """Measure what an acceleration costs: closeness to a reference clip by clip, beside the speed-up."""
     from vfbench.utils import files
 
+    if output is not None and output.suffix != ".csv":
+        raise UserError(f"--csv {output} is no CSV file: end the name in .csv")
     if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"--plot {plot} has no known suffix: end the name in .png, .svg or .pdf")
     result = vfbench.drift(a, *b, device=device)
@@ -200,6 +203,7 @@ def gate(
     from vfbench.report import gate_files
     from vfbench.utils import files
 
+    _require_not_read("--junit", junit, [result, baseline, *(history or [])])
     (ours,) = vfbench.load_results(result)
     if update:
         reasons = gate_files.update(ours, baseline, reason)
@@ -235,6 +239,12 @@ def gate(
     if failure:
         raise failure
     gates.require(outcomes)
+
+
+def _require_not_read(flag: str, output: Path | None, read: Sequence[Path]) -> None:
+    """Raise `UserError` where a file to write is a result that the command reads."""
+    if output and any(output.absolute() in (path.absolute(), path.absolute() / "results.json") for path in read):
+        raise UserError(f"{flag} {output} is a result that is read: choose another file")
 
 
 def _integrity(record: Result) -> str:
