@@ -432,9 +432,13 @@ def test_resuming_with_another_model_or_dataset_is_refused(trained: tuple[Path, 
         train(tiny_vdm(), tiny_dataset(frames=5), options, trained[0], resume=True)
 
 
-def test_resuming_may_change_options_without_effect_on_weights(trained: tuple[Path, VDM]) -> None:
+def test_resuming_may_change_options_without_effect_on_weights(trained: tuple[Path, VDM], tmp_path: Path) -> None:
+    folder = shutil.copytree(trained[0], tmp_path / "resumed")
     options = replace(OPTIONS, steps=STEPS, save_every=1, sample_every=1, half=True)
-    train(tiny_vdm(), OneClip(tiny_dataset().shape), options, trained[0], resume=True)
+    train(tiny_vdm(), OneClip(tiny_dataset().shape), options, folder, resume=True)
+    before, after = (weights.read(path / "model.safetensors") for path in (trained[0], folder))
+    assert {each.dtype for each in after.values()} == {torch.float16}
+    assert all(torch.equal(after[name], each.half()) for name, each in before.items())
 
 
 @pytest.mark.slow

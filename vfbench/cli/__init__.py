@@ -6,6 +6,7 @@ mistyped flag answer at once.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import shlex
@@ -133,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
         except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
             raise SystemExit(1) from None
         except OSError as error:  # a path that no file can have: too long, below a file, or a loop of links
-            if error.filename is None:
+            if error.errno not in _IMPOSSIBLE_PATHS or error.filename is None:
                 raise
             console.error(f"error: {error.filename}: {error.strerror}")
             raise SystemExit(BadEnvironment.exit_code) from None
@@ -142,6 +143,9 @@ def main(arguments: list[str] | None = None) -> None:
                 raise
             console.error(f"error: {error}")
             raise SystemExit(BadEnvironment.exit_code) from None
+
+
+_IMPOSSIBLE_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EEXIST)
 
 
 def _warn(message: Warning | str, *_: Any) -> None:

@@ -21,7 +21,8 @@ def shipped(dataset: str, name: str, preset: str | None = None) -> Path | None:
 
     It is `checkpoints/<dataset>/<name>`, and `<name>-<preset>` for a further preset of that model.
     """
-    for folder in (SHIPPED_FOLDER / dataset / name, SHIPPED_FOLDER / dataset / f"{name}-{preset}"):
+    for each in [name, f"{name}-{preset}"] if preset else [name]:
+        folder = SHIPPED_FOLDER / dataset / each
         if (folder / CONFIG).is_file() and preset in (None, read_json(folder / CONFIG).get("preset")):
             return folder
     return None
