@@ -294,6 +294,15 @@ def test_ci_gets_the_status_in_every_form(
     assert [each.get("type") for each in case if each.tag == kind] == ([status] if kind else [])
 
 
+def test_a_summary_that_cannot_be_written_leaves_the_exit_code(
+    runs: Path, vfbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(runs / "absent" / "summary.md"))
+    outcome = vfbench("gate", runs / "worse.json", "--baseline", runs / "old.json", "--rule", "fvd:+5%")
+    assert outcome.code == 3
+    assert "GITHUB_STEP_SUMMARY" in outcome.err
+
+
 def test_names_in_a_result_cannot_break_the_files_for_ci(runs: Path) -> None:
     name = "f]]><|\x1b[31m\n::error::"
     outcome = gates.GateResult(name, 1.0, 2.0, Status.REGRESSION, "x | y")

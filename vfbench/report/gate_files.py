@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from vfbench.errors import UserError
 from vfbench.report.gate import GateResult, Status
 from vfbench.report.results import Result
-from vfbench.utils import escape, files
+from vfbench.utils import console, escape, files
 
 
 def junit(outcomes: Sequence[GateResult], status: Status, message: str = "") -> str:
@@ -58,8 +58,11 @@ def tell_github(outcomes: Sequence[GateResult], status: Status, message: str = "
         for text in [str(each) for each in outcomes if not each.passed] or ([message] if status.exit_code else []):
             print(f"::error title=vfbench gate::{_github(text)}", file=sys.stderr)
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(markdown(outcomes, status, message))
+        try:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(markdown(outcomes, status, message))
+        except OSError as error:  # the exit code stays that of the gate
+            console.warn(f"GITHUB_STEP_SUMMARY {summary} cannot be written: {error.strerror}")
 
 
 def write_benchmark(folder: Path, result: Result) -> None:
